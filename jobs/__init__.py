@@ -1,0 +1,1 @@
+"""Ray entry points and the command line: resources, fan-out, retries, exit codes."""

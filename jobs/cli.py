@@ -1,0 +1,168 @@
+"""The command line: ``nightshift`` or ``python -m jobs``.
+
+Answers go to stdout, progress and logs to stderr. Exit codes: 0 done, 1 an operator must act,
+2 bad usage, 3 done but some categories or images failed.
+"""
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from model.errors import NightshiftError
+
+DONE, ACT, PARTLY = 0, 1, 3
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help="One SimpleNet anomaly detector per product category, trained and run every night.",
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
+Night = Annotated[str, typer.Option(help="The night's date, YYYY-MM-DD.")]
+
+
+@app.command()
+def onboard(
+    catalogue: Annotated[str, typer.Argument(help="Catalogue file (YAML), local or s3://.")],
+    only: Annotated[list[str] | None, typer.Option(help="Only this category; repeatable.")] = None,
+    promote: Annotated[bool, typer.Option(help="Make the new versions champions.")] = True,
+    runs: Annotated[
+        str, typer.Option(envvar="NIGHTSHIFT_RUNS", help="Folder or s3:// prefix of checkpoints.")
+    ] = "nightshift-runs",
+    as_json: Json = False,
+) -> None:
+    """Train, calibrate and register one detector for every category of a catalogue."""
+    from jobs import onboard as job  # noqa: PLC0415  Ray and torch load in seconds
+    from jobs.cluster import cluster  # noqa: PLC0415
+    from pipeline import storage  # noqa: PLC0415
+    from pipeline.catalogue import load_catalogue, select  # noqa: PLC0415
+
+    categories = select(load_catalogue(catalogue), only or [])
+    with cluster():
+        outcomes = job.onboard(categories, storage.absolute(runs), promote=promote)
+    if as_json:
+        _print_json(job.to_json(outcomes))
+    else:
+        _print_outcomes(job.to_json(outcomes))
+    failed = [outcome for outcome in outcomes if outcome.status == "failed"]
+    raise typer.Exit(PARTLY if failed else DONE)
+
+
+@app.command()
+def score(
+    dump: Annotated[str, typer.Argument(help="Prefix of the night's images, or a manifest.")],
+    out: Annotated[str, typer.Option(help="Folder or s3:// prefix of the results.")],
+    night: Night,
+    as_json: Json = False,
+) -> None:
+    """Score every image of a dump with its category's champion."""
+    from jobs import score as job  # noqa: PLC0415
+    from jobs.cluster import cluster  # noqa: PLC0415
+
+    with cluster():
+        done = job.score(dump, out, night)
+    if as_json:
+        _print_json({**done.summary, "report": done.report, "scored_now": done.num_scored})
+    else:
+        _print_night(done)
+    raise typer.Exit(PARTLY if done.num_failed else DONE)
+
+
+@app.command()
+def report(
+    out: Annotated[str, typer.Argument(help="Folder or s3:// prefix of the results.")],
+    night: Night,
+) -> None:
+    """Write the morning report of a scored night again."""
+    from pipeline.report import write_report  # noqa: PLC0415
+
+    typer.echo(write_report(out, night))
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("nightshift-demo"),
+) -> None:
+    """Show the whole story on real solar cells; needs no server and no download."""
+    from jobs.demo import run_demo  # noqa: PLC0415
+
+    raise typer.Exit(run_demo(out.resolve()))
+
+
+def main() -> None:
+    """Run the command line; an error that a user can act on is one line."""
+    _set_up_logging()
+    try:
+        app()
+    except NightshiftError as error:
+        typer.echo(f"nightshift: {error}", err=True)
+        sys.exit(ACT)
+
+
+def _set_up_logging() -> None:
+    level = os.environ.get("NIGHTSHIFT_LOG", "WARNING").upper()
+    logging.basicConfig(
+        level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    for chatty in ("mlflow", "alembic", "ray"):  # their own handlers say INFO whatever we ask for
+        logging.getLogger(chatty).setLevel(level)
+
+
+def _print_json(answer: Any) -> None:
+    typer.echo(json.dumps(answer, indent=1, default=str))
+
+
+def _print_outcomes(outcomes: list[dict[str, Any]]) -> None:
+    table = Table(
+        "category", "status", "version", "train", "held out", "threshold", "AUROC", "note"
+    )
+    for outcome in outcomes:
+        counts, metrics = outcome["counts"] or {}, outcome["metrics"] or {}
+        role = " champion" if outcome["is_champion"] else ""
+        table.add_row(
+            outcome["category"],
+            outcome["status"],
+            f"{outcome['version'] or '-'}{role}",
+            str(counts.get("train", "-")),
+            str(counts.get("calibration", "-")),
+            _number(metrics.get("threshold")),
+            _number(metrics.get("image_auroc")),
+            _note(counts),
+        )
+    Console().print(table)
+    for outcome in outcomes:
+        if outcome["error"]:
+            typer.echo(f"nightshift: {outcome['category']}: {outcome['error']}", err=True)
+
+
+def _print_night(done: Any) -> None:
+    table = Table("category", "images", "flagged", "failed", "threshold", "model version")
+    for name, category in done.summary["categories"].items():
+        table.add_row(
+            name or "(none)",
+            str(category["images"]),
+            str(category["flagged"]),
+            str(sum(category["failed"].values()) + category["unrouted"]),
+            _number(category["threshold"]),
+            category["model_version"] or "no champion",
+        )
+    Console().print(table)
+    typer.echo(f"report: {done.report}")
+
+
+def _note(counts: dict[str, int]) -> str:
+    notes = [f"{counts[name]} {name}" for name in ("unreadable", "duplicate") if counts.get(name)]
+    return ", ".join(notes)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"

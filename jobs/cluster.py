@@ -1,0 +1,87 @@
+"""Join a Ray cluster or start one on this machine, in bounded time."""
+
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import ray
+
+from model.errors import NightshiftError
+
+logger = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT_S = 10
+# Two spinning OpenMP threads that share a core with anybody else run ten times slower.
+WORKER_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE"}
+DEFAULT_PORTS = {"ray": 10001, "": 6379}
+
+
+class ClusterError(NightshiftError):
+    """The Ray cluster does not answer or has nothing to work with."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slots:
+    """How many jobs run side by side, and what each of them gets."""
+
+    num_jobs: int
+    cpus: int
+    gpus: int  # 0 or 1
+
+
+@contextmanager
+def cluster() -> Iterator[None]:
+    """Use the running Ray session, the cluster at RAY_ADDRESS, or a local one for the block.
+
+    Raises:
+        ClusterError: nothing answers at RAY_ADDRESS.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    address = os.environ.get("RAY_ADDRESS", "")
+    if address and address not in ("local", "auto"):
+        _refuse_dead(address)
+    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    options["runtime_env"] = {"env_vars": WORKER_ENVIRONMENT}
+    if address in ("", "local"):
+        options |= {"address": "local", "include_dashboard": False}
+    ray.init(**options)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def slots(num_tasks: int) -> Slots:
+    """Share the cluster out among ``num_tasks``: a GPU each where there are GPUs, else CPUs.
+
+    A job runs on one node, so it never gets more CPUs than the smallest node has.
+    """
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    gpus = int(sum(node.get("GPU", 0) for node in nodes))
+    cpus = [int(node["CPU"]) for node in nodes if node.get("CPU", 0) >= 1]
+    if not cpus:
+        raise ClusterError("the Ray cluster has no CPU to work with; add a worker node.")
+    if gpus:
+        return Slots(num_jobs=min(num_tasks, gpus), cpus=max(1, min(cpus) // gpus), gpus=1)
+    per_job = max(1, min(*cpus, sum(cpus) // max(num_tasks, 1)))
+    return Slots(num_jobs=max(1, sum(count // per_job for count in cpus)), cpus=per_job, gpus=0)
+
+
+def _refuse_dead(address: str) -> None:
+    """Fail at once where Ray itself would wait for more than ten minutes."""
+    parts = urlsplit(address if "://" in address else f"//{address}")
+    port = parts.port or DEFAULT_PORTS.get(parts.scheme, 6379)
+    try:
+        socket.create_connection((parts.hostname or "", port), CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        raise ClusterError(
+            f"no Ray cluster answers at RAY_ADDRESS={address} ({error}). "
+            f"Start it, correct the address, or unset RAY_ADDRESS to run on this machine."
+        ) from error

@@ -1,0 +1,153 @@
+"""Onboard many categories: one Ray Train job each, as many at once as the cluster holds.
+
+A job's name is its onboarding key, so a run that was killed is found again under the same name
+and goes on from its last checkpoint; a category that fails is reported and never stops the rest.
+"""
+
+import json
+import logging
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from jobs.cluster import slots
+from jobs.progress import Display, start_board
+from jobs.train import ERROR_FILE, fit
+from model.errors import NightshiftError
+from pipeline import registry, storage, tracking
+from pipeline.catalogue import Category
+from pipeline.onboarding import onboarding_key
+from pipeline.package import RECORD_FILE
+from pipeline.registry import RegisteredVersion
+
+logger = logging.getLogger(__name__)
+
+POLL_S = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of one category."""
+
+    category: str
+    status: str  # onboarded | unchanged | failed
+    error: str | None = None
+    model: str | None = None
+    version: str | None = None
+    is_champion: bool = False
+    counts: dict[str, int] | None = None
+    metrics: dict[str, float] | None = None
+    timings_s: dict[str, float] | None = None
+
+
+def onboard(categories: Sequence[Category], runs: str, *, promote: bool) -> list[Outcome]:
+    """Onboard every category and register what comes out; one outcome each, in their order.
+
+    Args:
+        categories: what the catalogue lists.
+        runs: folder or S3 prefix for checkpoints; every node must reach it.
+        promote: make the new versions champions.
+    """
+    tracking.connect()
+    outcomes: dict[str, Outcome] = {}
+    keys: dict[str, str] = {}
+    for category in categories:
+        try:
+            keys[category.name] = onboarding_key(category)
+            known = registry.find(category.name, keys[category.name])
+        except NightshiftError as error:
+            outcomes[category.name] = _failed(category, str(error))
+            continue
+        if known is not None:
+            outcomes[category.name] = _registered(category, "unchanged", known, promote=promote)
+    todo = [category for category in categories if category.name not in outcomes]
+    if todo:
+        outcomes |= _fan_out(todo, keys, runs, promote=promote)
+    return [outcomes[category.name] for category in categories]
+
+
+def _fan_out(
+    todo: list[Category], keys: dict[str, str], runs: str, *, promote: bool
+) -> dict[str, Outcome]:
+    """Keep as many fits in flight as the cluster holds; register each as it comes in."""
+    share = slots(len(todo))
+    board = start_board()
+    waiting = list(todo)
+    running: dict[Any, Category] = {}
+    finished: list[Future[Outcome]] = []
+    with Display("onboarding").shown() as display, ThreadPoolExecutor(2) as registrars:
+        while waiting or running:
+            while waiting and len(running) < share.num_jobs:
+                category = waiting.pop(0)
+                reference = fit.remote(
+                    category.model_dump(),
+                    f"{category.name}-{keys[category.name][:16]}",
+                    runs,
+                    share,
+                    board,
+                )
+                running[reference] = category
+            done, _ = ray.wait(list(running), num_returns=1, timeout=POLL_S)
+            for reference in done:
+                category = running.pop(reference)
+                key = keys[category.name]
+                finished.append(registrars.submit(_take, reference, category, key, promote))
+            display.update(ray.get(board.read.remote()))
+        outcomes = [future.result() for future in finished]
+    return {outcome.category: outcome for outcome in outcomes}
+
+
+def _take(reference: Any, category: Category, key: str, promote: bool) -> Outcome:
+    """Register what a job left, or say why there is nothing."""
+    try:
+        place = ray.get(reference)
+        with tempfile.TemporaryDirectory(prefix="nightshift-package-") as scratch:
+            folder = Path(scratch)
+            for item in storage.list_objects(place):
+                path = folder / item.uri[len(place) :].lstrip("/")
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(storage.read_bytes(item.uri))
+            if (folder / ERROR_FILE).exists():
+                return _failed(category, json.loads((folder / ERROR_FILE).read_text())["error"])
+            version = registry.register(category.name, key, folder)
+            record = json.loads((folder / RECORD_FILE).read_text())
+        return _registered(category, "onboarded", version, promote=promote, record=record)
+    except Exception as error:  # one bad category never stops the others
+        logger.exception("onboarding %s failed", category.name)
+        return _failed(category, f"{type(error).__name__}: {str(error).strip()[:500]}")
+
+
+def _failed(category: Category, error: str) -> Outcome:
+    logger.info("onboarding %s failed: %s", category.name, error)
+    return Outcome(category=category.name, status="failed", error=error)
+
+
+def _registered(
+    category: Category,
+    status: str,
+    version: RegisteredVersion,
+    *,
+    promote: bool,
+    record: dict[str, Any] | None = None,
+) -> Outcome:
+    if promote and not version.is_champion:
+        version = registry.promote(version)
+    details = {name: (record or {}).get(name) for name in ("counts", "metrics", "timings_s")}
+    return Outcome(
+        category=category.name,
+        status=status,
+        model=version.name,
+        version=version.version,
+        is_champion=version.is_champion,
+        **details,
+    )
+
+
+def to_json(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """Return outcomes as plain JSON values."""
+    return [asdict(outcome) for outcome in outcomes]

@@ -1,0 +1,111 @@
+"""One category's Ray Train job.
+
+Apart from ``jobs/onboard.py`` because every worker imports this module: no MLflow here.
+"""
+
+import json
+import logging
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+import torch
+from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from jobs.cluster import Slots
+from jobs.progress import Reporter
+from model.errors import NightshiftError
+from pipeline.catalogue import Category
+from pipeline.onboarding import prepare, write_package
+from pipeline.package import HEAD_FILE
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINT_EVERY_S = 15.0
+MAX_FAILURES = 3  # of a worker, each resumed from the last checkpoint
+STATE_FILE, ERROR_FILE = "trainer.pt", "error.json"
+
+
+@ray.remote(num_cpus=0, max_retries=2)
+def fit(category: dict[str, Any], name: str, runs: str, share: Slots, board: Any) -> str:
+    """Run one Ray Train job to its end; return where its last checkpoint lies.
+
+    Asking again with the same name resumes it.
+    """
+    trainer = TorchTrainer(
+        train_category,
+        train_loop_config={"category": category, "board": board, "threads": share.cpus},
+        torch_config=TorchConfig(backend="gloo"),  # one worker: nothing to reduce between GPUs
+        scaling_config=ScalingConfig(
+            num_workers=1,
+            use_gpu=bool(share.gpus),
+            resources_per_worker={"CPU": share.cpus, "GPU": share.gpus},
+        ),
+        run_config=RunConfig(
+            name=name,
+            storage_path=runs,
+            failure_config=FailureConfig(max_failures=MAX_FAILURES),
+            checkpoint_config=CheckpointConfig(num_to_keep=1),
+        ),
+    )
+    checkpoint = trainer.fit().checkpoint
+    assert checkpoint is not None, "every job reports a checkpoint, if only of its error"
+    prefix = "s3://" if runs.startswith("s3://") else ""
+    return f"{prefix}{checkpoint.path}"
+
+
+def train_category(config: dict[str, Any]) -> None:
+    """What a Ray Train worker does: prepare, train from where it stopped, write the package."""
+    category = Category.model_validate(config["category"])
+    reporter = Reporter(config["board"], category.name)
+    torch.set_num_threads(config["threads"])
+    state = _restore()
+    if state == "finished":
+        return
+    try:
+        _train(category, state, reporter)
+    except NightshiftError as error:  # trying again would not help; the category is reported
+        with tempfile.TemporaryDirectory() as folder:
+            Path(folder, ERROR_FILE).write_text(json.dumps({"error": str(error)}))
+            ray.train.report({"failed": 1}, checkpoint=Checkpoint.from_directory(folder))
+
+
+def _train(category: Category, state: Any, reporter: Reporter) -> None:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    prepared = prepare(category, lambda done, total: reporter.tell("features", done, total), device)
+    trainer = prepared.trainer
+    if state is not None:
+        trainer.load_state_dict(state)
+        logger.info("resumed %s at pass %d", category.name, len(trainer.reports))
+    saved = time.monotonic()
+    for report in trainer.run():
+        passes = len(trainer.reports)
+        reporter.tell("training", passes, trainer.config.passes)
+        if time.monotonic() - saved >= CHECKPOINT_EVERY_S:
+            with tempfile.TemporaryDirectory() as folder:
+                torch.save(trainer.state_dict(), Path(folder, STATE_FILE))
+                checkpoint = Checkpoint.from_directory(folder)
+                ray.train.report({"pass": passes, "loss": report.loss}, checkpoint=checkpoint)
+            saved = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        write_package(prepared, Path(folder))
+        metrics = {"pass": len(trainer.reports), "loss": trainer.reports[-1].loss}
+        ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder))
+    reporter.tell("done", 1, 1)
+
+
+def _restore() -> Any:
+    """Return the trainer's saved state, "finished", or None to start anew."""
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is None:
+        return None
+    with checkpoint.as_directory() as folder:
+        if Path(folder, HEAD_FILE).exists():
+            return "finished"
+        if Path(folder, STATE_FILE).exists():
+            return torch.load(Path(folder, STATE_FILE), weights_only=True)
+    return None  # it failed for a reason that may be gone now

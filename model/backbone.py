@@ -1,0 +1,166 @@
+"""Frozen, pretrained backbones behind one small interface.
+
+A backbone turns uint8 images into the feature maps of the levels asked for and computes
+nothing deeper. BatchNorm is folded into the convolutions once, at loading: it is exact, and the
+same network then trains heads and scores images. To add a backbone, add a line to BACKBONES.
+
+Shapes: B images, H x W pixels or positions, C channels.
+Source: SimpleNet, Liu et al. 2023 (arXiv:2303.15140), section 3.1.
+"""
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from model.efficientnet_lite import EfficientNetLite0
+from model.weights import (
+    RANDOM,
+    StateDict,
+    WeightsError,
+    digest,
+    load_into,
+    packaged_efficientnet_lite0,
+    read_weights,
+    torchvision_weights,
+)
+
+STRIDES = {1: 4, 2: 8, 3: 16, 4: 32}
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+IMAGENET_STD = (58.395, 57.12, 57.375)
+
+
+Trunk = Callable[[tuple[int, ...]], nn.Module]  # layers -> network returning {name: map}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneSpec:
+    """What the catalogue's ``backbone:`` may name."""
+
+    channels: tuple[int, int, int, int]  # of levels 1 to 4
+    trunk: Trunk
+    source: Callable[[], StateDict]  # its own pretrained weights
+    mean: tuple[float, float, float] = IMAGENET_MEAN  # grey levels, 0 to 255
+    std: tuple[float, float, float] = IMAGENET_STD
+
+
+def _torchvision(name: str, weights: str) -> BackboneSpec:
+    """Describe a torchvision residual network, cut behind the deepest level by its own extraction.
+
+    torchvision takes seconds to import and not every detector needs it.
+    """
+
+    def trunk(layers: tuple[int, ...]) -> nn.Module:
+        from torchvision.models import get_model  # noqa: PLC0415
+        from torchvision.models.feature_extraction import create_feature_extractor  # noqa: PLC0415
+
+        nodes = [f"layer{layer}" for layer in layers]
+        extractor: nn.Module = create_feature_extractor(get_model(name, weights=None).eval(), nodes)
+        return extractor
+
+    widths = (64, 128, 256, 512) if name == "resnet18" else (256, 512, 1024, 2048)
+    return BackboneSpec(channels=widths, trunk=trunk, source=torchvision_weights(weights))
+
+
+BACKBONES = {
+    "wide_resnet50_2": _torchvision("wide_resnet50_2", "Wide_ResNet50_2_Weights.IMAGENET1K_V1"),
+    "resnet18": _torchvision("resnet18", "ResNet18_Weights.IMAGENET1K_V1"),
+    "resnet50": _torchvision("resnet50", "ResNet50_Weights.IMAGENET1K_V1"),
+    "resnet101": _torchvision("resnet101", "ResNet101_Weights.IMAGENET1K_V1"),
+    "efficientnet_lite0": BackboneSpec(
+        channels=(24, 40, 112, 320),
+        trunk=EfficientNetLite0,
+        source=packaged_efficientnet_lite0,
+        mean=(127.0, 127.0, 127.0),
+        std=(128.0, 128.0, 128.0),
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneConfig:
+    """Which frozen network, where its weights are and which of its levels are read."""
+
+    name: str = "wide_resnet50_2"
+    layers: tuple[int, ...] = (2, 3)  # any subset of 1..4, ascending
+    weights: str | None = None  # None: the backbone's own; "random"; or a local file
+    sha256: str | None = None  # of the weights file
+
+    def __post_init__(self) -> None:
+        if self.name not in BACKBONES:
+            raise ValueError(f"backbone must be one of {', '.join(BACKBONES)}; got {self.name!r}")
+        if not self.layers or list(self.layers) != sorted(set(self.layers) & set(STRIDES)):
+            raise ValueError(
+                f"layers must be an ascending subset of {list(STRIDES)}, got {list(self.layers)}"
+            )
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Channels of each level that is read."""
+        return tuple(BACKBONES[self.name].channels[layer - 1] for layer in self.layers)
+
+
+class Backbone(nn.Module):
+    """A frozen network that maps uint8 images to level maps; it never trains."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.num_images_seen = 0  # proves that features are computed once per image
+        spec = BACKBONES[config.name]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # "random" is a known network too
+            trunk = spec.trunk(config.layers).eval()
+        if config.weights != RANDOM:
+            load_into(trunk, _state(config, spec), config.name)
+        self.digest = digest(trunk.state_dict())
+        _fold_batch_norm(trunk)
+        self.trunk = trunk.requires_grad_(False).to(memory_format=torch.channels_last)
+        self.register_buffer("mean", torch.tensor(spec.mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(spec.std).view(3, 1, 1), persistent=False)
+
+    def train(self, mode: bool = True) -> "Backbone":
+        """Stay in evaluation mode: statistics are frozen too."""
+        return super().train(False)
+
+    @torch.inference_mode()
+    def forward(self, images_BHWC: Tensor) -> list[Tensor]:
+        """Return one (B, C, H / stride, W / stride) map per level, finest first.
+
+        Args:
+            images_BHWC: uint8 RGB; H and W multiples of 32.
+        """
+        self.num_images_seen += len(images_BHWC)
+        x_BCHW = (
+            images_BHWC.to(self.mean.device)
+            .permute(0, 3, 1, 2)
+            .float()
+            .sub_(self.mean)
+            .div_(self.std)
+        )
+        return list(self.trunk(x_BCHW).values())
+
+
+def _state(config: BackboneConfig, spec: BackboneSpec) -> StateDict:
+    if config.weights is None:
+        return spec.source()
+    if "://" in config.weights:
+        raise WeightsError(f"{config.weights} must be fetched to a local file first.")
+    return read_weights(Path(config.weights), config.sha256)
+
+
+def _fold_batch_norm(network: nn.Module) -> None:
+    """Fold every BatchNorm into the convolution registered right before it."""
+    for parent in list(network.modules()):
+        children = list(parent.named_children())
+        for (conv_name, conv), (norm_name, norm) in itertools.pairwise(children):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(parent, conv_name, fuse_conv_bn_eval(conv, norm))
+                setattr(parent, norm_name, nn.Identity())

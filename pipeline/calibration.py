@@ -1,0 +1,238 @@
+"""Calibration: which images set the threshold, the threshold, and the p-value of a score.
+
+Scores have any unit; higher is more anomalous. They are float32, here as in the result rows, so
+that a decision never depends on where it was made.
+
+The guarantee (``split_by_content`` + ``fit``): if a new good image is exchangeable with the
+held-out ones, it is flagged with probability at most the false-alarm rate, whatever the head and
+the distribution. It is an average over calibrations: of one category with n held-out images the
+realised rate scatters as Beta(n + 1 - k, k), k = ceil((n + 1)(1 - rate)).
+
+Without a held-out split (``fold_by_content``, then ``fit`` on every image's score by a head that
+has not seen its fold), what holds depends on how new images are scored:
+
+- All heads are kept and each calibration score is compared with the new image's score by the same
+  head (cross-conformal, CV+): flagged with probability at most 2 rate + sqrt(2 / n), near the rate
+  in practice (Vovk 2015, Ann. Math. Artif. Intell. 74; Barber et al. 2021, arXiv:1905.02928; for
+  anomaly detection Hennhoefer and Preisach 2024, arXiv:2402.16388).
+- The new image is scored by the mean of the heads, or by one head fitted on all images: no
+  guarantee without stability of the training. The mean of maps has a maximum at most the mean of
+  their maxima, which errs towards fewer flags; measure the realised rate before relying on it.
+
+Source: split-conformal prediction, Lei et al. 2018 (arXiv:1604.04173), section 2.2.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from fractions import Fraction
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.errors import NightshiftError
+
+
+class CalibrationError(NightshiftError):
+    """Scores or a stored calibration from which no threshold can be taken."""
+
+
+class TooFewImages(NightshiftError):
+    """The asked false-alarm rate cannot be certified; ``needed`` images would do."""
+
+    def __init__(self, message: str, needed: int = 0) -> None:
+        super().__init__(message)
+        self.needed = needed
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationConfig:
+    """How often we accept to bother an operator with a good part."""
+
+    false_alarm_rate: float = 0.01  # share of good images flagged, in (0, 1)
+    share: float = 0.2  # least share of the good images to hold out, in (0, 0.5]
+
+    def __post_init__(self) -> None:
+        if not 0 < self.false_alarm_rate < 1:
+            raise ValueError(
+                f"calibration.false_alarm_rate must be in (0, 1), got {self.false_alarm_rate}"
+            )
+        if not 0 < self.share <= 0.5:
+            raise ValueError(f"calibration.share must be in (0, 0.5], got {self.share}")
+
+    @property
+    def min_images(self) -> int:
+        """Fewest held-out good images for which the target rate can be certified."""
+        return math.ceil(1 / _exact(self.false_alarm_rate)) - 1
+
+
+class Part(IntEnum):
+    """Where a good image goes."""
+
+    TRAIN = 0
+    CALIBRATION = 1
+    DUPLICATE = 2  # another copy of an image that is already on one side; used nowhere
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """Held-out good images' scores and the threshold they give. Made by ``fit``."""
+
+    scores: tuple[float, ...]  # ascending, each a float32 value
+    false_alarm_rate: float
+    threshold: float  # in the unit of the scores; one of them
+
+    def flagged(self, scores: NDArray[np.floating]) -> NDArray[np.bool_]:
+        """True where score > threshold, compared in float32; the same as p-value <= rate."""
+        flags: NDArray[np.bool_] = np.asarray(scores, np.float32) > np.float32(self.threshold)
+        return flags
+
+    def p_value(self, scores: NDArray[np.floating]) -> NDArray[np.float64]:
+        """(1 + calibration scores >= score) / (n + 1), any shape; small means anomalous."""
+        below = np.searchsorted(self._sorted, np.asarray(scores, np.float32), side="left")
+        num_scores = len(self.scores)
+        values: NDArray[np.float64] = (1 + num_scores - below) / (num_scores + 1)
+        return values
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values; ``from_json`` gives back an equal calibration."""
+        return {
+            "threshold": self.threshold,
+            "false_alarm_rate": self.false_alarm_rate,
+            "calibration_scores": list(self.scores),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Calibration":
+        """Read what ``to_json`` wrote; other keys are left alone.
+
+        Raises:
+            CalibrationError: the threshold is not the one that the scores and the rate give.
+        """
+        scores = np.array(data["calibration_scores"], dtype=np.float64)
+        made = fit(scores, CalibrationConfig(false_alarm_rate=data["false_alarm_rate"]))
+        if made.threshold != float(np.float32(data["threshold"])):
+            raise CalibrationError(
+                f"stored threshold {data['threshold']:g} is not the one of its {len(scores)} "
+                f"calibration scores ({made.threshold:g}); onboard the category again."
+            )
+        return made
+
+    @cached_property
+    def _sorted(self) -> NDArray[np.float32]:
+        return np.array(self.scores, dtype=np.float32)
+
+
+def fit(scores: NDArray[np.floating], config: CalibrationConfig) -> Calibration:
+    """Smallest threshold whose expected false-alarm rate is at most the target.
+
+    Args:
+        scores: image scores of held-out good images, shape (N,). Must not contain training
+            images, nor one image twice.
+        config: the target rate; its ``share`` plays no role here.
+
+    Raises:
+        TooFewImages: N is below ``config.min_images``.
+        CalibrationError: a score is not a finite number.
+    """
+    num_scores = len(scores)
+    if num_scores < config.min_images:
+        raise TooFewImages(
+            f"{num_scores} held-out good images cannot certify a false-alarm rate of "
+            f"{config.false_alarm_rate:g}; need at least {config.min_images}. "
+            f"Collect more images{_or_raise_rate(num_scores)}.",
+            config.min_images,
+        )
+    ascending = np.sort(np.asarray(scores, dtype=np.float32))
+    if not np.isfinite(ascending).all():
+        raise CalibrationError(
+            f"{np.count_nonzero(~np.isfinite(ascending))} of {num_scores} calibration scores are "
+            f"not finite numbers; need all. Train this category's model again."
+        )
+    k = math.ceil((num_scores + 1) * (1 - _exact(config.false_alarm_rate)))
+    return Calibration(
+        scores=tuple(ascending.tolist()),
+        false_alarm_rate=config.false_alarm_rate,
+        threshold=float(ascending[k - 1]),
+    )
+
+
+def split_by_content(hashes: Sequence[str], config: CalibrationConfig) -> NDArray[np.int8]:
+    """Assign each good image to a ``Part``, by its content and never by its order or name.
+
+    The first contents in the order of their hashes are held out: ``config.share`` of them, or as
+    many as the rate needs, but never more than half. Of several copies the first stays.
+
+    Args:
+        hashes: content digest of each image that could be read, in any order.
+        config: the target rate and the least share.
+
+    Raises:
+        TooFewImages: fewer than twice ``config.min_images`` distinct images.
+    """
+    first = first_copies(hashes)
+    contents = sorted(set(hashes))
+    half = len(contents) // 2
+    if config.min_images > half:
+        raise TooFewImages(
+            f"{len(contents)} distinct good images: holding out half of them, {half}, cannot "
+            f"certify a false-alarm rate of {config.false_alarm_rate:g}; need at least "
+            f"{2 * config.min_images} in all. Collect more images{_or_raise_rate(half)}.",
+            2 * config.min_images,
+        )
+    wanted = math.ceil(_exact(config.share) * len(contents))
+    held_out = set(contents[: max(min(wanted, half), config.min_images)])
+    parts = [Part.CALIBRATION if content in held_out else Part.TRAIN for content in hashes]
+    return np.where(first, parts, Part.DUPLICATE).astype(np.int8)
+
+
+def fold_by_content(hashes: Sequence[str], num_folds: int) -> NDArray[np.int64]:
+    """Fold of each image, 0 .. num_folds - 1; copies share a fold, sizes differ by at most one.
+
+    Sizes count distinct contents. Pass ``scores[first_copies(hashes)]`` to ``fit``: a score that
+    is there twice would count twice. The module docstring says which guarantee applies.
+
+    Raises:
+        TooFewImages: fewer distinct images than folds.
+    """
+    if num_folds < 2:
+        raise ValueError(f"calibration folds must be at least 2, got {num_folds}")
+    contents = sorted(set(hashes))
+    if len(contents) < num_folds:
+        raise TooFewImages(
+            f"{len(contents)} distinct good images cannot fill {num_folds} folds; "
+            f"need at least {num_folds}. Collect more images or ask for fewer folds.",
+            num_folds,
+        )
+    fold_of = {content: index % num_folds for index, content in enumerate(contents)}
+    return np.array([fold_of[content] for content in hashes], dtype=np.int64)
+
+
+def first_copies(hashes: Sequence[str]) -> NDArray[np.bool_]:
+    """True for the first image of each content, shape (N,)."""
+    first = np.zeros(len(hashes), dtype=bool)
+    first[np.unique(np.array(hashes, dtype=str), return_index=True)[1]] = True
+    return first
+
+
+def smallest_rate(num_images: int) -> float:
+    """Smallest false-alarm rate that so many held-out images certify, rounded up to 3 digits.
+
+    1 means none: without a held-out image no rate below 1 can be certified.
+    """
+    scale = 10 ** (len(str(num_images + 1)) + 2)
+    rate: float = math.ceil(Fraction(scale, num_images + 1)) / scale
+    return rate
+
+
+def _or_raise_rate(num_images: int) -> str:
+    rate = smallest_rate(num_images)
+    return f" or raise false_alarm_rate to {rate:g}" if rate < 1 else ""
+
+
+def _exact(number: float) -> Fraction:
+    """The decimal number that was written: 100 x (1 - 0.45) is 55, not a bit more."""
+    return Fraction(str(float(number)))

@@ -1,0 +1,114 @@
+"""Good images to cached features: the one backbone pass of an onboarding.
+
+Unreadable images are skipped, counted and listed; too many of them refuse the category.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.backbone import STRIDES, Backbone
+from model.embedding import pool_levels
+from model.errors import NightshiftError
+from model.feature_bank import FeatureBank
+from model.preprocessing import Preprocessing
+from pipeline.catalogue import Category
+from pipeline.images import ImageRead, ImageStatus, read_image
+from pipeline.reading import batches, read_ahead
+
+logger = logging.getLogger(__name__)
+
+BATCH_IMAGES = 8
+MAX_UNREADABLE_SHARE = 0.1
+
+Progress = Callable[[int, int], None]  # images done, images in all
+
+
+class UnreadableImages(NightshiftError):
+    """Too many of a category's images cannot be read to trust the rest."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GoodImages:
+    """What one backbone pass over the good images of a category left."""
+
+    uris: list[str]  # of the images that could be read, in the order of ``bank``
+    hashes: list[str]  # sha256 of their files
+    unreadable: list[ImageRead]
+    bank: FeatureBank
+
+
+def extract(
+    uris: Sequence[str], category: Category, backbone: Backbone, progress: Progress | None = None
+) -> GoodImages:
+    """Read, check and embed every image once.
+
+    Raises:
+        UnreadableImages: more than a tenth cannot be read.
+    """
+    started = time.monotonic()
+    bank = FeatureBank(len(uris), level_shapes(backbone, category.crop), backbone.mean.device)
+    good: list[ImageRead] = []
+    unreadable: list[ImageRead] = []
+    for batch in batches(read_all(uris, category.preprocessing), BATCH_IMAGES):
+        readable = [image for image in batch if image.status is ImageStatus.OK]
+        unreadable += [image for image in batch if image.status is not ImageStatus.OK]
+        if readable:
+            pooled = pool_levels(backbone(stack(readable)), category.patch_size)
+            bank.write(len(good), pooled)
+        good += [_without_pixels(image) for image in readable]
+        if progress:
+            progress(len(good) + len(unreadable), len(uris))
+    _refuse_many_unreadable(category.name, unreadable, len(uris))
+    logger.info(
+        "embedded %s: %d images, %d unreadable, %.1f s",
+        *(category.name, len(good), len(unreadable), time.monotonic() - started),
+    )
+    return GoodImages(
+        uris=[image.uri for image in good],
+        hashes=[image.sha256 for image in good],
+        unreadable=unreadable,
+        bank=bank,
+    )
+
+
+def read_all(uris: Sequence[str], preprocessing: Preprocessing) -> Iterator[ImageRead]:
+    """Yield every image in order, read and decoded ahead of the consumer."""
+    return read_ahead(lambda uri: read_image(uri, preprocessing), uris)
+
+
+def stack(images: Sequence[ImageRead]) -> Tensor:
+    """Return readable images as one uint8 tensor, (B, H, W, 3)."""
+    return torch.from_numpy(
+        np.stack([image.pixels for image in images if image.pixels is not None])
+    )
+
+
+def level_shapes(backbone: Backbone, crop: int) -> list[tuple[int, int, int]]:
+    """Return (C, H, W) of every level for a square crop."""
+    config = backbone.config
+    return [
+        (channels, crop // STRIDES[layer], crop // STRIDES[layer])
+        for channels, layer in zip(config.channels, config.layers, strict=True)
+    ]
+
+
+def _refuse_many_unreadable(name: str, unreadable: Sequence[ImageRead], total: int) -> None:
+    if len(unreadable) > MAX_UNREADABLE_SHARE * total:
+        first = unreadable[0]
+        raise UnreadableImages(
+            f"{name}: {len(unreadable)} of {total} good images cannot be read, more than "
+            f"{MAX_UNREADABLE_SHARE:.0%} (first: {first.uri}, {first.error}). "
+            f"Mend or remove them and onboard again."
+        )
+
+
+def _without_pixels(image: ImageRead) -> ImageRead:
+    return ImageRead(
+        uri=image.uri, status=image.status, error=image.error, pixels=None, sha256=image.sha256
+    )

@@ -1,0 +1,78 @@
+"""Anomaly maps as people see them: a colour scale, an overlay, a picture inside a page.
+
+The scale belongs to the model, not to the picture: the same grey level of the stored map has the
+same colour on every image, so that images compare.
+"""
+
+import base64
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+# (grey level of the map, red, green, blue, opacity in 0..1). Usual surfaces stay as they are;
+# from there lightness falls steadily, so the scale also reads in print and without colour vision.
+COLOUR_STOPS = (
+    (0, 255, 226, 138, 0.00),
+    (64, 255, 226, 138, 0.00),
+    (108, 255, 204, 92, 0.40),
+    (150, 250, 146, 44, 0.62),
+    (200, 222, 52, 30, 0.74),
+    (255, 148, 8, 62, 0.84),
+)
+JPEG_QUALITY = 86
+MAX_SIDE = 448  # pixels; larger pictures only make the page heavy
+
+
+def colour_table() -> NDArray[np.float64]:
+    """Red, green, blue (0..255) and opacity (0..1) for each grey level, shape (256, 4)."""
+    stops = np.asarray(COLOUR_STOPS, dtype=np.float64)
+    levels = np.arange(256)
+    channels = [np.interp(levels, stops[:, 0], stops[:, channel]) for channel in range(1, 5)]
+    return np.stack(channels, axis=1)
+
+
+def overlay(image: NDArray[np.uint8], levels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Lay an 8-bit anomaly map over its image.
+
+    Args:
+        image: RGB, shape (H, W, 3).
+        levels: grey levels of the stored map, shape (H, W).
+    """
+    colours = colour_table()[levels]
+    opacity = colours[..., 3:]
+    mixed = image * (1.0 - opacity) + colours[..., :3] * opacity
+    return np.rint(mixed).astype(np.uint8)
+
+
+def decode_map(data: bytes, side: int) -> NDArray[np.uint8]:
+    """Grey levels of a stored map file, shape (side, side).
+
+    Raises:
+        OSError: the bytes are not a picture.
+    """
+    with Image.open(io.BytesIO(data)) as picture:
+        grey = picture.convert("L")
+    if grey.size != (side, side):
+        grey = grey.resize((side, side), Image.Resampling.BILINEAR)
+    return np.asarray(grey, dtype=np.uint8)
+
+
+def data_uri(pixels: NDArray[np.uint8]) -> str:
+    """A picture as text that stands in a page, as JPEG, at most MAX_SIDE pixels a side."""
+    picture = Image.fromarray(pixels)
+    picture.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    picture.save(buffer, format="JPEG", quality=JPEG_QUALITY, optimize=True)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+
+
+def legend_gradient() -> str:
+    """The colour scale over mid grey, as a CSS gradient for the page's legend."""
+    grey = 150.0
+    stops = []
+    for level, *rgb, opacity in COLOUR_STOPS:
+        mixed = [round(grey * (1 - opacity) + channel * opacity) for channel in rgb]
+        stops.append(f"rgb({mixed[0]} {mixed[1]} {mixed[2]}) {level / 255:.1%}")
+    return f"linear-gradient(90deg, {', '.join(stops)})"

@@ -1,0 +1,212 @@
+"""Onboard one category: images -> features -> head -> calibration -> evaluation -> package.
+
+Everything here runs in one process and knows nothing of a cluster. ``prepare`` looks at every
+good image once; the trainer it holds may be stopped and restored between passes; ``finish``
+takes every decision on held-out good images and only then looks at labelled ones.
+"""
+
+import hashlib
+import json
+import logging
+import re
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from model.backbone import Backbone
+from model.detector import Detector, DetectorHeader
+from model.feature_bank import FeatureBank
+from model.preprocessing import Preprocessing
+from model.training import HeadTrainer
+from pipeline import heatmap, storage
+from pipeline.backbones import fetch_backbone
+from pipeline.calibration import Calibration, Part, fit, split_by_content
+from pipeline.catalogue import Category
+from pipeline.evaluation import ScoredSamples, measure, score_samples
+from pipeline.features import BATCH_IMAGES, GoodImages, Progress, extract
+from pipeline.images import read_image
+from pipeline.layouts import Sample, read_layout
+from pipeline.package import MapScale, OnboardingRecord, Package
+
+logger = logging.getLogger(__name__)
+
+NUM_EXAMPLES = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A category whose images are read, split and embedded, ready to train."""
+
+    category: Category
+    samples: list[Sample]
+    good: GoodImages
+    parts: NDArray[np.int8]  # ``Part`` of each good image
+    backbone: Backbone
+    trainer: HeadTrainer
+    started: float  # monotonic clock, seconds
+    embedded: float
+
+    def images_of(self, part: Part) -> torch.Tensor:
+        """Return the bank's indices of one part."""
+        return torch.from_numpy(np.flatnonzero(self.parts == part))
+
+
+def prepare(category: Category, progress: Progress | None = None, device: str = "cpu") -> Prepared:
+    """Read the layout, embed every good training image once, and set the trainer up.
+
+    Raises:
+        LayoutError, UnreadableImages, TooFewImages, WeightsError: the category cannot be onboarded.
+    """
+    started = time.monotonic()
+    samples = read_layout(category.layout, category.images)
+    uris = [sample.uri for sample in samples if sample.split == "train" and sample.is_good]
+    backbone = fetch_backbone(category.backbone_config).to(device)
+    good = extract(uris, category, backbone, progress)
+    parts = split_by_content(good.hashes, category.calibration_config)
+    train = torch.from_numpy(np.flatnonzero(parts == Part.TRAIN))
+    return Prepared(
+        category=category,
+        samples=samples,
+        good=good,
+        parts=parts,
+        backbone=backbone,
+        trainer=HeadTrainer(good.bank, train, category.training_config),
+        started=started,
+        embedded=time.monotonic(),
+    )
+
+
+def finish(prepared: Prepared) -> tuple[Package, dict[str, NDArray[np.uint8]]]:
+    """Fold, calibrate, then evaluate; return the package and example pictures by name."""
+    trained = time.monotonic()
+    category = prepared.category
+    detector = _detector(prepared)
+    scores, map_median = _score_bank(
+        detector, prepared.good.bank, prepared.images_of(Part.CALIBRATION)
+    )
+    calibration = fit(scores, category.calibration_config)
+    scale = MapScale(low=map_median, threshold=calibration.threshold)
+    calibrated = time.monotonic()
+    test = [sample for sample in prepared.samples if sample.split == "test"]
+    scored = score_samples(test, detector)
+    timings = {
+        "embedding": prepared.embedded - prepared.started,
+        "training": trained - prepared.embedded,
+        "calibration": calibrated - trained,
+        "evaluation": time.monotonic() - calibrated,
+    }
+    package = Package(
+        header=detector.header,
+        head=detector.head.cpu(),
+        calibration=calibration,
+        map_scale=scale,
+        record=_record(prepared, scored, calibration, timings),
+    )
+    logger.info(
+        "onboarded %s: %d train, %d calibration, threshold %.4g, %.1f s",
+        *(category.name, *np.bincount(prepared.parts, minlength=2)[:2], calibration.threshold),
+        time.monotonic() - prepared.started,
+    )
+    return package, _examples(scored, scale, category.preprocessing)
+
+
+def write_package(prepared: Prepared, folder: Path) -> Package:
+    """Finish and write everything into ``folder``."""
+    package, examples = finish(prepared)
+    package.write(folder, examples)
+    return package
+
+
+def onboarding_key(category: Category) -> str:
+    """Return what identifies an onboarding: its settings and the names and etags of its files.
+
+    The same catalogue entry over the same files has the same key, so that a job that is started
+    again finds what it began, and finds a finished one done.
+    """
+    total = hashlib.sha256(json.dumps(category.model_dump(), sort_keys=True).encode())
+    if category.layout == "manifest":
+        total.update(storage.read_bytes(category.images))
+    else:
+        listed = sorted((item.uri, item.etag) for item in storage.list_objects(category.images))
+        total.update(json.dumps(listed).encode())
+    return total.hexdigest()
+
+
+def _detector(prepared: Prepared) -> Detector:
+    category = prepared.category
+    header = DetectorHeader(
+        backbone=category.backbone,
+        backbone_digest=prepared.backbone.digest,
+        layers=tuple(category.layers),
+        weights=category.weights_uri,
+        patch_size=category.patch_size,
+        preprocessing=category.preprocessing,
+    )
+    detector = Detector(prepared.backbone, prepared.trainer.folded(), header)
+    return detector.to(prepared.good.bank.device)
+
+
+def _score_bank(
+    detector: Detector, bank: FeatureBank, images: torch.Tensor
+) -> tuple[NDArray[np.float32], float]:
+    """Return image scores of cached images and the median level of their maps."""
+    scores, medians = [], []
+    for index in images.split(BATCH_IMAGES):
+        batch_scores, patch_scores = detector.score_pooled(bank.images(index))
+        scores.append(batch_scores.cpu().numpy())
+        medians.append(detector.maps(patch_scores).flatten(1).median(dim=1).values.cpu().numpy())
+    return np.concatenate(scores), float(np.median(np.concatenate(medians)))
+
+
+def _record(
+    prepared: Prepared,
+    scored: ScoredSamples,
+    calibration: Calibration,
+    timings: dict[str, float],
+) -> OnboardingRecord:
+    category, good = prepared.category, prepared.good
+    metrics = {"threshold": calibration.threshold}
+    if scored.samples:
+        metrics |= measure(scored, calibration, category.preprocessing)
+    per_part = np.bincount(prepared.parts, minlength=len(Part))
+    return OnboardingRecord(
+        category=category.name,
+        settings=category.model_dump(mode="json") | {"training": asdict(prepared.trainer.config)},
+        dataset_digest=hashlib.sha256("".join(sorted(good.hashes)).encode()).hexdigest(),
+        counts={
+            **{part.name.lower(): int(per_part[part]) for part in Part},
+            "unreadable": len(good.unreadable),
+            "test": len(scored.samples),
+            "test_unreadable": len(scored.unreadable),
+        },
+        unreadable=[
+            {"uri": image.uri, "status": image.status.value, "error": image.error or ""}
+            for image in [*good.unreadable, *scored.unreadable]
+        ],
+        curve=[vars(report) for report in prepared.trainer.reports],
+        metrics=metrics,
+        timings_s=timings,
+        backbone_images=prepared.backbone.num_images_seen,
+    )
+
+
+def _examples(
+    scored: ScoredSamples, scale: MapScale, preprocessing: Preprocessing
+) -> dict[str, NDArray[np.uint8]]:
+    """Return the most anomalous test images, each beside its heatmap."""
+    worst = np.argsort(-scored.scores, kind="stable")[:NUM_EXAMPLES]
+    pictures = {}
+    for rank, index in enumerate(worst):
+        sample = scored.samples[index]
+        pixels = read_image(sample.uri, preprocessing).pixels
+        if pixels is None:  # gone since it was scored
+            continue
+        levels = scale.to_grey(scored.maps[index].astype(np.float32))
+        pair = np.concatenate([pixels, heatmap.overlay(pixels, levels)], axis=1)
+        label = re.sub(r"[^A-Za-z0-9_-]+", "-", sample.defect)[:40]
+        pictures[f"{rank + 1:02d}-{label}"] = pair
+    return pictures

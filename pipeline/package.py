@@ -1,0 +1,111 @@
+"""What onboarding a category leaves: a folder that the registry stores and scoring reads.
+
+head.safetensors   the folded head and the header that says what it belongs to
+calibration.json   calibration scores, threshold, scale of the anomaly maps
+onboarding.json    the record: settings, data, loss curve, metrics, timings
+examples/*.png     images beside their heatmaps
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from model.detector import DetectorHeader, load_detector, save_detector
+from model.folding import FoldedHead
+from pipeline.calibration import Calibration
+
+HEAD_FILE = "head.safetensors"
+CALIBRATION_FILE = "calibration.json"
+RECORD_FILE = "onboarding.json"
+EXAMPLES_FOLDER = "examples"
+DECIDING_FILES = (HEAD_FILE, CALIBRATION_FILE)  # all that shapes a score or a decision
+
+
+THRESHOLD_GREY = 96  # of 255; what lies above it has most of the scale
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapScale:
+    """How anomaly map levels become grey: fixed per model, so that its maps compare."""
+
+    low: float  # median of the calibration maps, drawn black
+    threshold: float  # drawn as THRESHOLD_GREY
+
+    def to_grey(self, maps: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """Return 8-bit grey levels of anomaly maps of any shape.
+
+        Linear up to the threshold, then ever flatter: a defect may lie twenty times as far above
+        it, and the difference between bad and worse should still be seen.
+        """
+        span = max(self.threshold - self.low, 1e-6)
+        level = np.clip((maps - self.low) / span, 0, None)
+        beyond = np.maximum(level - 1, 0)
+        grey = THRESHOLD_GREY * np.minimum(level, 1)
+        grey = grey + (255 - THRESHOLD_GREY) * beyond / (beyond + 4)
+        rounded: NDArray[np.uint8] = np.rint(grey).astype(np.uint8)
+        return rounded
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnboardingRecord:
+    """What happened, in plain JSON types."""
+
+    category: str
+    settings: Mapping[str, Any]
+    dataset_digest: str
+    counts: Mapping[str, int]  # train, calibration, duplicates, unreadable, test_good, ...
+    unreadable: Sequence[Mapping[str, str]]
+    curve: Sequence[Mapping[str, float]]  # one entry per pass
+    metrics: Mapping[str, float]
+    timings_s: Mapping[str, float]
+    backbone_images: int  # images that went through the backbone
+    notes: Sequence[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Package:
+    """A category's detector with everything that goes with it."""
+
+    header: DetectorHeader
+    head: FoldedHead
+    calibration: Calibration
+    map_scale: MapScale
+    record: OnboardingRecord
+
+    def write(self, folder: Path, examples: Mapping[str, NDArray[np.uint8]]) -> None:
+        """Write all files; ``examples`` are RGB pictures by name."""
+        (folder / EXAMPLES_FOLDER).mkdir(parents=True, exist_ok=True)
+        save_detector(folder / HEAD_FILE, self.head, self.header)
+        calibration = self.calibration.to_json() | {"map_scale": asdict(self.map_scale)}
+        (folder / CALIBRATION_FILE).write_text(json.dumps(calibration, sort_keys=True))
+        (folder / RECORD_FILE).write_text(json.dumps(asdict(self.record), indent=1))
+        for name, pixels in examples.items():
+            Image.fromarray(pixels).save(folder / EXAMPLES_FOLDER / f"{name}.png")
+
+    @classmethod
+    def read(cls, folder: Path) -> "Package":
+        """Read what ``write`` wrote."""
+        header, head = load_detector(folder / HEAD_FILE)
+        calibration = json.loads((folder / CALIBRATION_FILE).read_text())
+        return cls(
+            header=header,
+            head=head,
+            calibration=Calibration.from_json(calibration),
+            map_scale=MapScale(**calibration["map_scale"]),
+            record=OnboardingRecord(**json.loads((folder / RECORD_FILE).read_text())),
+        )
+
+
+def package_digest(folder: Path) -> str:
+    """Return the sha256 over the files that shape a score or a decision."""
+    total = hashlib.sha256()
+    for name in DECIDING_FILES:
+        total.update(hashlib.sha256((folder / name).read_bytes()).digest())
+    return total.hexdigest()

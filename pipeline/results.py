@@ -1,0 +1,248 @@
+"""The night's answer: one row per image of the dump, one Parquet object per shard, one summary.
+
+A shard is written whole or not at all, so a night is the set of its finished shards and running
+it again only adds what is missing.
+"""
+
+import datetime as dt
+import io
+import json
+import re
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any, TypedDict
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from model.errors import NightshiftError
+from pipeline import storage
+from pipeline.images import ImageStatus
+
+# A status other than ok leaves empty what only a scored image has.
+RESULT_SCHEMA = pa.schema(
+    [
+        pa.field("image_uri", pa.string(), nullable=False),
+        pa.field("image_etag", pa.string()),
+        pa.field("category", pa.string(), nullable=False),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("error", pa.string()),
+        pa.field("score", pa.float32()),
+        pa.field("p_value", pa.float64()),
+        pa.field("flagged", pa.bool_()),
+        pa.field("threshold", pa.float32()),
+        pa.field("false_alarm_rate", pa.float64()),
+        pa.field("model_name", pa.string()),
+        pa.field("model_version", pa.string()),
+        pa.field("model_digest", pa.string()),
+        pa.field("map_uri", pa.string()),
+        pa.field("scored_at", pa.timestamp("us", tz="UTC")),
+        pa.field("shard", pa.string(), nullable=False),
+    ]
+)
+
+NIGHT_PATTERN = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+SUFFIX = ".parquet"
+PARALLEL_READS = 8
+
+
+class NightError(NightshiftError):
+    """A night is not named by a date, or has not been scored."""
+
+
+class ResultsError(NightshiftError):
+    """The stored results of a night contradict themselves or cannot be read."""
+
+
+class CategorySummary(TypedDict):
+    """What one category's images came to; None where no image could be scored."""
+
+    images: int
+    ok: int
+    flagged: int
+    failed: dict[str, int]  # by status; neither ok nor unrouted
+    unrouted: int
+    threshold: float | None
+    false_alarm_rate: float | None
+    expected_false_alarms: float
+    median_score: float | None
+    model_name: str | None
+    model_version: str | None
+
+
+class Summary(TypedDict, total=False):
+    """The night in plain JSON types."""
+
+    night: str  # set by write_summary
+    images: int
+    totals: dict[str, int]  # by status
+    flagged: int
+    expected_false_alarms: float
+    categories: dict[str, CategorySummary]
+    categories_without_images: list[str]  # they have a champion, the dump has none of their images
+
+
+def check_night(night: str) -> str:
+    """Return ``night`` when it is a real date written YYYY-MM-DD.
+
+    Raises:
+        NightError: it is not.
+    """
+    with suppress(ValueError):
+        if NIGHT_PATTERN.fullmatch(night):
+            return dt.date.fromisoformat(night).isoformat()
+    raise NightError(
+        f"a night is named by its date as YYYY-MM-DD, got {night!r}; "
+        f"pass for example --night 2026-03-12"
+    )
+
+
+def night_prefix(out: str, night: str) -> str:
+    """Folder of the night's result shards."""
+    return storage.join(out, "results", f"night={check_night(night)}")
+
+
+def shard_uri(out: str, night: str, shard_name: str) -> str:
+    """Where the rows of one shard are stored."""
+    return storage.join(night_prefix(out, night), shard_name + SUFFIX)
+
+
+def write_shard(out: str, night: str, shard_name: str, table: pa.Table) -> str:
+    """Store the rows of one shard, whole or not at all, and return their address.
+
+    A second write of the same shard replaces the first.
+
+    Raises:
+        pa.ArrowInvalid, KeyError: ``table`` does not fit RESULT_SCHEMA.
+    """
+    rows = table.select(RESULT_SCHEMA.names).cast(RESULT_SCHEMA)
+    buffer = io.BytesIO()
+    pq.write_table(rows, buffer, compression="zstd")
+    uri = shard_uri(out, night, shard_name)
+    storage.write_bytes(uri, buffer.getvalue())
+    return uri
+
+
+def finished_shards(out: str, night: str) -> set[str]:
+    """Names of the shards that are stored; empty before the night's first one."""
+    try:
+        names = storage.list_names(night_prefix(out, night))
+    except storage.ObjectMissing:
+        return set()
+    return {name.removesuffix(SUFFIX) for name in names if name.endswith(SUFFIX)}
+
+
+def remove_shards(out: str, night: str, names: Iterable[str]) -> None:
+    """Forget shards, for example of an earlier manifest; one that is gone already is fine."""
+    for name in names:
+        with suppress(storage.ObjectMissing):
+            storage.delete(shard_uri(out, night, name))
+
+
+def read_night(out: str, night: str) -> pa.Table:
+    """All rows of a night, sorted by image_uri; no rows when no shard is stored.
+
+    Raises:
+        ResultsError: a shard is damaged or of another format, or an image is there twice.
+    """
+    uris = [shard_uri(out, night, name) for name in sorted(finished_shards(out, night))]
+    with ThreadPoolExecutor(PARALLEL_READS) as pool:
+        tables = list(pool.map(_read_shard, uris))
+    rows = pa.concat_tables([RESULT_SCHEMA.empty_table(), *tables]).sort_by("image_uri")
+    _refuse_duplicates(rows, night)
+    return rows
+
+
+def _read_shard(uri: str) -> pa.Table:
+    try:
+        rows = pq.read_table(pa.BufferReader(storage.read_bytes(uri)))
+        return rows.select(RESULT_SCHEMA.names).cast(RESULT_SCHEMA)
+    except (pa.ArrowException, KeyError) as error:
+        raise ResultsError(
+            f"{uri} does not hold result rows ({error}); delete it and score the night again"
+        ) from error
+
+
+def _refuse_duplicates(rows: pa.Table, night: str) -> None:
+    uris = rows["image_uri"]
+    num_surplus = len(uris) - pc.count_distinct(uris).as_py()
+    if not num_surplus:
+        return
+    counts = uris.value_counts()
+    twice = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
+    example = twice[0].as_py()
+    shards = rows.filter(pc.equal(uris, example))["shard"].unique().to_pylist()
+    raise ResultsError(
+        f"{len(twice)} of {len(uris) - num_surplus} images of night {night} have more than one "
+        f"row, first {example} in shard(s) {', '.join(shards)}; each needs exactly one. "
+        f"Delete the shards that should not be there and score the night again"
+    )
+
+
+def by_category(rows: pa.Table) -> dict[str, pa.Table]:
+    """The rows of each category, categories in alphabetical order."""
+    ordered = rows.sort_by("category")
+    groups, start = {}, 0
+    for entry in ordered["category"].value_counts().to_pylist():
+        groups[entry["values"]] = ordered.slice(start, entry["counts"])
+        start += entry["counts"]
+    return groups
+
+
+def summarise(rows: pa.Table, fleet: Mapping[str, Any]) -> Summary:
+    """Count a night.
+
+    Args:
+        rows: what read_night returns.
+        fleet: the night's fleet file; names the champions that were pinned.
+    """
+    champions = fleet["champions"]
+    groups = by_category(rows)
+    categories = {
+        name: _summarise_category(group, champions.get(name, {})) for name, group in groups.items()
+    }
+    return {
+        "images": rows.num_rows,
+        "totals": _count_statuses(rows),
+        "flagged": sum(category["flagged"] for category in categories.values()),
+        "expected_false_alarms": sum(c["expected_false_alarms"] for c in categories.values()),
+        "categories": categories,
+        "categories_without_images": sorted(set(champions) - set(groups)),
+    }
+
+
+def _summarise_category(rows: pa.Table, champion: Mapping[str, Any]) -> CategorySummary:
+    statuses = _count_statuses(rows)
+    num_ok = statuses.pop(ImageStatus.OK, 0)
+    num_unrouted = statuses.pop(ImageStatus.UNROUTED, 0)
+    scores = rows["score"].drop_null().to_numpy()
+    rate = champion.get("false_alarm_rate")
+    return {
+        "images": rows.num_rows,
+        "ok": num_ok,
+        "flagged": pc.sum(rows["flagged"]).as_py() or 0,
+        "failed": statuses,
+        "unrouted": num_unrouted,
+        "threshold": champion.get("threshold"),
+        "false_alarm_rate": rate,
+        "expected_false_alarms": num_ok * (rate or 0.0),
+        "median_score": float(np.median(scores)) if len(scores) else None,
+        "model_name": champion.get("model_name"),
+        "model_version": champion.get("model_version"),
+    }
+
+
+def _count_statuses(rows: pa.Table) -> dict[str, int]:
+    counts = rows["status"].value_counts().to_pylist()
+    return {entry["values"]: entry["counts"] for entry in sorted(counts, key=lambda e: e["values"])}
+
+
+def write_summary(out: str, night: str, summary: Summary) -> str:
+    """Store the summary with its night as JSON and return its address."""
+    uri = storage.join(out, "summary", f"night={check_night(night)}", "summary.json")
+    document = {**summary, "night": night}
+    storage.write_bytes(uri, json.dumps(document, indent=2, allow_nan=False).encode())
+    return uri

@@ -1,0 +1,227 @@
+"""Objects on S3 or on the local disk, by URI. The only module that knows fsspec and s3fs.
+
+A URI is ``s3://bucket/key``, the key taken literally (nothing in it is percent-decoded), or a
+local path; ``file://`` is accepted and turned into a plain path. S3 is reached as AWS_* says,
+AWS_ENDPOINT_URL included. Every function may be called from many threads at once.
+"""
+
+import asyncio
+import functools
+import os
+import posixpath
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import s3fs
+from fsspec.asyn import sync
+
+from pipeline.local_files import StoredObject, local_path, walk, write_whole
+from pipeline.storage_errors import (
+    BROKEN_CONNECTION,
+    AccessDenied,
+    ObjectMissing,
+    StorageAway,
+    StorageError,
+    clear_errors,
+)
+
+__all__ = [
+    "AccessDenied",
+    "ObjectMissing",
+    "StorageAway",
+    "StorageError",
+    "StoredObject",
+    "absolute",
+    "delete",
+    "exists",
+    "join",
+    "list_names",
+    "list_objects",
+    "read_bytes",
+    "write_bytes",
+]
+
+CONNECT_TIMEOUT_S = 3
+READ_TIMEOUT_S = 7  # without a single byte
+ATTEMPTS = 3  # 3 x 7 s and the pauses between them stay below the deadline
+DEADLINE_S = 27  # for an answer; the bytes of a large object may take longer
+SLOWEST_UPLOAD_BYTES_S = 1_000_000
+
+
+def absolute(uri: str, relative_to: str | None = None) -> str:
+    """The same place without ``.``, ``..`` or ``file://``.
+
+    A relative path starts at ``relative_to``, a folder (default: the working directory).
+    S3 URIs come back unchanged. Any other scheme is a StorageError.
+    """
+    if uri.startswith("s3://"):
+        return uri
+    path = local_path(uri)
+    base = str(Path.cwd()) if relative_to is None else absolute(relative_to)
+    if not base.startswith("s3://") or path.startswith("/"):
+        return posixpath.normpath(posixpath.join(base, path))
+    bucket, key = _bucket_and_key(base)
+    joined = posixpath.normpath(posixpath.join(key, path))
+    if joined == ".." or joined.startswith("../"):
+        raise StorageError(f"{uri} leads out of the bucket s3://{bucket}, seen from {base}")
+    return f"s3://{bucket}" if joined == "." else f"s3://{bucket}/{joined}"
+
+
+def join(base: str, *parts: str) -> str:
+    """``base`` and ``parts`` with exactly one slash between them."""
+    return "/".join([base.rstrip("/"), *(part.strip("/") for part in parts)])
+
+
+def list_objects(prefix: str) -> Iterator[StoredObject]:
+    """Every file below the folder ``prefix``, page by page: a million objects cost no memory.
+
+    What starts with a dot, file or folder, is skipped. Linked folders are followed.
+
+    Raises:
+        ObjectMissing: there is no such folder or bucket, or no object below an S3 prefix.
+    """
+    if not prefix.startswith("s3://"):
+        yield from walk(local_path(prefix))
+        return
+    bucket, key = _bucket_and_key(prefix)
+    start = len(_folder_prefix(key))
+    for page in _pages(prefix):
+        for item in page.get("Contents", []):
+            name = item["Key"][start:]
+            if name and not name.endswith("/") and not f"/{name}".count("/."):
+                etag = item.get("ETag", "").strip('"')
+                yield StoredObject(f"s3://{bucket}/{item['Key']}", etag, item["Size"])
+
+
+def list_names(prefix: str) -> list[str]:
+    """Names of the files and folders directly below ``prefix``, sorted; no dot names."""
+    if not prefix.startswith("s3://"):
+        with clear_errors(prefix):
+            names = set(os.listdir(local_path(prefix)))  # noqa: PTH208 - names, not paths
+    else:
+        names = set()
+        start = len(_folder_prefix(_bucket_and_key(prefix)[1]))
+        for page in _pages(prefix, Delimiter="/"):
+            names |= {item["Key"][start:] for item in page.get("Contents", [])}
+            names |= {item["Prefix"][start:-1] for item in page.get("CommonPrefixes", [])}
+    return sorted(name for name in names if name and not name.startswith("."))
+
+
+def read_bytes(uri: str) -> bytes:
+    """The whole object."""
+    with clear_errors(uri):
+        if not uri.startswith("s3://"):
+            return Path(local_path(uri)).read_bytes()
+        bucket, key = _bucket_and_key(uri)
+        filesystem = _filesystem()
+        content: bytes = sync(filesystem.loop, _get, filesystem, bucket, key)
+        return content
+
+
+def write_bytes(uri: str, data: bytes) -> None:
+    """Write the whole object or nothing; missing local folders are made."""
+    if uri.startswith("s3://"):
+        patience_s = max(DEADLINE_S, len(data) / SLOWEST_UPLOAD_BYTES_S)
+        _request(uri, "put_object", patience_s, Body=data)
+        return
+    with clear_errors(uri):
+        write_whole(Path(local_path(uri)), data)
+
+
+def exists(uri: str) -> bool:
+    """Whether an object or a folder of this name is there; a missing bucket counts as no."""
+    if not uri.startswith("s3://"):
+        return Path(local_path(uri)).exists()
+    key = _bucket_and_key(uri)[1]
+    try:
+        if key and not key.endswith("/"):
+            _request(uri, "head_object")
+            return True
+    except ObjectMissing:
+        pass  # not an object; perhaps a folder
+    try:
+        return bool(next(_pages(uri, MaxKeys=1)))
+    except ObjectMissing:
+        return False
+
+
+def delete(uri: str) -> None:
+    """Remove one object; one that is already gone is no error."""
+    if uri.startswith("s3://"):
+        _request(uri, "delete_object")
+        return
+    with clear_errors(uri):
+        Path(local_path(uri)).unlink(missing_ok=True)
+
+
+def _bucket_and_key(uri: str) -> tuple[str, str]:
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    if not bucket:
+        raise StorageError(f"{uri} names no bucket; write s3://bucket/key")
+    return bucket, key
+
+
+def _folder_prefix(key: str) -> str:
+    return key.removesuffix("/") + "/" if key else ""
+
+
+def _pages(uri: str, **options: Any) -> Iterator[dict[str, Any]]:
+    key = _bucket_and_key(uri)[1]
+    request: dict[str, Any] = {"Prefix": _folder_prefix(key), **options}
+    found = not key  # a bucket may be empty; a prefix without a key does not exist
+    while True:
+        page = _request(uri, "list_objects_v2", **request)
+        found = found or bool(page.get("Contents") or page.get("CommonPrefixes"))
+        if not found and not page.get("IsTruncated"):
+            raise ObjectMissing(f"nothing lies under {uri}; check the prefix (case counts)")
+        yield page
+        if not page.get("IsTruncated"):
+            return
+        request["ContinuationToken"] = page["NextContinuationToken"]
+
+
+def _request(uri: str, method: str, patience_s: float = DEADLINE_S, **request: Any) -> Any:
+    """One S3 request about ``uri``: about its bucket when ``Prefix`` is given, else its key."""
+    bucket, key = _bucket_and_key(uri)
+    request |= {"Bucket": bucket} if "Prefix" in request else {"Bucket": bucket, "Key": key}
+    with clear_errors(uri):
+        filesystem = _filesystem()
+        call = filesystem._call_s3
+        return sync(filesystem.loop, call, method, timeout=patience_s, **request)
+
+
+async def _get(filesystem: s3fs.S3FileSystem, bucket: str, key: str) -> bytes:
+    for attempt in range(1, ATTEMPTS + 1):
+        request = filesystem._call_s3("get_object", Bucket=bucket, Key=key)
+        answer = await asyncio.wait_for(request, DEADLINE_S)
+        try:
+            async with answer["Body"] as body:
+                content: bytes = await body.read()
+                return content
+        except BROKEN_CONNECTION:
+            if attempt == ATTEMPTS:
+                raise
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _filesystem() -> s3fs.S3FileSystem:
+    settings = sorted(item for item in os.environ.items() if item[0].startswith("AWS_"))
+    return _connected(os.getpid(), tuple(settings))
+
+
+@functools.lru_cache(maxsize=4)
+def _connected(process: int, settings: tuple[tuple[str, str], ...]) -> s3fs.S3FileSystem:
+    """One client per process (it does not survive a fork) and per AWS_* environment."""
+    filesystem = s3fs.S3FileSystem(
+        skip_instance_cache=True,
+        use_listings_cache=False,
+        config_kwargs={
+            "connect_timeout": CONNECT_TIMEOUT_S,
+            "read_timeout": READ_TIMEOUT_S,
+            "retries": {"mode": "standard", "total_max_attempts": ATTEMPTS},
+            "max_pool_connections": 32,
+        },
+    )
+    filesystem.retries = 1  # botocore retries; twice nested, a dead server would take minutes
+    return filesystem

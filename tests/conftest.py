@@ -1,0 +1,42 @@
+"""What every test may rely on: an environment of its own and a real S3 server."""
+
+import os
+import uuid
+from collections.abc import Iterator
+
+import pytest
+import s3fs
+
+from jobs.local_s3 import LocalS3
+
+# A developer's own settings: with them a test could read or write their real data.
+FOREIGN_PREFIXES = ("AWS_", "MLFLOW_", "RAY_ADDRESS")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def foreign_settings_removed() -> Iterator[None]:
+    """Session-wide, so that servers and clusters that tests share start without them too."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        for name in list(os.environ):
+            if name.startswith(FOREIGN_PREFIXES):
+                monkeypatch.delenv(name)
+        monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+        monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        yield
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalS3]:
+    """One server for the whole run: its environment is the same in every test."""
+    with LocalS3(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_server: LocalS3, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URI of a fresh bucket; AWS_* of this process lead to its server."""
+    for name, value in s3_server.environment().items():
+        monkeypatch.setenv(name, value)
+    s3fs.S3FileSystem.clear_instance_cache()
+    return s3_server.create_bucket(f"test-{uuid.uuid4().hex}")

@@ -1,0 +1,121 @@
+"""Data sets that are a list of images: Parquet, CSV, JSON Lines, Lookout for Vision."""
+
+import csv
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from layout_rows import seen
+
+from pipeline.layouts import LayoutError, Sample, read_layout
+from pipeline.manifest_files import ManifestError
+
+MANIFEST_ROWS = [
+    {"image_uri": "a.png", "split": "train", "label": "good", "mask_uri": None},
+    {"image_uri": "b.png", "split": "validation", "label": "OK", "mask_uri": None},
+    {"image_uri": "c.png", "split": "test", "label": "normal", "mask_uri": None},
+    {"image_uri": "d.png", "split": "test", "label": "scratch", "mask_uri": "masks/d.png"},
+    {"image_uri": "e.png", "split": "train", "label": "dent", "mask_uri": None},
+]
+MANIFEST_SEEN = [
+    ("a.png", "train", "good", ()),
+    ("b.png", "train", "good", ()),
+    ("c.png", "test", "good", ()),
+    ("d.png", "test", "scratch", ("masks/d.png",)),
+    ("e.png", "test", "dent", ()),  # a defect never trains
+]
+
+
+@pytest.mark.parametrize("form", ["parquet", "csv", "jsonl"])
+def test_a_manifest_in_every_format(tmp_path: Path, form: str) -> None:
+    path = tmp_path / f"list.{form}"
+    if form == "parquet":
+        pq.write_table(pa.Table.from_pylist(MANIFEST_ROWS), path)
+    elif form == "csv":
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(MANIFEST_ROWS[0]))
+            writer.writeheader()
+            writer.writerows(MANIFEST_ROWS)
+    else:
+        path.write_text("\n".join(json.dumps(row) for row in MANIFEST_ROWS))
+    assert seen("manifest", str(path)) == MANIFEST_SEEN
+
+
+def manifest(folder: Path, rows: list[dict[str, object]]) -> str:
+    path = folder / "list.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    return str(path)
+
+
+def test_a_manifest_of_image_names_alone_is_all_good(tmp_path: Path) -> None:
+    uri = manifest(tmp_path, [{"image_uri": f"{i}.png"} for i in range(5)])
+    assert seen("manifest", uri) == [(f"{i}.png", "train", "good", ()) for i in range(5)]
+
+
+def test_a_manifest_with_defects_but_no_split_keeps_good_images_for_the_test(
+    tmp_path: Path,
+) -> None:
+    rows: list[dict[str, object]] = [{"image_uri": f"{i:03d}.png"} for i in range(200)]
+    uri = manifest(tmp_path, [*rows, {"image_uri": "x.png", "defect": "crack"}])
+    samples = read_layout("manifest", uri)
+    held_back = sum(sample.is_good and sample.split == "test" for sample in samples)
+    assert 35 <= held_back <= 85  # 200 draws at 0.3: mean 60, four standard deviations 26
+    assert samples[-1].defect == "crack"
+    assert samples[-1].split == "test"
+
+
+def test_the_json_lines_of_lookout_for_vision(tmp_path: Path) -> None:
+    def line(name: str, label: int, **more: object) -> dict[str, object]:
+        word = "anomaly" if label else "normal"
+        kind = "groundtruth/image-classification"
+        metadata = {"confidence": 1, "class-name": word, "human-annotated": "yes", "type": kind}
+        return {
+            "source-ref": f"s3://factory/{name}",
+            "anomaly-label": label,
+            "anomaly-label-metadata": metadata,
+            **more,
+        }
+
+    colours = {"0": {"class-name": "BACKGROUND", "hex-color": "#ffffff", "confidence": 0.0}}
+    mask = {
+        "anomaly-mask-ref": "s3://factory/masks/2.png",
+        "anomaly-mask-ref-metadata": {"internal-color-map": colours},
+    }
+    rows = [line(f"{i}.png", 0) for i in range(10, 40)] + [line("2.png", 1, **mask)]
+    path = tmp_path / "train.manifest"
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    samples = read_layout("manifest", str(path))
+    assert samples[10] == Sample(
+        "s3://factory/2.png", "test", "anomaly", ("s3://factory/masks/2.png",)
+    )
+    assert sum(sample.is_good for sample in samples) == 30
+    assert {sample.split for sample in samples if sample.is_good} == {"train", "test"}
+
+
+def test_the_class_name_of_another_labelling_job_counts_too(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [
+        {"source-ref": "a.png", "my-job": 1, "my-job-metadata": {"class-name": "normal"}},
+        {"source-ref": "b.png", "my-job": 0, "my-job-metadata": {"class-name": "dent"}},
+        *({"source-ref": f"{i}.png", "my-job-metadata": {"class-name": "OK"}} for i in range(9)),
+    ]
+    assert [row for row in seen("manifest", manifest(tmp_path, rows)) if row[2] != "good"] == [
+        ("b.png", "test", "dent", ())
+    ]
+
+
+@pytest.mark.parametrize(
+    ("row", "error", "message"),
+    [
+        ({"image_uri": "../up.png"}, ManifestError, "leads out of the manifest's folder"),
+        ({"image_uri": "a.png"}, ManifestError, r"more than once.*a\.png"),
+        ({"image_uri": None}, ManifestError, "1 of 2 rows have no image_uri"),
+        ({"image_uri": "b.png", "split": "dev"}, LayoutError, r"b\.png: split 'dev' is unknown"),
+    ],
+)
+def test_a_manifest_that_cannot_be_meant_is_refused(
+    tmp_path: Path, row: dict[str, object], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        read_layout("manifest", manifest(tmp_path, [{"image_uri": "a.png"}, row]))

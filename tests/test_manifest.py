@@ -1,0 +1,252 @@
+"""The list of a night's images, made by listing or read from a file, and its shards."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline import storage
+from pipeline.manifest import MANIFEST_SCHEMA, ManifestError, build_manifest, read_manifest, shards
+from pipeline.manifest_files import ROWS_AT_ONCE
+
+
+def write(folder: Path, name: str, content: str | bytes = "x") -> str:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return str(path)
+
+
+def table_of(num_rows: int) -> pa.Table:
+    return pa.table(
+        [
+            [f"s3://dump/category/{i:06d}.png" for i in range(num_rows)],
+            [f"etag{i}" for i in range(num_rows)],
+            list(range(num_rows)),
+            ["category"] * num_rows,
+        ],
+        MANIFEST_SCHEMA,
+    )
+
+
+def test_every_file_below_the_dump_is_a_row_sorted_by_uri(tmp_path: Path) -> None:
+    for name in ["b/2.png", "a/deep/1.jpg", "stray.png", "b/notes.txt", "Ü b/#3 %.png", ".x"]:
+        write(tmp_path, name, "12345")
+    manifest = build_manifest(str(tmp_path))
+    assert manifest.schema == MANIFEST_SCHEMA
+    rows = manifest.to_pylist()
+    assert [row["image_uri"] for row in rows] == [
+        f"{tmp_path}/{name}"
+        for name in ["a/deep/1.jpg", "b/2.png", "b/notes.txt", "stray.png", "Ü b/#3 %.png"]
+    ]
+    assert [row["category"] for row in rows] == ["a", "b", "b", "", "Ü b"]
+    assert {row["size_bytes"] for row in rows} == {5}
+    assert all(row["image_etag"] for row in rows)
+
+
+@pytest.mark.parametrize("spelling", ["{}", "{}/", "file://{}", "{}/../{name}"])
+def test_the_dump_may_be_spelled_in_any_way(tmp_path: Path, spelling: str) -> None:
+    write(tmp_path, "bottle/1.png")
+    manifest = build_manifest(spelling.format(tmp_path, name=tmp_path.name))
+    assert manifest["image_uri"].to_pylist() == [f"{tmp_path}/bottle/1.png"]
+    assert manifest["category"].to_pylist() == ["bottle"]
+
+
+def test_a_dump_on_s3_is_listed_with_its_etags(s3: str) -> None:
+    storage.write_bytes(f"{s3}/night/bottle/1 ä#.png", b"abc")
+    storage.write_bytes(f"{s3}/nights/other/1.png", b"abc")
+    assert build_manifest(f"{s3}/night/").to_pylist() == [
+        {
+            "image_uri": f"{s3}/night/bottle/1 ä#.png",
+            "image_etag": "900150983cd24fb0d6963f7d28e17f72",  # MD5 of "abc", RFC 1321
+            "size_bytes": 3,
+            "category": "bottle",
+        }
+    ]
+
+
+def test_a_missing_dump_is_named(tmp_path: Path) -> None:
+    with pytest.raises(storage.ObjectMissing, match="tonight does not exist"):
+        build_manifest(str(tmp_path / "tonight"))
+
+
+def test_an_empty_dump_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match="holds no file; a dump is <dump>/<category>/<image>"):
+        build_manifest(str(tmp_path))
+
+
+def test_a_file_name_that_is_not_unicode_is_a_row_like_any_other(tmp_path: Path) -> None:
+    folder = str(tmp_path).encode() + b"/caf\xe9"
+    Path(folder.decode(errors="surrogateescape")).mkdir()
+    Path((folder + b"/\xff.png").decode(errors="surrogateescape")).write_bytes(b"x")
+    write(tmp_path, "cup/1.png")
+    rows = build_manifest(str(tmp_path)).to_pylist()
+    assert [row["category"] for row in rows] == ["cup", "caf?"]
+    assert storage.read_bytes(rows[1]["image_uri"]) == b"x"
+
+
+CSV = "category,image_uri,etag,size\ncup,s3://b/2.png,e2,20\n007,images/1.png,,\n"
+JSON_LINES = (
+    '{"source-ref": "s3://b/2.png", "category": "cup", "etag": "\\"e2\\"", "size": 20}\n\n'
+    '{"source-ref": "images/1.png", "category": "007", "anomaly-label-metadata": {"x": 1}}\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("m.csv", CSV), ("m.jsonl", JSON_LINES), ("m.manifest", JSON_LINES)]
+)
+def test_ready_manifests_mean_the_same_in_every_format(
+    tmp_path: Path, name: str, content: str
+) -> None:
+    manifest = read_manifest(write(tmp_path, name, content))
+    assert manifest.schema == MANIFEST_SCHEMA
+    assert manifest.to_pylist() == [
+        {
+            "image_uri": f"{tmp_path}/images/1.png",
+            "image_etag": None,
+            "size_bytes": None,
+            "category": "007",
+        },
+        {"image_uri": "s3://b/2.png", "image_etag": "e2", "size_bytes": 20, "category": "cup"},
+    ]
+
+
+def test_a_listed_manifest_survives_parquet(tmp_path: Path) -> None:
+    for name in ["a/1.png", "stray.png"]:
+        write(tmp_path, f"dump/{name}")
+    manifest = build_manifest(str(tmp_path / "dump"))
+    pq.write_table(manifest, tmp_path / "m.parquet")
+    assert read_manifest(str(tmp_path / "m.parquet")).equals(manifest)
+
+
+def test_an_s3_inventory_names_bucket_and_key(tmp_path: Path) -> None:
+    inventory = {
+        "bucket": ["dump", "dump"],
+        "key": ["cup/b c%.png", "cup/a.png"],
+        "size": pa.array([7, 8], pa.int64()),
+        "e_tag": ["f", "e"],
+        "category": pa.array(["cup", "cup"]).dictionary_encode(),
+    }
+    pq.write_table(pa.table(inventory), tmp_path / "m.parquet")
+    manifest = read_manifest(str(tmp_path / "m.parquet"))
+    assert manifest["image_uri"].to_pylist() == ["s3://dump/cup/a.png", "s3://dump/cup/b c%.png"]
+    assert manifest["image_etag"].to_pylist() == ["e", "f"]
+    assert manifest["size_bytes"].to_pylist() == [8, 7]
+
+
+def test_a_manifest_on_s3_resolves_against_its_own_prefix(s3: str) -> None:
+    storage.write_bytes(f"{s3}/lists/m.csv", b"image_uri,category\nsub/./1.png,cup\n")
+    manifest = read_manifest(f"{s3}/lists/m.csv")
+    assert manifest["image_uri"].to_pylist() == [f"{s3}/lists/sub/1.png"]
+
+
+def test_a_spreadsheet_with_byte_order_mark_and_quoted_commas_is_read(tmp_path: Path) -> None:
+    content = '\ufeffimage_uri,category,remark\n"s3://b/a,b.png",cup,"two\nlines"\n'
+    manifest = read_manifest(write(tmp_path, "m.csv", content))
+    assert manifest["image_uri"].to_pylist() == ["s3://b/a,b.png"]
+
+
+@pytest.mark.parametrize("path", ["../other/1.png", "..", "images/../../1.png"])
+def test_a_path_that_leaves_the_manifests_folder_is_refused(tmp_path: Path, path: str) -> None:
+    uri = write(tmp_path, "m.csv", f"image_uri,category\n{path},cup\n")
+    with pytest.raises(ManifestError, match="leads out of the manifest's folder"):
+        read_manifest(uri)
+
+
+def test_an_image_listed_twice_is_refused_with_an_example(tmp_path: Path) -> None:
+    lines = ["image_uri,category", "a.png,cup", "s3://b/1,cup", "./a.png,cup", "s3://b/2,cup"]
+    uri = write(tmp_path, "m.csv", "\n".join(lines))
+    with pytest.raises(ManifestError, match=r"1 values of image_uri .* more than once.*a\.png"):
+        read_manifest(uri)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("m.csv", "uri,category\na,cup\n", "no row has image_uri or source-ref"),
+        ("m.csv", "image_uri,kind\na,cup\n", "no row has category"),
+        ("m.csv", "image_uri,category\n,cup\na,cup\n", "1 of 2 rows have no image_uri.* row 1;"),
+        ("m.csv", "image_uri,category,size\na,cup,big\n", "size must be a whole number"),
+        ("m.csv", "image_uri,category\na\n", "no readable .csv file"),
+        ("m.csv", "", "no readable .csv file"),
+        ("m.jsonl", '{"image_uri": "a", "category": "c"}\n{"image_uri"\n', "line 2 is not JSON"),
+        ("m.json", '[{"image_uri": "a"}]', "line 1 is not a JSON object"),
+        ("m.jsonl", "", "no row has image_uri"),
+        ("m.parquet", "no parquet", "no readable .parquet file"),
+        ("m.xlsx", "x", "a manifest ends in .parquet, .csv or .jsonl"),
+    ],
+)
+def test_an_unusable_manifest_says_what_is_wrong(
+    tmp_path: Path, name: str, content: str, message: str
+) -> None:
+    with pytest.raises(ManifestError, match=message) as caught:
+        read_manifest(write(tmp_path, name, content))
+    assert name in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_manifest_is_named(tmp_path: Path) -> None:
+    with pytest.raises(storage.ObjectMissing, match=r"gone\.csv does not exist"):
+        read_manifest(str(tmp_path / "gone.csv"))
+
+
+def test_shards_hold_every_row_once_and_in_order() -> None:
+    manifest = table_of(2500)
+    parts = shards(manifest)
+    assert [part.rows.num_rows for part in parts] == [1024, 1024, 452]
+    assert pa.concat_tables([part.rows for part in parts]).equals(manifest)
+
+
+@given(num_rows=st.integers(0, 40), size=st.integers(1, 50))
+def test_shards_partition_any_manifest(num_rows: int, size: int) -> None:
+    manifest = table_of(num_rows)
+    parts = shards(manifest, size)
+    assert sum(part.rows.num_rows for part in parts) == num_rows
+    assert all(part.rows.num_rows == size for part in parts[:-1])
+    assert len({part.name for part in parts}) == len(parts)
+
+
+def test_shard_names_are_a_position_and_twelve_hex_digits() -> None:
+    names = [part.name for part in shards(table_of(3), 1)]
+    assert [name.split("-")[0] for name in names] == ["00000", "00001", "00002"]
+    assert all(int(name.split("-")[1], 16) >= 0 and len(name) == 18 for name in names)
+
+
+@pytest.mark.parametrize("column", ["image_uri", "image_etag", "category"])
+def test_a_changed_row_renames_its_own_shard_only(column: str) -> None:
+    manifest = table_of(6)
+    place = manifest.column_names.index(column)
+    values = manifest[column].to_pylist()
+    values[3] += "x"
+    changed = manifest.set_column(place, column, pa.array(values))
+    before = [part.name for part in shards(manifest, 2)]
+    after = [part.name for part in shards(changed, 2)]
+    assert [old == new for old, new in zip(before, after, strict=True)] == [True, False, True]
+
+
+def test_the_same_rows_have_the_same_names_however_the_table_is_chunked() -> None:
+    manifest = table_of(10)
+    pieces = pa.concat_tables([manifest.slice(0, 3), manifest.slice(3)])
+    assert [s.name for s in shards(pieces, 4)] == [s.name for s in shards(manifest, 4)]
+
+
+def test_a_shard_needs_a_row() -> None:
+    with pytest.raises(ValueError, match="rows_per_shard must be at least 1, got 0"):
+        shards(table_of(1), 0)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_a_manifest_longer_than_what_is_handled_at_once_is_complete(
+    tmp_path: Path, suffix: str
+) -> None:
+    names = [f"d/{i:07d}.png" for i in range(ROWS_AT_ONCE + 10)]
+    lines = {
+        "csv": ["image_uri,category", *(f"{name},cup" for name in names)],
+        "jsonl": [json.dumps({"image_uri": name, "category": "cup"}) for name in names],
+    }
+    manifest = read_manifest(write(tmp_path, f"m.{suffix}", "\n".join(lines[suffix])))
+    assert manifest["image_uri"].to_pylist() == [f"{tmp_path}/{name}" for name in names]

@@ -1,0 +1,80 @@
+"""Heat maps and histograms as they stand in the report."""
+
+import base64
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from night_maker import CROP
+from PIL import Image
+
+from pipeline import charts, heatmap
+
+
+def test_an_overlay_leaves_usual_surfaces_as_they_are() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    assert np.array_equal(heatmap.overlay(image, np.zeros((8, 8), np.uint8)), image)
+
+
+def test_an_overlay_depends_on_the_pixel_alone_and_not_on_the_rest_of_the_map() -> None:
+    image = np.full((1, 2, 3), 90, dtype=np.uint8)
+    alone = heatmap.overlay(image, np.array([[150, 0]], dtype=np.uint8))
+    beside_worse = heatmap.overlay(image, np.array([[150, 255]], dtype=np.uint8))
+    assert np.array_equal(alone[0, 0], beside_worse[0, 0])
+
+
+def test_heat_covers_more_and_gets_darker_with_the_level() -> None:
+    table = heatmap.colour_table()
+    luminance = table[:, :3] @ [0.2126, 0.7152, 0.0722]
+    assert np.all(np.diff(table[:, 3]) >= 0)
+    assert np.all(np.diff(luminance) <= 1e-9)
+
+
+def test_pictures_in_the_page_decode_to_what_they_show() -> None:
+    gradient = np.repeat(np.arange(CROP, dtype=np.uint8)[:, None], CROP, axis=1)
+    pixels = np.repeat(gradient[..., None], 3, axis=2)
+    uri = heatmap.data_uri(pixels)
+    prefix = "data:image/jpeg;base64,"
+    assert uri.startswith(prefix)
+    decoded = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.removeprefix(prefix)))))
+    assert np.abs(decoded.astype(int) - pixels).max() <= 4
+
+
+def test_large_pictures_are_made_smaller() -> None:
+    uri = heatmap.data_uri(np.zeros((1024, 1024, 3), np.uint8))
+    picture = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
+    assert picture.size == (heatmap.MAX_SIDE, heatmap.MAX_SIDE)
+
+
+def test_histogram_counts_by_hand() -> None:
+    scores = np.array([0.0, 0.05, 2.2, 2.21, 99.0])
+    flagged = scores > 2.2
+    bins = charts.bin_scores(scores, flagged, np.array([0.15, 2.15]), threshold=2.2)
+    # 22 bins of 0.1 from 0 to 2.2; both ends of the scale take what lies beyond
+    assert bins.width == pytest.approx(0.1)
+    assert bins.usual[0] == pytest.approx(2 / 5)
+    assert bins.usual[-1] == pytest.approx(1 / 5)  # exactly at the threshold is not above it
+    assert bins.flagged[[0, -1]] == pytest.approx([1 / 5, 1 / 5])
+    assert bins.calibration[[1, 21]] == pytest.approx([1 / 2, 1 / 2])
+    assert bins.overflows
+
+
+@given(seed=st.integers(0, 2**32 - 1), n=st.integers(1, 60), m=st.integers(0, 60))
+def test_histogram_shares_add_up_whatever_the_scores(seed: int, n: int, m: int) -> None:
+    random = np.random.default_rng(seed)
+    scores, calibration = random.standard_cauchy(n).astype(np.float32), random.normal(size=m)
+    threshold = float(random.normal())
+    bins = charts.bin_scores(scores, scores > threshold, calibration, threshold)
+    assert bins.usual.sum() + bins.flagged.sum() == pytest.approx(1)
+    assert bins.flagged.sum() == pytest.approx(np.mean(scores > threshold))
+    assert bins.calibration.sum() == pytest.approx(1 if m else 0)
+    drawing = str(charts.score_histogram(bins, threshold, "d"))
+    assert "nan" not in drawing
+    assert "inf" not in drawing
+
+
+def test_a_chart_escapes_its_description() -> None:
+    bins = charts.bin_scores(np.array([1.0]), np.array([False]), np.array([]), 2.0)
+    assert '"><script>' not in charts.score_histogram(bins, 2.0, '"><script>')

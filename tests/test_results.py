@@ -1,0 +1,239 @@
+import datetime as dt
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.results import (
+    RESULT_SCHEMA,
+    NightError,
+    ResultsError,
+    by_category,
+    check_night,
+    finished_shards,
+    night_prefix,
+    read_night,
+    remove_shards,
+    shard_uri,
+    summarise,
+    write_shard,
+    write_summary,
+)
+
+NIGHT = "2026-03-12"
+
+
+def row(uri: str, **known: Any) -> dict[str, Any]:
+    empty: dict[str, Any] = dict.fromkeys(RESULT_SCHEMA.names)
+    return empty | {"image_uri": uri, "category": "bottle", "status": "ok", "shard": "s"} | known
+
+
+def scored(uri: str, score: float, flagged: bool, **known: Any) -> dict[str, Any]:
+    champion = {"threshold": 1.5, "false_alarm_rate": 0.1, "model_version": "3"}
+    when = dt.datetime(2026, 3, 13, 2, 0, tzinfo=dt.UTC)
+    values = {"score": score, "p_value": 0.25, "flagged": flagged, "scored_at": when}
+    return row(uri, **champion, **values, **known)
+
+
+def table(*rows: dict[str, Any]) -> pa.Table:
+    return pa.Table.from_pylist(list(rows), schema=RESULT_SCHEMA)
+
+
+def champion(**known: Any) -> dict[str, Any]:
+    return {
+        "model_name": "nightshift.bottle",
+        "model_version": "3",
+        "threshold": 1.5,
+        "false_alarm_rate": 0.1,
+    } | known
+
+
+def test_the_schema_is_the_one_that_others_read() -> None:
+    expected = (
+        "image_uri:string image_etag:string category:string status:string error:string score:float "
+        "p_value:double flagged:bool threshold:float false_alarm_rate:double model_name:string "
+        "model_version:string model_digest:string map_uri:string "
+        "scored_at:timestamp[us, tz=UTC] shard:string"
+    )
+    assert " ".join(f"{field.name}:{field.type}" for field in RESULT_SCHEMA) == expected
+
+
+def test_a_night_is_named_by_its_date_everywhere(tmp_path: Path) -> None:
+    assert night_prefix("s3://bucket/out", NIGHT) == "s3://bucket/out/results/night=2026-03-12"
+    expected = "s3://bucket/out/results/night=2026-03-12/00001-abc.parquet"
+    assert shard_uri("s3://bucket/out", NIGHT, "00001-abc") == expected
+
+
+@pytest.mark.parametrize(
+    "night",
+    [
+        "2026-02-30",
+        "20260312",
+        "2026-3-12",
+        "yesterday",
+        "",
+        "2026-03-12/..",
+        "2026-03-12\n",
+        "２０２６-03-12",
+    ],
+)
+def test_what_is_no_date_is_refused_as_a_night(night: str) -> None:
+    with pytest.raises(NightError, match="YYYY-MM-DD"):
+        check_night(night)
+
+
+def test_rows_come_back_as_they_were_written_and_sorted(tmp_path: Path) -> None:
+    first = table(scored("b.png", 1.25, False), row("a.png", status="unreadable", error="0 bytes"))
+    second = table(scored("c.png", 2.5, True, map_uri="m.png", model_digest="d"))
+    write_shard(str(tmp_path), NIGHT, "00001-bbb", second)
+    uri = write_shard(str(tmp_path), NIGHT, "00000-aaa", first)
+    assert pq.read_table(uri).to_pylist() == first.to_pylist()  # any Parquet reader will do
+    expected = [first.to_pylist()[1], first.to_pylist()[0], second.to_pylist()[0]]
+    night = read_night(str(tmp_path), NIGHT)
+    assert night.schema.equals(RESULT_SCHEMA)
+    assert night.to_pylist() == expected
+
+
+def test_columns_may_arrive_in_any_order_and_in_wider_types(tmp_path: Path) -> None:
+    rows = table(scored("a.png", 1.25, False))
+    wide = rows.set_column(5, "score", rows["score"].cast(pa.float64())).select(
+        list(reversed(RESULT_SCHEMA.names))
+    )
+    write_shard(str(tmp_path), NIGHT, "00000-aaa", wide)
+    assert read_night(str(tmp_path), NIGHT).to_pylist() == rows.to_pylist()
+
+
+def test_rows_without_a_column_or_without_an_address_are_not_written(tmp_path: Path) -> None:
+    rows = table(scored("a.png", 1.25, False))
+    with pytest.raises(KeyError, match="shard"):
+        write_shard(str(tmp_path), NIGHT, "00000-aaa", rows.drop_columns(["shard"]))
+    nameless = rows.set_column(0, "image_uri", pa.array([None], pa.string()))
+    with pytest.raises(ValueError, match="null"):
+        write_shard(str(tmp_path), NIGHT, "00000-aaa", nameless)
+    assert finished_shards(str(tmp_path), NIGHT) == set()
+
+
+def test_a_shard_written_twice_is_there_once(tmp_path: Path) -> None:
+    write_shard(str(tmp_path), NIGHT, "00000-aaa", table(scored("a.png", 1.0, False)))
+    write_shard(str(tmp_path), NIGHT, "00000-aaa", table(scored("a.png", 2.0, True)))
+    assert read_night(str(tmp_path), NIGHT)["score"].to_pylist() == [2.0]
+
+
+def test_finished_shards_are_known_by_name_and_forgotten_on_request(tmp_path: Path) -> None:
+    out = str(tmp_path)
+    assert finished_shards(out, NIGHT) == set()
+    for name in ("00000-aaa", "00001-bbb"):
+        write_shard(out, NIGHT, name, table(scored(f"{name}.png", 1.0, False)))
+    (tmp_path / "results" / f"night={NIGHT}" / "notes.txt").write_text("not a shard")
+    assert finished_shards(out, NIGHT) == {"00000-aaa", "00001-bbb"}
+    remove_shards(out, NIGHT, ["00000-aaa", "00009-was-never-there"])
+    assert finished_shards(out, NIGHT) == {"00001-bbb"}
+
+
+def test_a_night_without_shards_has_no_rows(tmp_path: Path) -> None:
+    night = read_night(str(tmp_path), NIGHT)
+    assert night.num_rows == 0
+    assert night.schema.equals(RESULT_SCHEMA)
+
+
+def test_an_image_with_two_rows_is_refused_and_named_with_its_shards(tmp_path: Path) -> None:
+    out = str(tmp_path)
+    write_shard(out, NIGHT, "00000-aaa", table(scored("a.png", 1.0, False, shard="00000-aaa")))
+    again = table(
+        scored("a.png", 1.0, False, shard="00000-bbb"),
+        scored("b.png", 1.0, False, shard="00000-bbb"),
+    )
+    write_shard(out, NIGHT, "00000-bbb", again)
+    with pytest.raises(
+        ResultsError, match=r"1 of 2 images .* a\.png in shard\(s\) 00000-aaa, 00000-bbb"
+    ):
+        read_night(out, NIGHT)
+
+
+def test_a_damaged_shard_is_named(tmp_path: Path) -> None:
+    uri = write_shard(str(tmp_path), NIGHT, "00000-aaa", table(scored("a.png", 1.0, False)))
+    Path(uri).write_bytes(Path(uri).read_bytes()[:-20])
+    with pytest.raises(ResultsError, match=r"00000-aaa\.parquet does not hold result rows"):
+        read_night(str(tmp_path), NIGHT)
+
+
+def test_a_shard_of_another_format_is_named(tmp_path: Path) -> None:
+    uri = write_shard(str(tmp_path), NIGHT, "00000-aaa", table(scored("a.png", 1.0, False)))
+    pq.write_table(pa.table({"path": ["a.png"]}), uri)
+    with pytest.raises(ResultsError, match=r"00000-aaa\.parquet does not hold result rows"):
+        read_night(str(tmp_path), NIGHT)
+
+
+def test_groups_hold_every_row_once() -> None:
+    rows = table(*(row(f"{i}.png", category=name) for i, name in enumerate("cabacb")))
+    groups = by_category(rows)
+    assert {name: group["image_uri"].to_pylist() for name, group in groups.items()} == {
+        "a": ["1.png", "3.png"],
+        "b": ["2.png", "5.png"],
+        "c": ["0.png", "4.png"],
+    }
+    assert by_category(table()) == {}
+
+
+def test_the_summary_counts_as_a_person_would() -> None:
+    rows = table(
+        scored("1.png", 1.0, False),
+        scored("2.png", 2.0, True),
+        scored("3.png", 4.0, True),
+        scored("4.png", 1.5, False),
+        row("5.png", status="unreadable"),
+        row("6.png", status="unreadable"),
+        row("7.png", status="missing"),
+        row("8.png", category="new", status="unrouted"),
+    )
+    fleet = {"champions": {"bottle": champion(), "cable": champion()}}
+    assert summarise(rows, fleet) == {
+        "images": 8,
+        "totals": {"missing": 1, "ok": 4, "unreadable": 2, "unrouted": 1},
+        "flagged": 2,
+        "expected_false_alarms": 0.4,  # 4 scored at a rate of 0.1
+        "categories": {
+            "bottle": {
+                "images": 7,
+                "ok": 4,
+                "flagged": 2,
+                "failed": {"missing": 1, "unreadable": 2},
+                "unrouted": 0,
+                "threshold": 1.5,
+                "false_alarm_rate": 0.1,
+                "expected_false_alarms": 0.4,
+                "median_score": 1.75,  # between 1.5 and 2
+                "model_name": "nightshift.bottle",
+                "model_version": "3",
+            },
+            "new": {
+                "images": 1,
+                "ok": 0,
+                "flagged": 0,
+                "failed": {},
+                "unrouted": 1,
+                "threshold": None,
+                "false_alarm_rate": None,
+                "expected_false_alarms": 0.0,
+                "median_score": None,
+                "model_name": None,
+                "model_version": None,
+            },
+        },
+        "categories_without_images": ["cable"],
+    }
+
+
+def test_an_empty_night_has_a_summary() -> None:
+    summary = summarise(table(), {"champions": {}})
+    assert (summary["images"], summary["flagged"], summary["categories"]) == (0, 0, {})
+
+
+def test_the_summary_is_stored_with_its_night(tmp_path: Path) -> None:
+    summary = summarise(table(scored("1.png", 2.0, True)), {"champions": {"bottle": champion()}})
+    uri = write_summary(str(tmp_path), NIGHT, summary)
+    assert uri == f"{tmp_path}/summary/night=2026-03-12/summary.json"
+    assert json.loads(Path(uri).read_text()) == {**summary, "night": NIGHT}
