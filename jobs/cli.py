@@ -8,10 +8,12 @@ import json
 import logging
 import os
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -41,19 +43,22 @@ def onboard(
     as_json: Json = False,
 ) -> None:
     """Train, calibrate and register one detector for every category of a catalogue."""
-    from jobs import onboard as job  # noqa: PLC0415  Ray and torch load in seconds
-    from jobs.cluster import cluster  # noqa: PLC0415
-    from pipeline import storage  # noqa: PLC0415
+    from pipeline import storage  # noqa: PLC0415  torch and Ray load in seconds
     from pipeline.catalogue import load_catalogue, select  # noqa: PLC0415
 
     categories = select(load_catalogue(catalogue), only or [])
-    with cluster():
-        outcomes = job.onboard(categories, storage.absolute(runs), promote=promote)
+    from jobs import onboard as job  # noqa: PLC0415  not before the catalogue is known to be right
+
+    with redirect_stdout(sys.stderr):
+        outcomes = job.onboard(categories, job.Plan(runs=storage.absolute(runs), promote=promote))
+    answer = job.to_json(outcomes)
     if as_json:
-        _print_json(job.to_json(outcomes))
+        _print_json(answer)
     else:
-        _print_outcomes(job.to_json(outcomes))
-    failed = [outcome for outcome in outcomes if outcome.status == "failed"]
+        _print_outcomes(answer)
+    failed = [outcome for outcome in answer if outcome["error"]]
+    for outcome in failed:
+        typer.echo(f"nightshift: {outcome['category']}: {outcome['error']}", err=True)
     raise typer.Exit(PARTLY if failed else DONE)
 
 
@@ -65,10 +70,12 @@ def score(
     as_json: Json = False,
 ) -> None:
     """Score every image of a dump with its category's champion."""
-    from jobs import score as job  # noqa: PLC0415
-    from jobs.cluster import cluster  # noqa: PLC0415
+    from pipeline.results import check_night  # noqa: PLC0415
 
-    with cluster():
+    check_night(night)
+    from jobs import score as job  # noqa: PLC0415
+
+    with redirect_stdout(sys.stderr):
         done = job.score(dump, out, night)
     if as_json:
         _print_json({**done.summary, "report": done.report, "scored_now": done.num_scored})
@@ -115,6 +122,8 @@ def _set_up_logging() -> None:
     )
     for chatty in ("mlflow", "alembic", "ray"):  # their own handlers say INFO whatever we ask for
         logging.getLogger(chatty).setLevel(level)
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", level)  # it sets its level again when imported
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 
 def _print_json(answer: Any) -> None:
@@ -122,30 +131,27 @@ def _print_json(answer: Any) -> None:
 
 
 def _print_outcomes(outcomes: list[dict[str, Any]]) -> None:
-    table = Table(
-        "category", "status", "version", "train", "held out", "threshold", "AUROC", "note"
-    )
+    table = _table("category", "status", "version", "train", "held out", "threshold", "AUROC")
     for outcome in outcomes:
         counts, metrics = outcome["counts"] or {}, outcome["metrics"] or {}
-        role = " champion" if outcome["is_champion"] else ""
         table.add_row(
             outcome["category"],
             outcome["status"],
-            f"{outcome['version'] or '-'}{role}",
+            f"{outcome['version'] or '-'}{' champion' if outcome['is_champion'] else ''}",
             str(counts.get("train", "-")),
             str(counts.get("calibration", "-")),
             _number(metrics.get("threshold")),
             _number(metrics.get("image_auroc")),
-            _note(counts),
         )
     Console().print(table)
     for outcome in outcomes:
-        if outcome["error"]:
-            typer.echo(f"nightshift: {outcome['category']}: {outcome['error']}", err=True)
+        note = _note(outcome["counts"] or {})
+        if note:
+            typer.echo(f"{outcome['category']}: {note}")
 
 
 def _print_night(done: Any) -> None:
-    table = Table("category", "images", "flagged", "failed", "threshold", "model version")
+    table = _table("category", "images", "flagged", "failed", "threshold", "version")
     for name, category in done.summary["categories"].items():
         table.add_row(
             name or "(none)",
@@ -159,8 +165,19 @@ def _print_night(done: Any) -> None:
     typer.echo(f"report: {done.report}")
 
 
+def _table(first: str, *columns: str) -> Table:
+    """A table for 80 columns: only the first may be long, and folds."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column(first, overflow="fold")
+    for column in columns:
+        table.add_column(column, no_wrap=True)
+    return table
+
+
 def _note(counts: dict[str, int]) -> str:
-    notes = [f"{counts[name]} {name}" for name in ("unreadable", "duplicate") if counts.get(name)]
+    """Say which good images were left out of an onboarding."""
+    words = {"unreadable": "unreadable", "duplicate": "in there twice"}
+    notes = [f"{counts[name]} {word}" for name, word in words.items() if counts.get(name)]
     return ", ".join(notes)
 
 

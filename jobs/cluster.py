@@ -15,7 +15,7 @@ from model.errors import NightshiftError
 
 logger = logging.getLogger(__name__)
 
-CONNECT_TIMEOUT_S = 10
+CONNECT_TIMEOUT_S = 5
 # Two spinning OpenMP threads that share a core with anybody else run ten times slower.
 WORKER_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE"}
 DEFAULT_PORTS = {"ray": 10001, "": 6379}
@@ -51,7 +51,15 @@ def cluster() -> Iterator[None]:
     options["runtime_env"] = {"env_vars": WORKER_ENVIRONMENT}
     if address in ("", "local"):
         options |= {"address": "local", "include_dashboard": False}
-    ray.init(**options)
+        # Actors and waiting tasks take no CPU; Ray would warn of a process for each.
+        options["_system_config"] = {"worker_maximum_startup_concurrency": 8}
+    try:
+        ray.init(**options)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ClusterError(
+            f"Ray does not start or join a cluster, RAY_ADDRESS={address or '(unset)'}: "
+            f"{reason(error)} Correct the address, or unset it to run on this machine."
+        ) from error
     try:
         yield
     finally:
@@ -74,13 +82,24 @@ def slots(num_tasks: int) -> Slots:
     return Slots(num_jobs=max(1, sum(count // per_job for count in cpus)), cpus=per_job, gpus=0)
 
 
+def reason(error: BaseException) -> str:
+    """Return in one line why a task or an actor failed: the error it died of, not its traceback."""
+    cause = getattr(error, "cause", None) or error
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    if isinstance(cause, NightshiftError):
+        return " ".join(lines)
+    last = lines[-1] if lines else "no reason given."
+    name = type(cause).__name__
+    return (last if name in last else f"{name}: {last}")[:500]
+
+
 def _refuse_dead(address: str) -> None:
     """Fail at once where Ray itself would wait for more than ten minutes."""
-    parts = urlsplit(address if "://" in address else f"//{address}")
-    port = parts.port or DEFAULT_PORTS.get(parts.scheme, 6379)
     try:
+        parts = urlsplit(address if "://" in address else f"//{address}")
+        port = parts.port or DEFAULT_PORTS.get(parts.scheme, 6379)
         socket.create_connection((parts.hostname or "", port), CONNECT_TIMEOUT_S).close()
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise ClusterError(
             f"no Ray cluster answers at RAY_ADDRESS={address} ({error}). "
             f"Start it, correct the address, or unset RAY_ADDRESS to run on this machine."

@@ -20,7 +20,7 @@ from rich.table import Table
 from jobs import demo_material as material
 from jobs.cluster import cluster
 from jobs.local_s3 import LocalS3
-from jobs.onboard import Outcome, onboard
+from jobs.onboard import Outcome, Plan, onboard
 from jobs.progress import Display
 from jobs.score import Night, score
 from pipeline.catalogue import load_catalogue
@@ -40,7 +40,7 @@ def run_demo(out: Path) -> int:
         dump = f"{server.create_bucket(f'night-{secrets.token_hex(4)}')}/dump"
         truth = _upload(cells, dump)
         with cluster():
-            outcomes = onboard(catalogue, str(out / "runs"), promote=True)
+            outcomes = onboard(catalogue, Plan(runs=str(out / "runs")))
             failed = [outcome for outcome in outcomes if outcome.error]
             for outcome in failed:
                 console.print(f"[red]{outcome.category}: {outcome.error}")

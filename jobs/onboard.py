@@ -15,9 +15,9 @@ from typing import Any
 
 import ray
 
-from jobs.cluster import slots
+from jobs.cluster import cluster, reason, slots
 from jobs.progress import Display, start_board
-from jobs.train import ERROR_FILE, fit
+from jobs.train import ERROR_FILE, Job, fit
 from model.errors import NightshiftError
 from pipeline import registry, storage, tracking
 from pipeline.catalogue import Category
@@ -28,6 +28,7 @@ from pipeline.registry import RegisteredVersion
 logger = logging.getLogger(__name__)
 
 POLL_S = 0.5
+CHECKPOINT_EVERY_S = 15.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,13 +46,22 @@ class Outcome:
     timings_s: dict[str, float] | None = None
 
 
-def onboard(categories: Sequence[Category], runs: str, *, promote: bool) -> list[Outcome]:
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How the categories of one call are onboarded."""
+
+    runs: str  # folder or S3 prefix for checkpoints; every node must reach it
+    promote: bool = True  # make the new versions champions
+    checkpoint_every_s: float = CHECKPOINT_EVERY_S
+
+
+def onboard(categories: Sequence[Category], plan: Plan) -> list[Outcome]:
     """Onboard every category and register what comes out; one outcome each, in their order.
 
-    Args:
-        categories: what the catalogue lists.
-        runs: folder or S3 prefix for checkpoints; every node must reach it.
-        promote: make the new versions champions.
+    A cluster is joined or started when there is something to train.
+
+    Raises:
+        RegistryError, StorageAway, ClusterError: what every category needs is away.
     """
     tracking.connect()
     outcomes: dict[str, Outcome] = {}
@@ -59,21 +69,22 @@ def onboard(categories: Sequence[Category], runs: str, *, promote: bool) -> list
     for category in categories:
         try:
             keys[category.name] = onboarding_key(category)
-            known = registry.find(category.name, keys[category.name])
+        except storage.StorageAway:  # the next category would wait as long for the same answer
+            raise
         except NightshiftError as error:
             outcomes[category.name] = _failed(category, str(error))
             continue
+        known = registry.find(category.name, keys[category.name])
         if known is not None:
-            outcomes[category.name] = _registered(category, "unchanged", known, promote=promote)
+            outcomes[category.name] = _registered(category, "unchanged", known, plan)
     todo = [category for category in categories if category.name not in outcomes]
     if todo:
-        outcomes |= _fan_out(todo, keys, runs, promote=promote)
+        with cluster():
+            outcomes |= _fan_out(todo, keys, plan)
     return [outcomes[category.name] for category in categories]
 
 
-def _fan_out(
-    todo: list[Category], keys: dict[str, str], runs: str, *, promote: bool
-) -> dict[str, Outcome]:
+def _fan_out(todo: list[Category], keys: dict[str, str], plan: Plan) -> dict[str, Outcome]:
     """Keep as many fits in flight as the cluster holds; register each as it comes in."""
     share = slots(len(todo))
     board = start_board()
@@ -84,25 +95,24 @@ def _fan_out(
         while waiting or running:
             while waiting and len(running) < share.num_jobs:
                 category = waiting.pop(0)
-                reference = fit.remote(
-                    category.model_dump(),
-                    f"{category.name}-{keys[category.name][:16]}",
-                    runs,
-                    share,
-                    board,
+                job = Job(
+                    name=f"{category.name}-{keys[category.name][:16]}",
+                    runs=plan.runs,
+                    share=share,
+                    checkpoint_every_s=plan.checkpoint_every_s,
                 )
-                running[reference] = category
+                running[fit.remote(category.model_dump(), job, board)] = category
             done, _ = ray.wait(list(running), num_returns=1, timeout=POLL_S)
             for reference in done:
                 category = running.pop(reference)
                 key = keys[category.name]
-                finished.append(registrars.submit(_take, reference, category, key, promote))
+                finished.append(registrars.submit(_take, reference, category, key, plan))
             display.update(ray.get(board.read.remote()))
         outcomes = [future.result() for future in finished]
     return {outcome.category: outcome for outcome in outcomes}
 
 
-def _take(reference: Any, category: Category, key: str, promote: bool) -> Outcome:
+def _take(reference: Any, category: Category, key: str, plan: Plan) -> Outcome:
     """Register what a job left, or say why there is nothing."""
     try:
         place = ray.get(reference)
@@ -116,10 +126,10 @@ def _take(reference: Any, category: Category, key: str, promote: bool) -> Outcom
                 return _failed(category, json.loads((folder / ERROR_FILE).read_text())["error"])
             version = registry.register(category.name, key, folder)
             record = json.loads((folder / RECORD_FILE).read_text())
-        return _registered(category, "onboarded", version, promote=promote, record=record)
+        return _registered(category, "onboarded", version, plan, record)
     except Exception as error:  # one bad category never stops the others
-        logger.exception("onboarding %s failed", category.name)
-        return _failed(category, f"{type(error).__name__}: {str(error).strip()[:500]}")
+        logger.info("onboarding %s failed", category.name, exc_info=True)
+        return _failed(category, reason(error))
 
 
 def _failed(category: Category, error: str) -> Outcome:
@@ -131,11 +141,10 @@ def _registered(
     category: Category,
     status: str,
     version: RegisteredVersion,
-    *,
-    promote: bool,
+    plan: Plan,
     record: dict[str, Any] | None = None,
 ) -> Outcome:
-    if promote and not version.is_champion:
+    if plan.promote and not version.is_champion:
         version = registry.promote(version)
     details = {name: (record or {}).get(name) for name in ("counts", "metrics", "timings_s")}
     return Outcome(

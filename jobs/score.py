@@ -13,11 +13,12 @@ from typing import Any
 import pyarrow as pa
 import ray
 import torch
+from ray.exceptions import RayError
 
-from jobs.cluster import Slots, slots
+from jobs.cluster import ClusterError, Slots, cluster, reason, slots
 from jobs.progress import Display
 from pipeline import registry, storage, tracking
-from pipeline.fleet import Fleet, pin_fleet
+from pipeline.fleet import Fleet, pin_fleet, read_fleet
 from pipeline.manifest import Shard, build_manifest, read_manifest, shards
 from pipeline.report import write_report
 from pipeline.results import (
@@ -62,6 +63,8 @@ class Night:
 def score(dump: str, out: str, night: str) -> Night:
     """Score every image of a dump exactly once and write results, summary and report.
 
+    A cluster is joined or started when there is something to score.
+
     Args:
         dump: prefix of the night's images, or a ready manifest.
         out: where results go; a folder or an S3 prefix.
@@ -77,7 +80,8 @@ def score(dump: str, out: str, night: str) -> Night:
     logger.info("night %s: %d shards, %d to score", night, len(wanted), len(missing))
     started = time.monotonic()
     if missing:
-        _score_shards(missing, fleet, out, night)
+        with cluster():
+            _score_shards(missing, out, night)
     scoring_s = time.monotonic() - started
     remove_shards(out, night, finished - wanted.keys())
     champions = {name: champion.to_json() for name, champion in fleet.items()}
@@ -105,21 +109,21 @@ def _pin(manifest: pa.Table, out: str, night: str) -> Fleet:
 
 
 class ScoringWorker:
-    """A ``ShardScorer`` in a process of its own."""
+    """A ``ShardScorer`` in a process of its own; it finds the fleet where it was pinned."""
 
-    def __init__(self, fleet: Fleet, out: str, night: str, threads: int) -> None:
+    def __init__(self, out: str, night: str, threads: int) -> None:
         torch.set_num_threads(threads)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.scorer = ShardScorer(fleet, out, night, device)
+        self.scorer = ShardScorer(read_fleet(out, night), out, night, device)
 
     def write(self, shard: Shard) -> dict[str, int]:
         """Score one shard and store its rows."""
         return self.scorer.write(shard)
 
 
-def _score_shards(missing: Sequence[Shard], fleet: Fleet, out: str, night: str) -> None:
+def _score_shards(missing: Sequence[Shard], out: str, night: str) -> None:
     """Give each worker of a fixed pool the next shard as soon as it has finished one."""
-    workers = _start_workers(slots(len(missing)), ray.put(fleet), out, night)
+    workers = _start_workers(slots(len(missing)), out, night)
     total = sum(shard.rows.num_rows for shard in missing)
     done = 0
     waiting = list(reversed(missing))
@@ -131,12 +135,28 @@ def _score_shards(missing: Sequence[Shard], fleet: Fleet, out: str, night: str) 
                 running[worker.write.remote(waiting.pop())] = worker
             ready, _ = ray.wait(list(running), num_returns=1, timeout=POLL_S)
             for reference in ready:
-                done += sum(ray.get(reference).values())
+                done += sum(_counts(reference).values())
                 workers.append(running.pop(reference))
             display.update({night: ("images", done, total)})
 
 
-def _start_workers(share: Slots, fleet: Any, out: str, night: str) -> list[Any]:
+def _counts(reference: Any) -> dict[str, int]:
+    """Return a shard's images by status.
+
+    Raises:
+        ClusterError: its worker failed, or died more often than it was started again.
+    """
+    try:
+        counts: dict[str, int] = ray.get(reference)
+    except RayError as error:
+        raise ClusterError(
+            f"a scoring worker failed: {reason(error)} "
+            f"What is scored is kept; score the night again when that is mended."
+        ) from error
+    return counts
+
+
+def _start_workers(share: Slots, out: str, night: str) -> list[Any]:
     options = {"num_cpus": share.cpus, "num_gpus": share.gpus, "max_restarts": 3}
     worker = ray.remote(ScoringWorker).options(**options, max_task_retries=3)
-    return [worker.remote(fleet, out, night, share.cpus) for _ in range(share.num_jobs)]
+    return [worker.remote(out, night, share.cpus) for _ in range(share.num_jobs)]

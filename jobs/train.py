@@ -7,6 +7,7 @@ import json
 import logging
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +26,32 @@ from pipeline.package import HEAD_FILE
 
 logger = logging.getLogger(__name__)
 
-CHECKPOINT_EVERY_S = 15.0
 MAX_FAILURES = 3  # of a worker, each resumed from the last checkpoint
 STATE_FILE, ERROR_FILE = "trainer.pt", "error.json"
 
 
-@ray.remote(num_cpus=0, max_retries=2)
-def fit(category: dict[str, Any], name: str, runs: str, share: Slots, board: Any) -> str:
-    """Run one Ray Train job to its end; return where its last checkpoint lies.
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """How one category's training runs."""
 
-    Asking again with the same name resumes it.
-    """
+    name: str  # the same name in the same place resumes
+    runs: str  # folder or S3 prefix of checkpoints
+    share: Slots
+    checkpoint_every_s: float
+
+
+@ray.remote(num_cpus=0, max_retries=2)
+def fit(category: dict[str, Any], job: Job, board: Any) -> str:
+    """Run one Ray Train job to its end; return where its last checkpoint lies."""
+    share = job.share
     trainer = TorchTrainer(
         train_category,
-        train_loop_config={"category": category, "board": board, "threads": share.cpus},
+        train_loop_config={
+            "category": category,
+            "board": board,
+            "threads": share.cpus,
+            "checkpoint_every_s": job.checkpoint_every_s,
+        },
         torch_config=TorchConfig(backend="gloo"),  # one worker: nothing to reduce between GPUs
         scaling_config=ScalingConfig(
             num_workers=1,
@@ -46,15 +59,15 @@ def fit(category: dict[str, Any], name: str, runs: str, share: Slots, board: Any
             resources_per_worker={"CPU": share.cpus, "GPU": share.gpus},
         ),
         run_config=RunConfig(
-            name=name,
-            storage_path=runs,
+            name=job.name,
+            storage_path=job.runs,
             failure_config=FailureConfig(max_failures=MAX_FAILURES),
             checkpoint_config=CheckpointConfig(num_to_keep=1),
         ),
     )
     checkpoint = trainer.fit().checkpoint
     assert checkpoint is not None, "every job reports a checkpoint, if only of its error"
-    prefix = "s3://" if runs.startswith("s3://") else ""
+    prefix = "s3://" if job.runs.startswith("s3://") else ""
     return f"{prefix}{checkpoint.path}"
 
 
@@ -67,14 +80,14 @@ def train_category(config: dict[str, Any]) -> None:
     if state == "finished":
         return
     try:
-        _train(category, state, reporter)
+        _train(category, state, reporter, config["checkpoint_every_s"])
     except NightshiftError as error:  # trying again would not help; the category is reported
         with tempfile.TemporaryDirectory() as folder:
             Path(folder, ERROR_FILE).write_text(json.dumps({"error": str(error)}))
             ray.train.report({"failed": 1}, checkpoint=Checkpoint.from_directory(folder))
 
 
-def _train(category: Category, state: Any, reporter: Reporter) -> None:
+def _train(category: Category, state: Any, reporter: Reporter, checkpoint_every_s: float) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     prepared = prepare(category, lambda done, total: reporter.tell("features", done, total), device)
     trainer = prepared.trainer
@@ -84,8 +97,8 @@ def _train(category: Category, state: Any, reporter: Reporter) -> None:
     saved = time.monotonic()
     for report in trainer.run():
         passes = len(trainer.reports)
-        reporter.tell("training", passes, trainer.config.passes)
-        if time.monotonic() - saved >= CHECKPOINT_EVERY_S:
+        reporter.tell("training", passes, trainer.num_passes)
+        if time.monotonic() - saved >= checkpoint_every_s:
             with tempfile.TemporaryDirectory() as folder:
                 torch.save(trainer.state_dict(), Path(folder, STATE_FILE))
                 checkpoint = Checkpoint.from_directory(folder)
@@ -93,7 +106,7 @@ def _train(category: Category, state: Any, reporter: Reporter) -> None:
             saved = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         write_package(prepared, Path(folder))
-        metrics = {"pass": len(trainer.reports), "loss": trainer.reports[-1].loss}
+        metrics = {"pass": len(trainer.reports), "loss": trainer.reports[-1][1].loss}
         ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder))
     reporter.tell("done", 1, 1)
 

@@ -29,11 +29,6 @@ def anomaly_maps(scores_Bhw: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     return rows @ scores_Bhw @ columns.T
 
 
-def image_scores(scores_Bhw: Tensor) -> Tensor:
-    """Return the highest patch score of each image, (B,), before any smoothing."""
-    return scores_Bhw.flatten(1).amax(dim=1)
-
-
 def _gaussian_matrix(size: int, sigma: float) -> Tensor:
     """Return K, (size, size): Gaussian smoothing with mirrored borders as a matrix."""
     radius = int(TRUNCATE * sigma + 0.5)

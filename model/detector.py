@@ -1,6 +1,6 @@
 """A detector on disk and in memory: one file per category beside a shared backbone.
 
-The file is safetensors: the folded head's tensors, and a JSON header that says which backbone,
+The file is safetensors: the folded heads' tensors, and a JSON header that says which backbone,
 preprocessing and levels they belong to. Loading refuses a file that does not fit.
 
 Shapes: B images, H x W pixels of the crop, h x w patch grid.
@@ -8,18 +8,18 @@ Shapes: B images, H x W pixels of the crop, h x w patch grid.
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from model.anomaly_map import anomaly_maps, image_scores, map_matrix
-from model.backbone import BACKBONES, STRIDES, Backbone, BackboneConfig
-from model.embedding import pool_levels
+from model.anomaly_map import anomaly_maps, map_matrix
+from model.backbone import STRIDES, Backbone, BackboneConfig
+from model.embedding import Embedding
 from model.errors import NightshiftError
-from model.folding import FoldedHead
+from model.folding import FoldedHead, FoldedHeads
 from model.preprocessing import Preprocessing
 
 FORMAT_VERSION = 1
@@ -38,7 +38,7 @@ class DetectorHeader:
     backbone_digest: str
     layers: tuple[int, ...]
     weights: str | None = None  # where the backbone's weights came from; None: its own source
-    patch_size: int = 3
+    embedding: Embedding = field(default_factory=Embedding)
     preprocessing: Preprocessing
     detector: str = "simplenet"
     format_version: int = FORMAT_VERSION
@@ -49,17 +49,22 @@ class DetectorHeader:
         return self.preprocessing.crop // STRIDES[self.layers[0]]
 
     @property
+    def channels(self) -> tuple[int, ...]:
+        """Width of each pooled level."""
+        return self.embedding.channels(self.backbone_config.channels)
+
+    @property
     def backbone_config(self) -> BackboneConfig:
         """How to load the backbone this head was trained on."""
         return BackboneConfig(name=self.backbone, layers=self.layers, weights=self.weights)
 
 
 class Detector(nn.Module):
-    """Backbone and folded head of one category: uint8 images in, scores and maps out."""
+    """Backbone and folded heads of one category: uint8 images in, scores and maps out."""
 
     rows: Tensor
 
-    def __init__(self, backbone: Backbone, head: FoldedHead, header: DetectorHeader) -> None:
+    def __init__(self, backbone: Backbone, heads: FoldedHeads, header: DetectorHeader) -> None:
         """Join the parts.
 
         Raises:
@@ -72,21 +77,21 @@ class Detector(nn.Module):
                 f"the backbone at hand is {backbone.config.name} {backbone.digest[:12]}. "
                 f"Give the weights it was trained with, or onboard the category again."
             )
-        self.backbone, self.head, self.header = backbone, head, header
+        self.backbone, self.heads, self.header = backbone, heads, header
         matrix = map_matrix(header.grid, header.preprocessing.crop)
         self.register_buffer("rows", matrix, persistent=False)
 
     @torch.inference_mode()
     def forward(self, images_BHWC: Tensor) -> tuple[Tensor, Tensor]:
         """Return image scores (B,) and patch scores (B, h, w); higher is more anomalous."""
-        pooled = pool_levels(self.backbone(images_BHWC), self.header.patch_size)
+        pooled = self.header.embedding.pool(self.backbone(images_BHWC))
         return self.score_pooled(pooled)
 
     @torch.inference_mode()
     def score_pooled(self, pooled: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return what ``forward`` returns, from levels that are pooled already."""
-        patch_scores = self.head(pooled)
-        return image_scores(patch_scores), patch_scores
+        scores: tuple[Tensor, Tensor] = self.heads(pooled)
+        return scores
 
     @torch.inference_mode()
     def maps(self, patch_scores_Bhw: Tensor) -> Tensor:
@@ -94,15 +99,15 @@ class Detector(nn.Module):
         return anomaly_maps(patch_scores_Bhw, self.rows, self.rows)
 
 
-def save_detector(path: Path, head: FoldedHead, header: DetectorHeader) -> None:
-    """Write a head and its header as one safetensors file."""
+def save_detector(path: Path, heads: FoldedHeads, header: DetectorHeader) -> None:
+    """Write the heads and their header as one safetensors file."""
     from safetensors.torch import save_file  # noqa: PLC0415  only files need it
 
-    tensors = {name: value.contiguous() for name, value in head.state_dict().items()}
+    tensors = {name: value.contiguous() for name, value in heads.state_dict().items()}
     save_file(tensors, path, metadata={HEADER_KEY: json.dumps(asdict(header), sort_keys=True)})
 
 
-def load_detector(path: Path) -> tuple[DetectorHeader, FoldedHead]:
+def load_detector(path: Path) -> tuple[DetectorHeader, FoldedHeads]:
     """Read what ``save_detector`` wrote.
 
     Raises:
@@ -117,15 +122,30 @@ def load_detector(path: Path) -> tuple[DetectorHeader, FoldedHead]:
     except (SafetensorError, OSError) as error:
         raise DetectorFileError(f"{path} is not a readable detector file: {error}") from error
     header = _parse_header(path, metadata.get(HEADER_KEY))
-    hidden = len(tensors.get("bias", ()))
-    channels = [BACKBONES[header.backbone].channels[layer - 1] for layer in header.layers]
-    head = FoldedHead(channels, hidden)
-    found = {name: tuple(value.shape) for name, value in tensors.items()}
-    expected = {name: tuple(value.shape) for name, value in head.state_dict().items()}
-    if found != expected or not hidden:
-        raise DetectorFileError(f"{path}: tensors {found} do not fit its header, {expected}.")
-    head.load_state_dict(tensors)
-    return header, head
+    patch = _empty_head("patch.", tensors, header)
+    image = _empty_head("image.", tensors, header)
+    heads = FoldedHeads(patch, image) if patch is not None else None
+    expected = _shapes(heads.state_dict()) if heads is not None else {}
+    if heads is None or _shapes(tensors) != expected:
+        raise DetectorFileError(f"{path}: tensors {_shapes(tensors)} do not fit its header.")
+    heads.load_state_dict(tensors)
+    return header, heads
+
+
+def _empty_head(
+    prefix: str, tensors: dict[str, Tensor], header: DetectorHeader
+) -> FoldedHead | None:
+    """Return a head with room for the tensors of this prefix; None when there are none."""
+    output = tensors.get(f"{prefix}output")
+    if output is None:
+        return None
+    middle = tensors.get(f"{prefix}middle")
+    shape = () if middle is None else tuple(middle.shape)
+    return FoldedHead(header.channels, len(output), shape)
+
+
+def _shapes(tensors: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in tensors.items()}
 
 
 def _parse_header(path: Path, text: str | None) -> DetectorHeader:
@@ -139,6 +159,7 @@ def _parse_header(path: Path, text: str | None) -> DetectorHeader:
                 f"Onboard the category again, or use the release that wrote it."
             )
         fields["layers"] = tuple(fields["layers"])
+        fields["embedding"] = Embedding(**fields["embedding"])
         fields["preprocessing"] = Preprocessing(**fields["preprocessing"])
         header = DetectorHeader(**fields)
         header.backbone_config  # noqa: B018  checks the backbone's name and the layers

@@ -6,8 +6,6 @@ Source: Tan & Le 2019 (arXiv:1905.11946), table 1, in TensorFlow's "lite" varian
 "SAME" padding.
 """
 
-import math
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -26,19 +24,18 @@ BATCH_NORM_EPS = 1e-3  # TensorFlow's; PyTorch's default is 1e-5
 
 
 class SameConv(nn.Conv2d):
-    """Convolution with "SAME" padding: an odd pixel goes to the right and below."""
+    """Convolution with "SAME" padding, for maps that are turned by 180 degrees.
+
+    "SAME" puts an odd pixel of padding to the right and below; PyTorch's stride leaves it out
+    there. Seen upside down the two agree, so nothing needs padding by hand, which costs a copy
+    of the largest maps.
+    """
 
     def forward(self, input: Tensor) -> Tensor:
-        """Return a map of ceil(H / stride) x ceil(W / stride) positions."""
-        kernel, stride = self.kernel_size[0], self.stride[0]
-        if stride == 1:
-            return F.conv2d(input, self.weight, self.bias, 1, kernel // 2, 1, self.groups)
-        rows, columns = (
-            max((math.ceil(size / stride) - 1) * stride + kernel - size, 0)
-            for size in input.shape[2:]
-        )
-        padding = (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2)
-        return F.conv2d(F.pad(input, padding), self.weight, self.bias, stride, 0, 1, self.groups)
+        """Return a map of ceil(H / stride) x ceil(W / stride) positions, turned like the input."""
+        kernel = self.kernel_size[0]
+        weight = self.weight if kernel == 1 else self.weight.flip(2, 3)
+        return F.conv2d(input, weight, self.bias, self.stride, kernel // 2, 1, self.groups)
 
 
 class InvertedResidual(nn.Module):
@@ -63,10 +60,10 @@ class InvertedResidual(nn.Module):
         """Return the block's linear output, (B, channels_out, H / stride, W / stride)."""
         hidden: Tensor = x_BCHW
         if self.has_expansion:
-            hidden = F.relu6(self._bn0(self._expand_conv(hidden)))
-        hidden = F.relu6(self._bn1(self._depthwise_conv(hidden)))
+            hidden = F.relu6(self._bn0(self._expand_conv(hidden)), inplace=True)
+        hidden = F.relu6(self._bn1(self._depthwise_conv(hidden)), inplace=True)
         hidden = self._bn2(self._project_conv(hidden))
-        return hidden + x_BCHW if self.has_shortcut else hidden
+        return hidden.add_(x_BCHW) if self.has_shortcut else hidden
 
 
 class EfficientNetLite0(nn.Module):
@@ -91,10 +88,11 @@ class EfficientNetLite0(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> dict[str, Tensor]:
         """Return the map of every level asked for, finest first."""
-        hidden = F.relu6(self._bn0(self._conv_stem(x_BCHW)))
+        turned = x_BCHW.flip(2, 3)  # as ``SameConv`` wants it
+        hidden = F.relu6(self._bn0(self._conv_stem(turned)), inplace=True)
         levels = {}
         for index, block in enumerate(self._blocks):
             hidden = block(hidden)
             if index in self.level_of_block:
-                levels[f"layer{self.level_of_block[index]}"] = hidden
+                levels[f"layer{self.level_of_block[index]}"] = hidden.flip(2, 3)
         return levels

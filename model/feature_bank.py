@@ -59,6 +59,14 @@ class FeatureBank:
             for store, shape in zip(self.levels, self._shapes, strict=True)
         ]
 
+    def image_means(self, index: Tensor) -> Tensor:
+        """Return the mean feature (N, C) of some images, level beside level, in float32."""
+        means = [
+            torch.cat([store[part].float().mean(dim=1) for part in index.split(64)])
+            for store in self.levels
+        ]
+        return torch.cat(means, dim=1)
+
     def patches(self, image_K: Tensor, position_K: Tensor) -> Tensor:
         """Return joint features (K, C) of single positions of the finest grid, in float32."""
         parts = []
@@ -69,6 +77,13 @@ class FeatureBank:
             values_K4C = store[image_K[:, None], tap_P4[position_K]].float()
             parts.append(torch.einsum("ktc,kt->kc", values_K4C, weight_P4[position_K]))
         return torch.cat(parts, dim=1)
+
+    def whole(self, image_B: Tensor) -> Tensor:
+        """Return the joint features (B H W, C) of all positions of some images, in order."""
+        position_P = torch.arange(self.grid[0] * self.grid[1], device=self.device)
+        return self.patches(
+            image_B.repeat_interleave(len(position_P)), position_P.repeat(len(image_B))
+        )
 
     def draw(self, num_patches: int, images: Tensor, generator: torch.Generator) -> Tensor:
         """Return random patches (K, C) of the images named, each position equally likely."""

@@ -1,4 +1,4 @@
-"""The folded head: what gets registered and what scores.
+"""The folded detector head: what gets registered and what scores.
 
 In evaluation mode standardisation, adaptor, first discriminator layer and BatchNorm are linear,
 so they are one matrix; the part of it that belongs to a level acts on that level's own grid,
@@ -7,52 +7,105 @@ stand side by side as more hidden units. What is left is exact:
 
     score = -w . LeakyReLU( sum over levels of resize(W_l x_l) + b )
 
+A two-layer adaptor adds one more layer of that kind between the two. The head over images is the
+same on the levels' means. Both are expressed in the spread of held-out good images, (score - mean)
+/ std, so that they compare: 0 is an ordinary good image, whatever the category.
+
 Shapes: B images, C channels of a level, H x W its grid, U hidden units of all members.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.embedding import resize
+from model.embedding import mean_levels, resize
 from model.simplenet import EPS, LEAK, Head
 
 
 class FoldedHead(nn.Module):
-    """One 1x1 convolution per level, LeakyReLU, one dot product."""
+    """One 1x1 convolution per level, LeakyReLU, one dot product, and the scale of its scores."""
 
     bias: Tensor
     output: Tensor
+    offset: Tensor
+    spread: Tensor
 
-    def __init__(self, channels: Sequence[int], hidden: int) -> None:
+    def __init__(self, channels: Sequence[int], hidden: int, middle: tuple[int, ...] = ()) -> None:
+        """Reserve tensors; ``middle`` is the shape of a two-layer adaptor's second layer."""
         super().__init__()
         self.channels, self.hidden = tuple(channels), hidden
+        first = middle[0] * middle[2] if middle else hidden
         for index, width in enumerate(channels):
-            self.register_buffer(f"level{index}", torch.zeros(hidden, width))
-        self.register_buffer("bias", torch.zeros(hidden))
+            self.register_buffer(f"level{index}", torch.zeros(first, width))
+        self.register_buffer("bias", torch.zeros(first))
+        if middle:
+            self.register_buffer("middle", torch.zeros(middle))
+            self.register_buffer("middle_bias", torch.zeros(hidden))
         self.register_buffer("output", torch.zeros(hidden))
+        self.register_buffer("offset", torch.zeros(()))
+        self.register_buffer("spread", torch.ones(()))
 
     @property
     def weights(self) -> list[Tensor]:
         """The (U, C) matrix of each level, finest first."""
         return [self.get_buffer(f"level{index}") for index in range(len(self.channels))]
 
-    def forward(self, pooled: Sequence[Tensor]) -> Tensor:
-        """Return patch scores (B, H, W) on the finest grid; higher is more anomalous.
+    def forward(self, levels: Sequence[Tensor]) -> Tensor:
+        """Return scores (B, H, W) on the finest grid; higher is more anomalous.
 
         Args:
-            pooled: one (B, C, H, W) map per level, as ``embedding.pool_levels`` gives them.
+            levels: one (B, C, H, W) map per level, as ``Embedding.pool`` gives them.
         """
-        grid = pooled[0].shape[2:]
-        hidden = None
-        for weight_UC, level in zip(self.weights, pooled, strict=True):
-            projected = resize(F.conv2d(level.float(), weight_UC[:, :, None, None]), grid)
-            hidden = projected if hidden is None else hidden.add_(projected)
-        assert hidden is not None
-        hidden = F.leaky_relu_(hidden.add_(self.bias[:, None, None]), LEAK)
-        return F.conv2d(hidden, self.output[None, :, None, None]).squeeze(1)
+        grid = levels[0].shape[2:]
+        hidden = self.bias[:, None, None]
+        for weight_UC, level in zip(self.weights, levels, strict=True):
+            hidden = resize(F.conv2d(level.float(), weight_UC[:, :, None, None]), grid) + hidden
+        hidden = F.leaky_relu_(hidden, LEAK)
+        if hasattr(self, "middle"):
+            weight = self.get_buffer("middle")
+            groups, bias = len(weight), self.get_buffer("middle_bias")
+            hidden = F.conv2d(hidden, weight.flatten(0, 1)[:, :, None, None], bias, groups=groups)
+            hidden = F.leaky_relu_(hidden, LEAK)
+        scores = F.conv2d(hidden, self.output[None, :, None, None]).squeeze(1)
+        return (scores - self.offset) / self.spread
+
+    def set_scale(self, scores_N: Tensor) -> None:
+        """Express scores in the spread of these, the image scores of held-out good images."""
+        std, mean = torch.std_mean(scores_N)
+        self.offset += self.spread * mean
+        self.spread *= std.clamp_min(1e-6)
+
+
+class FoldedHeads(nn.Module):
+    """Everything one category adds to the shared backbone."""
+
+    def __init__(self, patch: FoldedHead, image: FoldedHead | None) -> None:
+        super().__init__()
+        self.patch, self.image = patch, image
+
+    def forward(self, levels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return image scores (B,) and patch scores (B, H, W) of pooled levels.
+
+        An image scores as high as its most anomalous patch, or as it does as a whole.
+        """
+        patch_scores = self.patch(levels)
+        scores = patch_scores.flatten(1).amax(dim=1)
+        if self.image is not None:
+            scores = torch.maximum(scores, self.image(mean_levels(levels)).flatten())
+        return scores, patch_scores
+
+    def set_scale(self, levels_of_good: Iterable[Sequence[Tensor]]) -> None:
+        """Make both heads' scores compare, by what held-out good images score on each."""
+        patch, image = [], []
+        for levels in levels_of_good:
+            patch.append(self.patch(levels).flatten(1).amax(dim=1))
+            if self.image is not None:
+                image.append(self.image(mean_levels(levels)).flatten())
+        self.patch.set_scale(torch.cat(patch))
+        if self.image is not None:
+            self.image.set_scale(torch.cat(image))
 
 
 @torch.no_grad()
@@ -61,18 +114,27 @@ def fold(head: Head, mean_C: Tensor, std_C: Tensor, channels: Sequence[int]) -> 
 
     Computed in float64, stored in float32. ``channels`` are those of each level, in order.
     """
-    inner_MCU = head.inner.double()
-    if head.adaptor is not None:
-        inner_MCU = head.adaptor.double() @ inner_MCU
-    gain_M1U = head.scale.double() / (head.running_var.double() + EPS).sqrt()
-    matrix_MCU = inner_MCU * gain_M1U / std_C.double()[None, :, None]
-    bias_M1U = head.shift.double() - head.running_mean.double() * gain_M1U
-    bias_M1U = bias_M1U - mean_C.double() @ matrix_MCU[:, None]
-    members, _, units = matrix_MCU.shape
-    folded = FoldedHead(channels, members * units).to(std_C.device)
-    matrix_UC = matrix_MCU.transpose(1, 2).flatten(0, 1)
-    for buffer, part in zip(folded.weights, matrix_UC.split(list(channels), 1), strict=True):
+    gain_X = head.scale.double() / (head.running_var.double() + EPS).sqrt()
+    shift_X = head.shift.double() - head.running_mean.double() * gain_X
+    last_MCU = head.inner_MCU.double() * gain_X.view(head.config.members, 1, -1)
+    layers = [weight.double() for weight in head.adaptor]
+    middle_MUC = None
+    if len(layers) == 2:  # the LeakyReLU between the adaptor's layers keeps them apart
+        first_MCX, middle_MUC = layers[0], (layers[1] @ last_MCU).transpose(1, 2)
+    else:
+        first_MCX = layers[0] @ last_MCU if layers else last_MCU
+    first_MCX = first_MCX / std_C.double()[:, None]
+    bias_X = -(mean_C.double() @ first_MCX).flatten()
+    shape = () if middle_MUC is None else tuple(middle_MUC.shape)
+    folded = FoldedHead(channels, last_MCU.shape[0] * last_MCU.shape[2], shape).to(std_C.device)
+    matrix_XC = first_MCX.transpose(1, 2).flatten(0, 1)
+    for buffer, part in zip(folded.weights, matrix_XC.split(list(channels), 1), strict=True):
         buffer.copy_(part)
-    folded.bias.copy_(bias_M1U.flatten())
-    folded.output.copy_(-head.outer.double().flatten() / members)
+    if middle_MUC is None:
+        bias_X = bias_X + shift_X
+    else:
+        folded.get_buffer("middle").copy_(middle_MUC)
+        folded.get_buffer("middle_bias").copy_(shift_X)
+    folded.bias.copy_(bias_X)
+    folded.output.copy_(-head.outer_MU1.double().flatten() / len(last_MCU))
     return folded

@@ -1,32 +1,36 @@
 """The SimpleNet head: feature adaptor, discriminator and the loss between them.
 
-A head has M members, trained side by side on the same patches from different random starts;
-their logits are averaged. Members share nothing but the data, and fold into one network, so
-that an ensemble costs no more than one head of the same total width.
+A head has M members, trained side by side on the same rows from different random starts; their
+logits are averaged. Members share nothing but the data, and fold into one network, so that an
+ensemble costs no more than one head of the same total width.
 
-Shapes: M members, K patches, C channels, U hidden units.
+Shapes: M members, K rows (patches or images), C channels, U hidden units.
 Source: SimpleNet, Liu et al. 2023 (arXiv:2303.15140), sections 3.2 to 3.5.
 """
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 LEAK = 0.2  # slope of LeakyReLU below zero
-MOMENTUM = 0.1  # of BatchNorm's running statistics
-EPS = 1e-5
+EPS = 1e-5  # of BatchNorm
+
+Adaptor = Literal["none", "linear", "two_layer"]
+Loss = Literal["truncated_l1", "cross_entropy"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeadConfig:
     """Shape of a head."""
 
-    hidden: int = 256  # units U of each member's discriminator
-    members: int = 4  # heads averaged
-    adaptor: bool = True  # one linear layer before the discriminator
+    hidden: int = 128  # units U of each member's discriminator
+    members: int = 8  # heads averaged
+    adaptor: Adaptor = "none"  # two_layer has a LeakyReLU between its layers
+    momentum: float = 0.02  # of BatchNorm's running statistics
 
     def __post_init__(self) -> None:
         if self.hidden < 1 or self.members < 1:
@@ -34,67 +38,80 @@ class HeadConfig:
 
 
 class Head(nn.Module):
-    """Adaptor and discriminator of one category, for standardised patch features."""
+    """Adaptor and discriminator of one category, for standardised features.
+
+    Biases before BatchNorm are left out: it removes any constant.
+    """
 
     running_mean: Tensor
     running_var: Tensor
+    num_updates: Tensor
 
     def __init__(self, channels: int, config: HeadConfig, generator: torch.Generator) -> None:
         super().__init__()
         members, hidden = config.members, config.hidden
         self.config = config
-        self.adaptor = (
-            nn.Parameter(_xavier((members, channels, channels), generator))
-            if config.adaptor
-            else None
-        )
-        self.inner = nn.Parameter(_xavier((members, channels, hidden), generator))
-        self.scale = nn.Parameter(torch.ones(members, 1, hidden, device=generator.device))
-        self.shift = nn.Parameter(torch.zeros(members, 1, hidden, device=generator.device))
-        self.outer = nn.Parameter(_xavier((members, hidden, 1), generator))
-        self.register_buffer("running_mean", torch.zeros_like(self.shift.data))
-        self.register_buffer("running_var", torch.ones_like(self.scale.data))
+        num_layers = {"none": 0, "linear": 1, "two_layer": 2}[config.adaptor]
+        square = (members, channels, channels)
+        self.adaptor = nn.ParameterList(_xavier(square, generator) for _ in range(num_layers))
+        self.inner_MCU = _xavier((members, channels, hidden), generator)
+        self.outer_MU1 = _xavier((members, hidden, 1), generator)
+        ones = torch.ones(members * hidden, device=generator.device)
+        self.scale = nn.Parameter(ones.clone())  # BatchNorm's, over all members' units
+        self.shift = nn.Parameter(torch.zeros_like(ones))
+        self.register_buffer("running_mean", torch.zeros_like(ones))
+        self.register_buffer("running_var", ones.clone())
+        self.register_buffer("num_updates", torch.zeros((), dtype=torch.long))
 
-    def adapt(self, patches_KC: Tensor) -> Tensor:
-        """Return adapted features, (M, K, C); biases are left out, BatchNorm would undo them."""
-        if self.adaptor is None:
-            return patches_KC.expand(self.config.members, -1, -1)
-        return patches_KC @ self.adaptor
+    def adapt(self, features_KC: Tensor) -> Tensor:
+        """Return adapted features (K, M, C), or (K, 1, C), the same for all, without adaptor."""
+        adapted = features_KC[:, None]
+        for index, weight_MCC in enumerate(self.adaptor):
+            adapted = F.leaky_relu(adapted, LEAK) if index else adapted
+            members = adapted.expand(-1, self.config.members, -1)
+            adapted = torch.einsum("kmc,mcd->kmd", members, weight_MCC)
+        return adapted
 
-    def discriminate(self, adapted_MKC: Tensor) -> Tensor:
-        """Return logits, (M, K); positive means normal."""
-        hidden_MKU = self._normalise(adapted_MKC @ self.inner)
-        activated = F.leaky_relu(hidden_MKU * self.scale + self.shift, LEAK)
-        return (activated @ self.outer).squeeze(-1)
+    def discriminate(self, adapted: Tensor) -> Tensor:
+        """Return logits, (K, M), of adapted features; positive means normal."""
+        if adapted.shape[1] == 1:  # one plain product for all members
+            hidden_KMU = torch.einsum("kc,mcu->kmu", adapted[:, 0], self.inner_MCU)
+        else:
+            hidden_KMU = torch.einsum("kmc,mcu->kmu", adapted, self.inner_MCU)
+        normalised = self._batch_norm(hidden_KMU.flatten(1)).view_as(hidden_KMU)
+        return (F.leaky_relu(normalised, LEAK) * self.outer_MU1[..., 0]).sum(dim=-1)
 
-    def forward(self, patches_KC: Tensor) -> Tensor:
-        """Return each member's logits, (M, K)."""
-        return self.discriminate(self.adapt(patches_KC))
+    def forward(self, features_KC: Tensor) -> Tensor:
+        """Return each member's logits, (K, M)."""
+        return self.discriminate(self.adapt(features_KC))
 
-    def _normalise(self, hidden_MKU: Tensor) -> Tensor:
-        """BatchNorm without its affine part, separately for every member."""
-        if not self.training:
-            return (hidden_MKU - self.running_mean) * (self.running_var + EPS).rsqrt()
-        variance, mean = torch.var_mean(hidden_MKU, dim=1, keepdim=True, correction=0)
-        with torch.no_grad():
-            num_rows = hidden_MKU.shape[1]
-            unbiased = variance * (num_rows / max(num_rows - 1, 1))
-            self.running_mean.lerp_(mean, MOMENTUM)
-            self.running_var.lerp_(unbiased, MOMENTUM)
-        return (hidden_MKU - mean) * (variance + EPS).rsqrt()
+    def _batch_norm(self, hidden_KX: Tensor) -> Tensor:
+        if self.training:
+            self.num_updates += 1
+        # A plain average at first, so that a short training counts in full.
+        momentum = max(self.config.momentum, 1.0 / max(int(self.num_updates), 1))
+        statistics = (self.running_mean, self.running_var, self.scale, self.shift)
+        return F.batch_norm(hidden_KX, *statistics, self.training, momentum, EPS)
 
 
-def truncated_l1(normal: Tensor, noisy: Tensor, margins: tuple[float, float]) -> Tensor:
-    """Push normal logits above th+ and noisy ones below -th- (section 3.5, equation 8).
+def truncated_l1(normal_KM: Tensor, noisy_KM: Tensor, margins: tuple[float, float]) -> Tensor:
+    """Push normal logits above th+ and noisy ones below -th- (section 3.5); one loss a member.
 
-    Patches already on their side add nothing, so easy ones stop driving the weights.
+    Rows already on their side add nothing, so easy ones stop driving the weights.
     """
     positive, negative = margins
-    return torch.relu(positive - normal).mean(-1) + torch.relu(negative + noisy).mean(-1)
+    return torch.relu(positive - normal_KM).mean(0) + torch.relu(negative + noisy_KM).mean(0)
 
 
-def _xavier(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+def cross_entropy(normal_KM: Tensor, noisy_KM: Tensor, margins: tuple[float, float]) -> Tensor:
+    """Tell normal from noisy by logistic loss (the paper's ablation, table 3); has no margins."""
+    return F.softplus(-normal_KM).mean(0) + F.softplus(noisy_KM).mean(0)
+
+
+LOSSES = {"truncated_l1": truncated_l1, "cross_entropy": cross_entropy}
+
+
+def _xavier(shape: tuple[int, ...], generator: torch.Generator) -> nn.Parameter:
     """Xavier-normal start of (members, fan_in, fan_out) weights."""
-    return torch.randn(shape, generator=generator, device=generator.device) * math.sqrt(
-        2.0 / (shape[1] + shape[2])
-    )
+    std = math.sqrt(2.0 / (shape[1] + shape[2]))
+    return nn.Parameter(torch.randn(shape, generator=generator, device=generator.device) * std)

@@ -5,23 +5,36 @@ relative to the file. Every setting has a default; ``defaults:`` changes it for 
 a category's own entry for that category.
 """
 
-import difflib
-from collections.abc import Mapping
+import posixpath
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    StringConstraints,
+)
 
 from model.backbone import BACKBONES, BackboneConfig
+from model.embedding import Embedding
 from model.errors import NightshiftError
 from model.preprocessing import Preprocessing
-from model.simplenet import HeadConfig
-from model.training import TrainingConfig
+from model.recipe import PRESETS, Recipe
+from model.simplenet import Adaptor, Loss
+from model.training import SigmaUnit
 from model.weights import RANDOM
-from pipeline import storage
+from pipeline import storage, strict_yaml
 from pipeline.calibration import CalibrationConfig
+from pipeline.catalogue_findings import findings_of_shape, nearest
 from pipeline.layouts import LAYOUTS
 
+HEAD_SETTINGS = ("hidden", "members", "adaptor")
+MOST_FINDINGS = 40  # lines of one message
 SLUG = r"^[a-z0-9][a-z0-9_-]{0,56}$"
 
 
@@ -40,28 +53,51 @@ class WeightsFile(_Strict):
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{64}$")] | None = None
 
 
-class Training(_Strict):
-    """What of the preset's head training to change; see ``model/training.py`` for the meaning."""
+def _as_weights_file(given: Any) -> Any:
+    return {"uri": given} if isinstance(given, str) else given
 
-    sigma: float | None = Field(None, gt=0)
-    sigma_unit: Literal["std", "absolute"] | None = None
+
+class Training(_Strict):
+    """What of the preset's training to change; ``model/training.py`` says what each means.
+
+    All of it concerns the head over patches, but for ``seed``, and ``image_head``, which leaves
+    the head over whole images out.
+    """
+
+    sigma: PositiveFloat | tuple[PositiveFloat, PositiveFloat] | None = None
+    sigma_unit: SigmaUnit | None = None
     margins: tuple[float, float] | None = None
-    passes: int | None = Field(None, ge=1)
-    steps_per_pass: int | None = Field(None, ge=1)
-    batch_patches: int | None = Field(None, ge=2)
-    hidden: int | None = Field(None, ge=1)
-    members: int | None = Field(None, ge=1)
-    adaptor: bool | None = None
-    seed: int | None = Field(None, ge=0)
+    loss: Loss | None = None
+    passes: PositiveInt | None = None
+    steps_per_pass: PositiveInt | None = None
+    batch_rows: int | None = Field(default=None, ge=2)
+    hidden: PositiveInt | None = None
+    members: PositiveInt | None = None
+    adaptor: Adaptor | None = None
+    seed: int = Field(default=0, ge=0)
+    image_head: bool = True
+
+    def change(self, recipe: Recipe) -> Recipe:
+        """Return the recipe with these changes."""
+        kept = {"seed", "image_head"}
+        changes = self.model_dump(exclude_none=True, exclude=kept)
+        shape = {name: changes.pop(name) for name in HEAD_SETTINGS if name in changes}
+        if "sigma" in changes and isinstance(self.sigma, float):
+            changes["sigma"] = (self.sigma, self.sigma)
+        head = replace(recipe.patch.head, **shape)
+        patch = replace(recipe.patch, head=head, seed=self.seed, **changes)
+        image = replace(recipe.image, seed=self.seed) if recipe.image is not None else None
+        return Recipe(patch=patch, image=image if self.image_head else None)
 
 
 class Settings(_Strict):
     """What ``defaults:`` and every category may set."""
 
     backbone: str = "wide_resnet50_2"
-    weights: str | WeightsFile | None = None
+    weights: Annotated[WeightsFile | None, BeforeValidator(_as_weights_file)] = None
     layers: list[int] = [2, 3]
     patch_size: Literal[1, 3, 5, 7] = 3
+    embedding_kind: Literal["paper", "official"] = "paper"
     resize: int = 256
     crop: int = 224
     false_alarm_rate: float = Field(0.01, gt=0, lt=1)
@@ -74,18 +110,18 @@ class Category(Settings):
     """One product: its name, where its images are, and its settings."""
 
     name: Annotated[str, StringConstraints(pattern=SLUG)]
-    images: str
+    images: Annotated[str, StringConstraints(min_length=1)]
     layout: str = "mvtec"
 
     @property
     def weights_uri(self) -> str | None:
-        """Where the weights are, whichever way they were written."""
-        return self.weights.uri if isinstance(self.weights, WeightsFile) else self.weights
+        """Where the weights are; None: the backbone's own source."""
+        return self.weights.uri if self.weights else None
 
     @property
     def weights_sha256(self) -> str | None:
         """The sha256 they must have, if one was given."""
-        return self.weights.sha256 if isinstance(self.weights, WeightsFile) else None
+        return self.weights.sha256 if self.weights else None
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -100,11 +136,14 @@ class Category(Settings):
         )
 
     @property
-    def training_config(self) -> TrainingConfig:
+    def embedding(self) -> Embedding:
+        """How levels become patch features."""
+        return Embedding(kind=self.embedding_kind, patch_size=self.patch_size)
+
+    @property
+    def recipe(self) -> Recipe:
         """The preset with this category's changes."""
-        changes = self.training.model_dump(exclude_none=True)
-        head = {key: changes.pop(key) for key in ("hidden", "members", "adaptor") if key in changes}
-        return TrainingConfig(head=HeadConfig(**head), **changes)
+        return self.training.change(PRESETS[self.preset])
 
     @property
     def backbone_config(self) -> BackboneConfig:
@@ -117,6 +156,9 @@ class Category(Settings):
         )
 
 
+NESTED: dict[str, type[BaseModel]] = {"training": Training, "weights": WeightsFile}
+
+
 def load_catalogue(uri: str) -> list[Category]:
     """Read, check and resolve a catalogue.
 
@@ -125,12 +167,14 @@ def load_catalogue(uri: str) -> list[Category]:
     """
     place = storage.absolute(uri)
     try:
-        document = yaml.load(storage.read_bytes(place), Loader=_UniqueKeyLoader)  # noqa: S506  a SafeLoader
+        content = storage.read_bytes(place)
     except storage.ObjectMissing as error:
-        raise CatalogueError(f"catalogue {uri} does not exist.") from error
-    except yaml.YAMLError as error:
-        raise CatalogueError(f"{uri} is not valid YAML: {error}") from error
-    return _resolve(uri, document, folder=place.rsplit("/", 1)[0])
+        raise CatalogueError(f"catalogue {error}.") from error
+    try:
+        document = strict_yaml.load(content)
+    except strict_yaml.InvalidYaml as error:
+        raise CatalogueError(f"{uri} is not valid YAML: {error}.") from error
+    return _resolve(uri, document, folder=posixpath.dirname(place))
 
 
 def select(categories: list[Category], only: list[str]) -> list[Category]:
@@ -142,7 +186,7 @@ def select(categories: list[Category], only: list[str]) -> list[Category]:
     known = [category.name for category in categories]
     for name in only:
         if name not in known:
-            raise CatalogueError(f"--only {name}: no such category{_nearest(name, known)}.")
+            raise CatalogueError(f"--only {name}: no such category{nearest(name, known)}.")
     return [category for category in categories if not only or category.name in only]
 
 
@@ -150,108 +194,81 @@ def _resolve(uri: str, document: Any, folder: str) -> list[Category]:
     if not isinstance(document, Mapping) or not isinstance(document.get("categories"), list):
         raise CatalogueError(f"{uri}: expected a mapping with the key `categories`, a list.")
     findings = [
-        f"{key}: unknown key{_nearest(str(key), ['defaults', 'categories'])}"
-        for key in document.keys() - {"defaults", "categories"}
+        f"{key}: unknown key{nearest(str(key), ['defaults', 'categories'])}"
+        for key in document
+        if key not in ("defaults", "categories")
     ]
-    defaults = document.get("defaults") or {}
-    findings += _check(Settings, defaults, "defaults")
+    given = document.get("defaults")
+    defaults = {} if given is None else given
+    wrong_defaults = findings_of_shape(Settings, defaults, "defaults", NESTED)
+    findings += wrong_defaults
     categories = []
     for index, entry in enumerate(document["categories"]):
         where = f"categories[{index}]"
-        found = _check(Category, entry, where)
+        found = findings_of_shape(Category, entry, where, NESTED)
+        if not found:
+            merged = entry if wrong_defaults else _merge(defaults, entry)
+            category, found = _finish(Category.model_validate(merged), where, folder)
+            categories.append(category)
         findings += found
-        if not found and not findings:
-            category = Category.model_validate({**defaults, **entry})
-            findings += _check_settings(category, where)
-            categories.append(_with_absolute_paths(category, folder))
-    names = [category.name for category in categories]
-    findings += [
-        f"categories: name `{name}` is there {names.count(name)} times; names must be unique"
-        for name in sorted(set(names))
-        if names.count(name) > 1
-    ]
-    if not document["categories"]:
-        findings.append("categories: expected at least one category, found none")
+    findings += _count_names(document["categories"])
     if findings:
-        raise CatalogueError("\n".join(f"{uri}: {finding}" for finding in findings))
+        lines = [f"{uri}: {finding}" for finding in findings[:MOST_FINDINGS]]
+        if len(findings) > MOST_FINDINGS:  # a wrong default is wrong in a thousand categories
+            lines.append(f"{uri}: and {len(findings) - MOST_FINDINGS} more")
+        raise CatalogueError("\n".join(lines))
     return categories
 
 
-def _check(schema: type[BaseModel], entry: Any, where: str) -> list[str]:
-    """Return one line per fault of shape or type."""
-    if not isinstance(entry, Mapping):
-        return [f"{where}: expected a mapping of settings, found {entry!r}"]
-    try:
-        schema.model_validate(entry)
-    except ValidationError as error:
-        return [_finding(fault, schema, where) for fault in error.errors()]
-    return []
+def _merge(defaults: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Put a category's settings over the defaults, and those of its training likewise."""
+    training = {**(defaults.get("training") or {}), **(entry.get("training") or {})}
+    return {**defaults, **entry, "training": training}
 
 
-def _finding(fault: Any, schema: type[BaseModel], where: str) -> str:
-    key = ".".join(str(part) for part in (where, *fault["loc"]))
-    if fault["type"] == "extra_forbidden":
-        known = list(Training.model_fields if "training" in fault["loc"] else schema.model_fields)
-        return f"{key}: unknown key{_nearest(str(fault['loc'][-1]), known)}"
-    if fault["loc"] and fault["loc"][-1] == "name":
-        return (
-            f"{key}: expected a slug of a-z, 0-9, `_`, `-` that starts with a letter or digit, "
-            f"57 characters at most; found {fault['input']!r}"
-        )
-    return f"{key}: {fault['msg']}; found {fault['input']!r}"
+def _count_names(entries: list[Any]) -> list[str]:
+    """Return one line per name that is there twice, and one if there is no category at all."""
+    if not entries:
+        return ["categories: expected at least one category, found none"]
+    names = [entry.get("name") for entry in entries if isinstance(entry, Mapping)]
+    return [
+        f"categories: name `{name}` is there {names.count(name)} times; names must be unique"
+        for name in sorted({name for name in names if isinstance(name, str)})
+        if names.count(name) > 1
+    ]
 
 
-def _check_settings(category: Category, where: str) -> list[str]:
-    """Return one line per setting that another module's config refuses."""
+def _finish(category: Category, where: str, folder: str) -> tuple[Category, list[str]]:
+    """Return the category with absolute paths, and one line per setting that is refused."""
     findings = []
     if category.layout not in LAYOUTS:
-        known = sorted(LAYOUTS)
-        findings.append(f"{where}.layout: expected one of {', '.join(known)}")
-    if category.backbone not in BACKBONES:
-        nearest = _nearest(category.backbone, list(BACKBONES))
-        findings.append(f"{where}.backbone: no backbone `{category.backbone}`{nearest}")
-        return findings
-    checks = (
-        lambda: category.backbone_config,
+        known = nearest(category.layout, sorted(LAYOUTS))
+        findings.append(f"{where}.layout: no layout `{category.layout}`{known}")
+    checks: list[Callable[[], object]] = [
         lambda: category.preprocessing,
         lambda: category.calibration_config,
-        lambda: category.training_config,
-    )
+        lambda: category.recipe,
+    ]
+    if category.backbone in BACKBONES:
+        checks.append(lambda: category.backbone_config)
+    else:
+        known = nearest(category.backbone, list(BACKBONES))
+        findings.append(f"{where}.backbone: no backbone `{category.backbone}`{known}")
     for check in checks:
         try:
             check()
         except ValueError as error:
             findings.append(f"{where}: {error}")
-    return findings
+    try:
+        return _with_absolute_paths(category, folder), findings
+    except storage.StorageError as error:
+        return category, [*findings, f"{where}: {error}"]
 
 
 def _with_absolute_paths(category: Category, folder: str) -> Category:
     changes: dict[str, Any] = {"images": storage.absolute(category.images, folder)}
-    uri = category.weights_uri
-    if uri not in (None, RANDOM):
-        changes["weights"] = WeightsFile(
-            uri=storage.absolute(str(uri), folder), sha256=category.weights_sha256
-        )
+    weights = category.weights
+    if weights is not None and weights.uri != RANDOM:
+        uri = storage.absolute(weights.uri, folder)
+        changes["weights"] = weights.model_copy(update={"uri": uri})
     return category.model_copy(update=changes)
-
-
-def _nearest(word: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean `{close[0]}`?" if close else f"; known: {', '.join(known)}"
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice, where YAML would keep the last in silence."""
-
-
-def _unique_mapping(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
-    for key in keys:
-        if keys.count(key) > 1:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"key {key!r} is given twice", node.start_mark
-            )
-    return loader.construct_mapping(node, deep=True)
-
-
-_UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from model.backbone import STRIDES, Backbone
-from model.embedding import pool_levels
+from model.embedding import Embedding
 from model.errors import NightshiftError
 from model.feature_bank import FeatureBank
 from model.preprocessing import Preprocessing
@@ -52,14 +52,16 @@ def extract(
         UnreadableImages: more than a tenth cannot be read.
     """
     started = time.monotonic()
-    bank = FeatureBank(len(uris), level_shapes(backbone, category.crop), backbone.mean.device)
+    bank = FeatureBank(
+        len(uris), level_shapes(backbone, category.embedding, category.crop), backbone.mean.device
+    )
     good: list[ImageRead] = []
     unreadable: list[ImageRead] = []
     for batch in batches(read_all(uris, category.preprocessing), BATCH_IMAGES):
         readable = [image for image in batch if image.status is ImageStatus.OK]
         unreadable += [image for image in batch if image.status is not ImageStatus.OK]
         if readable:
-            pooled = pool_levels(backbone(stack(readable)), category.patch_size)
+            pooled = category.embedding.pool(backbone(stack(readable)))
             bank.write(len(good), pooled)
         good += [_without_pixels(image) for image in readable]
         if progress:
@@ -89,12 +91,12 @@ def stack(images: Sequence[ImageRead]) -> Tensor:
     )
 
 
-def level_shapes(backbone: Backbone, crop: int) -> list[tuple[int, int, int]]:
-    """Return (C, H, W) of every level for a square crop."""
+def level_shapes(backbone: Backbone, embedding: Embedding, crop: int) -> list[tuple[int, int, int]]:
+    """Return (C, H, W) of every pooled level for a square crop."""
     config = backbone.config
     return [
         (channels, crop // STRIDES[layer], crop // STRIDES[layer])
-        for channels, layer in zip(config.channels, config.layers, strict=True)
+        for channels, layer in zip(embedding.channels(config.channels), config.layers, strict=True)
     ]
 
 

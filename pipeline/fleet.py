@@ -12,7 +12,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from model.detector import DetectorHeader, load_detector
-from model.folding import FoldedHead
+from model.errors import NightshiftError
+from model.folding import FoldedHeads
 from model.preprocessing import Preprocessing
 from pipeline import storage
 from pipeline.calibration import Calibration
@@ -22,11 +23,17 @@ from pipeline.package import (
     HEAD_FILE,
     MapScale,
     Package,
+    package_digest,
+    read_decision,
 )
 from pipeline.reading import read_ahead
 from pipeline.registry import RegisteredVersion
 
 FORMAT_VERSION = 1
+
+
+class FleetError(NightshiftError):
+    """A champion's files are not what was registered, or a fleet file is damaged."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +75,8 @@ class Champion:
             preprocessing=Preprocessing(**data["preprocessing"]),
         )
 
-    def load_head(self) -> tuple[DetectorHeader, FoldedHead]:
-        """Fetch and load the folded head."""
+    def load_heads(self) -> tuple[DetectorHeader, FoldedHeads]:
+        """Fetch and load the folded heads."""
         with TemporaryDirectory(prefix="nightshift-head-") as folder:
             path = Path(folder) / HEAD_FILE
             path.write_bytes(storage.read_bytes(storage.join(self.package, HEAD_FILE)))
@@ -108,9 +115,25 @@ def pin_fleet(
 
 
 def read_fleet(out: str, night: str) -> dict[str, Champion]:
-    """Return the fleet that a night was scored with."""
-    document = json.loads(storage.read_bytes(fleet_uri(out, night)))
-    return {name: Champion.from_json(name, entry) for name, entry in document["champions"].items()}
+    """Return the fleet that a night was scored with.
+
+    Raises:
+        FleetError: its file is damaged or of another format.
+        ObjectMissing: the night has not been scored.
+    """
+    uri = fleet_uri(out, night)
+    content = storage.read_bytes(uri)
+    try:
+        document = json.loads(content)
+        if document["format"] != FORMAT_VERSION:
+            raise FleetError(
+                f"{uri} has format {document['format']}, this Nightshift reads {FORMAT_VERSION}. "
+                f"Score the night again, or use the release that wrote it."
+            )
+        champions = document["champions"].items()
+        return {name: Champion.from_json(name, entry) for name, entry in champions}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise FleetError(f"{uri} is damaged ({error!r}). Score the night again.") from error
 
 
 def fleet_uri(out: str, night: str) -> str:
@@ -122,23 +145,31 @@ def _pin(out: str, version: RegisteredVersion, download: Download) -> Champion:
     place = storage.join(out, "fleet", "packages", version.digest)
     with TemporaryDirectory(prefix="nightshift-package-") as scratch:
         if not storage.exists(storage.join(place, CALIBRATION_FILE)):
-            _copy(download(version, Path(scratch)), place)
+            _copy(version, download(version, Path(scratch)), place)
         header = _read_header(place, Path(scratch))
-    calibration = json.loads(storage.read_bytes(storage.join(place, CALIBRATION_FILE)))
+    decision = json.loads(storage.read_bytes(storage.join(place, CALIBRATION_FILE)))
+    calibration, map_scale = read_decision(decision)
     return Champion(
         category=version.category,
         model_name=version.name,
         model_version=version.version,
         model_digest=version.digest,
         package=place,
-        calibration=Calibration.from_json(calibration),
-        map_scale=MapScale(**calibration["map_scale"]),
+        calibration=calibration,
+        map_scale=map_scale,
         preprocessing=header.preprocessing,
     )
 
 
-def _copy(folder: Path, place: str) -> None:
+def _copy(version: RegisteredVersion, folder: Path, place: str) -> None:
     Package.read(folder)  # refuse a damaged package before the night starts
+    found = package_digest(folder)
+    if found != version.digest:
+        raise FleetError(
+            f"{version.name} version {version.version} was registered with digest "
+            f"{version.digest[:12] or '(none)'}, its files have {found[:12]}. Move the champion "
+            f"alias to a version that Nightshift registered, or onboard the category again."
+        )
     for name in DECIDING_FILES:  # the calibration last: it marks the copy as whole
         storage.write_bytes(storage.join(place, name), (folder / name).read_bytes())
 

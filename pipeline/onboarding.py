@@ -5,6 +5,7 @@ good image once; the trainer it holds may be stopped and restored between passes
 takes every decision on held-out good images and only then looks at labelled ones.
 """
 
+import copy
 import hashlib
 import json
 import logging
@@ -21,7 +22,7 @@ from model.backbone import Backbone
 from model.detector import Detector, DetectorHeader
 from model.feature_bank import FeatureBank
 from model.preprocessing import Preprocessing
-from model.training import HeadTrainer
+from model.recipe import RecipeTrainer
 from pipeline import heatmap, storage
 from pipeline.backbones import fetch_backbone
 from pipeline.calibration import Calibration, Part, fit, split_by_content
@@ -46,7 +47,7 @@ class Prepared:
     good: GoodImages
     parts: NDArray[np.int8]  # ``Part`` of each good image
     backbone: Backbone
-    trainer: HeadTrainer
+    trainer: RecipeTrainer
     started: float  # monotonic clock, seconds
     embedded: float
 
@@ -74,7 +75,7 @@ def prepare(category: Category, progress: Progress | None = None, device: str = 
         good=good,
         parts=parts,
         backbone=backbone,
-        trainer=HeadTrainer(good.bank, train, category.training_config),
+        trainer=RecipeTrainer(good.bank, train, category.recipe),
         started=started,
         embedded=time.monotonic(),
     )
@@ -101,7 +102,7 @@ def finish(prepared: Prepared) -> tuple[Package, dict[str, NDArray[np.uint8]]]:
     }
     package = Package(
         header=detector.header,
-        head=detector.head.cpu(),
+        heads=copy.deepcopy(detector.heads).cpu(),
         calibration=calibration,
         map_scale=scale,
         record=_record(prepared, scored, calibration, timings),
@@ -111,7 +112,8 @@ def finish(prepared: Prepared) -> tuple[Package, dict[str, NDArray[np.uint8]]]:
         *(category.name, *np.bincount(prepared.parts, minlength=2)[:2], calibration.threshold),
         time.monotonic() - prepared.started,
     )
-    return package, _examples(scored, scale, category.preprocessing)
+    shown = scored if scored.samples else _worst_held_out(prepared, detector, scores)
+    return package, _examples(shown, scale, category.preprocessing)
 
 
 def write_package(prepared: Prepared, folder: Path) -> Package:
@@ -143,11 +145,13 @@ def _detector(prepared: Prepared) -> Detector:
         backbone_digest=prepared.backbone.digest,
         layers=tuple(category.layers),
         weights=category.weights_uri,
-        patch_size=category.patch_size,
+        embedding=category.embedding,
         preprocessing=category.preprocessing,
     )
-    detector = Detector(prepared.backbone, prepared.trainer.folded(), header)
-    return detector.to(prepared.good.bank.device)
+    heads, bank = prepared.trainer.folded(), prepared.good.bank
+    held_out = prepared.images_of(Part.CALIBRATION)
+    heads.set_scale(bank.images(index) for index in held_out.split(BATCH_IMAGES))
+    return Detector(prepared.backbone, heads, header).to(bank.device)
 
 
 def _score_bank(
@@ -175,7 +179,7 @@ def _record(
     per_part = np.bincount(prepared.parts, minlength=len(Part))
     return OnboardingRecord(
         category=category.name,
-        settings=category.model_dump(mode="json") | {"training": asdict(prepared.trainer.config)},
+        settings=category.model_dump(mode="json") | {"recipe": asdict(prepared.trainer.recipe)},
         dataset_digest=hashlib.sha256("".join(sorted(good.hashes)).encode()).hexdigest(),
         counts={
             **{part.name.lower(): int(per_part[part]) for part in Part},
@@ -187,17 +191,33 @@ def _record(
             {"uri": image.uri, "status": image.status.value, "error": image.error or ""}
             for image in [*good.unreadable, *scored.unreadable]
         ],
-        curve=[vars(report) for report in prepared.trainer.reports],
+        curve=[{"head": name, **vars(report)} for name, report in prepared.trainer.reports],
         metrics=metrics,
         timings_s=timings,
         backbone_images=prepared.backbone.num_images_seen,
     )
 
 
+def _worst_held_out(
+    prepared: Prepared, detector: Detector, scores: NDArray[np.float32]
+) -> ScoredSamples:
+    """Return the most anomalous held-out good images, where there are no labelled ones to show."""
+    worst = np.argsort(-scores, kind="stable")[:NUM_EXAMPLES]
+    held_out = prepared.images_of(Part.CALIBRATION)[worst]
+    _, patch_scores = detector.score_pooled(prepared.good.bank.images(held_out))
+    uris = [prepared.good.uris[index] for index in held_out.tolist()]
+    return ScoredSamples(
+        samples=[Sample(uri=uri, split="train", defect="good") for uri in uris],
+        scores=scores[worst],
+        maps=detector.maps(patch_scores).half().cpu().numpy(),
+        unreadable=[],
+    )
+
+
 def _examples(
     scored: ScoredSamples, scale: MapScale, preprocessing: Preprocessing
 ) -> dict[str, NDArray[np.uint8]]:
-    """Return the most anomalous test images, each beside its heatmap."""
+    """Return the most anomalous of these images, each beside its heatmap."""
     worst = np.argsort(-scored.scores, kind="stable")[:NUM_EXAMPLES]
     pictures = {}
     for rank, index in enumerate(worst):

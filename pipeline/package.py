@@ -8,7 +8,8 @@ examples/*.png     images beside their heatmaps
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model.detector import DetectorHeader, load_detector, save_detector
-from model.folding import FoldedHead
+from model.errors import NightshiftError
+from model.folding import FoldedHeads
 from pipeline.calibration import Calibration
 
 HEAD_FILE = "head.safetensors"
@@ -26,9 +28,11 @@ CALIBRATION_FILE = "calibration.json"
 RECORD_FILE = "onboarding.json"
 EXAMPLES_FOLDER = "examples"
 DECIDING_FILES = (HEAD_FILE, CALIBRATION_FILE)  # all that shapes a score or a decision
-
-
 THRESHOLD_GREY = 96  # of 255; what lies above it has most of the scale
+
+
+class PackageError(NightshiftError):
+    """A package lacks a file, or holds one that is damaged."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +66,7 @@ class OnboardingRecord:
     dataset_digest: str
     counts: Mapping[str, int]  # train, calibration, duplicates, unreadable, test_good, ...
     unreadable: Sequence[Mapping[str, str]]
-    curve: Sequence[Mapping[str, float]]  # one entry per pass
+    curve: Sequence[Mapping[str, Any]]  # one entry per pass, with the head it trained
     metrics: Mapping[str, float]
     timings_s: Mapping[str, float]
     backbone_images: int  # images that went through the backbone
@@ -74,7 +78,7 @@ class Package:
     """A category's detector with everything that goes with it."""
 
     header: DetectorHeader
-    head: FoldedHead
+    heads: FoldedHeads
     calibration: Calibration
     map_scale: MapScale
     record: OnboardingRecord
@@ -82,7 +86,7 @@ class Package:
     def write(self, folder: Path, examples: Mapping[str, NDArray[np.uint8]]) -> None:
         """Write all files; ``examples`` are RGB pictures by name."""
         (folder / EXAMPLES_FOLDER).mkdir(parents=True, exist_ok=True)
-        save_detector(folder / HEAD_FILE, self.head, self.header)
+        save_detector(folder / HEAD_FILE, self.heads, self.header)
         calibration = self.calibration.to_json() | {"map_scale": asdict(self.map_scale)}
         (folder / CALIBRATION_FILE).write_text(json.dumps(calibration, sort_keys=True))
         (folder / RECORD_FILE).write_text(json.dumps(asdict(self.record), indent=1))
@@ -91,21 +95,46 @@ class Package:
 
     @classmethod
     def read(cls, folder: Path) -> "Package":
-        """Read what ``write`` wrote."""
-        header, head = load_detector(folder / HEAD_FILE)
-        calibration = json.loads((folder / CALIBRATION_FILE).read_text())
+        """Read what ``write`` wrote.
+
+        Raises:
+            PackageError, DetectorFileError, CalibrationError: a file is missing or damaged.
+        """
+        header, heads = load_detector(folder / HEAD_FILE)
+        with _clear_errors(folder):
+            decision = json.loads((folder / CALIBRATION_FILE).read_text())
+            calibration, map_scale = read_decision(decision)
+            record = OnboardingRecord(**json.loads((folder / RECORD_FILE).read_text()))
         return cls(
             header=header,
-            head=head,
-            calibration=Calibration.from_json(calibration),
-            map_scale=MapScale(**calibration["map_scale"]),
-            record=OnboardingRecord(**json.loads((folder / RECORD_FILE).read_text())),
+            heads=heads,
+            calibration=calibration,
+            map_scale=map_scale,
+            record=record,
         )
+
+
+def read_decision(data: Mapping[str, Any]) -> tuple[Calibration, MapScale]:
+    """Return calibration and map scale from the content of the calibration file."""
+    return Calibration.from_json(data), MapScale(**data["map_scale"])
 
 
 def package_digest(folder: Path) -> str:
     """Return the sha256 over the files that shape a score or a decision."""
     total = hashlib.sha256()
-    for name in DECIDING_FILES:
-        total.update(hashlib.sha256((folder / name).read_bytes()).digest())
+    with _clear_errors(folder):
+        for name in DECIDING_FILES:
+            total.update(hashlib.sha256((folder / name).read_bytes()).digest())
     return total.hexdigest()
+
+
+@contextmanager
+def _clear_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise PackageError(
+            f"{folder} is no whole package ({type(error).__name__}: {error}); "
+            f"it needs {HEAD_FILE}, {CALIBRATION_FILE} and {RECORD_FILE} as an onboarding left "
+            f"them. Onboard the category again."
+        ) from error

@@ -16,13 +16,24 @@ from pipeline.images import ImageRead, ImageStatus, read_image, to_network_input
 from pipeline.package import Package
 from pipeline.reading import batches, read_ahead
 
+# What has no value is missing in its column's own way; without the types, one bad image would
+# turn a column of decisions into one of objects.
+COLUMNS = {
+    "status": "str",
+    "error": "str",
+    "score": "float64",
+    "p_value": "float64",
+    "flagged": "boolean",
+    "threshold": "float64",
+}
+
 
 class Predictor:
     """A detector, its calibration and its backbone, ready to score."""
 
     def __init__(self, package: Package, backbone: Backbone) -> None:
         self.package = package
-        self.detector = Detector(backbone, package.head, package.header)
+        self.detector = Detector(backbone, package.heads, package.header)
 
     @classmethod
     def load(cls, folder: str) -> "Predictor":
@@ -40,19 +51,17 @@ class Predictor:
         rows: list[dict[str, Any]] = []
         for batch in batches(reads, BATCH_IMAGES):
             rows += self._score(batch)
-        return pd.DataFrame(
-            rows, columns=["status", "error", "score", "p_value", "flagged", "threshold"]
-        )
+        return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
 
     def _read(self, image: Any) -> ImageRead:
         preprocessing = self.package.header.preprocessing
         if isinstance(image, str):
             return read_image(image, preprocessing)
         pixels = np.asarray(image)
-        if pixels.ndim != 3 or pixels.shape[2] != 3:
-            error = f"expected uint8 (H, W, 3), found shape {pixels.shape}"
+        if pixels.dtype != np.uint8 or pixels.shape[2:] != (3,) or not pixels.size:
+            error = f"expected uint8 (H, W, 3) or a URI, found {pixels.dtype} {pixels.shape}"
             return ImageRead("", ImageStatus.UNREADABLE, error, None, "")
-        picture = Image.fromarray(pixels.astype(np.uint8, copy=False))
+        picture = Image.fromarray(pixels)
         return ImageRead("", ImageStatus.OK, None, to_network_input(picture, preprocessing), "")
 
     def _score(self, batch: list[ImageRead]) -> list[dict[str, Any]]:

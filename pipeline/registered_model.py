@@ -13,6 +13,9 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 class NightshiftModel(PythonModel):
     """One category's detector behind MLflow's interface."""
 
+    # "An array or a URI" is no type that MLflow could check; without this it says so at every load.
+    _skip_type_hint_validation = True
+
     def load_context(self, context: PythonModelContext) -> None:
         """Load head, calibration and backbone."""
         from pipeline.predictor import Predictor  # noqa: PLC0415  heavy; needed only to predict

@@ -17,6 +17,7 @@ import mlflow.pyfunc
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run
 from mlflow.entities.model_registry import ModelVersion
+from mlflow.models import Model
 
 from pipeline.package import EXAMPLES_FOLDER, OnboardingRecord, Package, package_digest
 from pipeline.tracking import RegistryError, clear_errors, experiment_id
@@ -26,7 +27,7 @@ logger = logging.getLogger(__name__)
 CHAMPION, CHALLENGER = "champion", "challenger"
 KEY_TAG, DIGEST_TAG, CATEGORY_TAG = "nightshift.key", "nightshift.digest", "nightshift.category"
 PAGE = 1000
-_ACTIVE_RUN = threading.Lock()  # MLflow's active run and Python's warnings are not per thread
+_MODEL_FILE = threading.Lock()  # MLflow runs the model's file, and notes globally what it gave
 MODEL_PREFIX = "nightshift."
 
 
@@ -71,7 +72,8 @@ def register(category: str, key: str, folder: Path) -> RegisteredVersion:
         version = _find_version(client, category, run_id)
         if version is None:
             version = _create_version(client, category, run_id, folder)
-        _tag_version(client, version, package, folder)
+        for name, value in _version_tags(package, folder).items():
+            client.set_model_version_tag(version.name, version.version, name, value)
         client.set_registered_model_alias(version.name, CHALLENGER, version.version)
         client.set_terminated(run_id, "FINISHED")
         version = client.get_model_version(version.name, version.version)
@@ -134,9 +136,10 @@ def _log_record(client: MlflowClient, run: Run, record: OnboardingRecord) -> Non
     run_id, when = run.info.run_id, run.info.start_time
     params = [Param(name, str(value)[:500]) for name, value in _flat(record.settings)]
     metrics = [
-        Metric(name, value, when, step)
+        Metric(f"{entry['head']}_{name}", value, when, step)
         for step, entry in enumerate(record.curve)
         for name, value in entry.items()
+        if name != "head"
     ]
     scalars = {
         **record.metrics,
@@ -168,15 +171,18 @@ def _find_version(client: MlflowClient, category: str, run_id: str) -> ModelVers
 
 def _create_version(client: MlflowClient, category: str, run_id: str, folder: Path) -> ModelVersion:
     name = model_name(category)
-    with _ACTIVE_RUN, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # MLflow wants a narrower type than "image or URI"
-        with mlflow.start_run(run_id=run_id, log_system_metrics=False):
-            info = mlflow.pyfunc.log_model(
-                name="detector",
-                python_model=str(Path(__file__).with_name("registered_model.py")),
-                artifacts={"package": str(folder)},
-                pip_requirements=["nightshift"],
-            )
+    with _MODEL_FILE, warnings.catch_warnings():
+        # MLflow wants a narrower type than "image or URI", and undoes any filter of warnings.
+        warnings.showwarning = lambda *_arguments, **_options: None
+        info = Model.log(
+            artifact_path=None,
+            name="detector",
+            flavor=mlflow.pyfunc,
+            run_id=run_id,
+            python_model=str(Path(__file__).with_name("registered_model.py")),
+            artifacts={"package": str(folder)},
+            pip_requirements=["nightshift"],
+        )
     if not client.search_registered_models(f"name = '{name}'"):
         client.create_registered_model(name, tags={CATEGORY_TAG: category})
     return client.create_model_version(
@@ -184,10 +190,8 @@ def _create_version(client: MlflowClient, category: str, run_id: str, folder: Pa
     )
 
 
-def _tag_version(
-    client: MlflowClient, version: ModelVersion, package: Package, folder: Path
-) -> None:
-    tags = {
+def _version_tags(package: Package, folder: Path) -> dict[str, str]:
+    return {
         DIGEST_TAG: package_digest(folder),
         "nightshift.backbone": package.header.backbone,
         "nightshift.backbone_digest": package.header.backbone_digest,
@@ -195,8 +199,6 @@ def _tag_version(
         "nightshift.false_alarm_rate": str(package.calibration.false_alarm_rate),
         "nightshift.threshold": str(package.calibration.threshold),
     }
-    for name, value in tags.items():
-        client.set_model_version_tag(version.name, version.version, name, value)
 
 
 def _describe(

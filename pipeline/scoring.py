@@ -23,7 +23,7 @@ from PIL import Image
 
 from model.backbone import Backbone, BackboneConfig
 from model.detector import Detector
-from model.embedding import pool_levels
+from model.embedding import Embedding
 from model.preprocessing import Preprocessing
 from pipeline import storage
 from pipeline.backbones import fetch_backbone
@@ -55,7 +55,7 @@ class _Network:
 
     backbone: BackboneConfig
     preprocessing: Preprocessing
-    patch_size: int
+    embedding: Embedding
 
 
 def result_name(shard: Shard, fleet: Fleet) -> str:
@@ -143,7 +143,7 @@ class ShardScorer:
             return [{"status": image.status.value, "error": image.error}]
         detector = self._detector(batch[0].category)
         levels = detector.backbone(stack([item.image for item in batch]))
-        pooled = pool_levels(levels, detector.header.patch_size)
+        pooled = detector.header.embedding.pool(levels)
         results: list[dict[str, Any]] = [{} for _ in batch]
         members = defaultdict(list)
         for index, item in enumerate(batch):
@@ -180,15 +180,15 @@ class ShardScorer:
 
     def _network(self, category: str) -> _Network:
         header = self._detector(category).header
-        return _Network(header.backbone_config, header.preprocessing, header.patch_size)
+        return _Network(header.backbone_config, header.preprocessing, header.embedding)
 
     def _detector(self, category: str) -> Detector:
         if category not in self._detectors:
-            header, head = self.fleet[category].load_head()
+            header, heads = self.fleet[category].load_heads()
             config = header.backbone_config
             if config not in self._backbones:
                 self._backbones[config] = fetch_backbone(config).to(self.device)
-            detector = Detector(self._backbones[config], head, header)
+            detector = Detector(self._backbones[config], heads, header)
             self._detectors[category] = detector.to(self.device)
         return self._detectors[category]
 

@@ -1,21 +1,29 @@
-"""The connection to MLflow: bounded waits, one experiment, one-line errors."""
+"""The connection to MLflow: bounded waits, one experiment, one-line errors without credentials."""
 
+import http.client
 import os
 import socket
+import threading
+import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import mlflow
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
 
 from model.errors import NightshiftError
 
 EXPERIMENT = "nightshift"
-CONNECT_TIMEOUT_S = 10
+ANSWER_TIMEOUT_S = 4  # for a connection, and again for the first answer
+SET_UP_TIMEOUT_S = 20  # for the experiment; MLflow alone would try a dead database for 100 s
+DEFAULT_PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
+# MLflow's own would take minutes.
+CLIENT_SETTINGS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "15"}
 
 
 class RegistryError(NightshiftError):
@@ -23,38 +31,92 @@ class RegistryError(NightshiftError):
 
 
 def connect() -> str:
-    """Check that the tracking server answers; return its address, credentials masked.
+    """Check that the tracking server answers; return its address without credentials.
 
     Raises:
-        RegistryError: it does not answer within 30 seconds.
+        RegistryError: it does not answer within 30 seconds, or refuses.
     """
-    for name, value in (("MAX_RETRIES", "2"), ("TIMEOUT", "15")):  # MLflow's own would take minutes
-        os.environ.setdefault(f"MLFLOW_HTTP_REQUEST_{name}", value)
+    for name, value in CLIENT_SETTINGS.items():
+        os.environ.setdefault(name, value)
     uri = mlflow.get_tracking_uri()
-    parts = urlsplit(uri)
-    shown = uri.replace(parts.netloc, parts.netloc.rpartition("@")[2])
     try:
-        if parts.hostname and parts.scheme != "file":
-            port = parts.port or {"https": 443, "postgresql": 5432, "mysql": 3306}.get(
-                parts.scheme.partition("+")[0], 80
-            )
-            socket.create_connection((parts.hostname, port), CONNECT_TIMEOUT_S).close()
-        if parts.scheme in ("http", "https"):
-            _ask_health(uri)
-    except OSError as error:
+        _knock(uri)
+        with clear_errors():  # a fresh SQLite file is set up here, by one process
+            _within(SET_UP_TIMEOUT_S, lambda: experiment_id(MlflowClient()))
+    except (OSError, http.client.HTTPException) as error:
         raise RegistryError(
-            f"the MLflow server {shown} does not answer ({error}). "
+            f"the MLflow server {_address(uri)} does not answer ({_without_secrets(error)}). "
             f"Start it, or correct MLFLOW_TRACKING_URI."
-        ) from error
-    with clear_errors():
-        experiment_id(MlflowClient())  # a fresh SQLite file is set up here, by one process
-    return shown
+        ) from None
+    return _address(uri)
 
 
-def _ask_health(uri: str) -> None:
-    request = urllib.request.Request(f"{uri.rstrip('/')}/health")  # noqa: S310  scheme is checked
-    with urllib.request.urlopen(request, timeout=CONNECT_TIMEOUT_S):  # noqa: S310
-        pass
+def _knock(uri: str) -> None:
+    """See whether anybody answers at all, long before MLflow would give up."""
+    try:
+        parts = urlsplit(uri)
+        port = parts.port or DEFAULT_PORTS.get(parts.scheme.partition("+")[0])
+    except ValueError:  # its message may quote a password
+        raise RegistryError(
+            "MLFLOW_TRACKING_URI is not an address; write http://host:port, "
+            "postgresql+psycopg2://user:password@host/name or sqlite:///file.db, and "
+            "percent-encode what is special in a password."
+        ) from None
+    if parts.hostname and port and parts.scheme != "file":
+        socket.create_connection((parts.hostname, port), ANSWER_TIMEOUT_S).close()
+    if parts.scheme in ("http", "https"):
+        _ask_health(parts)
+
+
+def _ask_health(parts: SplitResult) -> None:
+    host = parts.netloc.rpartition("@")[2]
+    url = f"{parts.scheme}://{host}{parts.path.rstrip('/')}/health"
+    try:
+        with urllib.request.urlopen(url, timeout=ANSWER_TIMEOUT_S):  # noqa: S310  checked above
+            pass
+    except urllib.error.HTTPError as error:
+        if error.code >= 500:  # anything else is an answer; what it is we shall see
+            raise
+
+
+def _within(seconds: float, action: Callable[[], object]) -> None:
+    """Run an action that may hang; what hangs is left behind and ends with the process."""
+    failed: list[Exception] = []
+
+    def run() -> None:
+        try:
+            action()
+        except Exception as error:  # noqa: BLE001  raised again below
+            failed.append(error)
+
+    thread = threading.Thread(target=run, name="mlflow-set-up", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        raise RegistryError(
+            f"the MLflow server {_address(mlflow.get_tracking_uri())} gave no answer within "
+            f"{seconds:g} s. Look after it, or correct MLFLOW_TRACKING_URI."
+        )
+    if failed:
+        raise failed[0]
+
+
+def _address(uri: str) -> str:
+    """Return an address without what may be secret: user, password and options."""
+    scheme, separator, rest = uri.partition("://")
+    rest = rest.partition("?")[0]
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
+
+
+def _without_secrets(error: Exception) -> str:
+    """Return an error's first line without the credentials of the tracking address."""
+    line = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+    netloc = urlsplit(mlflow.get_tracking_uri()).netloc
+    login = netloc.rpartition("@")[0]
+    password = login.partition(":")[2]
+    for secret in filter(None, (f"{login}@" if login else "", password, unquote(password))):
+        line = line.replace(secret, "")
+    return line
 
 
 def experiment_id(client: MlflowClient) -> str:
@@ -80,11 +142,10 @@ def _artifact_location() -> str | None:
 
 @contextmanager
 def clear_errors() -> Iterator[None]:
-    """Turn MLflow's exceptions into one line an operator can act on."""
+    """Turn what MLflow and its database raise into one line an operator can act on."""
     try:
         yield
-    except (MlflowException, OSError) as error:
-        line = str(error).strip().splitlines()[0][:300]
+    except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:
         raise RegistryError(
-            f"MLflow refused: {line}. Check the server and MLFLOW_TRACKING_URI."
-        ) from error
+            f"MLflow refused: {_without_secrets(error)}. Check the server and MLFLOW_TRACKING_URI."
+        ) from None

@@ -1,0 +1,47 @@
+"""``make bench``: every speed and memory promise as a ratio of two measurements of one run."""
+
+import argparse
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+
+from jobs.cluster import WORKER_ENVIRONMENT
+from tests.bench.measure import Ratio
+from tests.bench.reference import inference_vs_reference, training_vs_reference
+from tests.bench.scoring import features_once, scoring_memory, scoring_throughput
+
+BENCHMARKS: dict[str, Callable[[], Iterator[Ratio]]] = {
+    benchmark.__name__: benchmark
+    for benchmark in (
+        *(features_once, scoring_throughput, scoring_memory),
+        *(inference_vs_reference, training_vs_reference),
+    )
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("--only", choices=BENCHMARKS, action="append", help="may be given twice")
+    parser.add_argument("--json", type=Path, help="also write the ratios to this file")
+    arguments = parser.parse_args()
+    os.environ.update(WORKER_ENVIRONMENT)  # what is timed runs in processes started from here
+    console = Console(highlight=False, soft_wrap=True)
+    ratios = []
+    for name in arguments.only or BENCHMARKS:
+        for ratio in BENCHMARKS[name]():
+            console.print(ratio.line)
+            ratios.append(ratio)
+    console.rule("ratios")
+    for ratio in ratios:
+        console.print(ratio.line.split("  target")[0], "" if ratio.met else "[red]missed[/red]")
+    if arguments.json:
+        measured = [asdict(ratio) | {"met": ratio.met} for ratio in ratios]
+        arguments.json.write_text(json.dumps(measured, indent=2))
+
+
+if __name__ == "__main__":
+    main()

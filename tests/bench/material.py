@@ -1,0 +1,73 @@
+"""Made-up pictures of factory-like size and a category to score them with."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+from scipy import ndimage
+
+from pipeline.catalogue import Category
+from pipeline.fleet import Fleet, pin_fleet
+from pipeline.manifest import build_manifest
+from pipeline.onboarding import prepare, write_package
+from pipeline.package import package_digest
+from pipeline.registry import RegisteredVersion
+
+NIGHT = "2026-01-31"
+SIDES = {"png": 300, "jpg": 1000}  # pixels
+
+
+def write_pictures(folder: Path, count: int, suffix: str) -> Path:
+    """Grainy colour textures: they take as long to decode as photographs do."""
+    folder.mkdir(parents=True)
+    for seed in range(count):
+        random = np.random.default_rng(seed)
+        side = SIDES[suffix]
+        grain = ndimage.zoom(random.normal(size=(side // 10, side // 10, 3)), (10, 10, 1), order=1)
+        pixels = 128 + 30 * grain + random.normal(scale=4, size=(side, side, 1))
+        image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+        image.save(folder / f"{seed:05d}.{suffix}", quality=90)
+    return folder
+
+
+def category(images: Path, backbone: str, **training: Any) -> Category:
+    """The default preset but for the training, on random weights."""
+    settings = {"backbone": backbone, "weights": "random", "layout": "folder"}
+    return Category.model_validate(
+        {
+            **{"name": "texture", "images": str(images), **settings},
+            **{"false_alarm_rate": 0.1, "calibration_share": 0.3, "training": training},
+        }
+    )
+
+
+def onboard(folder: Path, images: Path, backbone: str) -> Fleet:
+    """Pin a fleet of one category, trained for a moment: its shape counts, not its worth."""
+    prepared = prepare(category(images, backbone, passes=1, steps_per_pass=2))
+    for _ in prepared.trainer.run():
+        pass
+    package = folder / "package"
+    package.mkdir(parents=True)
+    write_package(prepared, package)
+    version = RegisteredVersion(
+        category="texture",
+        name="nightshift.texture",
+        version="1",
+        digest=package_digest(package),
+        is_champion=True,
+    )
+    out = str(folder / "out")
+    return pin_fleet(out, NIGHT, {"texture": version}, ["texture"], lambda *_: package)
+
+
+def dump_of(pictures: Path, dump: Path, count: int) -> pa.Table:
+    """List a dump of ``count`` images: hard links to fewer pictures."""
+    sources = sorted(pictures.iterdir())
+    folder = dump / "texture"
+    folder.mkdir(parents=True)
+    for index in range(count):
+        source = sources[index % len(sources)]
+        (folder / f"{index:06d}{source.suffix}").hardlink_to(source)
+    return build_manifest(str(dump))

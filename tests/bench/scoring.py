@@ -1,0 +1,84 @@
+"""The night: how much of the bare backbone's speed is left, and whether memory stays flat."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from jobs.score import ROWS_PER_SHARD
+from model.backbone import Backbone, BackboneConfig
+from pipeline.features import BATCH_IMAGES
+from pipeline.manifest import shards
+from pipeline.onboarding import prepare
+from pipeline.scoring import ShardScorer
+from tests.bench.material import NIGHT, category, dump_of, onboard, write_pictures
+from tests.bench.measure import Ratio, alternate, in_fresh_process, peak_mib
+
+NUM_GOOD = 40
+NUM_SCORED = 128
+FEW, MANY = 200, 2000
+PASSES = 40
+
+
+def features_once() -> Iterator[Ratio]:
+    """Backbone passes per image of a training of 40 passes."""
+    with tempfile.TemporaryDirectory() as scratch:
+        images = write_pictures(Path(scratch, "good"), NUM_GOOD, "png")
+        prepared = prepare(category(images, "efficientnet_lite0", passes=PASSES, steps_per_pass=1))
+        for _ in prepared.trainer.run():
+            pass
+    seen = prepared.backbone.num_images_seen
+    detail = f"{seen} images embedded for {NUM_GOOD} images, {PASSES} passes"
+    yield Ratio(
+        name="features_once", value=seen / NUM_GOOD, target=1.0, at_most=True, detail=detail
+    )
+
+
+def scoring_throughput() -> Iterator[Ratio]:
+    """Images/s from files to Parquet over images/s of the backbone alone, on the same threads."""
+    for backbone in ("efficientnet_lite0", "resnet18"):
+        for suffix in ("png", "jpg"):
+            yield in_fresh_process(_throughput, backbone, suffix)
+
+
+def scoring_memory() -> Iterator[Ratio]:
+    """Peak memory of a scoring process for ten times the images."""
+    with tempfile.TemporaryDirectory() as scratch:
+        pictures = write_pictures(Path(scratch, "good"), NUM_GOOD, "png")
+        few, many = (
+            in_fresh_process(_scoring_peak, pictures, Path(scratch, str(count)), count)
+            for count in (FEW, MANY)
+        )
+    detail = f"{few:.0f} MiB for {FEW} images, {many:.0f} MiB for {MANY}"
+    yield Ratio(name="scoring_memory", value=many / few, target=1.1, at_most=True, detail=detail)
+
+
+def _throughput(backbone: str, suffix: str) -> Ratio:
+    with tempfile.TemporaryDirectory() as scratch:
+        pictures = write_pictures(Path(scratch, "good"), NUM_GOOD, suffix)
+        fleet = onboard(Path(scratch, "fleet"), pictures, backbone)
+        manifest = dump_of(pictures, Path(scratch, "dump"), NUM_SCORED)
+        (shard,) = shards(manifest, NUM_SCORED)
+        scorer = ShardScorer(fleet, str(Path(scratch, "out")), NIGHT)
+        network = Backbone(BackboneConfig(name=backbone, weights="random"))
+        batch = torch.zeros(BATCH_IMAGES, 224, 224, 3, dtype=torch.uint8).random_(256)
+
+        def bare() -> None:
+            for _ in range(NUM_SCORED // BATCH_IMAGES):
+                network(batch)
+
+        alone, whole = alternate(bare, lambda: scorer.write(shard))
+    side = f"{NUM_SCORED / whole.wall_s:.0f} images/s, bare {NUM_SCORED / alone.wall_s:.0f}"
+    cpu = f"CPU ms/image {1e3 * whole.cpu_s / NUM_SCORED:.1f}, {1e3 * alone.cpu_s / NUM_SCORED:.1f}"
+    name = f"scoring_throughput {backbone} {suffix}"
+    return Ratio(name=name, value=alone.wall_s / whole.wall_s, target=0.7, detail=f"{side}; {cpu}")
+
+
+def _scoring_peak(pictures: Path, folder: Path, count: int) -> float:
+    fleet = onboard(folder / "fleet", pictures, "efficientnet_lite0")
+    manifest = dump_of(pictures, folder / "dump", count)
+    scorer = ShardScorer(fleet, str(folder / "out"), NIGHT)
+    for shard in shards(manifest, ROWS_PER_SHARD):
+        scorer.write(shard)
+    return peak_mib()

@@ -1,0 +1,124 @@
+"""A tiny factory: textures, categories small enough to onboard in a second, their packages."""
+
+import atexit
+import dataclasses
+import functools
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+
+from model.backbone import Backbone, BackboneConfig
+from model.detector import Detector
+from model.recipe import Recipe, RecipeTrainer
+from model.simplenet import HeadConfig
+from model.training import TrainingConfig
+from pipeline.calibration import Part
+from pipeline.catalogue import Category
+from pipeline.onboarding import Prepared, prepare, write_package
+from pipeline.package import Package
+
+SIDE = 96  # pixels
+SETTINGS: dict[str, Any] = {
+    "backbone": "efficientnet_lite0",
+    "resize": 64,
+    "crop": 64,
+    "false_alarm_rate": 0.1,
+    "training": {
+        "passes": 2,
+        "steps_per_pass": 2,
+        "batch_rows": 64,
+        "hidden": 8,
+        "members": 1,
+        "image_head": False,
+    },
+}
+
+
+def texture(seed: int, *, scratched: bool = False) -> NDArray[np.uint8]:
+    """Brushed metal; never the same twice, always of one kind."""
+    random = np.random.default_rng(seed)
+    grain = ndimage.gaussian_filter(random.normal(size=(SIDE, SIDE, 3)), (1, 6, 0))
+    image = 140 + 150 * grain
+    if scratched:
+        image[40:52, 20:76] = random.uniform(0, 255, 3)
+    return np.clip(image, 0, 255).astype(np.uint8)
+
+
+def write_images(folder: Path, seeds: range, *, scratched: bool = False) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed in seeds:
+        Image.fromarray(texture(seed, scratched=scratched)).save(folder / f"{seed:06d}.png")
+
+
+def make_category(folder: Path, num_good: int = 40, num_test: int = 3, seed: int = 0) -> Path:
+    """Images of one category in the mvtec layout, without masks."""
+    first = seed * 10_000
+    write_images(folder / "train/good", range(first, first + num_good))
+    first += 5_000
+    write_images(folder / "test/good", range(first, first + num_test))
+    write_images(folder / "test/scratch", range(first, first + num_test), scratched=True)
+    return folder
+
+
+def category(images: Path | str, name: str = "steel", **changes: Any) -> Category:
+    """A catalogue entry as it is after reading."""
+    settings = SETTINGS | changes
+    settings["training"] = SETTINGS["training"] | changes.get("training", {})
+    return Category.model_validate({"name": name, "images": str(images), **settings})
+
+
+def write_catalogue(
+    path: Path, images: Mapping[str, Path | str], defaults: Mapping[str, Any] = SETTINGS
+) -> Path:
+    """A catalogue file of categories by name."""
+    entries = [{"name": name, "images": str(place)} for name, place in images.items()]
+    path.write_text(yaml.safe_dump({"defaults": dict(defaults), "categories": entries}))
+    return path
+
+
+def make_package(folder: Path, seed: int = 0) -> Package:
+    """Write the package of a real, tiny onboarding into ``folder`` and return it.
+
+    Two seeds give two categories whose images and heads differ.
+    """
+    shutil.copytree(_onboarded(seed), folder, dirs_exist_ok=True)
+    return Package.read(folder)
+
+
+@functools.cache
+def backbone() -> Backbone:
+    return Backbone(BackboneConfig(name="efficientnet_lite0"))
+
+
+def detector(package: Package) -> Detector:
+    return Detector(backbone(), package.heads, package.header)
+
+
+@functools.cache
+def _onboarded(seed: int) -> Path:
+    """One onboarding per seed and test run."""
+    root = Path(tempfile.mkdtemp(prefix="nightshift-factory-"))
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
+    images = make_category(root / "images", seed=seed)
+    prepared = _with_both_heads(prepare(category(images)), seed)
+    for _ in prepared.trainer.run():
+        pass
+    write_package(prepared, root / "package")
+    return root / "package"
+
+
+def _with_both_heads(prepared: Prepared, seed: int) -> Prepared:
+    """The catalogue can leave the head over images out, but not make it small."""
+    shape = HeadConfig(hidden=8, members=1)
+    config = TrainingConfig(head=shape, passes=1, steps_per_pass=2, batch_rows=64, seed=seed)
+    recipe = Recipe(patch=config, image=config)
+    bank, train = prepared.good.bank, prepared.images_of(Part.TRAIN)
+    return dataclasses.replace(prepared, trainer=RecipeTrainer(bank, train, recipe))

@@ -1,0 +1,193 @@
+"""Heads: losses by hand, training, restarts, and the folded form against the unfolded one."""
+
+import dataclasses
+import io
+
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+
+from model.anomaly_map import anomaly_maps, map_matrix
+from model.embedding import join_levels, mean_levels
+from model.feature_bank import FeatureBank
+from model.recipe import PRESETS, Recipe, RecipeTrainer
+from model.simplenet import Head, HeadConfig, cross_entropy, truncated_l1
+from model.training import TrainingConfig
+
+SHAPES = [(6, 8, 8), (10, 4, 4)]
+NUM_IMAGES = 12
+
+
+def column(*values: float) -> torch.Tensor:
+    return torch.tensor(values)[:, None]
+
+
+@pytest.mark.parametrize(
+    ("normal", "noisy", "loss"),
+    [(0.5, -0.5, 0.0), (2.0, -9.0, 0.0), (0.0, 0.0, 1.0), (-1.0, 1.0, 3.0), (0.4, -0.5, 0.1)],
+)
+def test_truncated_l1_by_hand(normal: float, noisy: float, loss: float) -> None:
+    found = truncated_l1(column(normal), column(noisy), (0.5, 0.5))
+    assert found.tolist() == pytest.approx([loss])
+
+
+def test_margins_may_differ() -> None:
+    assert truncated_l1(column(0.5), column(-0.5), (1.0, 0.25)).tolist() == pytest.approx([0.5])
+
+
+def test_cross_entropy_equals_torchs() -> None:
+    normal, noisy = column(0.3, -2.0), column(-0.1, 1.0)
+    bce = torch.nn.functional.binary_cross_entropy_with_logits
+    expected = bce(normal, torch.ones(2, 1)) + bce(noisy, torch.zeros(2, 1))
+    assert cross_entropy(normal, noisy, (0.5, 0.5)).item() == pytest.approx(expected.item())
+
+
+def make_levels(seed: int = 0) -> list[torch.Tensor]:
+    """Two correlated Gaussian levels: a normal world simple enough to learn in a few steps."""
+    generator = torch.Generator().manual_seed(seed)
+    return [(torch.randn(NUM_IMAGES, *s, generator=generator) * 2 + 1).half() for s in SHAPES]
+
+
+def make_bank() -> FeatureBank:
+    bank = FeatureBank(NUM_IMAGES, SHAPES)
+    bank.write(0, make_levels())
+    return bank
+
+
+def small(preset: str, **changes: object) -> Recipe:
+    """A preset with its shape, shortened."""
+    recipe = PRESETS[preset]
+    head = dataclasses.replace(recipe.patch.head, hidden=16, **changes)
+    patch = dataclasses.replace(recipe.patch, head=head, passes=3, steps_per_pass=5, batch_rows=128)
+    image = recipe.image and dataclasses.replace(recipe.image, passes=2, steps_per_pass=5)
+    return Recipe(patch=patch, image=image)
+
+
+def trained(recipe: Recipe) -> RecipeTrainer:
+    trainer = RecipeTrainer(make_bank(), torch.arange(NUM_IMAGES), recipe)
+    for _ in trainer.run():
+        pass
+    return trainer
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("adaptor", ["none", "linear", "two_layer"])
+def test_the_folded_head_scores_as_the_unfolded_one(preset: str, adaptor: str) -> None:
+    trainer = trained(small(preset, adaptor=adaptor))
+    levels, heads = make_levels(seed=1), trainer.folded()
+    rows = {
+        "patch": join_levels(levels).permute(0, 2, 3, 1).flatten(0, 2),
+        "image": torch.cat([level.flatten(1) for level in mean_levels(levels)], dim=1),
+    }
+    expected = {}
+    for name, part in trainer.trainers.items():
+        with torch.no_grad():
+            logits = part.head.eval()((rows[name] - part.mean_C) / part.std_C)
+        expected[name] = -logits.mean(1)
+    scores, patch_scores = heads(levels)
+    unfolded = expected["patch"].view_as(patch_scores)
+    torch.testing.assert_close(patch_scores, unfolded, atol=1e-4, rtol=1e-4)
+    best = unfolded.flatten(1).amax(1)
+    best = torch.maximum(best, expected["image"]) if "image" in expected else best
+    torch.testing.assert_close(scores, best, atol=1e-4, rtol=1e-4)
+
+
+def test_scores_are_in_the_spread_of_the_images_that_set_the_scale() -> None:
+    heads, levels = trained(small("default")).folded(), make_levels(seed=1)
+    before = heads.patch(levels)
+    heads.set_scale([[level[:5] for level in levels], [level[5:] for level in levels]])
+    best = heads.patch(levels).flatten(1).amax(1)
+    assert best.mean().item() == pytest.approx(0, abs=1e-5)
+    assert best.std().item() == pytest.approx(1, abs=1e-5)
+    order = before.flatten().argsort()
+    assert torch.equal(order, heads.patch(levels).flatten().argsort())
+
+
+def test_training_tells_noise_from_normal() -> None:
+    recipe = small("default")
+    patch = dataclasses.replace(recipe.patch, passes=20, steps_per_pass=10, sigma=(8.0, 8.0))
+    trainer = trained(Recipe(patch=patch, image=None))
+    reports = [report for _, report in trainer.reports]
+    assert reports[-1].loss < 0.5 * reports[0].loss
+    levels = make_levels(seed=1)
+    far = [level + 20 for level in levels]
+    heads = trainer.folded()
+    assert heads(far)[0].min() > heads(levels)[0].max()
+
+
+def test_a_restored_trainer_goes_on_as_if_nothing_had_happened() -> None:
+    undisturbed = trained(small("default"))
+    killed = RecipeTrainer(make_bank(), torch.arange(NUM_IMAGES), small("default"))
+    passes = killed.run()
+    for _ in range(4):  # through the patch head and one pass into the image head
+        next(passes)
+    buffer = io.BytesIO()
+    torch.save(killed.state_dict(), buffer)
+    buffer.seek(0)
+    restored = RecipeTrainer(make_bank(), torch.arange(NUM_IMAGES), small("default"))
+    restored.load_state_dict(torch.load(buffer, weights_only=True))
+    assert sum(1 for _ in restored.run()) == restored.num_passes - 4
+    assert restored.reports == undisturbed.reports
+    for name, value in undisturbed.folded().state_dict().items():
+        assert torch.equal(value, restored.folded().state_dict()[name]), name
+
+
+def test_another_seed_gives_another_head() -> None:
+    first, second = small("default"), small("default")
+    second = dataclasses.replace(second, patch=dataclasses.replace(second.patch, seed=1))
+    weights = [trained(recipe).folded().patch.output for recipe in (first, second)]
+    assert not torch.equal(*weights)
+
+
+def test_members_do_not_touch_each_other() -> None:
+    generator = torch.Generator().manual_seed(0)
+    head = Head(4, HeadConfig(hidden=3, members=2), generator)
+    logits = head(torch.randn(9, 4, generator=generator))
+    logits[:, 0].sum().backward()
+    assert head.inner_MCU.grad is not None
+    assert head.inner_MCU.grad[0].abs().sum() > 0
+    assert head.inner_MCU.grad[1].abs().sum() == 0
+
+
+def test_batch_norm_statistics_cover_normal_and_noisy_rows_together() -> None:
+    generator = torch.Generator().manual_seed(0)
+    head = Head(4, HeadConfig(hidden=3, members=1, momentum=1.0), generator).train()
+    rows = torch.randn(64, 4, generator=generator)
+    head(rows)
+    hidden = rows @ head.inner_MCU[0]
+    torch.testing.assert_close(head.running_mean, hidden.mean(0).detach())
+    torch.testing.assert_close(head.running_var, hidden.var(0).detach())
+
+
+def test_a_whole_image_pass_sees_every_patch_once() -> None:
+    config = dataclasses.replace(PRESETS["paper"].patch, batch_images=5)
+    rows = (
+        RecipeTrainer(make_bank(), torch.arange(NUM_IMAGES), Recipe(patch=config))
+        .trainers["patch"]
+        .rows
+    )
+    batches = list(rows.batches(config, torch.Generator().manual_seed(0)))
+    assert [len(batch) for batch in batches] == [5 * 64, 5 * 64, 2 * 64]
+    everything = make_bank().whole(torch.arange(NUM_IMAGES))
+    assert torch.equal(
+        torch.cat(batches).sum(0).round(decimals=1), everything.sum(0).round(decimals=1)
+    )
+
+
+@pytest.mark.parametrize(
+    "changes", [{"sigma": (0.0, 1.0)}, {"sigma": (2.0, 1.0)}, {"passes": 0}, {"batch_rows": 1}]
+)
+def test_impossible_settings_are_refused(changes: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"training\."):
+        TrainingConfig(**changes)  # type: ignore[arg-type]
+
+
+def test_the_map_is_scipys_bilinear_and_gaussian() -> None:
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(2, 9, 7, generator=generator)
+    rows, columns = map_matrix(9, 72), map_matrix(7, 56)
+    upsampled = torch.nn.functional.interpolate(scores[:, None], (72, 56), mode="bilinear")[:, 0]
+    expected = torch.stack(
+        [torch.from_numpy(gaussian_filter(image.numpy(), sigma=4)) for image in upsampled]
+    )
+    torch.testing.assert_close(anomaly_maps(scores, rows, columns), expected, atol=1e-5, rtol=1e-5)
