@@ -123,8 +123,8 @@ class Backbone(nn.Module):
         self.digest = digest(trunk.state_dict())
         _fold_batch_norm(trunk)
         self.trunk = trunk.requires_grad_(False).to(memory_format=torch.channels_last)
-        self.register_buffer("mean", torch.tensor(spec.mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(spec.std).view(3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(spec.mean), persistent=False)
+        self.register_buffer("std", torch.tensor(spec.std), persistent=False)
 
     def train(self, mode: bool = True) -> "Backbone":
         """Stay in evaluation mode: statistics are frozen too."""
@@ -138,14 +138,11 @@ class Backbone(nn.Module):
             images_BHWC: uint8 RGB; H and W multiples of 32.
         """
         self.num_images_seen += len(images_BHWC)
-        x_BCHW = (
-            images_BHWC.to(self.mean.device)
-            .permute(0, 3, 1, 2)
-            .float()
-            .sub_(self.mean)
-            .div_(self.std)
-        )
-        return list(self.trunk(x_BCHW).values())
+        width = images_BHWC.shape[2]
+        # A row of pixels and colours at a time: three numbers at a time take four times as long.
+        rows = images_BHWC.to(self.mean.device).flatten(2).float()
+        rows = rows.sub_(self.mean.repeat(width)).div_(self.std.repeat(width))
+        return list(self.trunk(rows.unflatten(2, (width, 3)).permute(0, 3, 1, 2)).values())
 
 
 def _state(config: BackboneConfig, spec: BackboneSpec) -> StateDict:

@@ -49,10 +49,10 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 def _unique_mapping(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     given = [key for key, _ in node.value if key.tag != MERGE_TAG]
     keys = [loader.construct_object(key, deep=True) for key in given]
-    for key, place in zip(keys, given, strict=True):
-        if keys.count(key) > 1:
+    for index, key in enumerate(keys):
+        if key in keys[:index]:
             raise yaml.constructor.ConstructorError(
-                None, None, f"key {shown(key)} is given twice", place.start_mark
+                None, None, f"key {shown(key)} is given twice", given[index].start_mark
             )
     return loader.construct_mapping(node, deep=True)
 

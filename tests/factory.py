@@ -22,8 +22,10 @@ from model.simplenet import HeadConfig
 from model.training import TrainingConfig
 from pipeline.calibration import Part
 from pipeline.catalogue import Category
+from pipeline.fleet import Champion, pin_fleet
 from pipeline.onboarding import Prepared, prepare, write_package
-from pipeline.package import Package
+from pipeline.package import Package, package_digest
+from pipeline.registry import RegisteredVersion
 
 SIDE = 96  # pixels
 SETTINGS: dict[str, Any] = {
@@ -91,6 +93,23 @@ def make_package(folder: Path, seed: int = 0) -> Package:
     """
     shutil.copytree(_onboarded(seed), folder, dirs_exist_ok=True)
     return Package.read(folder)
+
+
+def version(category: str, folder: Path, number: str = "1") -> RegisteredVersion:
+    """What the registry says of a package."""
+    return RegisteredVersion(
+        category=category,
+        name=f"nightshift.{category}",
+        version=number,
+        digest=package_digest(folder),
+        is_champion=True,
+    )
+
+
+def make_fleet(out: str, night: str, folders: Mapping[str, Path]) -> dict[str, Champion]:
+    """Pin packages by category, as a night does with what the registry calls champions."""
+    versions = {name: version(name, folder) for name, folder in folders.items()}
+    return pin_fleet(out, night, versions, folders, lambda asked, _: folders[asked.category])
 
 
 @functools.cache

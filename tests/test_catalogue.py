@@ -1,0 +1,295 @@
+"""The catalogue: what it may say, and what is said about everything else."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline import storage
+from pipeline.catalogue import CatalogueError, Category, load_catalogue, select
+
+SHA256 = "5f" * 32
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "catalogue.yaml"
+
+
+def entry(**settings: Any) -> dict[str, Any]:
+    return {"name": "bottle", "images": "bottle", **settings}
+
+
+def load(path: Path, *entries: Any, **top: Any) -> list[Category]:
+    path.write_text(yaml.safe_dump({**top, "categories": list(entries)}))
+    return load_catalogue(str(path))
+
+
+def findings(path: Path, text: str) -> list[str]:
+    """What is found wrong with a file, one entry per line, each without the file's name."""
+    path.write_text(text)
+    with pytest.raises(CatalogueError, match=r"catalogue\.yaml") as caught:
+        load_catalogue(str(path))
+    lines = str(caught.value).splitlines()
+    assert all(line.startswith(f"{path}: ") for line in lines)
+    return [line.removeprefix(f"{path}: ") for line in lines]
+
+
+def test_two_lines_are_enough_and_the_rest_has_defaults(path: Path) -> None:
+    (bottle,) = load(path, entry())
+    assert (bottle.name, bottle.layout, bottle.backbone) == ("bottle", "mvtec", "wide_resnet50_2")
+    assert (bottle.layers, bottle.weights_uri, bottle.false_alarm_rate) == ([2, 3], None, 0.01)
+    assert (bottle.preprocessing.resize, bottle.preprocessing.crop) == (256, 224)
+
+
+def test_a_category_overrides_the_defaults_setting_by_setting(path: Path) -> None:
+    defaults = {
+        "backbone": "resnet18",
+        "false_alarm_rate": 0.05,
+        "training": {"passes": 7, "hidden": 9},
+    }
+    bottle, cable = load(
+        path,
+        entry(backbone="resnet50", training={"passes": 3}),
+        {"name": "cable", "images": "c"},
+        defaults=defaults,
+    )
+    assert (bottle.backbone, bottle.false_alarm_rate) == ("resnet50", 0.05)
+    assert (bottle.recipe.patch.passes, bottle.recipe.patch.head.hidden) == (3, 9)
+    assert (cable.backbone, cable.recipe.patch.passes) == ("resnet18", 7)
+
+
+def test_relative_paths_start_at_the_file_wherever_it_is_read_from(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path.write_text(yaml.safe_dump({"categories": [entry(images="../raw/b", weights="w.pth")]}))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    (bottle,) = load_catalogue("../catalogue.yaml")
+    assert bottle.images == f"{tmp_path.parent}/raw/b"
+    assert bottle.weights_uri == f"{tmp_path}/w.pth"
+
+
+def test_absolute_places_stay_as_they_are(path: Path) -> None:
+    (bottle,) = load(path, entry(images="s3://factory/b", weights="s3://weights/w.pth"))
+    assert (bottle.images, bottle.weights_uri) == ("s3://factory/b", "s3://weights/w.pth")
+
+
+def test_random_weights_are_a_word_and_not_a_file(path: Path) -> None:
+    (bottle,) = load(path, entry(weights="random"))
+    assert bottle.weights_uri == "random"
+    assert bottle.backbone_config.weights == "random"
+
+
+def test_weights_may_carry_the_sha256_they_must_have(path: Path) -> None:
+    (bottle,) = load(path, entry(weights={"uri": "/w.pth", "sha256": SHA256}))
+    assert (bottle.backbone_config.weights, bottle.backbone_config.sha256) == ("/w.pth", SHA256)
+
+
+def test_a_category_survives_the_way_to_a_worker(path: Path) -> None:
+    weights = {"uri": "/w.pth", "sha256": SHA256}
+    (bottle,) = load(path, entry(weights=weights, training={"sigma": [0.5, 2.0]}))
+    assert Category.model_validate(bottle.model_dump()) == bottle
+    assert Category.model_validate(bottle.model_dump(mode="json")) == bottle
+
+
+def test_a_catalogue_on_s3_has_paths_beside_it(s3: str) -> None:
+    content = yaml.safe_dump({"categories": [entry()]}).encode()
+    storage.write_bytes(f"{s3}/settings/catalogue.yaml", content)
+    storage.write_bytes(f"{s3}/catalogue.yaml", content)
+    assert load_catalogue(f"{s3}/settings/catalogue.yaml")[0].images == f"{s3}/settings/bottle"
+    assert load_catalogue(f"{s3}/catalogue.yaml")[0].images == f"{s3}/bottle"
+
+
+def test_anchors_and_merge_keys_are_welcome(path: Path) -> None:
+    path.write_text(
+        "categories:\n"
+        "  - &first {name: a, images: a, crop: 64, resize: 64}\n"
+        "  - {<<: *first, name: b}\n"
+    )
+    first, second = load_catalogue(str(path))
+    assert (second.name, second.images, second.crop) == ("b", first.images, 64)
+
+
+@pytest.mark.parametrize(
+    ("settings", "finding"),
+    [
+        ({"fals_alarm_rate": 0.1}, "fals_alarm_rate: unknown key; did you mean `false_alarm_rate`"),
+        ({"colour": 1}, "colour: unknown key; known: backbone, weights"),
+        ({"training": {"pases": 3}}, "training.pases: unknown key; did you mean `passes`"),
+        ({"training": {"passes": 0}}, "training.passes: Input should be greater than 0; found 0"),
+        ({"training": 7}, "training: Input should be a valid dictionary"),
+        ({"resize": "large"}, "resize: Input should be a valid integer.*found 'large'"),
+        ({"layers": 2}, "layers: Input should be a valid list; found 2"),
+        ({"images": ""}, "images: String should have at least 1 character"),
+        ({"images": None}, "images: Input should be a valid string; found None"),
+        ({"weights": 7}, "weights: Input should be a valid dictionary"),
+        (
+            {"weights": {"uri": "w", "sha": SHA256}},
+            "weights.sha: unknown key; did you mean `sha256",
+        ),
+        ({"weights": {"uri": "w", "sha256": "abc"}}, "weights.sha256: String should match"),
+        ({"weights": {"sha256": SHA256}}, "weights.uri: is required"),
+        ({"false_alarm_rate": 0}, "false_alarm_rate: Input should be greater than 0; found 0"),
+        ({"false_alarm_rate": 1.0}, "false_alarm_rate: Input should be less than 1; found 1.0"),
+        ({"false_alarm_rate": float("nan")}, "false_alarm_rate: .*; found nan"),
+        ({"calibration_share": 0.6}, "calibration_share: .*less than or equal to 0.5"),
+        ({"backbone": "resnet81"}, "backbone: no backbone `resnet81`; did you mean `resnet18`"),
+        ({"layout": "mvtek"}, "layout: no layout `mvtek`; did you mean `mvtec`"),
+        ({"layers": [1, 5]}, r"layers must be an ascending subset of \[1, 2, 3, 4\], got \[1, 5\]"),
+        ({"layers": []}, "layers must be an ascending subset"),
+        ({"layers": [3, 2]}, "layers must be an ascending subset"),
+        ({"crop": 288}, r"crop must lie in \[32, resize=256\], got 288"),
+        ({"crop": 100}, "crop must be a multiple of 32, got 100"),
+        ({"resize": 100_000}, "resize must be at most 4096"),
+        ({"images": "ftp://host/b"}, "ftp"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_file_and_key(
+    path: Path, settings: dict[str, Any], finding: str
+) -> None:
+    with pytest.raises(CatalogueError, match=rf"{path}: categories\[0\].*{finding}") as caught:
+        load(path, entry(**settings))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../x", "a/b", "Bottle", "-a", "_a", ".a", "", "a b", "a.b", "ä", "a" * 58, "a\n", None, 3],
+)
+def test_a_name_that_is_no_slug_is_refused(path: Path, name: Any) -> None:
+    with pytest.raises(CatalogueError, match=r"categories\[0\]\.name: expected a slug of a-z"):
+        load(path, entry(name=name))
+
+
+@pytest.mark.parametrize("name", ["a", "0", "a" * 57, "solar-mono_2"])
+def test_a_slug_is_a_name(path: Path, name: str) -> None:
+    assert load(path, entry(name=name))[0].name == name
+
+
+def test_a_category_without_a_name_is_told_so(path: Path) -> None:
+    text = "categories: [{images: b}]"
+    assert findings(path, text) == ["categories[0].name: is required"]
+
+
+def test_everything_that_is_wrong_is_said_at_once(path: Path) -> None:
+    text = """\
+default: {}
+defaults: {bakbone: resnet18}
+categories:
+  - {name: a, images: x, crop: 300}
+  - {name: B, images: x}
+  - {name: a, images: y, layout: nothing-like-it, layers: [9]}
+  - seven
+"""
+    found = findings(path, text)
+    assert [line.partition(":")[0] for line in found] == [
+        "default",
+        "defaults.bakbone",
+        "categories[0]",
+        "categories[1].name",
+        "categories[2].layout",
+        "categories[2]",
+        "categories[3]",
+        "categories",
+    ]
+    assert found[0].endswith("did you mean `defaults`?")
+    assert found[-2] == "categories[3]: expected a mapping of settings, found 'seven'"
+    assert found[-1] == "categories: name `a` is there 2 times; names must be unique"
+
+
+def test_a_default_that_is_wrong_in_a_thousand_categories_is_not_a_thousand_lines(
+    path: Path,
+) -> None:
+    names = "".join(f"  - {{name: c{i}, images: x}}\n" for i in range(1000))
+    found = findings(path, f"defaults: {{crop: 100}}\ncategories:\n{names}")
+    assert len(found) == 41
+    assert found[-1] == "and 960 more"
+
+
+def test_a_category_twice_is_refused(path: Path) -> None:
+    with pytest.raises(CatalogueError, match="name `bottle` is there 3 times; names must be uniq"):
+        load(path, entry(), entry(images="other"), entry())
+
+
+def test_a_key_twice_is_refused_where_yaml_would_keep_the_last(path: Path) -> None:
+    text = "categories:\n  - name: a\n    images: x\n    images: y\n"
+    path.write_text(text)
+    with pytest.raises(CatalogueError, match=r"yaml is not valid YAML: line 4, .*'images' is giv"):
+        load_catalogue(str(path))
+
+
+@pytest.mark.parametrize(
+    ("text", "finding"),
+    [
+        ("categories: []", "categories: expected at least one category, found none"),
+        ("", "expected a mapping with the key `categories`, a list"),
+        ("- name: a", "expected a mapping with the key `categories`, a list"),
+        ("categories: {a: b}", "expected a mapping with the key `categories`, a list"),
+        ("defaults: []\ncategories: [{name: a, images: x}]", "defaults: expected a mapping of set"),
+    ],
+)
+def test_a_file_of_another_shape_is_refused(path: Path, text: str, finding: str) -> None:
+    assert findings(path, text)[0].startswith(finding)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("a: [", "line 1, column 5"),
+        ("categories: !!python/object/apply:os.system ['touch {marker}']", "could not determine a"),
+        ("categories: !!python/name:os.system ''", "could not determine a constructor"),
+        ("categories: !!python/object/new:tuple [[1]]", "could not determine a constructor"),
+        ("categories: [{name: a, images: 2024-99-99}]", "month must be in 1..12"),
+        ("categories: !!timestamp soon", ""),
+        ("categories: !!int many", "many"),
+        ("categories: !!bool maybe", "maybe"),
+        ("? {a: b}\n: c", "unhashable key"),
+        ("a: \x00", "special characters are not allowed"),
+        ("[" * 20_000, "nested too deep"),
+    ],
+)
+def test_hostile_yaml_is_refused_in_one_line_and_builds_nothing(
+    path: Path, tmp_path: Path, text: str, reason: str
+) -> None:
+    marker = tmp_path / "marker"
+    path.write_text(text.replace("{marker}", str(marker)))
+    with pytest.raises(
+        CatalogueError, match=rf"catalogue\.yaml is not valid YAML: .*{reason}"
+    ) as e:
+        load_catalogue(str(path))
+    assert "\n" not in str(e.value)
+    assert not marker.exists()
+
+
+def test_aliases_cannot_blow_a_message_up(path: Path) -> None:
+    levels = "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12))
+    started = time.monotonic()
+    text = f"a0: &a0 [x]\n{levels}categories: [{{name: *a11, images: *a11}}]\n"
+    found = findings(path, text)
+    assert sum(len(line) for line in found) < 10_000
+    assert time.monotonic() - started < 20
+
+
+def test_a_file_that_is_not_there_is_named(path: Path, tmp_path: Path) -> None:
+    with pytest.raises(CatalogueError, match=rf"catalogue {path} does not exist; check the path"):
+        load_catalogue(str(path))
+    with pytest.raises(CatalogueError, match=f"catalogue {tmp_path} is a folder"):
+        load_catalogue(str(tmp_path))
+
+
+def test_bytes_that_are_no_text_are_refused(path: Path) -> None:
+    path.write_bytes(b"\x89PNG\r\n\x1a\n\xff\xfe")
+    with pytest.raises(CatalogueError, match="is not valid YAML"):
+        load_catalogue(str(path))
+
+
+def test_only_keeps_what_is_named_in_the_order_of_the_file(path: Path) -> None:
+    categories = load(path, *(entry(name=name) for name in "abc"))
+    assert [category.name for category in select(categories, ["c", "a"])] == ["a", "c"]
+    assert select(categories, []) == categories
+    with pytest.raises(CatalogueError, match=r"--only d: no such category; known: a, b, c"):
+        select(categories, ["a", "d"])

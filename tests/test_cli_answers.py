@@ -1,0 +1,113 @@
+"""What the command line answers when the work is done already, or can only fail."""
+
+import json
+from pathlib import Path
+
+import pytest
+from command_line import Run
+from factory import make_category, make_fleet, make_package, write_catalogue, write_images
+
+from jobs.score import ROWS_PER_SHARD
+from pipeline import registry, storage
+from pipeline.catalogue import load_catalogue
+from pipeline.manifest import build_manifest, shards
+from pipeline.onboarding import onboarding_key
+from pipeline.scoring import ShardScorer
+
+NIGHT = "2026-03-12"
+
+
+@pytest.fixture
+def catalogue(tmp_path: Path) -> Path:
+    images = make_category(tmp_path / "steel", num_good=2, num_test=0)
+    return write_catalogue(tmp_path / "catalogue.yaml", {"steel": images})
+
+
+@pytest.fixture
+def dump(tmp_path: Path) -> Path:
+    write_images(tmp_path / "dump/steel", range(3))
+    return tmp_path / "dump"
+
+
+@pytest.fixture
+def registered(tracking_uri: str, catalogue: Path, tmp_path: Path) -> Path:
+    """The catalogue's category is onboarded already."""
+    (steel,) = load_catalogue(str(catalogue))
+    make_package(tmp_path / "package")
+    registry.promote(registry.register("steel", onboarding_key(steel), tmp_path / "package"))
+    return catalogue
+
+
+def test_what_is_onboarded_already_is_answered_without_a_cluster(
+    run: Run, registered: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    answer = run("onboard", registered, "--json")
+    assert (answer.code, answer.err) == (0, "")
+    (outcome,) = json.loads(answer.out)
+    assert (outcome["category"], outcome["status"]) == ("steel", "unchanged")
+    assert (outcome["model"], outcome["version"]) == ("nightshift.steel", "1")
+    assert outcome["is_champion"]
+
+
+def test_a_category_that_failed_is_listed_and_code_3(run: Run, tmp_path: Path) -> None:
+    names = {"gone": tmp_path / "gone", "a-name-of-" + "47-letters-" * 4 + "abc": tmp_path / "n"}
+    answer = run("onboard", write_catalogue(tmp_path / "catalogue.yaml", names))
+    assert answer.code == 3
+    lines = answer.err.splitlines()
+    assert [line.split(": ")[:2] for line in lines] == [["nightshift", name] for name in names]
+    assert "gone does not exist" in lines[0]
+    assert all(len(line) <= 80 for line in answer.out.splitlines())
+    assert answer.out.count("failed") == 2
+
+
+@pytest.mark.parametrize("flag", ["--promote", "--no-promote"])
+def test_an_answer_fits_into_eighty_columns(run: Run, registered: Path, flag: str) -> None:
+    answer = run("onboard", registered, flag)
+    assert (answer.code, answer.err) == (0, "")
+    heading, rule, row = (line.split() for line in answer.out.splitlines() if line.strip())
+    assert " ".join(heading) == "category status version train held out threshold AUROC"
+    assert set("".join(rule)) == {"─"}
+    assert row == ["steel", "unchanged", "1", "champion", "-", "-", "-", "-"]
+
+
+@pytest.fixture
+def scored(registered: Path, dump: Path, tmp_path: Path) -> Path:
+    """A night that is scored but for its report; one of its files is no image."""
+    (dump / "steel/note.txt").write_text("no image")
+    score_without_cluster(dump, tmp_path / "out", tmp_path / "package")
+    return tmp_path / "out"
+
+
+def score_without_cluster(dump: Path, out: Path, package: Path) -> None:
+    fleet = make_fleet(str(out), NIGHT, {"steel": package})
+    for shard in shards(build_manifest(str(dump)), ROWS_PER_SHARD):
+        ShardScorer(fleet, str(out), NIGHT).write(shard)
+
+
+def test_a_night_that_is_scored_already_is_answered_without_a_cluster(
+    run: Run, scored: Path, dump: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    arguments = ["score", dump, "--out", scored, "--night", NIGHT]
+    answer = run(*arguments, "--json")
+    assert (answer.code, answer.err) == (3, "")
+    document = json.loads(answer.out)
+    assert document["totals"] == {"ok": 3, "unreadable": 1}
+    assert document["scored_now"] == 0
+    assert storage.exists(document["report"])
+    table = run(*arguments)
+    assert table.out.splitlines()[-1] == f"report: {document['report']}"
+    category, images, flagged, failed, *_ = table.out.split("─")[-1].split()
+    assert (category, images, failed) == ("steel", "4", "1")
+    assert int(flagged) == document["flagged"]
+    assert run("report", scored, "--night", NIGHT).out.strip() == document["report"]
+
+
+def test_a_night_without_failures_is_code_0_and_forgets_what_is_not_in_the_dump_any_more(
+    run: Run, scored: Path, dump: Path, tmp_path: Path
+) -> None:
+    (dump / "steel/note.txt").unlink()
+    score_without_cluster(dump, scored, tmp_path / "package")
+    answer = run("score", dump, "--out", scored, "--night", NIGHT, "--json")
+    assert (answer.code, json.loads(answer.out)["totals"]) == (0, {"ok": 3})

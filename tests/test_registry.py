@@ -1,0 +1,176 @@
+"""Runs and registered models: one of each however often and wherever registering is interrupted."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from factory import make_package
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.entities.model_registry import ModelVersion
+
+from pipeline import registry, tracking
+from pipeline.package import DECIDING_FILES, package_digest
+from pipeline.registry import RegisteredVersion
+from pipeline.tracking import RegistryError
+
+
+class Killed(BaseException):
+    """Nothing that is caught below."""
+
+
+@pytest.fixture
+def client(tracking_uri: str) -> MlflowClient:
+    return MlflowClient()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    make_package(tmp_path / "package")
+    return tmp_path / "package"
+
+
+def runs(client: MlflowClient) -> list[Run]:
+    return list(client.search_runs([tracking.experiment_id(client)]))
+
+
+def versions(client: MlflowClient) -> list[ModelVersion]:
+    return list(client.search_model_versions())
+
+
+def aliases(client: MlflowClient, category: str) -> dict[str, str]:
+    found = client.get_registered_model(f"nightshift.{category}").aliases
+    return {name: str(version) for name, version in found.items()}
+
+
+def test_what_is_registered_is_found_by_its_key_only(client: MlflowClient, folder: Path) -> None:
+    assert registry.find("steel", "key") is None
+    version = registry.register("steel", "key", folder)
+    assert (version.name, version.version, version.is_new) == ("nightshift.steel", "1", True)
+    assert version.digest == package_digest(folder)
+    found = registry.find("steel", "key")
+    assert found == RegisteredVersion(**{**vars(version), "is_new": False})
+    assert registry.find("steel", "other") is None
+    assert registry.find("wood", "key") is None
+
+
+def test_a_run_holds_settings_curve_metrics_and_pictures(
+    client: MlflowClient, folder: Path
+) -> None:
+    registry.register("steel", "key", folder)
+    registry.register("steel", "key", folder)
+    (run,) = runs(client)
+    assert run.info.status == "FINISHED"
+    assert run.data.params["backbone"] == "efficientnet_lite0"
+    assert run.data.metrics["images_train"] + run.data.metrics["images_calibration"] == 40
+    assert run.data.metrics["backbone_images"] == 46  # and 6 to test on; each once
+    assert run.data.metrics["image_auroc"] <= 1
+    assert run.data.metrics["seconds_training"] > 0
+    assert len(run.data.tags["nightshift.dataset_digest"]) == 64
+    assert len(client.get_metric_history(run.info.run_id, "image_loss")) == 1  # one pass, not two
+    pictures = client.list_artifacts(run.info.run_id, "examples")
+    assert len(pictures) == 6
+    assert all(picture.path.endswith(".png") for picture in pictures)
+
+
+@pytest.mark.parametrize(
+    "last_call",
+    [
+        "log_batch",
+        "log_artifact",
+        "create_model_version",
+        "set_model_version_tag",
+        "set_registered_model_alias",
+        "set_terminated",
+    ],
+)
+def test_a_registering_that_was_killed_leaves_one_run_and_one_version_when_done_again(
+    client: MlflowClient, folder: Path, monkeypatch: pytest.MonkeyPatch, last_call: str
+) -> None:
+    def die(*_: Any, **__: Any) -> None:
+        raise Killed("died")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(MlflowClient, last_call, die)
+        with pytest.raises(Killed, match="died"):
+            registry.register("steel", "key", folder)
+    assert registry.find("steel", "key") is None
+    version = registry.register("steel", "key", folder)
+    assert len(runs(client)) == len(versions(client)) == 1
+    assert registry.find("steel", "key") == RegisteredVersion(**{**vars(version), "is_new": False})
+    assert version.digest == package_digest(folder)
+    assert aliases(client, "steel") == {"challenger": "1"}
+    assert versions(client)[0].tags["nightshift.backbone"] == "efficientnet_lite0"
+
+
+def test_a_new_version_is_challenger_until_it_is_promoted(
+    client: MlflowClient, folder: Path
+) -> None:
+    first = registry.register("steel", "monday", folder)
+    assert aliases(client, "steel") == {"challenger": "1"}
+    assert registry.champions() == {}
+    assert registry.promote(first).is_champion
+    second = registry.register("steel", "tuesday", folder)
+    assert not second.is_champion
+    assert aliases(client, "steel") == {"champion": "1", "challenger": "2"}
+    assert registry.champions()["steel"].version == "1"
+    registry.promote(second)
+    assert registry.champions()["steel"].version == "2"
+    monday = registry.find("steel", "monday")
+    assert monday is not None
+    assert not monday.is_champion
+
+
+def test_champions_of_many_categories_come_in_pages(
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "PAGE", 4)
+    for index in range(11):
+        name = f"nightshift.c{index:02d}"
+        client.create_registered_model(name)
+        for number in (1, 2):
+            tags = {"nightshift.digest": f"{index}-{number}"}
+            client.create_model_version(name, source="file:///none", tags=tags)
+        if index != 5:
+            client.set_registered_model_alias(name, "champion", str(1 + index % 2))
+    client.create_registered_model("nightshiftx.other")
+    client.create_model_version("nightshiftx.other", source="file:///none")
+    client.set_registered_model_alias("nightshiftx.other", "champion", "1")
+    found = registry.champions()
+    assert sorted(found) == [f"c{index:02d}" for index in range(11) if index != 5]
+    assert {name: champion.digest for name, champion in found.items()} == {
+        f"c{index:02d}": f"{index}-{1 + index % 2}" for index in range(11) if index != 5
+    }
+    assert all(champion.is_champion for champion in found.values())
+
+
+def test_a_download_is_the_package_that_was_registered(
+    client: MlflowClient, folder: Path, tmp_path: Path
+) -> None:
+    version = registry.register("steel", "key", folder)
+    place = registry.download(version, tmp_path / "download")
+    for name in DECIDING_FILES:
+        assert (place / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_a_version_that_nightshift_did_not_register_is_refused(
+    client: MlflowClient, tmp_path: Path
+) -> None:
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "model.txt").write_text("no package")
+    client.create_registered_model("nightshift.steel")
+    client.create_model_version("nightshift.steel", source=str(foreign))
+    client.set_registered_model_alias("nightshift.steel", "champion", "1")
+    (champion,) = registry.champions().values()
+    with pytest.raises(
+        RegistryError, match=r"nightshift\.steel version 1 holds no Nightshift pack"
+    ):
+        registry.download(champion, tmp_path / "download")
+
+
+def test_connecting_sets_an_empty_database_up_once(client: MlflowClient, tmp_path: Path) -> None:
+    assert tracking.connect() == f"sqlite:///{tmp_path}/mlflow.db"
+    tracking.connect()
+    (experiment,) = client.search_experiments(filter_string="name = 'nightshift'")
+    assert experiment.artifact_location == str(tmp_path / "mlartifacts")

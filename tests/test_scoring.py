@@ -1,0 +1,299 @@
+"""Scoring shards, without a cluster: every image has its one row, and the row is right."""
+
+import dataclasses
+import datetime as dt
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+import torch
+from factory import backbone, detector, make_fleet, make_package, texture
+from pictures import encoded, png_header
+from PIL import Image
+
+from model.backbone import Backbone, BackboneConfig
+from pipeline import scoring, storage
+from pipeline.calibration import Calibration, CalibrationConfig, fit
+from pipeline.fleet import Champion
+from pipeline.images import read_image
+from pipeline.manifest import MANIFEST_SCHEMA, Shard, build_manifest, shards
+from pipeline.package import Package
+from pipeline.results import RESULT_SCHEMA, read_night
+from pipeline.scoring import ShardScorer, result_name
+
+NIGHT = "2026-03-12"
+NOW = dt.datetime(2026, 3, 13, 1, 2, 3, 456789, tzinfo=dt.UTC)
+TOLERANCE = 2e-3  # another batch is another order of sums, before rounding to half precision
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("packages")
+    for seed, name in enumerate(("steel", "wood")):
+        make_package(root / name, seed=seed)
+    return {name: root / name for name in ("steel", "wood")}
+
+
+@pytest.fixture
+def fleet(packages: dict[str, Path], tmp_path: Path) -> dict[str, Champion]:
+    return make_fleet(str(tmp_path), NIGHT, packages)
+
+
+@pytest.fixture(autouse=True)
+def loads(monkeypatch: pytest.MonkeyPatch) -> list[BackboneConfig]:
+    """Every backbone that is loaded; the network itself is there already."""
+    asked: list[BackboneConfig] = []
+
+    def fetch(config: BackboneConfig) -> Backbone:
+        asked.append(config)
+        return backbone()
+
+    monkeypatch.setattr(scoring, "fetch_backbone", fetch)
+    return asked
+
+
+def write_dump(dump: str, num_images: int = 5) -> pa.Table:
+    """Textures of both categories, some scratched, and one of everything that goes wrong."""
+    for name, first in (("steel", 700), ("wood", 10_700)):
+        for i in range(num_images):
+            picture = Image.fromarray(texture(first + i, scratched=i % 2 == 1))
+            storage.write_bytes(f"{dump}/{name}/{i}.png", encoded(picture))
+    storage.write_bytes(f"{dump}/steel/empty.png", b"")
+    storage.write_bytes(f"{dump}/steel/huge.png", png_header(20_000, 20_000))
+    storage.write_bytes(f"{dump}/new-part/0.png", encoded(Image.fromarray(texture(1))))
+    storage.write_bytes(f"{dump}/stray.png", encoded(Image.fromarray(texture(2))))
+    return build_manifest(dump)
+
+
+def shard_of(manifest: pa.Table) -> Shard:
+    (shard,) = shards(manifest, 1000)
+    return shard
+
+
+def scorer(fleet: Mapping[str, Champion], out: Path | str) -> ShardScorer:
+    return ShardScorer(fleet, str(out), NIGHT, clock=lambda: NOW)
+
+
+def by_name(rows: pa.Table) -> dict[str, dict[str, Any]]:
+    return {"/".join(row["image_uri"].split("/")[-2:]): row for row in rows.to_pylist()}
+
+
+def with_calibration(champion: Champion, scores: list[float], rate: float = 0.1) -> Champion:
+    made: Calibration = fit(np.array(scores), CalibrationConfig(false_alarm_rate=rate))
+    return dataclasses.replace(champion, calibration=made)
+
+
+def test_every_row_of_the_manifest_has_its_row_in_the_same_order(
+    fleet: dict[str, Champion], tmp_path: Path
+) -> None:
+    manifest = write_dump(f"{tmp_path}/dump")
+    order = np.random.default_rng(0).permutation(manifest.num_rows)
+    shuffled = manifest.take(order)
+    shard = shard_of(shuffled)
+    rows = scorer(fleet, tmp_path).score(shard)
+    assert rows.schema == RESULT_SCHEMA
+    for name in ("image_uri", "image_etag", "category"):
+        assert rows[name].to_pylist() == shuffled[name].to_pylist()
+    assert set(rows["shard"].to_pylist()) == {result_name(shard, fleet)}
+    assert set(rows["scored_at"].to_pylist()) == {NOW}
+
+
+def test_what_cannot_be_scored_has_a_status_and_a_reason_and_nothing_else(
+    fleet: dict[str, Champion], tmp_path: Path
+) -> None:
+    manifest = write_dump(f"{tmp_path}/dump")
+    gone = {"image_uri": f"{tmp_path}/dump/steel/gone.png", "category": "steel"}
+    listed = pa.concat_tables([manifest, pa.Table.from_pylist([gone], MANIFEST_SCHEMA)])
+    rows = by_name(scorer(fleet, tmp_path).score(shard_of(listed)))
+    statuses = {name: row["status"] for name, row in rows.items() if row["status"] != "ok"}
+    assert statuses == {
+        "steel/empty.png": "unreadable",
+        "steel/huge.png": "too_large",
+        "steel/gone.png": "missing",
+        "new-part/0.png": "unrouted",
+        "dump/stray.png": "unrouted",
+    }
+    for name in statuses:
+        assert rows[name]["error"]
+        for field in ("score", "p_value", "flagged", "threshold", "model_name", "map_uri"):
+            assert rows[name][field] is None
+    assert "'new-part' has no champion" in rows["new-part/0.png"]["error"]
+    assert all(row["error"] is None for row in rows.values() if row["status"] == "ok")
+
+
+def test_scores_are_the_detectors_own_and_the_row_names_its_champion(
+    fleet: dict[str, Champion], packages: dict[str, Path], tmp_path: Path
+) -> None:
+    rows = scorer(fleet, tmp_path).score(shard_of(write_dump(f"{tmp_path}/dump"))).to_pylist()
+    scored = [row for row in rows if row["status"] == "ok"]
+    assert len(scored) == 10
+    for row in scored:
+        champion = fleet[row["category"]]
+        own = detector(Package.read(packages[row["category"]]))
+        pixels = read_image(row["image_uri"], champion.preprocessing).pixels
+        assert pixels is not None
+        expected = own(torch.from_numpy(pixels)[None])[0].item()
+        assert row["score"] == pytest.approx(expected, abs=TOLERANCE)
+        assert row["model_name"] == f"nightshift.{row['category']}"
+        assert (row["model_version"], row["model_digest"]) == ("1", champion.model_digest)
+        assert row["threshold"] == pytest.approx(champion.calibration.threshold)
+        assert row["false_alarm_rate"] == 0.1
+
+
+def test_flags_are_strictly_above_the_threshold_and_p_values_count_the_calibration(
+    fleet: dict[str, Champion], tmp_path: Path
+) -> None:
+    manifest = write_dump(f"{tmp_path}/dump")
+    first = scorer(fleet, tmp_path).score(shard_of(manifest)).to_pylist()
+    scores = sorted(row["score"] for row in first if row["category"] == "steel" and row["score"])
+    assert len(set(scores)) == 5
+    # n = 9 at rate 0.1: k = ceil(10 * 0.9) = 9, so the largest calibration score is the threshold.
+    held_out = [scores[0]] * 4 + [scores[1]] * 2 + [scores[2]] * 2 + [scores[3]]
+    champion = with_calibration(fleet["steel"], held_out)
+    rows = scorer({**fleet, "steel": champion}, tmp_path).score(shard_of(manifest)).to_pylist()
+    decided = {row["score"]: row for row in rows if row["category"] == "steel" and row["score"]}
+    assert [decided[score]["flagged"] for score in scores] == [False, False, False, False, True]
+    # 1 + how many of the 9 are at least as large, out of 10
+    expected = [1.0, 0.6, 0.4, 0.2, 0.1]
+    assert [decided[score]["p_value"] for score in scores] == pytest.approx(expected)
+
+
+def test_a_flagged_image_has_a_map_on_its_champions_scale_and_an_ordinary_one_has_none(
+    fleet: dict[str, Champion], packages: dict[str, Path], tmp_path: Path
+) -> None:
+    fleet = {
+        "steel": with_calibration(fleet["steel"], [-1e6] * 9),
+        "wood": with_calibration(fleet["wood"], [1e6] * 9),
+    }
+    rows = scorer(fleet, tmp_path).score(shard_of(write_dump(f"{tmp_path}/dump"))).to_pylist()
+    scored = [row for row in rows if row["status"] == "ok"]
+    own = detector(Package.read(packages["steel"]))
+    for row in scored:
+        assert row["flagged"] == (row["category"] == "steel")
+        assert (row["map_uri"] is not None) == row["flagged"]
+        if not row["flagged"]:
+            continue
+        assert row["map_uri"].startswith(f"{tmp_path}/maps/night={NIGHT}/steel/")
+        picture = Image.open(io.BytesIO(storage.read_bytes(row["map_uri"])))
+        assert (picture.mode, picture.size) == ("L", (64, 64))
+        pixels = read_image(row["image_uri"], fleet["steel"].preprocessing).pixels
+        assert pixels is not None
+        expected = fleet["steel"].map_scale.to_grey(
+            own.maps(own(torch.from_numpy(pixels)[None])[1])[0].numpy()
+        )
+        assert np.abs(np.asarray(picture, int) - expected.astype(int)).max() <= 2
+    assert len({row["map_uri"] for row in scored}) == 6  # five of steel, and None
+
+
+def test_an_unusual_image_below_the_threshold_has_a_map_too(
+    fleet: dict[str, Champion], tmp_path: Path
+) -> None:
+    """p = 2 / 101 is above the rate of 0.01 and below 0.05."""
+    calm = with_calibration(fleet["steel"], [-1e6] * 99 + [1e6], rate=0.01)
+    manifest = write_dump(f"{tmp_path}/dump", num_images=1)
+    row = by_name(scorer({"steel": calm}, tmp_path).score(shard_of(manifest)))["steel/0.png"]
+    assert row["p_value"] == pytest.approx(2 / 101)
+    assert not row["flagged"]
+    assert storage.exists(row["map_uri"])
+
+
+def test_a_mixed_shard_equals_one_shard_per_category(
+    fleet: dict[str, Champion], tmp_path: Path
+) -> None:
+    manifest = write_dump(f"{tmp_path}/dump", num_images=11)  # more than one batch
+    mixed = by_name(scorer(fleet, tmp_path).score(shard_of(manifest)))
+    separate: dict[str, dict[str, Any]] = {}
+    for name in manifest["category"].unique().to_pylist():
+        part = manifest.filter(pc.equal(manifest["category"], name))
+        separate |= by_name(scorer(fleet, tmp_path).score(shard_of(part)))
+    assert mixed.keys() == separate.keys()
+    for name, row in mixed.items():
+        other = separate[name]
+        score, other_score = row.pop("score"), other.pop("score")
+        assert score == pytest.approx(other_score, abs=TOLERANCE)
+        changing = {"shard": None, "p_value": None}
+        assert row | changing == other | changing
+
+
+def test_one_backbone_serves_all_categories_and_sees_each_image_once(
+    fleet: dict[str, Champion], tmp_path: Path, loads: list[BackboneConfig]
+) -> None:
+    manifest = write_dump(f"{tmp_path}/dump", num_images=9)
+    before = backbone().num_images_seen
+    worker = scorer(fleet, tmp_path)
+    for shard in shards(manifest, 7):
+        worker.score(shard)
+    assert backbone().num_images_seen - before == 18
+    assert len(loads) == 1
+
+
+def test_what_is_written_is_read_again_as_the_nights_rows(
+    fleet: dict[str, Champion], tmp_path: Path
+) -> None:
+    manifest = write_dump(f"{tmp_path}/dump")
+    worker = scorer(fleet, tmp_path)
+    counts = [worker.write(shard) for shard in shards(manifest, 6)]
+    total = {name: sum(count.get(name, 0) for count in counts) for name in ("ok", "unrouted")}
+    assert total == {"ok": 10, "unrouted": 2}
+    stored = read_night(str(tmp_path), NIGHT)
+    rows = pa.concat_tables([worker.score(shard) for shard in shards(manifest, 6)])
+    assert stored.equals(rows.sort_by("image_uri"))
+    for shard in shards(manifest, 6):
+        worker.write(shard)
+    assert read_night(str(tmp_path), NIGHT).equals(stored)
+
+
+def test_a_night_on_s3_has_the_rows_of_the_same_night_on_disk(
+    s3: str, packages: dict[str, Path], tmp_path: Path
+) -> None:
+    rows = {}
+    for place in (s3, str(tmp_path)):
+        fleet = make_fleet(place, NIGHT, packages)
+        fleet["steel"] = with_calibration(fleet["steel"], [-1e6] * 9)
+        manifest = write_dump(f"{place}/dump")
+        scorer(fleet, place).write(shard_of(manifest))
+        rows[place] = by_name(read_night(place, NIGHT))
+    for name, row in rows[s3].items():
+        assert row["image_uri"].startswith(f"{s3}/dump/")
+        assert row["map_uri"] is None or storage.exists(row["map_uri"])
+        other = rows[str(tmp_path)][name]
+        for field in ("status", "score", "p_value", "flagged", "model_digest"):
+            assert row[field] == other[field]
+        assert (row["map_uri"] is None) == (other["map_uri"] is None)
+
+
+def test_results_are_named_by_rows_and_champions_and_nothing_else(
+    fleet: dict[str, Champion], tmp_path: Path
+) -> None:
+    manifest = write_dump(f"{tmp_path}/dump")
+    steel = manifest.filter(pc.equal(manifest["category"], "steel"))
+    name = result_name(shard_of(steel), fleet)
+    reordered = dict(reversed(fleet.items()))
+    moved = dataclasses.replace(fleet["steel"], package="s3://elsewhere")
+    other_wood = dataclasses.replace(fleet["wood"], model_digest="0" * 64)
+    chunked = pa.concat_tables([steel.slice(0, 2), steel.slice(2)])
+    assert result_name(shard_of(steel), reordered) == name
+    assert result_name(shard_of(steel), {"steel": moved, "wood": other_wood}) == name
+    assert result_name(shard_of(chunked), fleet) == name
+
+    other_digest = dataclasses.replace(fleet["steel"], model_digest="0" * 64)
+    other_version = dataclasses.replace(fleet["steel"], model_version="2")
+    new_etag = steel.set_column(1, "image_etag", pa.array(["e"] * steel.num_rows))
+    new_category = steel.set_column(3, "category", pa.array(["wood"] * steel.num_rows))
+    names = {
+        name,
+        result_name(shard_of(steel), {"steel": other_digest}),
+        result_name(shard_of(steel), {"steel": other_version}),
+        result_name(shard_of(steel), {"wood": fleet["wood"]}),  # unrouted is another answer
+        result_name(shard_of(steel.slice(1)), fleet),
+        result_name(shard_of(new_etag), fleet),
+        result_name(shard_of(new_category), fleet),
+        result_name(shards(steel, 2)[0], fleet),
+        result_name(shards(steel, 2)[1], fleet),
+    }
+    assert len(names) == 9
