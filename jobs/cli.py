@@ -63,6 +63,32 @@ def onboard(
 
 
 @app.command()
+def evaluate(
+    catalogue: Annotated[str, typer.Argument(help="Catalogue file (YAML), local or s3://.")],
+    only: Annotated[list[str] | None, typer.Option(help="Only this category; repeatable.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings per category.")] = 3,
+    out: Annotated[str, typer.Option(help="Folder or s3:// prefix.")] = "nightshift-evaluation",
+    as_json: Json = False,
+) -> None:
+    """Measure a catalogue's detectors on its labelled test images; registers nothing."""
+    from jobs import evaluate as job  # noqa: PLC0415
+    from jobs.cluster import cluster  # noqa: PLC0415
+    from pipeline import storage  # noqa: PLC0415
+    from pipeline.catalogue import load_catalogue, select  # noqa: PLC0415
+
+    categories = select(load_catalogue(catalogue), only or [])
+    with cluster():
+        done = job.evaluate(categories, seeds, storage.absolute(out))
+    if as_json:
+        _print_json(done.to_json())
+    elif done.results:
+        typer.echo(done.to_markdown())
+    for name, error in done.failed.items():
+        typer.echo(f"nightshift: {name}: {error}", err=True)
+    raise typer.Exit(PARTLY if done.failed else DONE)
+
+
+@app.command()
 def score(
     dump: Annotated[str, typer.Argument(help="Prefix of the night's images, or a manifest.")],
     out: Annotated[str, typer.Option(help="Folder or s3:// prefix of the results.")],

@@ -85,8 +85,8 @@ def finish(prepared: Prepared) -> tuple[Package, dict[str, NDArray[np.uint8]]]:
     """Fold, calibrate, then evaluate; return the package and example pictures by name."""
     trained = time.monotonic()
     category = prepared.category
-    detector = _detector(prepared)
-    scores, map_median = _score_bank(
+    detector = make_detector(prepared, prepared.trainer)
+    scores, map_median = score_held_out(
         detector, prepared.good.bank, prepared.images_of(Part.CALIBRATION)
     )
     calibration = fit(scores, category.calibration_config)
@@ -138,7 +138,8 @@ def onboarding_key(category: Category) -> str:
     return total.hexdigest()
 
 
-def _detector(prepared: Prepared) -> Detector:
+def make_detector(prepared: Prepared, trainer: RecipeTrainer) -> Detector:
+    """Fold a trainer's heads and put them on the scale of the held-out images."""
     category = prepared.category
     header = DetectorHeader(
         backbone=category.backbone,
@@ -148,13 +149,13 @@ def _detector(prepared: Prepared) -> Detector:
         embedding=category.embedding,
         preprocessing=category.preprocessing,
     )
-    heads, bank = prepared.trainer.folded(), prepared.good.bank
+    heads, bank = trainer.folded(), prepared.good.bank
     held_out = prepared.images_of(Part.CALIBRATION)
     heads.set_scale(bank.images(index) for index in held_out.split(BATCH_IMAGES))
     return Detector(prepared.backbone, heads, header).to(bank.device)
 
 
-def _score_bank(
+def score_held_out(
     detector: Detector, bank: FeatureBank, images: torch.Tensor
 ) -> tuple[NDArray[np.float32], float]:
     """Return image scores of cached images and the median level of their maps."""
