@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
+from jobs.tables import table
 from model.errors import NightshiftError
 
 DONE, ACT, PARTLY = 0, 1, 3
@@ -157,10 +156,10 @@ def _print_json(answer: Any) -> None:
 
 
 def _print_outcomes(outcomes: list[dict[str, Any]]) -> None:
-    table = _table("category", "status", "version", "train", "held out", "threshold", "AUROC")
+    answer = table("category", "status", "version", "train", "held out", "threshold", "AUROC")
     for outcome in outcomes:
         counts, metrics = outcome["counts"] or {}, outcome["metrics"] or {}
-        table.add_row(
+        answer.add_row(
             outcome["category"],
             outcome["status"],
             f"{outcome['version'] or '-'}{' champion' if outcome['is_champion'] else ''}",
@@ -169,7 +168,7 @@ def _print_outcomes(outcomes: list[dict[str, Any]]) -> None:
             _number(metrics.get("threshold")),
             _number(metrics.get("image_auroc")),
         )
-    Console().print(table)
+    Console().print(answer)
     for outcome in outcomes:
         note = _note(outcome["counts"] or {})
         if note:
@@ -177,9 +176,9 @@ def _print_outcomes(outcomes: list[dict[str, Any]]) -> None:
 
 
 def _print_night(done: Any) -> None:
-    table = _table("category", "images", "flagged", "failed", "threshold", "version")
+    answer = table("category", "images", "flagged", "failed", "threshold", "version")
     for name, category in done.summary["categories"].items():
-        table.add_row(
+        answer.add_row(
             name or "(none)",
             str(category["images"]),
             str(category["flagged"]),
@@ -187,17 +186,8 @@ def _print_night(done: Any) -> None:
             _number(category["threshold"]),
             category["model_version"] or "no champion",
         )
-    Console().print(table)
+    Console().print(answer)
     typer.echo(f"report: {done.report}")
-
-
-def _table(first: str, *columns: str) -> Table:
-    """A table for 80 columns: only the first may be long, and folds."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column(first, overflow="fold")
-    for column in columns:
-        table.add_column(column, no_wrap=True)
-    return table
 
 
 def _note(counts: dict[str, int]) -> str:

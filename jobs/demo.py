@@ -20,9 +20,10 @@ from rich.table import Table
 from jobs import demo_material as material
 from jobs.cluster import cluster
 from jobs.local_s3 import LocalS3
-from jobs.onboard import Outcome, Plan, onboard
+from jobs.onboard import Plan, onboard
 from jobs.progress import Display
 from jobs.score import Night, score
+from jobs.tables import table
 from pipeline.catalogue import load_catalogue
 from pipeline.metrics import clopper_pearson, image_metrics
 from pipeline.results import by_category, read_night
@@ -49,7 +50,7 @@ def run_demo(out: Path) -> int:
             night = dt.datetime.now(dt.UTC).date().isoformat()
             done = score(dump, str(out / "results"), night)
     rows = read_night(str(out / "results"), night)
-    Console().print(_table(rows, {f"{dump}/{name}": bad for name, bad in truth.items()}, outcomes))
+    Console().print(_table(rows, {f"{dump}/{name}": bad for name, bad in truth.items()}))
     Console().print(_closing(done, out, time.monotonic() - started), highlight=False)
     return 0
 
@@ -67,13 +68,11 @@ def _upload(cells: list[material.Cell], dump: str) -> dict[str, bool]:
         return material.write_dump(cells, dump, on_written=count)
 
 
-def _table(rows: pa.Table, truth: Mapping[str, bool], outcomes: list[Outcome]) -> Table:
+def _table(rows: pa.Table, truth: Mapping[str, bool]) -> Table:
     """Lay out one line per category; labels come from the package and were used nowhere else."""
-    table = Table(
-        *("category", "images", "not scored", "held out", "threshold", "false alarms asked"),
-        *("realised (95 % interval)", "defects flagged", "AUROC"),
+    answer = table(
+        *("category", "images", "failed", "threshold", "asked", "false alarms", "defects", "AUROC")
     )
-    held_out = {outcome.category: (outcome.counts or {}).get("calibration") for outcome in outcomes}
     for category, group in by_category(rows).items():
         scored = [row for row in group.to_pylist() if row["status"] == "ok"]
         defective = np.array([truth[row["image_uri"]] for row in scored], dtype=bool)
@@ -81,22 +80,23 @@ def _table(rows: pa.Table, truth: Mapping[str, bool], outcomes: list[Outcome]) -
         scores = np.array([row["score"] for row in scored])
         auroc = image_metrics(scores, defective).auroc
         low, high = clopper_pearson(int((flagged & ~defective).sum()), int((~defective).sum()))
-        table.add_row(
+        answer.add_row(
             category,
             str(group.num_rows),
             str(group.num_rows - len(scored)),
-            str(held_out.get(category) or "as before"),
             f"{scored[0]['threshold']:.3f}",
             f"{scored[0]['false_alarm_rate']:.0%}",
-            f"{flagged[~defective].mean():.1%} ({low:.1%} to {high:.1%})",
+            f"{flagged[~defective].mean():.1%} ({100 * low:.1f}-{100 * high:.1f})",
             f"{flagged[defective].mean():.0%}",
             "-" if auroc is None else f"{auroc:.3f}",
         )
-    return table
+    return answer
 
 
 def _closing(done: Night, out: Path, seconds: float) -> str:
     return (
+        f"asked: the false-alarm rate asked for; false alarms: good cells flagged, with the 95 % "
+        f"interval;\ndefects: broken cells flagged; failed: files that are no image\n"
         f"scored {done.num_scored} images at {done.images_per_s:.0f} images/s, from S3 to Parquet\n"
         f"models: nightshift.solar-mono and nightshift.solar-poly in sqlite:///{out}/mlflow.db\n"
         f"report: {done.report}\n"

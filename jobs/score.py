@@ -159,4 +159,4 @@ def _counts(reference: Any) -> dict[str, int]:
 def _start_workers(share: Slots, out: str, night: str) -> list[Any]:
     options = {"num_cpus": share.cpus, "num_gpus": share.gpus, "max_restarts": 3}
     worker = ray.remote(ScoringWorker).options(**options, max_task_retries=3)
-    return [worker.remote(out, night, share.cpus) for _ in range(share.num_jobs)]
+    return [worker.remote(out, night, share.threads) for _ in range(share.num_jobs)]

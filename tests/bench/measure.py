@@ -59,17 +59,9 @@ def in_fresh_process(function: Callable[..., Result], *arguments: Any) -> Result
 
 
 def peak_mib() -> float:
-    """Highest resident memory since the start, or since ``forget_peak``."""
-    return _status("VmHWM")
-
-
-def resident_mib() -> float:
-    return _status("VmRSS")
-
-
-def forget_peak() -> None:
-    """Count the peak from here on."""
-    Path("/proc/self/clear_refs").write_text("5")
+    """Highest resident memory of this process; getrusage would count its parent's too."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
 def _cost(call: Callable[[], object]) -> Cost:
@@ -88,9 +80,3 @@ def _median(costs: list[Cost]) -> Cost:
 def _cpu_s() -> float:
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime
-
-
-def _status(field: str) -> float:
-    """A line of this process's status; getrusage would count the parent that started it too."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024

@@ -1,0 +1,72 @@
+"""Looks at jobs on a local Ray cluster from outside: how far they are, and in which process."""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from pipeline import storage
+
+PATIENCE_S = 300.0
+
+
+@dataclass
+class Watch:
+    """What the board of a running job said, every new word of it."""
+
+    board: Any
+    words: list[tuple[str, int]] = field(default_factory=list)
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    def follow(self) -> None:
+        while not self.ended.wait(0.01):
+            for stage, done, _ in ray.get(self.board.read.remote()).values():
+                if not self.words or self.words[-1] != (stage, done):
+                    self.words.append((stage, done))
+
+    def passes(self, start: int = 0) -> list[int]:
+        return [done for stage, done in self.words[start:] if stage == "training"]
+
+
+def wait_until(happened: Callable[[], Any]) -> Any:
+    started = time.monotonic()
+    while time.monotonic() - started < PATIENCE_S:
+        found = happened()
+        if found:
+            return found
+        time.sleep(0.01)
+    raise AssertionError(f"nothing happened for {PATIENCE_S:g} s")
+
+
+def num_checkpoints(runs: str) -> int:
+    try:
+        return sum(item.uri.endswith("trainer.pt") for item in storage.list_objects(runs))
+    except storage.ObjectMissing:
+        return 0
+
+
+def training_workers() -> list[int]:
+    """Processes of our own cluster in which Ray Train trains."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            is_worker = b"RayTrainWorker" in (path / "cmdline").read_bytes()
+        except OSError:  # it has ended
+            continue
+        if is_worker and os.getpid() in ancestors(int(path.name)):
+            found.append(int(path.name))
+    return found
+
+
+def ancestors(pid: int) -> Iterator[int]:
+    while pid > 1:
+        try:
+            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            return
+        yield pid

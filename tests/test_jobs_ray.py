@@ -1,0 +1,244 @@
+"""The jobs on a real, small Ray cluster: what is killed goes on, and Ray changes no number."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import ray
+from factory import category, make_category, texture
+from mlflow import MlflowClient
+from pictures import encoded
+from PIL import Image
+from ray_watch import PATIENCE_S, Watch, num_checkpoints, training_workers, wait_until
+
+from jobs import onboard as onboarding
+from jobs import score as scoring
+from jobs.cluster import Slots, cluster, slots
+from jobs.local_s3 import LocalS3
+from jobs.onboard import Outcome, Plan, onboard
+from jobs.progress import start_board
+from pipeline import registry, storage
+from pipeline.catalogue import Category
+from pipeline.manifest import build_manifest, shards
+from pipeline.results import read_night
+from pipeline.scoring import ShardScorer
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+
+NIGHT = "2026-03-12"
+PASSES = 15
+HALF = Slots(num_jobs=2, cpus=1, gpus=0)  # another number of threads would be other last bits
+DRIVER = """\
+import sys
+from jobs import onboard
+from jobs.cluster import Slots
+from pipeline.catalogue import Category
+onboard.slots = lambda num_tasks: Slots(num_jobs=2, cpus=1, gpus=0)
+plan = onboard.Plan(runs=sys.argv[2], checkpoint_every_s=0)
+onboard.onboard([Category.model_validate_json(sys.argv[1])], plan)
+"""
+
+
+@pytest.fixture(scope="module")
+def ray_cluster(s3_server: LocalS3) -> Iterator[None]:
+    """Two CPUs; its workers know the S3 server."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        for name, value in s3_server.environment().items():
+            monkeypatch.setenv(name, value)
+        with cluster(num_cpus=2):
+            yield
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("images")
+    make_category(root / "steel")
+    make_category(root / "wood", seed=1)
+    make_category(root / "few", num_good=5, seed=2)
+    return root
+
+
+@pytest.fixture(scope="module")
+def steel(images: Path) -> Category:
+    return category(images / "steel", training={"passes": PASSES})
+
+
+@dataclass
+class Onboarded:
+    """What an undisturbed onboarding of two good categories and a bad one left."""
+
+    categories: list[Category]
+    outcomes: list[Outcome]
+    tracking_uri: str
+    runs: str
+    digest: str  # of steel's package
+
+
+@pytest.fixture(scope="module")
+def onboarded(
+    ray_cluster: None,
+    images: Path,
+    steel: Category,
+    empty_database: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Onboarded:
+    root = tmp_path_factory.mktemp("undisturbed")
+    (root / "mlflow.db").write_bytes(empty_database.read_bytes())
+    uri = f"sqlite:///{root}/mlflow.db"
+    categories = [
+        steel,
+        category(images / "few", name="few"),
+        category(images / "wood", name="wood"),
+    ]
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        outcomes = onboard(categories, Plan(runs=str(root / "runs")))
+        digest = registry.champions()["steel"].digest
+    return Onboarded(categories, outcomes, uri, str(root / "runs"), digest)
+
+
+@pytest.fixture
+def watch(ray_cluster: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
+    watch = Watch(start_board())
+    monkeypatch.setattr(onboarding, "start_board", lambda: watch.board)
+    monkeypatch.setattr(onboarding, "slots", lambda num_tasks: HALF)
+    thread = threading.Thread(target=watch.follow)
+    thread.start()
+    yield watch
+    watch.ended.set()
+    thread.join(10)
+
+
+def test_slots_share_the_cluster_out(ray_cluster: None) -> None:
+    assert slots(1) == Slots(num_jobs=1, cpus=2, gpus=0)
+    assert slots(2) == slots(99) == HALF
+
+
+def test_good_categories_are_onboarded_whatever_becomes_of_a_bad_one(onboarded: Onboarded) -> None:
+    first, few, wood = onboarded.outcomes
+    assert [outcome.status for outcome in (first, few, wood)] == [
+        "onboarded",
+        "failed",
+        "onboarded",
+    ]
+    assert few.error is not None
+    assert "5 distinct good images" in few.error
+    assert "\n" not in few.error
+    for outcome in (first, wood):
+        assert (outcome.version, outcome.is_champion, outcome.error) == ("1", True, None)
+        assert outcome.counts is not None
+        assert outcome.counts["train"] + outcome.counts["calibration"] == 40
+
+
+def test_the_registry_holds_one_run_and_one_champion_each_and_nothing_is_done_twice(
+    onboarded: Onboarded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", onboarded.tracking_uri)
+    good = [c for c in onboarded.categories if c.name != "few"]
+    monkeypatch.setattr(onboarding, "_fan_out", None)  # nothing is left to train
+    again = onboard(good, Plan(runs=onboarded.runs))
+    assert [outcome.status for outcome in again] == ["unchanged", "unchanged"]
+    assert sorted(registry.champions()) == ["steel", "wood"]
+    client = MlflowClient()
+    assert len(client.search_model_versions()) == 2
+    experiment = client.get_experiment_by_name("nightshift")
+    runs = client.search_runs([experiment.experiment_id])
+    assert len(runs) == 2
+    losses = {len(client.get_metric_history(run.info.run_id, "patch_loss")) for run in runs}
+    assert losses == {2, PASSES}
+
+
+def test_a_finished_training_that_was_not_registered_is_not_trained_again(
+    onboarded: Onboarded, steel: Category, tracking_uri: str, watch: Watch
+) -> None:
+    (outcome,) = onboard([steel], Plan(runs=onboarded.runs, promote=False))
+    assert (outcome.status, outcome.is_champion) == ("onboarded", False)
+    assert watch.words == []
+    found = MlflowClient().get_model_version("nightshift.steel", "1")
+    assert found.tags["nightshift.digest"] == onboarded.digest
+
+
+def test_a_killed_worker_goes_on_from_its_checkpoint_to_the_very_same_head(
+    onboarded: Onboarded, steel: Category, tracking_uri: str, s3: str, watch: Watch
+) -> None:
+    runs = f"{s3}/runs"
+    with ThreadPoolExecutor(1) as pool:
+        job = pool.submit(onboard, [steel], Plan(runs=runs, checkpoint_every_s=0))
+        wait_until(lambda: watch.passes() and max(watch.passes()) > 2 and num_checkpoints(runs))
+        (worker,) = training_workers()
+        os.kill(worker, signal.SIGKILL)
+        num_words = len(watch.words)
+        (outcome,) = job.result(PATIENCE_S)
+    assert outcome.status == "onboarded"
+    assert "features" in [stage for stage, _ in watch.words[num_words:]]  # it did start again
+    assert min(watch.passes(num_words)) > 1
+    assert registry.champions()["steel"].digest == onboarded.digest
+
+
+def test_a_killed_driver_goes_on_from_its_checkpoint_and_leaves_one_run_and_one_version(
+    onboarded: Onboarded, steel: Category, tracking_uri: str, tmp_path: Path, watch: Watch
+) -> None:
+    runs = str(tmp_path / "runs")
+    address = ray.get_runtime_context().gcs_address
+    driver = subprocess.Popen(
+        [sys.executable, "-c", DRIVER, steel.model_dump_json(), runs],
+        env={**os.environ, "RAY_ADDRESS": address, "RAY_AUTH_MODE": "token"},
+        stderr=subprocess.PIPE,
+    )
+    try:
+        wait_until(lambda: num_checkpoints(runs) or driver.poll() is not None)
+    finally:
+        driver.kill()
+        _, said = driver.communicate(timeout=60)
+    assert num_checkpoints(runs), said.decode()
+    (outcome,) = onboard([steel], Plan(runs=runs, checkpoint_every_s=0))
+    assert outcome.status == "onboarded"
+    assert min(watch.passes()) > 1
+    assert registry.champions()["steel"].digest == onboarded.digest
+    client = MlflowClient()
+    assert len(client.search_model_versions()) == 1
+    experiment = client.get_experiment_by_name("nightshift")
+    assert len(client.search_runs([experiment.experiment_id])) == 1
+
+
+def test_a_night_on_s3_has_the_rows_of_a_plain_call_and_is_scored_once(
+    onboarded: Onboarded, s3: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", onboarded.tracking_uri)
+    monkeypatch.setattr(scoring, "ROWS_PER_SHARD", 7)
+    dump, out = f"{s3}/dump", f"{s3}/out"
+    for name, first in (("steel", 700), ("wood", 10_700), ("new-part", 3)):
+        for i in range(9):
+            picture = Image.fromarray(texture(first + i, scratched=i % 2 == 1))
+            storage.write_bytes(f"{dump}/{name}/{i}.png", encoded(picture))
+    storage.write_bytes(f"{dump}/wood/broken.png", b"")
+    night = scoring.score(dump, out, NIGHT)
+    assert (night.num_scored, night.num_failed) == (28, 10)
+    rows = read_night(out, NIGHT)
+
+    versions = registry.champions()
+    plain = scoring.pin_fleet(f"{s3}/plain", NIGHT, versions, versions, registry.download)
+    worker = ShardScorer(plain, f"{s3}/plain", NIGHT)
+    calls = [worker.score(shard) for shard in shards(build_manifest(dump), 7)]
+    expected = {row["image_uri"]: row for row in pa.concat_tables(calls).to_pylist()}
+    assert len(expected) == rows.num_rows == 28
+    for row in rows.to_pylist():
+        other = expected[row["image_uri"]]
+        for name in ("category", "status", "error", "model_version", "model_digest", "shard"):
+            assert row[name] == other[name]
+        assert row["score"] == pytest.approx(other["score"], abs=2e-3)
+
+    stored = {item.uri: item.etag for item in storage.list_objects(f"{out}/results")}
+    again = scoring.score(dump, out, NIGHT)
+    assert again.num_scored == 0
+    assert {item.uri: item.etag for item in storage.list_objects(f"{out}/results")} == stored
+    assert read_night(out, NIGHT).equals(rows)
+    assert storage.exists(again.report)
