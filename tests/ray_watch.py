@@ -43,11 +43,13 @@ def wait_until(happened: Callable[[], Any]) -> Any:
     raise AssertionError(f"nothing happened for {PATIENCE_S:g} s")
 
 
-def num_checkpoints(runs: str) -> int:
+def checkpoints(runs: str) -> set[str]:
+    """Checkpoints that lie below a place right now; an older one may be gone."""
     try:
-        return sum(item.uri.endswith("trainer.pt") for item in storage.list_objects(runs))
-    except storage.ObjectMissing:
-        return 0
+        uris = [item.uri for item in storage.list_objects(runs)]
+    except storage.StorageError:  # nothing yet, or a folder went while it was listed
+        return set()
+    return {uri for uri in uris if uri.endswith("trainer.pt")}
 
 
 def training_workers() -> list[int]:

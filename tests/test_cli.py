@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -133,13 +134,24 @@ def test_an_s3_server_that_is_away_is_one_line(
     assert "the S3 server http://127.0.0.1:9 does not answer" in answer.refusal()
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9", "127.0.0.1:port", "auto"])
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9", "127.0.0.1:port"])
 def test_a_ray_cluster_that_is_away_is_one_line(
     run: Run, catalogue: Path, dump: Path, monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", address)
     for command in (["onboard", catalogue], ["score", dump, "--out", "out", "--night", NIGHT]):
         assert f"RAY_ADDRESS={address}" in run(*command).refusal()
+
+
+@pytest.mark.skipif(
+    Path(tempfile.gettempdir(), "ray", "ray_current_cluster").exists(),
+    reason="a Ray cluster runs on this machine, and `auto` would rightly join it",
+)
+def test_no_cluster_to_be_found_is_one_line(
+    run: Run, catalogue: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    assert "RAY_ADDRESS=auto" in run("onboard", catalogue).refusal()
 
 
 def test_something_that_is_not_ray_is_given_up(

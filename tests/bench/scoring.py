@@ -9,6 +9,7 @@ import torch
 from jobs.score import ROWS_PER_SHARD
 from model.backbone import Backbone, BackboneConfig
 from pipeline.features import BATCH_IMAGES
+from pipeline.fleet import Fleet
 from pipeline.manifest import shards
 from pipeline.onboarding import prepare
 from pipeline.scoring import ShardScorer
@@ -46,8 +47,9 @@ def scoring_memory() -> Iterator[Ratio]:
     """Peak memory of a scoring process for ten times the images."""
     with tempfile.TemporaryDirectory() as scratch:
         pictures = write_pictures(Path(scratch, "good"), NUM_GOOD, "png")
+        fleet = in_fresh_process(onboard, Path(scratch, "fleet"), pictures, "efficientnet_lite0")
         few, many = (
-            in_fresh_process(_scoring_peak, pictures, Path(scratch, str(count)), count)
+            in_fresh_process(_scoring_peak, fleet, pictures, Path(scratch, str(count)), count)
             for count in (FEW, MANY)
         )
     detail = f"{few:.0f} MiB for {FEW} images, {many:.0f} MiB for {MANY}"
@@ -75,8 +77,7 @@ def _throughput(backbone: str, suffix: str) -> Ratio:
     return Ratio(name=name, value=alone.wall_s / whole.wall_s, target=0.7, detail=f"{side}; {cpu}")
 
 
-def _scoring_peak(pictures: Path, folder: Path, count: int) -> float:
-    fleet = onboard(folder / "fleet", pictures, "efficientnet_lite0")
+def _scoring_peak(fleet: Fleet, pictures: Path, folder: Path, count: int) -> float:
     manifest = dump_of(pictures, folder / "dump", count)
     scorer = ShardScorer(fleet, str(folder / "out"), NIGHT)
     for shard in shards(manifest, ROWS_PER_SHARD):
