@@ -76,7 +76,7 @@ def cluster(num_cpus: int | None = None) -> Iterator[None]:
         options["_system_config"] = {"worker_maximum_startup_concurrency": 8}
     try:
         ray.init(**options)
-    except Exception as error:  # noqa: BLE001  Ray raises a bare one when a node is slow to start
+    except Exception as error:
         raise ClusterError(
             f"Ray does not start or join a cluster, RAY_ADDRESS={address or '(unset)'}: "
             f"{reason(error)} Correct the address, or unset it to run on this machine."
