@@ -10,7 +10,7 @@ import os
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -70,21 +70,21 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Measure a catalogue's detectors on its labelled test images; registers nothing."""
-    from jobs import evaluate as job  # noqa: PLC0415
-    from jobs.cluster import cluster  # noqa: PLC0415
     from pipeline import storage  # noqa: PLC0415
     from pipeline.catalogue import load_catalogue, select  # noqa: PLC0415
 
     categories = select(load_catalogue(catalogue), only or [])
-    with cluster():
+    from jobs import evaluate as job  # noqa: PLC0415  not before the catalogue is known to be right
+
+    with redirect_stdout(sys.stderr):
         done = job.evaluate(categories, seeds, storage.absolute(out))
     if as_json:
         _print_json(done.to_json())
-    elif done.results:
+    else:
         typer.echo(done.to_markdown())
-    for name, error in done.failed.items():
+    for name, error in done.errors.items():
         typer.echo(f"nightshift: {name}: {error}", err=True)
-    raise typer.Exit(PARTLY if done.failed else DONE)
+    raise typer.Exit(PARTLY if done.errors else DONE)
 
 
 @app.command()
@@ -118,6 +118,33 @@ def report(
     from pipeline.report import write_report  # noqa: PLC0415
 
     typer.echo(write_report(out, night))
+
+
+@app.command()
+def export(
+    category: Annotated[str, typer.Argument(help="Category with a registered model.")],
+    kind: Annotated[Literal["onnx"], typer.Option("--format", help="File format.")] = "onnx",
+    out: Annotated[
+        str | None, typer.Option(help="File, local or s3://; without it CATEGORY.onnx here.")
+    ] = None,
+    version: Annotated[
+        int | None, typer.Option(min=1, help="Registered version; without it the champion.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a category's model as one file that scores without Nightshift."""
+    from pipeline.export import export_onnx  # noqa: PLC0415
+
+    with redirect_stdout(sys.stderr):
+        done = export_onnx(category, out or f"{category}.{kind}", version)
+    about = done.metadata
+    if as_json:
+        _print_json({"file": done.uri, "size_bytes": done.size_bytes, **about})
+    else:
+        typer.echo(
+            f"{done.uri}: {category} version {about['model_version']}, flagged above "
+            f"{_number(about['threshold'])}, false-alarm rate {_number(about['false_alarm_rate'])}"
+        )
 
 
 @app.command()

@@ -1,131 +1,141 @@
-"""Evaluate a catalogue by the honest protocol, a Ray task per category."""
+"""Evaluate a catalogue by the honest protocol, a Ray task per category.
 
+A category's files and its MLflow run are written as soon as it is measured, the tables of all at
+the end. A category that fails has its place in the tables and never stops the rest.
+"""
+
+import hashlib
 import json
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import ray
-import torch
 
-from jobs.cluster import Slots, slots
-from jobs.progress import Display, Reporter, start_board
+from jobs.cluster import cluster, reason, slots
+from jobs.measure import Measured, measure
+from jobs.progress import Display, start_board
 from model.errors import NightshiftError
-from pipeline import storage
+from pipeline import storage, tracking
 from pipeline.catalogue import Category
-from pipeline.protocol import CategoryResult, mean_and_std, run_protocol
+from pipeline.evaluation_tables import Evaluation, tables
+from pipeline.protocol import CategoryResult
+from pipeline.tracking import RunRecord
 
 logger = logging.getLogger(__name__)
 
 POLL_S = 0.5
-COLUMNS = {
-    "image_auroc": "image AUROC",
-    "oracle_image_auroc": "oracle pass*",
-    "image_average_precision": "image AP",
-    "image_f1_max": "F1 max",
-    "pixel_auroc": "pixel AUROC",
-    "pixel_average_precision": "pixel AP",
-    "pixel_aupro_30": "AUPRO 0.3",
-    "pixel_aupro_05": "AUPRO 0.05",
-    "test_false_alarm_rate": "false alarms",
-    "test_recall": "recall",
-}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """What an evaluation found; ``failed`` holds the error of each category that has no result."""
+@dataclass(kw_only=True)
+class Evaluator:
+    """Takes categories one by one as they are measured, and keeps what they come to."""
 
-    results: Sequence[CategoryResult]
-    failed: dict[str, str]
+    categories: Sequence[Category]
+    num_seeds: int
+    out: str
+    results: dict[str, CategoryResult] = field(default_factory=dict)
+    errors: dict[str, str] = field(default_factory=dict)
+    files: dict[str, list[str]] = field(default_factory=dict)
 
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values: every seed's metrics, their mean and spread, and the means."""
-        return {
-            "categories": {
-                result.category: {
-                    "seeds": [
-                        {**seed.metrics, "oracle_image_auroc": seed.oracle_image_auroc}
-                        for seed in result.seeds
-                    ],
-                    "mean_std": result.summary(),
-                }
-                for result in self.results
-            },
-            "mean": self.mean(),
-            "failed": self.failed,
-        }
+    def take(self, category: Category, work: Callable[[], Measured]) -> None:
+        """Log and write what a category's work gives, or note why it gives nothing.
 
-    def mean(self) -> dict[str, float]:
-        """Return the mean over the categories that have the metric."""
-        rows = [result.summary() for result in self.results]
-        return {
-            name: mean_and_std([row[name][0] for row in rows if name in row])[0]
-            for name in COLUMNS
-            if any(name in row for row in rows)
-        }
+        Raises:
+            StorageError: the files cannot be written; nor could the next category's be.
+        """
+        name, files = category.name, {}
+        try:
+            measured = work()
+        except Exception as error:  # one bad category never stops the others
+            logger.info("evaluating %s failed", name, exc_info=True)
+            self.errors[name] = reason(error)
+        else:
+            files = {f"{name}/{file}": data for file, data in sorted(measured.files.items())}
+            self.results[name], self.files[name] = measured.result, list(files)
+        try:
+            tracking.log_run(self._record(category, files))
+        except NightshiftError as error:  # what was measured is still worth having
+            self.errors[name] = f"{self.errors.get(name, 'measured, but not logged')}: {error}"
+        for path, data in files.items():
+            storage.write_bytes(storage.join(self.out, path), data)
+        logger.info("evaluated %s: %s", name, self.errors.get(name, "done"))
 
-    def to_markdown(self) -> str:
-        """Return a table: mean and standard deviation over seeds in percent."""
-        lines = [
-            "| category | " + " | ".join(COLUMNS.values()) + " |",
-            "| --- |" + " --- |" * len(COLUMNS),
-        ]
-        for result in self.results:
-            summary = result.summary()
-            cells = [_cell(*summary[name]) if name in summary else "-" for name in COLUMNS]
-            lines.append(f"| {result.category} | " + " | ".join(cells) + " |")
-        mean = self.mean()
-        cells = [f"{100 * mean[name]:.1f}" if name in mean else "-" for name in COLUMNS]
-        lines.append("| mean | " + " | ".join(cells) + " |")
-        lines += [
-            "",
-            "Percent, mean +- standard deviation over seeds, at the last pass; thresholds are from "
-            "held-out good images alone.",
-            "* what choosing the pass by its test AUROC would have claimed: nobody can have that.",
-        ]
-        return "\n".join(lines) + "\n"
+    def found(self, only: str | None = None) -> Evaluation:
+        """Return what became of all categories, or of one."""
+        names = [category.name for category in self.categories if only in (None, category.name)]
+        return Evaluation(
+            categories=names,
+            num_seeds=self.num_seeds,
+            results={name: self.results[name] for name in names if name in self.results},
+            errors={name: self.errors[name] for name in names if name in self.errors},
+            files={name: self.files[name] for name in names if name in self.files},
+        )
+
+    def _record(self, category: Category, files: Mapping[str, bytes]) -> RunRecord:
+        """What goes into the category's run: its own tables and the files they link to."""
+        result = self.results.get(category.name)
+        settings = category.model_dump(mode="json") | {"num_seeds": self.num_seeds}
+        key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+        return RunRecord(
+            name=f"evaluate {category.name}",
+            key=key,
+            category=category.name,
+            settings=settings | ({"recipe": asdict(category.recipe)} if result else {}),
+            metrics=_metrics(result) if result else [],
+            files={**tables(self.found(category.name)), **files},
+            error=self.errors.get(category.name),
+        )
 
 
 def evaluate(categories: Sequence[Category], num_seeds: int, out: str) -> Evaluation:
-    """Train and measure every category; write evaluation.json and evaluation.md under ``out``."""
-    share = slots(len(categories))
-    board = start_board()
-    task = _evaluate.options(num_cpus=share.cpus, num_gpus=share.gpus)
-    running = {
-        task.remote(category.model_dump(), num_seeds, share, board): category.name
-        for category in categories
-    }
-    results, failed, waiting = {}, {}, list(running)
-    with Display("evaluating").shown() as display:
-        while waiting:
-            done, waiting = ray.wait(waiting, num_returns=1, timeout=POLL_S)
-            for reference in done:
-                try:
-                    results[running[reference]] = ray.get(reference)
-                except NightshiftError as error:  # Ray raises the task's own error
-                    failed[running[reference]] = str(getattr(error, "cause", error))
-            display.update(ray.get(board.read.remote()))
-    ordered = [results[category.name] for category in categories if category.name in results]
-    evaluation = Evaluation(results=ordered, failed=failed)
-    text = json.dumps(evaluation.to_json(), indent=1)
-    storage.write_bytes(storage.join(out, "evaluation.json"), text.encode())
-    if ordered:
-        markdown = evaluation.to_markdown()
-        storage.write_bytes(storage.join(out, "evaluation.md"), markdown.encode())
+    """Train and measure every category, plot it and log it; write the tables under ``out``.
+
+    Raises:
+        RegistryError, StorageError, ClusterError: what every category needs is away.
+    """
+    tracking.connect()
+    _try_out(out)
+    evaluator = Evaluator(categories=categories, num_seeds=num_seeds, out=out)
+    with cluster():
+        share, board = slots(len(categories)), start_board()
+        task = measure.options(num_cpus=share.cpus, num_gpus=share.gpus)
+        running = {
+            task.remote(category.model_dump(), num_seeds, share, board): category
+            for category in categories
+        }
+        with Display("evaluating").shown() as display:
+            while running:
+                done, _ = ray.wait(list(running), num_returns=1, timeout=POLL_S)
+                for reference in done:
+                    evaluator.take(running.pop(reference), partial(_fetch, reference))
+                display.update(ray.get(board.read.remote()))
+    evaluation = evaluator.found()
+    for name, content in tables(evaluation).items():
+        storage.write_bytes(storage.join(out, name), content)
     return evaluation
 
 
-@ray.remote(max_retries=2)
-def _evaluate(category: dict[str, Any], num_seeds: int, share: Slots, board: Any) -> CategoryResult:
-    """Run one category's protocol in a process of its own."""
-    torch.set_num_threads(share.cpus)
-    checked = Category.model_validate(category)
-    reporter = Reporter(board, checked.name)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return run_protocol(checked, num_seeds, reporter.tell, device)
+def _fetch(reference: Any) -> Measured:
+    measured: Measured = ray.get(reference)
+    return measured
 
 
-def _cell(mean: float, std: float) -> str:
-    return f"{100 * mean:.1f} +- {100 * std:.1f}"
+def _try_out(out: str) -> None:
+    """Find out that nothing can be written now, and not after hours of training."""
+    probe = storage.join(out, ".nightshift")
+    storage.write_bytes(probe, b"")
+    storage.delete(probe)
+
+
+def _metrics(result: CategoryResult) -> list[tuple[str, float, int]]:
+    """Return (name, value, step): a mean, its spread, and each seed's value at its own step."""
+    found = []
+    for name, (mean, std) in result.summary().items():
+        found.append((name, mean, 0))
+        if std is not None:
+            found.append((f"std/{name}", std, 0))
+        found += [(f"seeds/{name}", seed.numbers[name], seed.seed) for seed in result.seeds]
+    return found

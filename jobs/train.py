@@ -76,7 +76,7 @@ def train_category(config: dict[str, Any]) -> None:
     category = Category.model_validate(config["category"])
     reporter = Reporter(config["board"], category.name)
     torch.set_num_threads(config["threads"])
-    state = _restore()
+    state = restore(ray.train.get_checkpoint())
     if state == "finished":
         return
     try:
@@ -111,9 +111,8 @@ def _train(category: Category, state: Any, reporter: Reporter, checkpoint_every_
     reporter.tell("done", 1, 1)
 
 
-def _restore() -> Any:
+def restore(checkpoint: Checkpoint | None) -> Any:
     """Return the trainer's saved state, "finished", or None to start anew."""
-    checkpoint = ray.train.get_checkpoint()
     if checkpoint is None:
         return None
     with checkpoint.as_directory() as folder:

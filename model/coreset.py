@@ -29,13 +29,20 @@ def greedy_coreset(points_PD: Tensor, size: int, generator: torch.Generator) -> 
     distance_P = torch.full((num_points,), torch.inf, device=device)
     chosen, newest = [first], first
     while sum(map(len, chosen)) < size:
-        products = points_PD @ points_PD[newest].T
-        nearest = (squares_P[newest] - 2 * products).amin(dim=1) + squares_P
-        distance_P = torch.minimum(distance_P, nearest)
-        distance_P[newest] = -1
+        _approach(distance_P, points_PD, squares_P, newest)
         newest = _farthest(points_PD, distance_P)
         chosen.append(newest)
     return torch.cat(chosen)[:size]
+
+
+def _approach(distance_P: Tensor, points_PD: Tensor, squares_P: Tensor, newest: Tensor) -> None:
+    """Lower every point's squared distance to the nearest pick by new picks, in place.
+
+    With a large table for every step of the sum the memory of a long selection would break up.
+    """
+    sums_PK = (points_PD @ points_PD[newest].T).mul_(-2).add_(squares_P[newest])
+    torch.minimum(distance_P, sums_PK.amin(dim=1).add_(squares_P), out=distance_P)
+    distance_P[newest] = -1
 
 
 def _farthest(points_PD: Tensor, distance_P: Tensor) -> Tensor:

@@ -20,6 +20,8 @@ from torch import Tensor
 
 OFFICIAL_WIDTH = 1536  # channels of the official embedding, shared out equally among the levels
 
+EmbeddingKind = Literal["paper", "official"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Embedding:
@@ -30,7 +32,7 @@ class Embedding:
     of the same window that mixes adjacent channels and keeps some of the position inside it.
     """
 
-    kind: Literal["paper", "official"] = "paper"
+    kind: EmbeddingKind = "paper"
     patch_size: int = 3  # side of the window, odd; zero padding counts in the average
 
     def __post_init__(self) -> None:

@@ -6,13 +6,19 @@ drawn. That is exact, since resizing is linear, and takes half the memory of the
 Shapes: N images, H x W positions of a level, C channels; K drawn patches.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from model.embedding import resize
+
+Shape = tuple[int, int, int]
+Allocate = Callable[[Shape], Tensor]  # gives a half-precision tensor of a shape
+
+BLOCK = 4_096  # patches put together at a time: each takes four positions of every coarser level
 
 
 class FeatureBank:
@@ -21,15 +27,20 @@ class FeatureBank:
     def __init__(
         self,
         num_images: int,
-        shapes: Sequence[tuple[int, int, int]],
+        shapes: Sequence[Shape],
         device: torch.device | str = "cpu",
+        allocate: Allocate | None = None,
     ) -> None:
-        """Reserve memory for ``num_images`` maps of each (C, H, W) in ``shapes``."""
+        """Reserve room for ``num_images`` maps of each (C, H, W) in ``shapes``.
+
+        What is read comes on ``device``; ``allocate`` may keep it elsewhere, by default it is there
+        as well.
+        """
         self.num_images, self.device = num_images, torch.device(device)
         self.grid = shapes[0][1:]  # the finest level's grid is the joint one
+        allocate = allocate or partial(torch.empty, dtype=torch.float16, device=device)
         self.levels = [
-            torch.empty(num_images, height * width, channels, dtype=torch.float16, device=device)
-            for channels, height, width in shapes
+            allocate((num_images, height * width, channels)) for channels, height, width in shapes
         ]
         self._shapes = list(shapes)
         self._taps = [
@@ -43,56 +54,96 @@ class FeatureBank:
         return sum(shape[0] for shape in self._shapes)
 
     @property
+    def num_positions(self) -> int:
+        """Patches of an image."""
+        return math.prod(self.grid)
+
+    @property
     def size_bytes(self) -> int:
         """Memory taken by all levels."""
-        return sum(level.numel() * level.element_size() for level in self.levels)
+        return self.num_images * image_bytes(self._shapes)
 
-    def write(self, first: int, pooled: Sequence[Tensor]) -> None:
-        """Store a batch of pooled (B, C, H, W) levels as images ``first`` and following."""
+    def write(self, first: int, pooled: Sequence[Tensor], keys: Sequence[str] = ()) -> None:
+        """Store a batch of pooled (B, C, H, W) levels as images ``first`` and following.
+
+        ``keys`` play no role here: every image is stored whole.
+        """
         for store, level_BCHW in zip(self.levels, pooled, strict=True):
             store[first : first + len(level_BCHW)] = level_BCHW.flatten(2).transpose(1, 2)
 
     def images(self, index: Tensor) -> list[Tensor]:
         """Return the pooled levels (B, C, H, W) of some images, as the backbone gave them."""
         return [
-            store[index].transpose(1, 2).unflatten(2, shape[1:])
+            self._take(store, index).transpose(1, 2).unflatten(2, shape[1:])
             for store, shape in zip(self.levels, self._shapes, strict=True)
         ]
+
+    def kept_whole(self, index: Tensor) -> Tensor:
+        """Return those of some images that ``images`` has the levels of: all."""
+        return index
 
     def image_means(self, index: Tensor) -> Tensor:
         """Return the mean feature (N, C) of some images, level beside level, in float32."""
         means = [
-            torch.cat([store[part].float().mean(dim=1) for part in index.split(64)])
+            torch.cat([self._take(store, part).float().mean(dim=1) for part in index.split(64)])
             for store in self.levels
         ]
         return torch.cat(means, dim=1)
 
     def patches(self, image_K: Tensor, position_K: Tensor) -> Tensor:
         """Return joint features (K, C) of single positions of the finest grid, in float32."""
-        parts = []
-        for store, (tap_P4, weight_P4) in zip(self.levels, self._taps, strict=True):
-            if tap_P4.shape[1] == 1:
-                parts.append(store[image_K, position_K].float())
-                continue
-            values_K4C = store[image_K[:, None], tap_P4[position_K]].float()
-            parts.append(torch.einsum("ktc,kt->kc", values_K4C, weight_P4[position_K]))
-        return torch.cat(parts, dim=1)
+        found_KC = torch.empty(len(image_K), self.channels, device=self.device)
+        blocks = zip(*(each.split(BLOCK) for each in (found_KC, image_K, position_K)), strict=True)
+        for part_KC, image_k, position_k in blocks:
+            self._put_together(part_KC, image_k, position_k)
+        return found_KC
 
     def whole(self, image_B: Tensor) -> Tensor:
         """Return the joint features (B H W, C) of all positions of some images, in order."""
-        position_P = torch.arange(self.grid[0] * self.grid[1], device=self.device)
+        position_P = torch.arange(self.num_positions, device=self.device)
         return self.patches(
             image_B.repeat_interleave(len(position_P)), position_P.repeat(len(image_B))
         )
 
-    def draw(self, num_patches: int, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Return random patches (K, C) of the images named, each position equally likely."""
+    def draw(
+        self, num_patches: int, images: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Return random patches (K, C), each position equally likely, and whose they are (K,).
+
+        Args:
+            num_patches: K.
+            images: (N,), the images to draw from; whose a patch is counts among these.
+            generator: where the random numbers come from.
+        """
         randint = partial(
             torch.randint, size=(num_patches,), generator=generator, device=self.device
         )
         pick_K = randint(high=len(images))
-        position_K = randint(high=self.grid[0] * self.grid[1])
-        return self.patches(images[pick_K], position_K)
+        position_K = randint(high=self.num_positions)
+        return self.patches(images[pick_K], position_K), pick_K
+
+    def _put_together(self, out_KC: Tensor, image_K: Tensor, position_K: Tensor) -> None:
+        """Write the joint features of some positions, level beside level."""
+        parts = out_KC.split([shape[0] for shape in self._shapes], dim=1)
+        for part_KC, store, (tap_P4, weight_P4) in zip(parts, self.levels, self._taps, strict=True):
+            if tap_P4.shape[1] == 1:
+                part_KC.copy_(self._take(store, image_K, position_K))
+                continue
+            values_K4C = self._take(store, image_K[:, None], tap_P4[position_K]).float()
+            part_KC.copy_(torch.einsum("ktc,kt->kc", values_K4C, weight_P4[position_K]))
+
+    def _take(self, store: Tensor, *index: Tensor) -> Tensor:
+        return take(store, *index).to(self.device)
+
+
+def take(store: Tensor, *index: Tensor) -> Tensor:
+    """Index a tensor that may lie elsewhere than its indices do."""
+    return store[tuple(part.to(store.device) for part in index)]
+
+
+def image_bytes(shapes: Sequence[Shape]) -> int:
+    """Return what a bank needs for one image of levels (C, H, W)."""
+    return torch.float16.itemsize * sum(math.prod(shape) for shape in shapes)
 
 
 def _bilinear_taps(coarse: tuple[int, int], fine: tuple[int, int]) -> tuple[Tensor, Tensor]:

@@ -8,8 +8,10 @@ stand side by side as more hidden units. What is left is exact:
     score = -w . LeakyReLU( sum over levels of resize(W_l x_l) + b )
 
 A two-layer adaptor adds one more layer of that kind between the two. The head over images is the
-same on the levels' means. Both are expressed in the spread of held-out good images, (score - mean)
-/ std, so that they compare: 0 is an ordinary good image, whatever the category.
+same on the levels' means. Where there are both, they are expressed in the spread of good images,
+(score - mean) / std, so that they compare: 0 is an ordinary good image, whatever the category. The
+good images are those of the training, each scored by the member that has not seen it: whatever was
+held out for the calibration has no part in it.
 
 Shapes: B images, C channels of a level, H x W its grid, U hidden units of all members.
 """
@@ -71,9 +73,27 @@ class FoldedHead(nn.Module):
         scores = F.conv2d(hidden, self.output[None, :, None, None]).squeeze(1)
         return (scores - self.offset) / self.spread
 
+    def split(self, members: int) -> list["FoldedHead"]:
+        """Return the members as heads of their own; this head's scores are the mean of theirs."""
+        parts = {name: list(value.chunk(members)) for name, value in self._stacked().items()}
+        heads = []
+        for index in range(members):
+            own = {name: chunks[index] for name, chunks in parts.items()}
+            middle = tuple(own["middle"].shape) if "middle" in own else ()
+            head = FoldedHead(self.channels, self.hidden // members, middle)
+            scale = {"offset": self.offset, "spread": self.spread}
+            own["output"] = own["output"] * members
+            head.to(self.bias.device).load_state_dict(own | scale)
+            heads.append(head)
+        return heads
+
+    def _stacked(self) -> dict[str, Tensor]:
+        """Return the tensors in which members lie one after the other."""
+        return {name: value for name, value in self.state_dict().items() if value.dim()}
+
     def set_scale(self, scores_N: Tensor) -> None:
-        """Express scores in the spread of these, the image scores of held-out good images."""
-        std, mean = torch.std_mean(scores_N)
+        """Express scores in the spread of these, the image scores of unseen good images."""
+        std, mean = torch.std_mean(scores_N, correction=0)
         self.offset += self.spread * mean
         self.spread *= std.clamp_min(1e-6)
 
@@ -96,13 +116,23 @@ class FoldedHeads(nn.Module):
             scores = torch.maximum(scores, self.image(mean_levels(levels)).flatten())
         return scores, patch_scores
 
-    def set_scale(self, levels_of_good: Iterable[Sequence[Tensor]]) -> None:
-        """Make both heads' scores compare, by what held-out good images score on each."""
+    def split(self, members: int) -> list["FoldedHeads"]:
+        """Return the members apart."""
+        patches = self.patch.split(members)
+        images = [None] * members if self.image is None else self.image.split(members)
+        return [FoldedHeads(*pair) for pair in zip(patches, images, strict=True)]
+
+    def set_scale(self, unseen: Iterable[tuple["FoldedHeads", Sequence[Tensor]]]) -> None:
+        """Make both heads' scores compare.
+
+        Args:
+            unseen: members of these heads, each with levels of good images it has not seen.
+        """
         patch, image = [], []
-        for levels in levels_of_good:
-            patch.append(self.patch(levels).flatten(1).amax(dim=1))
-            if self.image is not None:
-                image.append(self.image(mean_levels(levels)).flatten())
+        for member, levels in unseen:
+            patch.append(member.patch(levels).flatten(1).amax(dim=1))
+            if member.image is not None:
+                image.append(member.image(mean_levels(levels)).flatten())
         self.patch.set_scale(torch.cat(patch))
         if self.image is not None:
             self.image.set_scale(torch.cat(image))

@@ -7,13 +7,19 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from model.feature_bank import FeatureBank
+from model.embedding import EmbeddingKind
 from model.folding import FoldedHeads, fold
+from model.patch_sample import Features
+from model.preprocessing import Preprocessing
 from model.rows import ImageRows, PatchRows
 from model.simplenet import HeadConfig
 from model.training import HeadTrainer, PassReport, TrainingConfig
+
+BLOCK_IMAGES = 16  # images scored at a time
+NO_MEMBER = -1  # leaves an image out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +28,27 @@ class Recipe:
 
     patch: TrainingConfig = field(default_factory=TrainingConfig)
     image: TrainingConfig | None = None
+
+    def __post_init__(self) -> None:
+        if self.image is None:
+            return
+        if self.members == 1:
+            raise ValueError(
+                "training.members: 1 leaves no member that has not seen an image, by which the "
+                "two heads would compare; take 2 or more, or image_head: false"
+            )
+        if self.image.head.members != self.members:
+            raise ValueError("both heads need the same number of members")
+
+    @property
+    def members(self) -> int:
+        """Members of every head."""
+        return self.patch.head.members
+
+    def with_seed(self, seed: int) -> "Recipe":
+        """Return the recipe with another seed in every head."""
+        image = None if self.image is None else replace(self.image, seed=seed)
+        return Recipe(patch=replace(self.patch, seed=seed), image=image)
 
 
 # What the paper and its released code share: one wide head on whole images, a fixed absolute
@@ -40,25 +67,40 @@ _AS_PUBLISHED = TrainingConfig(
     warm_up_steps=0,
     decay=False,
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """A recipe and the images and features it is meant for."""
+
+    recipe: Recipe
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    embedding_kind: EmbeddingKind = "paper"
+
+
+_DEFAULT = Recipe(
+    image=TrainingConfig(
+        head=HeadConfig(hidden=128),
+        sigma=(0.1, 1.0),
+        sigma_unit="channel_std",
+        passes=10,
+        steps_per_pass=150,
+        batch_rows=256,
+    )
+)
+_OFFICIAL = replace(
+    _AS_PUBLISHED,
+    batch_images=8,
+    optimisers=("adam", "adamw"),
+    weight_decay=(1e-5, 1e-2),
+)
 PRESETS = {
-    "default": Recipe(
-        image=TrainingConfig(
-            head=HeadConfig(hidden=512, members=1),
-            sigma=(0.1, 1.0),
-            sigma_unit="channel_std",
-            passes=10,
-            steps_per_pass=150,
-            batch_rows=256,
-        )
-    ),
-    "paper": Recipe(patch=_AS_PUBLISHED),
-    "official": Recipe(
-        patch=replace(
-            _AS_PUBLISHED,
-            batch_images=8,
-            optimisers=("adam", "adamw"),
-            weight_decay=(1e-5, 1e-2),
-        )
+    "default": Preset(recipe=_DEFAULT, preprocessing=Preprocessing(fit="stretch")),
+    "paper": Preset(recipe=Recipe(patch=_AS_PUBLISHED)),
+    "official": Preset(
+        recipe=Recipe(patch=_OFFICIAL),
+        preprocessing=Preprocessing(resize=329, crop=288),
+        embedding_kind="official",
     ),
 }
 
@@ -66,13 +108,22 @@ PRESETS = {
 class RecipeTrainer:
     """Trains a recipe's heads one after the other on the same bank."""
 
-    def __init__(self, bank: FeatureBank, images: Tensor, recipe: Recipe) -> None:
-        """Train on the images of ``bank`` that ``images`` names, an index of shape (N,)."""
-        self.bank, self.recipe = bank, recipe
-        rows = PatchRows(bank, images, recipe.patch)
+    def __init__(self, bank: Features, images: Tensor, folds: Tensor, recipe: Recipe) -> None:
+        """Train on some images of a bank.
+
+        Args:
+            bank: features of all images.
+            images: (N,), index of those to train on.
+            folds: (N,), the member, 0 to ``recipe.members`` - 1, that leaves each of them out;
+                a single member sees them all.
+            recipe: how.
+        """
+        self.bank, self.recipe, self.images = bank, recipe, images
+        self.folds = folds if recipe.members > 1 else torch.full_like(folds, NO_MEMBER)
+        rows = PatchRows(bank, images, self.folds, recipe.patch)
         self.trainers = {"patch": HeadTrainer(rows, recipe.patch, bank.device)}
         if recipe.image is not None:
-            whole = ImageRows(bank, images)
+            whole = ImageRows(bank, images, self.folds, recipe.members)
             self.trainers["image"] = HeadTrainer(whole, recipe.image, bank.device)
 
     @property
@@ -93,13 +144,30 @@ class RecipeTrainer:
             yield from trainer.run()
 
     def folded(self) -> FoldedHeads:
-        """Return the heads as they stand, folded for scoring, each still on its own scale."""
+        """Return the heads as they stand, folded for scoring and, if there are two, comparable."""
         channels = [level.shape[2] for level in self.bank.levels]
         heads = {
             name: fold(trainer.head.eval(), trainer.mean_C, trainer.std_C, channels)
             for name, trainer in self.trainers.items()
         }
-        return FoldedHeads(heads["patch"], heads.get("image"))
+        folded = FoldedHeads(heads["patch"], heads.get("image"))
+        if self.recipe.members > 1:
+            unseen = self.unseen(folded)
+            folded.set_scale((member, self.bank.images(index)) for member, index in unseen)
+        return folded
+
+    def unseen(self, heads: FoldedHeads) -> Iterator[tuple[FoldedHeads, Tensor]]:
+        """Yield each member of these heads with images that it has not seen, a few at a time.
+
+        The images are places in the bank; each that it has whole comes once if there are several
+        members, and none if there is only one.
+        """
+        if self.recipe.members == 1:
+            return
+        for number, member in enumerate(heads.split(self.recipe.members)):
+            left_out = self.bank.kept_whole(self.images[self.folds == number])
+            for index in left_out.split(BLOCK_IMAGES):
+                yield member, index
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything a restart needs."""

@@ -1,8 +1,9 @@
 """The SimpleNet head: feature adaptor, discriminator and the loss between them.
 
-A head has M members, trained side by side on the same rows from different random starts; their
-logits are averaged. Members share nothing but the data, and fold into one network, so that an
-ensemble costs no more than one head of the same total width.
+A head has M members, trained side by side from different random starts, each on rows of its own;
+their logits are averaged. Several members each leave out their share of the images: what one says
+of those is what a head says of good images that it has not seen. Members share no weight and fold
+into one network, so that an ensemble costs no more than one head of the same total width.
 
 Shapes: M members, K rows (patches or images), C channels, U hidden units.
 Source: SimpleNet, Liu et al. 2023 (arXiv:2303.15140), sections 3.2 to 3.5.
@@ -28,7 +29,7 @@ class HeadConfig:
     """Shape of a head."""
 
     hidden: int = 128  # units U of each member's discriminator
-    members: int = 8  # heads averaged
+    members: int = 4  # heads averaged
     adaptor: Adaptor = "none"  # two_layer has a LeakyReLU between its layers
     momentum: float = 0.02  # of BatchNorm's running statistics
 
@@ -63,27 +64,23 @@ class Head(nn.Module):
         self.register_buffer("running_var", ones.clone())
         self.register_buffer("num_updates", torch.zeros((), dtype=torch.long))
 
-    def adapt(self, features_KC: Tensor) -> Tensor:
-        """Return adapted features (K, M, C), or (K, 1, C), the same for all, without adaptor."""
-        adapted = features_KC[:, None]
+    def adapt(self, features_MKC: Tensor) -> Tensor:
+        """Return adapted features (M, K, C) of each member's own rows."""
+        adapted_MKC = features_MKC
         for index, weight_MCC in enumerate(self.adaptor):
-            adapted = F.leaky_relu(adapted, LEAK) if index else adapted
-            members = adapted.expand(-1, self.config.members, -1)
-            adapted = torch.einsum("kmc,mcd->kmd", members, weight_MCC)
-        return adapted
+            adapted_MKC = F.leaky_relu(adapted_MKC, LEAK) if index else adapted_MKC
+            adapted_MKC = adapted_MKC @ weight_MCC
+        return adapted_MKC
 
-    def discriminate(self, adapted: Tensor) -> Tensor:
-        """Return logits, (K, M), of adapted features; positive means normal."""
-        if adapted.shape[1] == 1:  # one plain product for all members
-            hidden_KMU = torch.einsum("kc,mcu->kmu", adapted[:, 0], self.inner_MCU)
-        else:
-            hidden_KMU = torch.einsum("kmc,mcu->kmu", adapted, self.inner_MCU)
-        normalised = self._batch_norm(hidden_KMU.flatten(1)).view_as(hidden_KMU)
-        return (F.leaky_relu(normalised, LEAK) * self.outer_MU1[..., 0]).sum(dim=-1)
+    def discriminate(self, adapted_MKC: Tensor) -> Tensor:
+        """Return logits, (M, K), of adapted features; positive means normal."""
+        hidden_KMU = (adapted_MKC @ self.inner_MCU).transpose(0, 1)
+        normalised = self._batch_norm(hidden_KMU.flatten(1)).view(hidden_KMU.shape)
+        return (F.leaky_relu(normalised, LEAK) * self.outer_MU1[..., 0]).sum(dim=-1).T
 
-    def forward(self, features_KC: Tensor) -> Tensor:
-        """Return each member's logits, (K, M)."""
-        return self.discriminate(self.adapt(features_KC))
+    def forward(self, features_MKC: Tensor) -> Tensor:
+        """Return the logits, (M, K), of each member's own rows."""
+        return self.discriminate(self.adapt(features_MKC))
 
     def _batch_norm(self, hidden_KX: Tensor) -> Tensor:
         if self.training:
@@ -94,18 +91,18 @@ class Head(nn.Module):
         return F.batch_norm(hidden_KX, *statistics, self.training, momentum, EPS)
 
 
-def truncated_l1(normal_KM: Tensor, noisy_KM: Tensor, margins: tuple[float, float]) -> Tensor:
-    """Push normal logits above th+ and noisy ones below -th- (section 3.5); one loss a member.
+def truncated_l1(normal: Tensor, noisy: Tensor, margins: tuple[float, float]) -> Tensor:
+    """Push normal logits above th+ and noisy ones below -th- (section 3.5); any shape.
 
     Rows already on their side add nothing, so easy ones stop driving the weights.
     """
     positive, negative = margins
-    return torch.relu(positive - normal_KM).mean(0) + torch.relu(negative + noisy_KM).mean(0)
+    return torch.relu(positive - normal) + torch.relu(negative + noisy)
 
 
-def cross_entropy(normal_KM: Tensor, noisy_KM: Tensor, margins: tuple[float, float]) -> Tensor:
+def cross_entropy(normal: Tensor, noisy: Tensor, margins: tuple[float, float]) -> Tensor:
     """Tell normal from noisy by logistic loss (the paper's ablation, table 3); has no margins."""
-    return F.softplus(-normal_KM).mean(0) + F.softplus(noisy_KM).mean(0)
+    return F.softplus(-normal) + F.softplus(noisy)
 
 
 LOSSES = {"truncated_l1": truncated_l1, "cross_entropy": cross_entropy}

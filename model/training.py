@@ -80,13 +80,13 @@ class Rows(Protocol):
     """What a head is trained on."""
 
     def sample(self, num_rows: int, generator: torch.Generator) -> Tensor:
-        """Return random rows, (K, C)."""
+        """Return random rows of all, (K, C)."""
 
     def num_batches(self, config: TrainingConfig) -> int:
         """Return the number of batches in a pass."""
 
     def batches(self, config: TrainingConfig, generator: torch.Generator) -> Iterator[Tensor]:
-        """Yield the batches (K, C) of one pass."""
+        """Yield the batches of one pass, (M, K, C): rows of its own for every member."""
 
 
 class HeadTrainer:
@@ -111,13 +111,23 @@ class HeadTrainer:
             self.head.train()
             batches = self.rows.batches(self.config, self.generator)
             with _bfloat16_products():
-                steps = [self._step(batch_KC) for batch_KC in batches]
+                steps = [self._step(rows_MKC) for rows_MKC in batches]
             loss, normal, noisy = torch.stack(steps).mean(0).tolist()
             self.reports.append(
                 PassReport(loss=loss, normal_beyond_margin=normal, noisy_beyond_margin=noisy)
             )
             yield self.reports[-1]
         self.head.eval()
+
+    @torch.no_grad()
+    def spread_over_sigma(self) -> float:
+        """Return the adapted features' standard deviation over the noise's (geometric mean)."""
+        rows_KC = self.rows.sample(self.config.batch_rows, self.generator)
+        members = self.config.head.members
+        adapted_MKC = self.head.adapt(
+            ((rows_KC - self.mean_C) / self.std_C).expand(members, -1, -1)
+        )
+        return float(adapted_MKC.std(dim=1).mean()) / math.sqrt(math.prod(self.config.sigma))
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything a restart needs: tensors, numbers and plain containers only."""
@@ -168,14 +178,14 @@ class HeadTrainer:
             if parameters
         ]
 
-    def _step(self, rows_KC: Tensor) -> Tensor:
+    def _step(self, rows_MKC: Tensor) -> Tensor:
         """Take one optimiser step; return (loss, normal share, noisy share)."""
         config = self.config
-        adapted_KMC = self.head.adapt((rows_KC - self.mean_C) / self.std_C)
-        noise_K1C = self._noise(rows_KC.shape)[:, None]
-        both = torch.cat([adapted_KMC, adapted_KMC + noise_K1C])
-        normal_KM, noisy_KM = self.head.discriminate(both).chunk(2)
-        loss_M = LOSSES[config.loss](normal_KM, noisy_KM, config.margins)
+        adapted_MKC = self.head.adapt((rows_MKC - self.mean_C) / self.std_C)
+        noisy_MKC = adapted_MKC + self._noise(rows_MKC.shape[1:])
+        both = torch.cat([adapted_MKC, noisy_MKC], dim=1)
+        normal_MK, noisy_MK = self.head.discriminate(both).chunk(2, dim=1)
+        loss_M = LOSSES[config.loss](normal_MK, noisy_MK, config.margins).mean(dim=1)
         for optimiser in self.optimisers:
             optimiser.zero_grad()
         loss_M.sum().backward()  # members share no weight, so each follows its own loss
@@ -183,7 +193,7 @@ class HeadTrainer:
             optimiser.step()
             schedule.step()
         with torch.no_grad():
-            shares = (normal_KM >= config.margins[0], noisy_KM < -config.margins[1])
+            shares = (normal_MK >= config.margins[0], noisy_MK < -config.margins[1])
             return torch.stack([loss_M.mean(), *(share.float().mean() for share in shares)])
 
     def _noise(self, shape: torch.Size) -> Tensor:

@@ -21,15 +21,15 @@ from pydantic import (
 )
 
 from model.backbone import BACKBONES, BackboneConfig
-from model.embedding import Embedding
+from model.embedding import Embedding, EmbeddingKind
 from model.errors import NightshiftError
-from model.preprocessing import Preprocessing
+from model.preprocessing import Fit, Preprocessing
 from model.recipe import PRESETS, Recipe
 from model.simplenet import Adaptor, Loss
 from model.training import SigmaUnit
 from model.weights import RANDOM
 from pipeline import storage, strict_yaml
-from pipeline.calibration import CalibrationConfig
+from pipeline.calibration import CalibrationConfig, Method
 from pipeline.catalogue_findings import findings_of_shape, nearest
 from pipeline.layouts import LAYOUTS
 
@@ -60,8 +60,8 @@ def _as_weights_file(given: Any) -> Any:
 class Training(_Strict):
     """What of the preset's training to change; ``model/training.py`` says what each means.
 
-    All of it concerns the head over patches, but for ``seed``, and ``image_head``, which leaves
-    the head over whole images out.
+    All of it concerns the head over patches, but for ``seed``, ``image_head``, which leaves the
+    head over whole images out, and ``health``, which may register a head that is not sound.
     """
 
     sigma: PositiveFloat | tuple[PositiveFloat, PositiveFloat] | None = None
@@ -76,18 +76,21 @@ class Training(_Strict):
     adaptor: Adaptor | None = None
     seed: int = Field(default=0, ge=0)
     image_head: bool = True
+    health: Literal["refuse", "warn"] = "refuse"  # a head that did not train or collapsed
 
     def change(self, recipe: Recipe) -> Recipe:
         """Return the recipe with these changes."""
-        kept = {"seed", "image_head"}
+        kept = {"seed", "image_head", "health"}
         changes = self.model_dump(exclude_none=True, exclude=kept)
         shape = {name: changes.pop(name) for name in HEAD_SETTINGS if name in changes}
         if "sigma" in changes and isinstance(self.sigma, float):
             changes["sigma"] = (self.sigma, self.sigma)
         head = replace(recipe.patch.head, **shape)
         patch = replace(recipe.patch, head=head, seed=self.seed, **changes)
-        image = replace(recipe.image, seed=self.seed) if recipe.image is not None else None
-        return Recipe(patch=patch, image=image if self.image_head else None)
+        if recipe.image is None or not self.image_head:
+            return Recipe(patch=patch)
+        whole = replace(recipe.image.head, members=head.members)
+        return Recipe(patch=patch, image=replace(recipe.image, head=whole, seed=self.seed))
 
 
 class Settings(_Strict):
@@ -97,12 +100,16 @@ class Settings(_Strict):
     weights: Annotated[WeightsFile | None, BeforeValidator(_as_weights_file)] = None
     layers: list[int] = [2, 3]
     patch_size: Literal[1, 3, 5, 7] = 3
-    embedding_kind: Literal["paper", "official"] = "paper"
-    resize: int = 256
-    crop: int = 224
+    embedding_kind: EmbeddingKind | None = None
+    resize: int | None = None
+    crop: int | None = None
+    fit: Fit | None = None
     false_alarm_rate: float = Field(0.01, gt=0, lt=1)
     calibration_share: float = Field(0.2, gt=0, le=0.5)
-    preset: Literal["default"] = "default"
+    calibration: Method = "split"
+    cache_gb: float = Field(4.0, gt=0, allow_inf_nan=False)  # memory for features, 10^9 bytes
+    cache_disk_gb: float = Field(64.0, gt=0, allow_inf_nan=False)  # beyond it, in a temporary file
+    preset: Literal["default", "paper", "official"] = "default"
     training: Training = Training()
 
 
@@ -125,25 +132,39 @@ class Category(Settings):
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """Resize and crop."""
-        return Preprocessing(resize=self.resize, crop=self.crop)
+        """How images become squares; what is not given is the preset's."""
+        preset = PRESETS[self.preset].preprocessing
+        return Preprocessing(
+            resize=self.resize or preset.resize,
+            crop=self.crop or preset.crop,
+            fit=self.fit or preset.fit,
+        )
 
     @property
     def calibration_config(self) -> CalibrationConfig:
         """False-alarm rate and share of held-out images."""
         return CalibrationConfig(
-            false_alarm_rate=self.false_alarm_rate, share=self.calibration_share
+            false_alarm_rate=self.false_alarm_rate,
+            share=self.calibration_share,
+            method=self.calibration,
         )
 
     @property
     def embedding(self) -> Embedding:
         """How levels become patch features."""
-        return Embedding(kind=self.embedding_kind, patch_size=self.patch_size)
+        kind = self.embedding_kind or PRESETS[self.preset].embedding_kind
+        return Embedding(kind=kind, patch_size=self.patch_size)
 
     @property
     def recipe(self) -> Recipe:
         """The preset with this category's changes."""
-        return self.training.change(PRESETS[self.preset])
+        recipe = self.training.change(PRESETS[self.preset].recipe)
+        if self.calibration == "cross" and recipe.members == 1:
+            raise ValueError(
+                "calibration: cross needs members that leave images out; "
+                "set training.members to 2 or more"
+            )
+        return recipe
 
     @property
     def backbone_config(self) -> BackboneConfig:

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -16,8 +17,10 @@ from model.backbone import STRIDES, Backbone
 from model.embedding import Embedding
 from model.errors import NightshiftError
 from model.feature_bank import FeatureBank
+from model.patch_sample import Features
 from model.preprocessing import Preprocessing
 from pipeline.catalogue import Category
+from pipeline.feature_cache import FeatureCache
 from pipeline.images import ImageRead, ImageStatus, read_image
 from pipeline.reading import batches, read_ahead
 
@@ -27,6 +30,7 @@ BATCH_IMAGES = 8
 MAX_UNREADABLE_SHARE = 0.1
 
 Progress = Callable[[int, int], None]  # images done, images in all
+Bank = TypeVar("Bank", bound=Features)
 
 
 class UnreadableImages(NightshiftError):
@@ -34,27 +38,55 @@ class UnreadableImages(NightshiftError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class GoodImages:
+class GoodImages(Generic[Bank]):
     """What one backbone pass over the good images of a category left."""
 
     uris: list[str]  # of the images that could be read, in the order of ``bank``
     hashes: list[str]  # sha256 of their files
     unreadable: list[ImageRead]
-    bank: FeatureBank
+    bank: Bank
 
 
 def extract(
     uris: Sequence[str], category: Category, backbone: Backbone, progress: Progress | None = None
-) -> GoodImages:
-    """Read, check and embed every image once.
+) -> GoodImages[FeatureBank]:
+    """Read, check and embed every image once, and keep it whole.
 
     Raises:
         UnreadableImages: more than a tenth cannot be read.
+        CacheTooSmall: neither memory nor disk has room.
     """
+    bank = _cache(category, backbone).whole(len(uris))
+    return _fill(bank, uris, category, backbone, progress)
+
+
+def extract_training(
+    uris: Sequence[str], category: Category, backbone: Backbone, progress: Progress | None = None
+) -> GoodImages[Features]:
+    """Read, check and embed every image once, and keep what training and calibration need.
+
+    Raises:
+        UnreadableImages: more than a tenth cannot be read.
+        CacheTooSmall: not even a share of the patches has room.
+        TooFewImages: there are too few to hold out, seen before the first is read.
+    """
+    bank = _cache(category, backbone).training(len(uris))
+    return _fill(bank, uris, category, backbone, progress)
+
+
+def _cache(category: Category, backbone: Backbone) -> FeatureCache:
+    shapes = level_shapes(backbone, category.embedding, category.preprocessing.crop)
+    return FeatureCache(category=category, shapes=shapes, device=backbone.mean.device)
+
+
+def _fill(
+    bank: Bank,
+    uris: Sequence[str],
+    category: Category,
+    backbone: Backbone,
+    progress: Progress | None,
+) -> GoodImages[Bank]:
     started = time.monotonic()
-    bank = FeatureBank(
-        len(uris), level_shapes(backbone, category.embedding, category.crop), backbone.mean.device
-    )
     good: list[ImageRead] = []
     unreadable: list[ImageRead] = []
     for batch in batches(read_all(uris, category.preprocessing), BATCH_IMAGES):
@@ -62,7 +94,7 @@ def extract(
         unreadable += [image for image in batch if image.status is not ImageStatus.OK]
         if readable:
             pooled = category.embedding.pool(backbone(stack(readable)))
-            bank.write(len(good), pooled)
+            bank.write(len(good), pooled, [image.sha256 for image in readable])
         good += [_without_pixels(image) for image in readable]
         if progress:
             progress(len(good) + len(unreadable), len(uris))

@@ -23,6 +23,7 @@ from PIL import Image, UnidentifiedImageError
 
 from model.errors import NightshiftError
 from model.preprocessing import Preprocessing
+from pipeline import geometry
 from pipeline.storage import AccessDenied, ObjectMissing, StorageAway, StorageError, read_bytes
 
 MAX_PIXELS = 100_000_000
@@ -33,7 +34,6 @@ FORMATS = (
 )
 INTEGER_RANGES = (4095.0, 65535.0, 2147483647.0)
 FLOAT_RANGES = (1.0, 255.0, 65535.0)
-STRIP = 16  # times as long as wide
 MASK_LEVEL = 127  # grey masks: defect above half of full scale
 MAX_CLASS_NUMBER = 15  # a mask no brighter than this holds class numbers, not grey
 MASK_COLOUR = 32  # largest minus smallest channel from which a pixel counts as coloured
@@ -103,7 +103,8 @@ def read_image(uri: str, preprocessing: Preprocessing, max_pixels: int = MAX_PIX
         return ImageRead(uri, ImageStatus.UNREADABLE, str(error), None, "")
     digest = hashlib.sha256(data).hexdigest()
     try:
-        pixels = to_network_input(decode_image(data, max_pixels), preprocessing)
+        image = decode_image(data, max_pixels, least_side=preprocessing.least_side)
+        pixels = geometry.to_square(image, preprocessing)
     except ImageTooLarge as error:
         return ImageRead(uri, ImageStatus.TOO_LARGE, str(error), None, digest)
     except UnreadableImage as error:
@@ -111,8 +112,16 @@ def read_image(uri: str, preprocessing: Preprocessing, max_pixels: int = MAX_PIX
     return ImageRead(uri, ImageStatus.OK, None, pixels, digest)
 
 
-def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def decode_image(
+    data: bytes, max_pixels: int = MAX_PIXELS, least_side: int | None = None
+) -> Image.Image:
     """The RGB image a person would see; the module's docstring says how.
+
+    Args:
+        data: the file's bytes.
+        max_pixels: more than these are refused.
+        least_side: a JPEG may come out at 1/2, 1/4 or 1/8 of its size (its own scaled decoding),
+            as long as neither side falls below this many pixels. None: at its full size.
 
     Raises:
         ImageTooLarge: more than ``max_pixels`` by its header; nothing was decoded. Pillow's own
@@ -124,6 +133,8 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_size(image.size, max_pixels)
+            if least_side is not None:
+                image.draft(None, (least_side, least_side))  # does nothing but for JPEG
             image.load()
             return _upright(_as_rgb(image), image)
     except Image.DecompressionBombError as error:
@@ -136,15 +147,6 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     except DECODER_ERRORS as error:
         reason = str(error) or type(error).__name__
         raise UnreadableImage(f"damaged image: {reason}; export or copy it again") from error
-
-
-def to_network_input(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    """RGB pixels (crop, crop, 3): shorter side to ``resize``, then the central square.
-
-    Equal to torchvision's Resize (bilinear, antialiased) and CenterCrop on the same PIL image, but
-    only the crop is computed, so a long strip costs no more than a square.
-    """
-    return np.array(_central_crop(image, preprocessing))
 
 
 def read_mask(uri: str, preprocessing: Preprocessing) -> NDArray[np.bool_]:
@@ -161,8 +163,8 @@ def read_mask(uri: str, preprocessing: Preprocessing) -> NDArray[np.bool_]:
         levels_HW = _mask_levels(np.asarray(decode_image(read_bytes(uri))))
     except (UnreadableImage, ImageTooLarge) as error:
         raise type(error)(f"mask {uri}: {error}") from error
-    mask = _central_crop(Image.fromarray(levels_HW), preprocessing)
-    return np.asarray(mask) > MASK_LEVEL
+    square = geometry.to_square(Image.fromarray(levels_HW), preprocessing, "constant")
+    return square > MASK_LEVEL
 
 
 def _check_size(size: tuple[int, int], max_pixels: int) -> None:
@@ -204,26 +206,6 @@ def _upright(rgb: Image.Image, source: Image.Image) -> Image.Image:
     except DECODER_ERRORS:  # damaged EXIF beside a sound picture: every viewer shows the picture
         return rgb
     return rgb if turn is None else rgb.transpose(turn)
-
-
-def _central_crop(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
-    resize, crop = preprocessing.resize, preprocessing.crop
-    short = min(image.size)
-    box: list[float] = [0, 0, 0, 0]
-    window = [0, 0, *image.size]
-    for axis, side in enumerate(image.size):
-        resized = resize * side // short
-        start = round((resized - crop) / 2)
-        box[axis], box[axis + 2] = start * side / resized, (start + crop) * side / resized
-        if side > STRIP * short:  # Pillow's box is float32: count from nearby, not from the end
-            window[axis] = int(box[axis]) - short - 2
-            window[axis + 2] = window[axis] + 3 * short + 4
-            box[axis] -= window[axis]
-            box[axis + 2] -= window[axis]
-    if window != [0, 0, *image.size]:
-        image = image.crop((window[0], window[1], window[2], window[3]))
-    size = (crop, crop)
-    return image.resize(size, Image.Resampling.BILINEAR, box=(box[0], box[1], box[2], box[3]))
 
 
 def _mask_levels(rgb_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:

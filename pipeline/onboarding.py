@@ -11,6 +11,7 @@ import json
 import logging
 import re
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,15 +21,22 @@ from numpy.typing import NDArray
 
 from model.backbone import Backbone
 from model.detector import Detector, DetectorHeader
-from model.feature_bank import FeatureBank
+from model.folding import FoldedHeads
+from model.patch_sample import Features
 from model.preprocessing import Preprocessing
-from model.recipe import RecipeTrainer
+from model.recipe import Recipe, RecipeTrainer
 from pipeline import heatmap, storage
 from pipeline.backbones import fetch_backbone
-from pipeline.calibration import Calibration, Part, fit, split_by_content
+from pipeline.calibration import Calibration, Part, fit, fold_by_content, split_by_content
 from pipeline.catalogue import Category
 from pipeline.evaluation import ScoredSamples, measure, score_samples
-from pipeline.features import BATCH_IMAGES, GoodImages, Progress, extract
+from pipeline.features import BATCH_IMAGES, GoodImages, Progress, extract_training, read_all
+from pipeline.health import (
+    refuse_unhealthy,
+    synthetic_auroc,
+    synthetic_scores,
+    training_health,
+)
 from pipeline.images import read_image
 from pipeline.layouts import Sample, read_layout
 from pipeline.package import MapScale, OnboardingRecord, Package
@@ -36,6 +44,19 @@ from pipeline.package import MapScale, OnboardingRecord, Package
 logger = logging.getLogger(__name__)
 
 NUM_EXAMPLES = 6
+NUM_ANOMALIES, HEALTH_GROUPS = 48, 8  # synthetic anomalies, from so many groups of unseen images
+
+
+Unseen = tuple[FoldedHeads, torch.Tensor]  # heads, and places in the bank of unseen images
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnseenScores:
+    """What heads say of good images that they have not been trained on."""
+
+    images: torch.Tensor  # (N,), places in the bank
+    scores: NDArray[np.float32]  # (N,)
+    map_median: float  # level of an ordinary map
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +65,7 @@ class Prepared:
 
     category: Category
     samples: list[Sample]
-    good: GoodImages
+    good: GoodImages[Features]
     parts: NDArray[np.int8]  # ``Part`` of each good image
     backbone: Backbone
     trainer: RecipeTrainer
@@ -55,27 +76,48 @@ class Prepared:
         """Return the bank's indices of one part."""
         return torch.from_numpy(np.flatnonzero(self.parts == part))
 
+    def unseen(self, trainer: RecipeTrainer, detector: Detector) -> Iterator[Unseen]:
+        """Yield heads with good images they have not been trained on, a few at a time.
+
+        The whole detector with the held-out images or, where every image trains, each member of
+        its heads with the images that this member left out.
+        """
+        if self.category.calibration == "cross":
+            yield from trainer.unseen(detector.heads)
+        else:
+            for index in self.images_of(Part.CALIBRATION).split(BATCH_IMAGES):
+                yield detector.heads, index
+
+
+def make_trainer(
+    good: GoodImages[Features], parts: NDArray[np.int8], recipe: Recipe
+) -> RecipeTrainer:
+    """Return a trainer on the training images; its members leave images out by their content."""
+    train = np.flatnonzero(parts == Part.TRAIN)
+    folds = fold_by_content([good.hashes[index] for index in train], recipe.members)
+    return RecipeTrainer(good.bank, torch.from_numpy(train), torch.from_numpy(folds), recipe)
+
 
 def prepare(category: Category, progress: Progress | None = None, device: str = "cpu") -> Prepared:
     """Read the layout, embed every good training image once, and set the trainer up.
 
     Raises:
-        LayoutError, UnreadableImages, TooFewImages, WeightsError: the category cannot be onboarded.
+        LayoutError, UnreadableImages, TooFewImages, CacheTooSmall, WeightsError: the category
+            cannot be onboarded.
     """
     started = time.monotonic()
     samples = read_layout(category.layout, category.images)
     uris = [sample.uri for sample in samples if sample.split == "train" and sample.is_good]
     backbone = fetch_backbone(category.backbone_config).to(device)
-    good = extract(uris, category, backbone, progress)
+    good = extract_training(uris, category, backbone, progress)
     parts = split_by_content(good.hashes, category.calibration_config)
-    train = torch.from_numpy(np.flatnonzero(parts == Part.TRAIN))
     return Prepared(
         category=category,
         samples=samples,
         good=good,
         parts=parts,
         backbone=backbone,
-        trainer=RecipeTrainer(good.bank, train, category.recipe),
+        trainer=make_trainer(good, parts, category.recipe),
         started=started,
         embedded=time.monotonic(),
     )
@@ -86,11 +128,11 @@ def finish(prepared: Prepared) -> tuple[Package, dict[str, NDArray[np.uint8]]]:
     trained = time.monotonic()
     category = prepared.category
     detector = make_detector(prepared, prepared.trainer)
-    scores, map_median = score_held_out(
-        detector, prepared.good.bank, prepared.images_of(Part.CALIBRATION)
-    )
-    calibration = fit(scores, category.calibration_config)
-    scale = MapScale(low=map_median, threshold=calibration.threshold)
+    unseen = score_unseen(prepared, prepared.trainer, detector)
+    calibration = fit(unseen.scores, category.calibration_config)
+    scale = MapScale(low=unseen.map_median, threshold=calibration.threshold)
+    health = measure_health(prepared, detector, unseen)
+    refuse_unhealthy(category.name, health, warn=category.training.health == "warn")
     calibrated = time.monotonic()
     test = [sample for sample in prepared.samples if sample.split == "test"]
     scored = score_samples(test, detector)
@@ -105,14 +147,14 @@ def finish(prepared: Prepared) -> tuple[Package, dict[str, NDArray[np.uint8]]]:
         heads=copy.deepcopy(detector.heads).cpu(),
         calibration=calibration,
         map_scale=scale,
-        record=_record(prepared, scored, calibration, timings),
+        record=_record(prepared, scored, calibration, timings, health),
     )
     logger.info(
         "onboarded %s: %d train, %d calibration, threshold %.4g, %.1f s",
         *(category.name, *np.bincount(prepared.parts, minlength=2)[:2], calibration.threshold),
         time.monotonic() - prepared.started,
     )
-    shown = scored if scored.samples else _worst_held_out(prepared, detector, scores)
+    shown = scored if scored.samples else _worst_unseen(prepared, detector, unseen)
     return package, _examples(shown, scale, category.preprocessing)
 
 
@@ -139,7 +181,7 @@ def onboarding_key(category: Category) -> str:
 
 
 def make_detector(prepared: Prepared, trainer: RecipeTrainer) -> Detector:
-    """Fold a trainer's heads and put them on the scale of the held-out images."""
+    """Fold a trainer's heads and join them with the backbone."""
     category = prepared.category
     header = DetectorHeader(
         backbone=category.backbone,
@@ -149,22 +191,40 @@ def make_detector(prepared: Prepared, trainer: RecipeTrainer) -> Detector:
         embedding=category.embedding,
         preprocessing=category.preprocessing,
     )
-    heads, bank = trainer.folded(), prepared.good.bank
-    held_out = prepared.images_of(Part.CALIBRATION)
-    heads.set_scale(bank.images(index) for index in held_out.split(BATCH_IMAGES))
-    return Detector(prepared.backbone, heads, header).to(bank.device)
+    return Detector(prepared.backbone, trainer.folded(), header).to(prepared.good.bank.device)
 
 
-def score_held_out(
-    detector: Detector, bank: FeatureBank, images: torch.Tensor
-) -> tuple[NDArray[np.float32], float]:
-    """Return image scores of cached images and the median level of their maps."""
-    scores, medians = [], []
-    for index in images.split(BATCH_IMAGES):
-        batch_scores, patch_scores = detector.score_pooled(bank.images(index))
+@torch.inference_mode()
+def score_unseen(prepared: Prepared, trainer: RecipeTrainer, detector: Detector) -> UnseenScores:
+    """Score good images by heads that have not been trained on them."""
+    scores, medians, images = [], [], []
+    for heads, index in prepared.unseen(trainer, detector):
+        batch_scores, patch_scores = heads(prepared.good.bank.images(index))
         scores.append(batch_scores.cpu().numpy())
         medians.append(detector.maps(patch_scores).flatten(1).median(dim=1).values.cpu().numpy())
-    return np.concatenate(scores), float(np.median(np.concatenate(medians)))
+        images.append(index)
+    return UnseenScores(
+        images=torch.cat(images),
+        scores=np.concatenate(scores),
+        map_median=float(np.median(np.concatenate(medians))),
+    )
+
+
+def measure_health(
+    prepared: Prepared, detector: Detector, unseen: UnseenScores
+) -> dict[str, float]:
+    """Return by name what tells a sound head from a broken one; ``pipeline/health.py`` says how."""
+    health = training_health(prepared.trainer) | {"score_spread": float(unseen.scores.std())}
+    pairs = list(prepared.unseen(prepared.trainer, detector))
+    pairs = pairs[:: -(-len(pairs) // HEALTH_GROUPS)]
+    anomalous = [np.zeros(0, np.float32)]
+    for heads, index in pairs:
+        uris = [prepared.good.uris[place] for place in index.tolist()]
+        images = list(read_all(uris, prepared.category.preprocessing))
+        num = NUM_ANOMALIES // len(pairs)
+        anomalous.append(synthetic_scores(heads, detector, images, num))
+    auroc = synthetic_auroc(unseen.scores, np.concatenate(anomalous))
+    return health if auroc is None else health | {"synthetic_auroc": auroc}
 
 
 def _record(
@@ -172,9 +232,11 @@ def _record(
     scored: ScoredSamples,
     calibration: Calibration,
     timings: dict[str, float],
+    health: dict[str, float],
 ) -> OnboardingRecord:
     category, good = prepared.category, prepared.good
     metrics = {"threshold": calibration.threshold}
+    metrics |= {f"health_{name}": value for name, value in health.items()}
     if scored.samples:
         metrics |= measure(scored, calibration, category.preprocessing)
     per_part = np.bincount(prepared.parts, minlength=len(Part))
@@ -199,17 +261,15 @@ def _record(
     )
 
 
-def _worst_held_out(
-    prepared: Prepared, detector: Detector, scores: NDArray[np.float32]
-) -> ScoredSamples:
-    """Return the most anomalous held-out good images, where there are no labelled ones to show."""
-    worst = np.argsort(-scores, kind="stable")[:NUM_EXAMPLES]
-    held_out = prepared.images_of(Part.CALIBRATION)[worst]
-    _, patch_scores = detector.score_pooled(prepared.good.bank.images(held_out))
-    uris = [prepared.good.uris[index] for index in held_out.tolist()]
+def _worst_unseen(prepared: Prepared, detector: Detector, unseen: UnseenScores) -> ScoredSamples:
+    """Return the most anomalous unseen good images, where there are no labelled ones to show."""
+    worst = np.argsort(-unseen.scores, kind="stable")[:NUM_EXAMPLES]
+    images = unseen.images[worst]
+    _, patch_scores = detector.score_pooled(prepared.good.bank.images(images))
+    uris = [prepared.good.uris[index] for index in images.tolist()]
     return ScoredSamples(
         samples=[Sample(uri=uri, split="train", defect="good") for uri in uris],
-        scores=scores[worst],
+        scores=unseen.scores[worst],
         maps=detector.maps(patch_scores).half().cpu().numpy(),
         unreadable=[],
     )

@@ -12,7 +12,8 @@ from model.backbone import Backbone
 from model.detector import Detector
 from pipeline.backbones import fetch_backbone
 from pipeline.features import BATCH_IMAGES, stack
-from pipeline.images import ImageRead, ImageStatus, read_image, to_network_input
+from pipeline.geometry import to_square
+from pipeline.images import ImageRead, ImageStatus, read_image
 from pipeline.package import Package
 from pipeline.reading import batches, read_ahead
 
@@ -62,7 +63,7 @@ class Predictor:
             error = f"expected uint8 (H, W, 3) or a URI, found {pixels.dtype} {pixels.shape}"
             return ImageRead("", ImageStatus.UNREADABLE, error, None, "")
         picture = Image.fromarray(pixels)
-        return ImageRead("", ImageStatus.OK, None, to_network_input(picture, preprocessing), "")
+        return ImageRead("", ImageStatus.OK, None, to_square(picture, preprocessing), "")
 
     def _score(self, batch: list[ImageRead]) -> list[dict[str, Any]]:
         good = [image for image in batch if image.status is ImageStatus.OK]

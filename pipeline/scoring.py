@@ -35,6 +35,7 @@ from pipeline.reading import read_ahead
 from pipeline.results import RESULT_SCHEMA, write_shard
 
 RESULT_VERSION = 1  # of the meaning of a row; part of every shard's name
+IN_FLIGHT = 2  # batches at a time: while one waits for its slowest thread, another one works
 MAP_P_VALUE = 0.05  # maps are kept of flagged images and of those nearly as unusual
 
 Clock = Callable[[], dt.datetime]
@@ -97,8 +98,9 @@ class ShardScorer:
         ]
         with ThreadPoolExecutor(4, "maps") as uploads:
             written: list[Future[None]] = []
-            for batch in self._batches(self._read(manifest)):
-                for item, result in zip(batch, self._score_batch(batch), strict=True):
+            scored = read_ahead(self._score_batch, self._batches(self._read(manifest)), IN_FLIGHT)
+            for batch in scored:
+                for item, result in batch:
                     levels = result.pop("levels", None)
                     rows[item.row] |= result
                     if levels is not None:
@@ -136,11 +138,11 @@ class ShardScorer:
                 group.clear()
         yield from (group for group in waiting.values() if group)
 
-    def _score_batch(self, batch: list[_Item]) -> list[dict[str, Any]]:
-        """Return the result fields of a batch, in its order."""
+    def _score_batch(self, batch: list[_Item]) -> list[tuple[_Item, dict[str, Any]]]:
+        """Return each item of a batch with its result fields."""
         if batch[0].image.status is not ImageStatus.OK:
             image = batch[0].image
-            return [{"status": image.status.value, "error": image.error}]
+            return [(batch[0], {"status": image.status.value, "error": image.error})]
         detector = self._detector(batch[0].category)
         levels = detector.backbone(stack([item.image for item in batch]))
         pooled = detector.header.embedding.pool(levels)
@@ -152,7 +154,7 @@ class ShardScorer:
             scored = self._decide(category, [level[places] for level in pooled])
             for place, result in zip(places, scored, strict=True):
                 results[place] = result
-        return results
+        return list(zip(batch, results, strict=True))
 
     def _decide(self, category: str, pooled: list[Any]) -> list[dict[str, Any]]:
         """Score the images of one category and decide on each."""

@@ -1,24 +1,38 @@
-"""The connection to MLflow: bounded waits, one experiment, one-line errors without credentials."""
+"""The connection to MLflow: bounded waits, one experiment, one-line errors without credentials.
+
+Also the run of a finished piece of work, which is logged in one go.
+"""
 
 import http.client
 import os
 import socket
+import tempfile
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
 import mlflow
 from mlflow import MlflowClient
+from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from model.errors import NightshiftError
 
 EXPERIMENT = "nightshift"
+WORK_TAG, WORK_CATEGORY_TAG, ERROR_TAG = (
+    "nightshift.work",
+    "nightshift.category",
+    "nightshift.error",
+)
+BATCH_METRICS, BATCH_PARAMS = 1000, 100  # as many as a server takes at a time
+LONGEST_PARAM, LONGEST_TAG = 500, 5000  # characters
 ANSWER_TIMEOUT_S = 4  # for a connection, and again for the first answer
 SET_UP_TIMEOUT_S = 20  # for the experiment; MLflow alone would try a dead database for 100 s
 DEFAULT_PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
@@ -28,6 +42,19 @@ CLIENT_SETTINGS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_
 
 class RegistryError(NightshiftError):
     """The MLflow server is away, or refuses what it was asked."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """What a finished piece of work leaves in MLflow."""
+
+    name: str
+    key: str  # equal for equal work
+    category: str
+    settings: Mapping[str, Any]  # may be nested; logged as parameters a.b.c
+    metrics: Sequence[tuple[str, float, int]] = ()  # name, value, step
+    files: Mapping[str, bytes] = field(default_factory=dict)  # artifacts by path
+    error: str | None = None  # why the work failed
 
 
 def connect() -> str:
@@ -138,6 +165,67 @@ def _artifact_location() -> str | None:
     """Keep artifacts beside a local SQLite file, wherever this is run from; a server decides."""
     scheme, _, path = mlflow.get_tracking_uri().partition(":///")
     return str(Path(path).resolve().parent / "mlartifacts") if scheme == "sqlite" else None
+
+
+def log_run(record: RunRecord) -> str:
+    """Log a run that is FINISHED, or FAILED with its error, whatever happens; return its id.
+
+    Every call makes a run of its own, but for one that a killed process left RUNNING with the same
+    key: that one is taken over, so that none stays behind.
+
+    Raises:
+        RegistryError: MLflow is away or refuses.
+    """
+    with clear_errors():
+        client = MlflowClient()
+        run_id = _unfinished_run(client, record.key) or _create_run(client, record)
+        status = "FAILED"
+        try:
+            _fill(client, run_id, record)
+            status = "FAILED" if record.error else "FINISHED"
+        finally:
+            client.set_terminated(run_id, status)
+    return run_id
+
+
+def _unfinished_run(client: MlflowClient, key: str) -> str | None:
+    wanted = f"tags.`{WORK_TAG}` = '{key}' and attributes.status = 'RUNNING'"
+    runs = client.search_runs([experiment_id(client)], wanted)
+    return str(runs[0].info.run_id) if runs else None
+
+
+def _create_run(client: MlflowClient, record: RunRecord) -> str:
+    tags = {WORK_TAG: record.key, WORK_CATEGORY_TAG: record.category}
+    run = client.create_run(experiment_id(client), tags=tags, run_name=record.name)
+    return str(run.info.run_id)
+
+
+def _fill(client: MlflowClient, run_id: str, record: RunRecord) -> None:
+    """Log everything; the run's start is every metric's time, so twice is once."""
+    when = client.get_run(run_id).info.start_time
+    params = [Param(name, str(value)[:LONGEST_PARAM]) for name, value in flat(record.settings)]
+    metrics = [Metric(name, value, when, step) for name, value, step in record.metrics]
+    for start in range(0, len(params), BATCH_PARAMS):
+        client.log_batch(run_id, params=params[start : start + BATCH_PARAMS])
+    for start in range(0, len(metrics), BATCH_METRICS):
+        client.log_batch(run_id, metrics=metrics[start : start + BATCH_METRICS])
+    if record.error:
+        client.set_tag(run_id, ERROR_TAG, record.error[:LONGEST_TAG])
+    with tempfile.TemporaryDirectory(prefix="nightshift-run-") as folder:
+        for name, content in record.files.items():
+            path = Path(folder, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        client.log_artifacts(run_id, folder)
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield nested settings one by one, by their dotted names."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 @contextmanager

@@ -17,13 +17,12 @@ from scipy import ndimage
 
 from model.backbone import Backbone, BackboneConfig
 from model.detector import Detector
-from model.recipe import Recipe, RecipeTrainer
+from model.recipe import Recipe
 from model.simplenet import HeadConfig
 from model.training import TrainingConfig
-from pipeline.calibration import Part
 from pipeline.catalogue import Category
 from pipeline.fleet import Champion, pin_fleet
-from pipeline.onboarding import Prepared, prepare, write_package
+from pipeline.onboarding import Prepared, make_trainer, prepare, write_package
 from pipeline.package import Package, package_digest
 from pipeline.registry import RegisteredVersion
 
@@ -40,6 +39,7 @@ SETTINGS: dict[str, Any] = {
         "hidden": 8,
         "members": 1,
         "image_head": False,
+        "health": "warn",
     },
 }
 
@@ -136,8 +136,8 @@ def _onboarded(seed: int) -> Path:
 
 def _with_both_heads(prepared: Prepared, seed: int) -> Prepared:
     """The catalogue can leave the head over images out, but not make it small."""
-    shape = HeadConfig(hidden=8, members=1)
+    shape = HeadConfig(hidden=4, members=2)
     config = TrainingConfig(head=shape, passes=1, steps_per_pass=2, batch_rows=64, seed=seed)
     recipe = Recipe(patch=config, image=config)
-    bank, train = prepared.good.bank, prepared.images_of(Part.TRAIN)
-    return dataclasses.replace(prepared, trainer=RecipeTrainer(bank, train, recipe))
+    trainer = make_trainer(prepared.good, prepared.parts, recipe)
+    return dataclasses.replace(prepared, trainer=trainer)

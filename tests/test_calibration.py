@@ -103,7 +103,7 @@ def test_one_image_fewer_than_needed_is_refused_and_the_number_works(rate: float
 
 
 def test_the_refusal_keeps_its_number_when_it_is_copied_between_processes() -> None:
-    with pytest.raises(TooFewImages, match="98 held-out good images") as error:
+    with pytest.raises(TooFewImages, match=r"98 held-out good images") as error:
         fit(np.zeros(98), config(0.01))
     copied = copy.copy(error.value)
     assert (copied.needed, str(copied)) == (99, str(error.value))
@@ -242,8 +242,9 @@ def test_copies_share_a_fold_and_folds_are_of_equal_size(
     assert sizes.max() - sizes.min() <= 1
 
 
-def test_folds_that_cannot_be_filled_are_refused() -> None:
-    with pytest.raises(TooFewImages, match="2 distinct good images cannot fill 3 folds"):
-        fold_by_content(["a", "b", "a"], 3)
-    with pytest.raises(ValueError, match="folds must be at least 2, got 1"):
-        fold_by_content(["a", "b"], 1)
+def test_cross_calibration_holds_nothing_out_and_needs_half_the_images() -> None:
+    cross = CalibrationConfig(false_alarm_rate=0.01, method="cross")
+    parts = split_by_content(digests(99) * 2, cross)
+    assert np.bincount(parts, minlength=3).tolist() == [99, 0, 99]
+    with pytest.raises(TooFewImages, match=r"98 held-out good images cannot certify.*at least 99"):
+        split_by_content(digests(98), cross)

@@ -86,7 +86,7 @@ def test_draws_come_from_the_images_named_only() -> None:
     maps[0][1] = 1
     bank = filled_bank(maps)
     generator = torch.Generator().manual_seed(0)
-    assert bank.draw(200, torch.tensor([1]), generator).unique().tolist() == [1.0]
-    assert bank.draw(200, torch.tensor([0, 1, 2]), generator).mean().item() == pytest.approx(
-        1 / 3, abs=0.12
-    )
+    assert bank.draw(200, torch.tensor([1]), generator)[0].unique().tolist() == [1.0]
+    rows, whose = bank.draw(200, torch.tensor([0, 2, 1]), generator)
+    assert rows.mean().item() == pytest.approx(1 / 3, abs=0.12)
+    assert torch.equal(rows[:, 0] == 1, whose == 2)

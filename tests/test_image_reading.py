@@ -11,13 +11,13 @@ from PIL import Image
 
 from model.preprocessing import Preprocessing
 from pipeline import storage
+from pipeline.geometry import to_square
 from pipeline.images import (
     ImageStatus,
     UnreadableImage,
     decode_image,
     read_image,
     read_mask,
-    to_network_input,
 )
 from pipeline.storage import StorageAway
 
@@ -32,7 +32,7 @@ def test_a_good_image_comes_with_its_digest(tmp_path: Path) -> None:
     assert (read.uri, read.status, read.error) == (str(path), ImageStatus.OK, None)
     assert read.sha256 == hashlib.sha256(data).hexdigest()
     assert read.pixels is not None
-    assert np.array_equal(read.pixels, to_network_input(decode_image(data), SMALL))
+    assert np.array_equal(read.pixels, to_square(decode_image(data), SMALL))
 
 
 @pytest.mark.parametrize(

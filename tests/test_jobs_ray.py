@@ -6,18 +6,20 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 import ray
+import torch
 from factory import category, make_category, texture
 from mlflow import MlflowClient
 from pictures import encoded
 from PIL import Image
-from ray_watch import PATIENCE_S, Watch, checkpoints, training_workers, wait_until
+from ray.train import Checkpoint
+from ray_watch import Watch, checkpoints, training_workers, wait_until
 
 from jobs import onboard as onboarding
 from jobs import score as scoring
@@ -25,16 +27,18 @@ from jobs.cluster import Slots, cluster, slots
 from jobs.local_s3 import LocalS3
 from jobs.onboard import Outcome, Plan, onboard
 from jobs.progress import start_board
+from jobs.train import STATE_FILE, restore
 from pipeline import registry, storage
 from pipeline.catalogue import Category
 from pipeline.manifest import build_manifest, shards
+from pipeline.package import HEAD_FILE
 from pipeline.results import read_night
 from pipeline.scoring import ShardScorer
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 NIGHT = "2026-03-12"
-PASSES = 12
+PASSES = 24
 HALF = Slots(num_jobs=2, cpus=1, gpus=0)  # another number of threads would be other last bits
 DRIVER = """\
 import sys
@@ -105,6 +109,24 @@ def onboarded(
     return Onboarded(categories, outcomes, uri, str(root / "runs"), digest)
 
 
+@contextmanager
+def driver(steel: Category, runs: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Onboard in another process on the same cluster; it is killed at the end of the block."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", DRIVER, steel.model_dump_json(), runs],
+        env={
+            **os.environ,
+            "RAY_ADDRESS": ray.get_runtime_context().gcs_address,
+            "RAY_AUTH_MODE": "token",
+        },
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait(60)
+
+
 @pytest.fixture
 def watch(ray_cluster: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
     watch = Watch(start_board())
@@ -156,58 +178,40 @@ def test_the_registry_holds_one_run_and_one_champion_each_and_nothing_is_done_tw
     assert losses == {2, PASSES}
 
 
-def test_a_finished_training_that_was_not_registered_is_not_trained_again(
-    onboarded: Onboarded, steel: Category, tracking_uri: str, watch: Watch
-) -> None:
-    (outcome,) = onboard([steel], Plan(runs=onboarded.runs, promote=False))
-    assert (outcome.status, outcome.is_champion) == ("onboarded", False)
-    assert watch.words == []
-    found = MlflowClient().get_model_version("nightshift.steel", "1")
-    assert found.tags["nightshift.digest"] == onboarded.digest
+def test_a_finished_training_is_told_from_one_to_go_on_with(tmp_path: Path) -> None:
+    assert restore(None) is None
+    assert restore(Checkpoint.from_directory(tmp_path)) is None
+    torch.save({"passes": torch.arange(3)}, tmp_path / STATE_FILE)
+    assert restore(Checkpoint.from_directory(tmp_path))["passes"].tolist() == [0, 1, 2]
+    (tmp_path / HEAD_FILE).touch()
+    assert restore(Checkpoint.from_directory(tmp_path)) == "finished"
 
 
-def test_a_killed_worker_goes_on_from_its_checkpoint_to_the_very_same_head(
+def test_a_killed_worker_and_a_killed_driver_go_on_to_the_very_same_head(
     onboarded: Onboarded, steel: Category, tracking_uri: str, s3: str, watch: Watch
 ) -> None:
     runs = f"{s3}/runs"
-    with ThreadPoolExecutor(1) as pool:
-        job = pool.submit(onboard, [steel], Plan(runs=runs, checkpoint_every_s=0))
-        wait_until(lambda: watch.passes() and max(watch.passes()) > 2 and checkpoints(runs))
+    with driver(steel, runs) as process:
+
+        def wait_for_checkpoints(count: int) -> None:
+            seen: set[str] = set()  # Ray notes a checkpoint once its files are there
+
+            def are_there() -> bool:
+                seen.update(checkpoints(runs))
+                return len(seen) >= count or process.poll() is not None
+
+            wait_until(are_there)
+            assert process.poll() is None
+
+        wait_for_checkpoints(3)
         (worker,) = training_workers()
         os.kill(worker, signal.SIGKILL)
-        num_words = len(watch.words)
-        (outcome,) = job.result(PATIENCE_S)
-    assert outcome.status == "onboarded"
-    assert "features" in [stage for stage, _ in watch.words[num_words:]]  # it did start again
-    assert min(watch.passes(num_words)) > 1
-    assert registry.champions()["steel"].digest == onboarded.digest
-
-
-def test_a_killed_driver_goes_on_from_its_checkpoint_and_leaves_one_run_and_one_version(
-    onboarded: Onboarded, steel: Category, tracking_uri: str, tmp_path: Path, watch: Watch
-) -> None:
-    runs = str(tmp_path / "runs")
-    address = ray.get_runtime_context().gcs_address
-    driver = subprocess.Popen(
-        [sys.executable, "-c", DRIVER, steel.model_dump_json(), runs],
-        env={**os.environ, "RAY_ADDRESS": address, "RAY_AUTH_MODE": "token"},
-        stderr=subprocess.PIPE,
-    )
-    seen: set[str] = set()
-
-    def has_resumable_checkpoint() -> bool:
-        seen.update(checkpoints(runs))  # Ray notes a checkpoint once its files are there
-        return len(seen) > 2 or driver.poll() is not None
-
-    try:
-        wait_until(has_resumable_checkpoint)
-    finally:
-        driver.kill()
-        _, said = driver.communicate(timeout=60)
-    assert len(seen) > 2, said.decode()
+        wait_until(lambda: worker not in training_workers())
+        wait_until(training_workers)  # it is started again
+        wait_for_checkpoints(3)
     (outcome,) = onboard([steel], Plan(runs=runs, checkpoint_every_s=0))
     assert outcome.status == "onboarded"
-    assert min(watch.passes()) > 1
+    assert min(watch.passes()) > 4
     assert registry.champions()["steel"].digest == onboarded.digest
     client = MlflowClient()
     assert len(client.search_model_versions()) == 1

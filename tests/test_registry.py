@@ -10,6 +10,7 @@ from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
 from pipeline import registry, tracking
+from pipeline.onboarding import NUM_ANOMALIES
 from pipeline.package import DECIDING_FILES, package_digest
 from pipeline.registry import RegisteredVersion
 from pipeline.tracking import RegistryError
@@ -63,7 +64,8 @@ def test_a_run_holds_settings_curve_metrics_and_pictures(
     assert run.info.status == "FINISHED"
     assert run.data.params["backbone"] == "efficientnet_lite0"
     assert run.data.metrics["images_train"] + run.data.metrics["images_calibration"] == 40
-    assert run.data.metrics["backbone_images"] == 46  # and 6 to test on; each once
+    # 40 good ones, 6 to test on, each once, and the synthetic anomalies.
+    assert run.data.metrics["backbone_images"] == 40 + 6 + NUM_ANOMALIES
     assert run.data.metrics["image_auroc"] <= 1
     assert run.data.metrics["seconds_training"] > 0
     assert len(run.data.tags["nightshift.dataset_digest"]) == 64

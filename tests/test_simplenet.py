@@ -11,6 +11,7 @@ from model.anomaly_map import anomaly_maps, map_matrix
 from model.embedding import join_levels, mean_levels
 from model.feature_bank import FeatureBank
 from model.recipe import PRESETS, Recipe, RecipeTrainer
+from model.rows import ImageRows, PatchRows
 from model.simplenet import Head, HeadConfig, cross_entropy, truncated_l1
 from model.training import TrainingConfig
 
@@ -18,28 +19,26 @@ SHAPES = [(6, 8, 8), (10, 4, 4)]
 NUM_IMAGES = 12
 
 
-def column(*values: float) -> torch.Tensor:
-    return torch.tensor(values)[:, None]
-
-
 @pytest.mark.parametrize(
     ("normal", "noisy", "loss"),
     [(0.5, -0.5, 0.0), (2.0, -9.0, 0.0), (0.0, 0.0, 1.0), (-1.0, 1.0, 3.0), (0.4, -0.5, 0.1)],
 )
 def test_truncated_l1_by_hand(normal: float, noisy: float, loss: float) -> None:
-    found = truncated_l1(column(normal), column(noisy), (0.5, 0.5))
-    assert found.tolist() == pytest.approx([loss])
+    found = truncated_l1(torch.tensor(normal), torch.tensor(noisy), (0.5, 0.5))
+    assert found.item() == pytest.approx(loss)
 
 
 def test_margins_may_differ() -> None:
-    assert truncated_l1(column(0.5), column(-0.5), (1.0, 0.25)).tolist() == pytest.approx([0.5])
+    found = truncated_l1(torch.tensor(0.5), torch.tensor(-0.5), (1.0, 0.25))
+    assert found.item() == pytest.approx(0.5)
 
 
 def test_cross_entropy_equals_torchs() -> None:
-    normal, noisy = column(0.3, -2.0), column(-0.1, 1.0)
+    normal, noisy = torch.tensor([0.3, -2.0]), torch.tensor([-0.1, 1.0])
     bce = torch.nn.functional.binary_cross_entropy_with_logits
-    expected = bce(normal, torch.ones(2, 1)) + bce(noisy, torch.zeros(2, 1))
-    assert cross_entropy(normal, noisy, (0.5, 0.5)).item() == pytest.approx(expected.item())
+    expected = bce(normal, torch.ones(2)) + bce(noisy, torch.zeros(2))
+    found = cross_entropy(normal, noisy, (0.5, 0.5)).mean()
+    assert found.item() == pytest.approx(expected.item())
 
 
 def make_levels(seed: int = 0) -> list[torch.Tensor]:
@@ -56,15 +55,20 @@ def make_bank() -> FeatureBank:
 
 def small(preset: str, **changes: object) -> Recipe:
     """A preset with its shape, shortened."""
-    recipe = PRESETS[preset]
+    recipe = PRESETS[preset].recipe
     head = dataclasses.replace(recipe.patch.head, hidden=16, **changes)
     patch = dataclasses.replace(recipe.patch, head=head, passes=3, steps_per_pass=5, batch_rows=128)
     image = recipe.image and dataclasses.replace(recipe.image, passes=2, steps_per_pass=5)
     return Recipe(patch=patch, image=image)
 
 
+def make_trainer(recipe: Recipe) -> RecipeTrainer:
+    images = torch.arange(NUM_IMAGES)
+    return RecipeTrainer(make_bank(), images, images % recipe.members, recipe)
+
+
 def trained(recipe: Recipe) -> RecipeTrainer:
-    trainer = RecipeTrainer(make_bank(), torch.arange(NUM_IMAGES), recipe)
+    trainer = make_trainer(recipe)
     for _ in trainer.run():
         pass
     return trainer
@@ -82,8 +86,10 @@ def test_the_folded_head_scores_as_the_unfolded_one(preset: str, adaptor: str) -
     expected = {}
     for name, part in trainer.trainers.items():
         with torch.no_grad():
-            logits = part.head.eval()((rows[name] - part.mean_C) / part.std_C)
-        expected[name] = -logits.mean(1)
+            standard = (rows[name] - part.mean_C) / part.std_C
+            logits = part.head.eval()(standard.expand(trainer.recipe.members, -1, -1))
+        scale = getattr(heads, name)
+        expected[name] = (-logits.mean(0) - scale.offset) / scale.spread
     scores, patch_scores = heads(levels)
     unfolded = expected["patch"].view_as(patch_scores)
     torch.testing.assert_close(patch_scores, unfolded, atol=1e-4, rtol=1e-4)
@@ -92,15 +98,45 @@ def test_the_folded_head_scores_as_the_unfolded_one(preset: str, adaptor: str) -
     torch.testing.assert_close(scores, best, atol=1e-4, rtol=1e-4)
 
 
-def test_scores_are_in_the_spread_of_the_images_that_set_the_scale() -> None:
-    heads, levels = trained(small("default")).folded(), make_levels(seed=1)
-    before = heads.patch(levels)
-    heads.set_scale([[level[:5] for level in levels], [level[5:] for level in levels]])
-    best = heads.patch(levels).flatten(1).amax(1)
-    assert best.mean().item() == pytest.approx(0, abs=1e-5)
-    assert best.std().item() == pytest.approx(1, abs=1e-5)
-    order = before.flatten().argsort()
-    assert torch.equal(order, heads.patch(levels).flatten().argsort())
+@pytest.mark.parametrize("adaptor", ["none", "two_layer"])
+def test_a_head_is_the_mean_of_its_members(adaptor: str) -> None:
+    heads, levels = trained(small("default", adaptor=adaptor)).folded(), make_levels(seed=1)
+    members = heads.split(PRESETS["default"].recipe.members)
+    mean = torch.stack([member.patch(levels) for member in members]).mean(0)
+    torch.testing.assert_close(heads.patch(levels), mean, atol=1e-4, rtol=1e-4)
+    means = mean_levels(levels)
+    mean = torch.stack([member.image(means) for member in members]).mean(0)
+    torch.testing.assert_close(heads.image(means), mean, atol=1e-4, rtol=1e-4)
+
+
+def test_scores_are_in_the_spread_of_training_images_as_unseen_by_a_member() -> None:
+    trainer = trained(small("default"))
+    found = [
+        (member.patch(levels).flatten(1).amax(1), member.image(mean_levels(levels)).flatten())
+        for member, index in trainer.unseen(trainer.folded())
+        for levels in [trainer.bank.images(index)]
+    ]
+    for scores in (torch.cat(part) for part in zip(*found, strict=True)):
+        assert len(scores) == NUM_IMAGES
+        assert scores.mean().item() == pytest.approx(0, abs=1e-4)
+        assert scores.std(correction=0).item() == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize("changes", [{"coreset": 0}, {"coreset": 20}, {"batch_images": 3}])
+def test_a_member_never_draws_from_the_images_it_leaves_out(changes: dict[str, int]) -> None:
+    config = dataclasses.replace(PRESETS["default"].recipe.patch, **changes)
+    members, images = config.head.members, torch.arange(NUM_IMAGES)
+    bank = FeatureBank(NUM_IMAGES, [(1, 2, 2)])
+    bank.write(0, [images.half()[:, None, None, None].expand(-1, 1, 2, 2)])
+    generator = torch.Generator().manual_seed(0)
+    patches = PatchRows(bank, images, images % members, config)
+    whole = ImageRows(bank, images, images % members, members)
+    for rows in (patches, whole):
+        batch = next(iter(rows.batches(config, generator)))
+        for member, rows_KC in enumerate(batch):
+            seen = {int(image) for image in rows_KC.flatten().tolist()}
+            assert seen
+            assert all(image % members != member for image in seen)
 
 
 def test_training_tells_noise_from_normal() -> None:
@@ -117,14 +153,14 @@ def test_training_tells_noise_from_normal() -> None:
 
 def test_a_restored_trainer_goes_on_as_if_nothing_had_happened() -> None:
     undisturbed = trained(small("default"))
-    killed = RecipeTrainer(make_bank(), torch.arange(NUM_IMAGES), small("default"))
+    killed = make_trainer(small("default"))
     passes = killed.run()
     for _ in range(4):  # through the patch head and one pass into the image head
         next(passes)
     buffer = io.BytesIO()
     torch.save(killed.state_dict(), buffer)
     buffer.seek(0)
-    restored = RecipeTrainer(make_bank(), torch.arange(NUM_IMAGES), small("default"))
+    restored = make_trainer(small("default"))
     restored.load_state_dict(torch.load(buffer, weights_only=True))
     assert sum(1 for _ in restored.run()) == restored.num_passes - 4
     assert restored.reports == undisturbed.reports
@@ -142,8 +178,8 @@ def test_another_seed_gives_another_head() -> None:
 def test_members_do_not_touch_each_other() -> None:
     generator = torch.Generator().manual_seed(0)
     head = Head(4, HeadConfig(hidden=3, members=2), generator)
-    logits = head(torch.randn(9, 4, generator=generator))
-    logits[:, 0].sum().backward()
+    logits = head(torch.randn(2, 9, 4, generator=generator))
+    logits[0].sum().backward()
     assert head.inner_MCU.grad is not None
     assert head.inner_MCU.grad[0].abs().sum() > 0
     assert head.inner_MCU.grad[1].abs().sum() == 0
@@ -153,20 +189,16 @@ def test_batch_norm_statistics_cover_normal_and_noisy_rows_together() -> None:
     generator = torch.Generator().manual_seed(0)
     head = Head(4, HeadConfig(hidden=3, members=1, momentum=1.0), generator).train()
     rows = torch.randn(64, 4, generator=generator)
-    head(rows)
+    head(rows[None])
     hidden = rows @ head.inner_MCU[0]
     torch.testing.assert_close(head.running_mean, hidden.mean(0).detach())
     torch.testing.assert_close(head.running_var, hidden.var(0).detach())
 
 
 def test_a_whole_image_pass_sees_every_patch_once() -> None:
-    config = dataclasses.replace(PRESETS["paper"].patch, batch_images=5)
-    rows = (
-        RecipeTrainer(make_bank(), torch.arange(NUM_IMAGES), Recipe(patch=config))
-        .trainers["patch"]
-        .rows
-    )
-    batches = list(rows.batches(config, torch.Generator().manual_seed(0)))
+    config = dataclasses.replace(PRESETS["paper"].recipe.patch, batch_images=5)
+    rows = make_trainer(Recipe(patch=config)).trainers["patch"].rows
+    batches = [batch[0] for batch in rows.batches(config, torch.Generator().manual_seed(0))]
     assert [len(batch) for batch in batches] == [5 * 64, 5 * 64, 2 * 64]
     everything = make_bank().whole(torch.arange(NUM_IMAGES))
     assert torch.equal(

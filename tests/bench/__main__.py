@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from jobs.cluster import WORKER_ENVIRONMENT
+from tests.bench.cache import onboarding_memory
 from tests.bench.measure import Ratio
 from tests.bench.reference import inference_vs_reference, training_vs_reference
 from tests.bench.scoring import features_once, scoring_memory, scoring_throughput
@@ -18,7 +19,7 @@ BENCHMARKS: dict[str, Callable[[], Iterator[Ratio]]] = {
     benchmark.__name__: benchmark
     for benchmark in (
         *(features_once, scoring_throughput, scoring_memory),
-        *(inference_vs_reference, training_vs_reference),
+        *(inference_vs_reference, training_vs_reference, onboarding_memory),
     )
 }
 

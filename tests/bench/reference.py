@@ -96,7 +96,7 @@ def _our_prediction() -> Callable[[Tensor], object]:
         weights=config.weights,
         preprocessing=Preprocessing(resize=329, crop=SIDE),
     )
-    shape = PRESETS["default"].patch.head
+    shape = PRESETS["default"].recipe.patch.head
     head = FoldedHead(header.channels, shape.members * shape.hidden)
     for buffer in (*head.weights, head.bias, head.output):
         buffer.normal_()

@@ -1,0 +1,44 @@
+"""A detector as one graph of tensor operations, for runtimes that know neither it nor PyTorch.
+
+Shapes: N images, H x W pixels of the crop.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from model.anomaly_map import anomaly_maps
+from model.detector import Detector
+
+
+class _Network(nn.Module):
+    """``Detector.forward`` and ``Detector.maps`` in one.
+
+    The backbone's trunk is called directly: ``Backbone.forward`` counts its images, and a graph
+    that knows their number takes no other.
+    """
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, images_NHWC: Tensor) -> tuple[Tensor, Tensor]:
+        """Return image scores (N,) and anomaly maps (N, H, W) of uint8 RGB images."""
+        backbone, rows = self.detector.backbone, self.detector.rows
+        pixels_NHWC = (images_NHWC.float() - backbone.mean) / backbone.std
+        levels = list(backbone.trunk(pixels_NHWC.permute(0, 3, 1, 2)).values())
+        pooled = self.detector.header.embedding.pool(levels)
+        scores, patch_scores = self.detector.heads(pooled)
+        return scores, anomaly_maps(patch_scores, rows, rows)
+
+
+def trace(detector: Detector) -> ExportedProgram:
+    """Return the graph from uint8 RGB images (N, H, W, 3) to scores (N,) and maps (N, H, W).
+
+    N is free; H and W are the detector's crop. Pooled features are rounded to half precision in
+    the graph as they are in the detector, so the scores of both agree.
+    """
+    crop = detector.header.preprocessing.crop
+    example = torch.zeros(2, crop, crop, 3, dtype=torch.uint8)  # one alone would fix N to 1
+    free_batch = ({0: Dim("N")},)
+    return torch.export.export(_Network(detector), (example,), dynamic_shapes=free_batch)

@@ -1,0 +1,29 @@
+"""How often a good image is really flagged, over how often it may be."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from tests.bench.measure import Ratio
+from tests.made_up_categories import NUM_GOOD, RATE, realised_rate
+
+NUM_CATEGORIES = 1000
+
+
+def realised_false_alarms() -> Iterator[Ratio]:
+    """Realised over asked rate, mean over a thousand made-up categories."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # networks so small that a second thread only waits
+    for method, num_held_out in (("cross", 0), ("split", NUM_GOOD // 2)):
+        rates = np.array([realised_rate(seed, num_held_out) for seed in range(NUM_CATEGORIES)])
+        error = rates.std() / NUM_CATEGORIES**0.5
+        detail = f"{rates.mean():.4f} +- {error:.4f} where {RATE:g} was asked"
+        yield Ratio(
+            name=f"realised_false_alarms {method}",
+            value=rates.mean() / RATE,
+            target=1.0,
+            at_most=True,
+            detail=detail,
+        )
+    torch.set_num_threads(threads)

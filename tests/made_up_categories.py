@@ -1,0 +1,56 @@
+"""Made-up categories, small enough to onboard a thousand of: what calibration really promises."""
+
+import torch
+
+from model.feature_bank import FeatureBank
+from model.recipe import Recipe, RecipeTrainer
+from model.simplenet import HeadConfig
+from model.training import TrainingConfig
+from pipeline.calibration import CalibrationConfig, fit
+
+RATE = 0.1
+NUM_GOOD, NUM_NEW = 40, 60  # images to train and calibrate on; good images of the night
+SHAPE = (6, 2, 2)  # channels and grid of the only level
+CONFIG = TrainingConfig(
+    head=HeadConfig(hidden=64),
+    passes=1,
+    steps_per_pass=40,
+    batch_rows=64,
+    coreset=0,
+    learning_rate=1e-2,
+    warm_up_steps=4,
+)
+RECIPE = Recipe(patch=CONFIG, image=CONFIG)
+
+
+def make_bank(seed: int) -> FeatureBank:
+    """Images whose patches share something, in channels that are correlated."""
+    generator = torch.Generator().manual_seed(seed)
+    num_images = NUM_GOOD + NUM_NEW
+    mixing = torch.randn(SHAPE[0], SHAPE[0], generator=generator)
+    noise = torch.randn(num_images, SHAPE[1] * SHAPE[2], SHAPE[0], generator=generator)
+    common = torch.randn(num_images, 1, SHAPE[0], generator=generator)
+    features = ((noise + common) @ mixing).transpose(1, 2).unflatten(2, SHAPE[1:])
+    bank = FeatureBank(num_images, [SHAPE])
+    bank.write(0, [features.half()])
+    return bank
+
+
+def realised_rate(seed: int, num_held_out: int) -> float:
+    """Share of new good images that one category flags.
+
+    Calibrated on ``num_held_out`` of its good images, or crosswise on all of them when it is 0.
+    """
+    bank, images = make_bank(seed), torch.arange(NUM_GOOD - num_held_out)
+    trainer = RecipeTrainer(bank, images, images % RECIPE.members, RECIPE)
+    for _ in trainer.run():
+        pass
+    heads = trainer.folded()
+    with torch.inference_mode():
+        if num_held_out:
+            unseen = [heads(bank.images(torch.arange(len(images), NUM_GOOD)))[0]]
+        else:
+            unseen = [member(bank.images(index))[0] for member, index in trainer.unseen(heads)]
+        new = heads(bank.images(torch.arange(NUM_GOOD, bank.num_images)))[0]
+    config = CalibrationConfig(false_alarm_rate=RATE)
+    return float(fit(torch.cat(unseen).numpy(), config).flagged(new.numpy()).mean())

@@ -1,0 +1,234 @@
+"""What an evaluation leaves: files, a run per category, and a reason for every failure."""
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_line import Run
+from evaluated import category_result
+from factory import category, make_category, write_catalogue
+from mlflow import MlflowClient
+from mlflow.entities import Run as MlflowRun
+from PIL import Image
+
+from jobs import evaluate as job
+from jobs.evaluate import Evaluator
+from jobs.measure import Measured
+from model.errors import NightshiftError
+from pipeline import tracking
+from pipeline.catalogue import Category
+from pipeline.evaluation_tables import scores_csv
+from pipeline.plots import draw
+
+FILES = ("heatmaps.png", "pro.png", "roc.png", "scores.csv", "scores.png")
+
+
+class Killed(BaseException):
+    """Nothing that is caught below."""
+
+
+@pytest.fixture(scope="module")
+def measured() -> Measured:
+    result = category_result("gear", 2)
+    files = {**draw(result), "scores.csv": scores_csv(result).encode()}
+    return Measured(result=result, files=files)
+
+
+@pytest.fixture
+def gear(tmp_path: Path) -> Category:
+    return category(tmp_path / "gear", "gear")
+
+
+@pytest.fixture
+def evaluator(gear: Category, tracking_uri: str, tmp_path: Path) -> Evaluator:
+    others = [category(tmp_path / "few", "few")]
+    return Evaluator(categories=[*others, gear], num_seeds=2, out=str(tmp_path / "out"))
+
+
+def fail(error: BaseException) -> Callable[..., Any]:
+    def failing(*_: Any, **__: Any) -> Any:
+        raise error
+
+    return failing
+
+
+def runs() -> list[MlflowRun]:
+    client = MlflowClient()
+    return list(client.search_runs([tracking.experiment_id(client)]))
+
+
+def artifacts(run: MlflowRun, folder: str = "") -> dict[str, bytes]:
+    client, found = MlflowClient(), {}
+    for item in client.list_artifacts(run.info.run_id, folder or None):
+        if item.is_dir:
+            found |= artifacts(run, item.path)
+        else:
+            local = client.download_artifacts(run.info.run_id, item.path)
+            found[item.path] = Path(local).read_bytes()
+    return found
+
+
+def test_a_measured_category_leaves_one_finished_run_with_every_file(
+    evaluator: Evaluator, gear: Category, measured: Measured
+) -> None:
+    evaluator.take(gear, lambda: measured)
+    (run,) = runs()
+    assert (run.info.status, run.info.run_name) == ("FINISHED", "evaluate gear")
+    assert run.data.tags["nightshift.category"] == "gear"
+    found = artifacts(run)
+    assert found.keys() == {
+        "evaluation.json",
+        "evaluation.md",
+        *(f"gear/{name}" for name in FILES),
+    }
+    for name, data in measured.files.items():
+        assert found[f"gear/{name}"] == data
+        assert Path(evaluator.out, "gear", name).read_bytes() == data
+    document = json.loads(found["evaluation.json"])
+    assert list(document["categories"]) == ["gear"]  # of its own category alone
+    assert document["categories"]["gear"]["files"] == [f"gear/{name}" for name in FILES]
+
+
+def test_a_run_holds_settings_means_deviations_and_every_seed(
+    evaluator: Evaluator, gear: Category, measured: Measured
+) -> None:
+    evaluator.take(gear, lambda: measured)
+    (run,) = runs()
+    assert run.data.params["backbone"] == "efficientnet_lite0"
+    assert run.data.params["num_seeds"] == "2"
+    assert run.data.params["recipe.patch.passes"] == "2"
+    result = evaluator.found().to_json()["categories"]["gear"]
+    for name, value in (result["results"] | result["oracle"]).items():
+        assert run.data.metrics[name] == value["mean"]
+        assert run.data.metrics[f"std/{name}"] == value["std"]
+    history = MlflowClient().get_metric_history(run.info.run_id, "seeds/pixel_aupro_30")
+    expected = [(s["seed"], s["results"]["pixel_aupro_30"]) for s in result["seeds"]]
+    assert [(point.step, point.value) for point in history] == expected
+
+
+def test_a_failed_category_is_a_failed_run_and_the_next_goes_on(
+    evaluator: Evaluator, gear: Category, measured: Measured
+) -> None:
+    few = evaluator.categories[0]
+    evaluator.take(few, fail(NightshiftError("5 distinct good images; need 18.")))
+    evaluator.take(gear, lambda: measured)
+    status = {run.info.run_name: run.info.status for run in runs()}
+    assert status == {"evaluate few": "FAILED", "evaluate gear": "FINISHED"}
+    failed = next(run for run in runs() if run.info.status == "FAILED")
+    assert failed.data.tags["nightshift.error"] == "5 distinct good images; need 18."
+    evaluation = evaluator.found()
+    assert evaluation.errors == {"few": "5 distinct good images; need 18."}
+    assert list(evaluation.results) == ["gear"]
+
+
+def test_an_error_of_our_own_is_reported_and_stops_nothing(
+    evaluator: Evaluator, gear: Category
+) -> None:
+    evaluator.take(gear, fail(ZeroDivisionError("division by zero")))
+    assert evaluator.errors == {"gear": "ZeroDivisionError: division by zero"}
+    assert [run.info.status for run in runs()] == ["FAILED"]
+
+
+@pytest.mark.parametrize("call", ["log_batch", "log_artifacts"])
+def test_a_run_that_cannot_be_logged_is_failed_and_what_was_measured_is_kept(
+    evaluator: Evaluator,
+    gear: Category,
+    measured: Measured,
+    monkeypatch: pytest.MonkeyPatch,
+    call: str,
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(MlflowClient, call, fail(OSError("No space left on device")))
+        evaluator.take(gear, lambda: measured)
+    assert [run.info.status for run in runs()] == ["FAILED"]
+    assert evaluator.errors["gear"].startswith("measured, but not logged: MLflow refused: No space")
+    assert list(evaluator.found().results) == ["gear"]
+    assert Path(evaluator.out, "gear/roc.png").read_bytes() == measured.files["roc.png"]
+
+
+def test_an_interrupted_logging_leaves_no_run_running(
+    evaluator: Evaluator, gear: Category, measured: Measured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MlflowClient, "log_artifacts", fail(KeyboardInterrupt("stop")))
+    with pytest.raises(KeyboardInterrupt, match="stop"):
+        evaluator.take(gear, lambda: measured)
+    assert [run.info.status for run in runs()] == ["FAILED"]
+
+
+def test_a_run_that_a_killed_process_left_is_taken_over_and_a_finished_one_never(
+    evaluator: Evaluator, gear: Category, measured: Measured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(MlflowClient, "set_terminated", fail(Killed("died")))
+        with pytest.raises(Killed, match="died"):
+            evaluator.take(gear, lambda: measured)
+    assert [run.info.status for run in runs()] == ["RUNNING"]
+    evaluator.take(gear, lambda: measured)
+    assert [run.info.status for run in runs()] == ["FINISHED"]
+    (run,) = runs()
+    assert len(MlflowClient().get_metric_history(run.info.run_id, "image_auroc")) == 1
+    evaluator.take(gear, lambda: measured)
+    assert [run.info.status for run in runs()] == ["FINISHED", "FINISHED"]
+
+
+def test_results_stand_in_the_order_of_the_catalogue(
+    evaluator: Evaluator, gear: Category, measured: Measured
+) -> None:
+    few = Measured(result=category_result("few", 2), files={})
+    evaluator.take(gear, lambda: measured)
+    evaluator.take(evaluator.categories[0], lambda: few)
+    assert list(evaluator.found().results) == ["few", "gear"]
+
+
+def test_where_nothing_can_be_written_is_said_before_anything_is_trained(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalogue = write_catalogue(tmp_path / "c.yaml", {"gear": tmp_path / "gear"})
+    (tmp_path / "out").write_text("a file, no folder")
+    monkeypatch.setattr(job, "cluster", fail(AssertionError("no cluster was needed")))
+    refusal = run("evaluate", catalogue, "--out", "out").refusal()
+    assert str(tmp_path / "out") in refusal
+
+
+def test_mlflow_that_is_away_is_said_before_anything_is_trained(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalogue = write_catalogue(tmp_path / "c.yaml", {"gear": tmp_path / "gear"})
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://alice:s3cret@127.0.0.1:9")
+    refusal = run("evaluate", catalogue).refusal()
+    assert "the MLflow server http://127.0.0.1:9 does not answer" in refusal
+    assert "s3cret" not in refusal
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(600)
+def test_a_catalogue_is_evaluated_whatever_becomes_of_one_category(
+    run: Run, tmp_path: Path
+) -> None:
+    images = {
+        "few": make_category(tmp_path / "few", num_good=5, num_test=2, seed=1),
+        "steel": make_category(tmp_path / "steel", num_good=24, num_test=3),
+        "left-out": tmp_path / "nowhere",
+    }
+    catalogue = write_catalogue(tmp_path / "catalogue.yaml", images)
+    chosen = ["--only", "few", "--only", "steel"]
+    answer = run("evaluate", catalogue, *chosen, "--seeds", 2, "--out", "out")
+    assert answer.code == 3
+    (line,) = answer.err.splitlines()[-1:]
+    assert line.startswith("nightshift: few: 5 distinct good images")
+    markdown = (tmp_path / "out/evaluation.md").read_text()
+    assert answer.out.strip() == markdown.strip()
+    assert "| few | failed |" in markdown
+    document = json.loads((tmp_path / "out/evaluation.json").read_text())
+    assert list(document["categories"]) == ["few", "steel"]
+    steel = document["categories"]["steel"]
+    assert steel["status"] == "measured"
+    assert steel["results"]["pixel_auroc"] == {"mean": None, "std": None}
+    assert steel["files"] == [f"steel/{name}" for name in FILES if name != "pro.png"]
+    for path in (tmp_path / "out" / name for name in steel["files"] if name.endswith(".png")):
+        assert Image.open(io.BytesIO(path.read_bytes())).format == "PNG"
+    status = {found.info.run_name: found.info.status for found in runs()}
+    assert status == {"evaluate few": "FAILED", "evaluate steel": "FINISHED"}
