@@ -21,8 +21,9 @@ from jobs.cluster import Slots
 from jobs.progress import Reporter
 from model.errors import NightshiftError
 from pipeline.catalogue import Category
-from pipeline.onboarding import prepare, write_package
+from pipeline.onboarding import write_package
 from pipeline.package import HEAD_FILE
+from pipeline.prepared import prepare
 
 logger = logging.getLogger(__name__)
 

@@ -22,14 +22,16 @@ from model.detector import Detector
 from model.errors import NightshiftError
 from model.folding import FoldedHeads
 from model.recipe import RecipeTrainer
-from pipeline.features import BATCH_IMAGES
+from pipeline.features import BATCH_IMAGES, read_all
 from pipeline.images import ImageRead
 from pipeline.metrics import image_metrics
+from pipeline.prepared import Prepared, UnseenScores
 from pipeline.reading import batches
 from pipeline.synthetic import NothingChanges, make_anomalies
 
 logger = logging.getLogger(__name__)
 
+NUM_ANOMALIES, NUM_GROUPS = 48, 8  # synthetic anomalies, from so many groups of unseen images
 # What a sound head must reach. An untrained one has 7 % of its normal rows beyond the margin, a
 # collapsed one none on one side; sound ones have 80 to 95 %.
 MIN_BEYOND_MARGIN = 0.3
@@ -39,6 +41,23 @@ MIN_SCORE_SPREAD = 1e-4
 
 class UnhealthyHead(NightshiftError):
     """A head that did not train or collapsed; registering it would promise what it cannot do."""
+
+
+def measure_health(
+    prepared: Prepared, detector: Detector, unseen: UnseenScores
+) -> dict[str, float]:
+    """Return by name what tells a sound head from a broken one; all finite where sound."""
+    health = training_health(prepared.trainer) | {"score_spread": float(unseen.scores.std())}
+    pairs = list(prepared.unseen(prepared.trainer, detector))
+    pairs = pairs[:: -(-len(pairs) // NUM_GROUPS)]
+    anomalous = [np.zeros(0, np.float32)]
+    for heads, index in pairs:
+        uris = [prepared.good.uris[place] for place in index.tolist()]
+        images = list(read_all(uris, prepared.category.preprocessing))
+        num = NUM_ANOMALIES // len(pairs)
+        anomalous.append(synthetic_scores(heads, detector, images, num))
+    auroc = synthetic_auroc(unseen.scores, np.concatenate(anomalous))
+    return health if auroc is None else health | {"synthetic_auroc": auroc}
 
 
 def training_health(trainer: RecipeTrainer) -> dict[str, float]:

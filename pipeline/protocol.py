@@ -27,8 +27,8 @@ from pipeline.images import read_image, read_mask
 from pipeline.layout_files import LayoutError
 from pipeline.layouts import Sample
 from pipeline.metrics import Curve, PixelCurves, image_curve, image_metrics, pixel_curves
-from pipeline.onboarding import Prepared, make_detector, make_trainer, prepare, score_unseen
 from pipeline.package import MapScale
+from pipeline.prepared import Prepared, make_detector, make_trainer, prepare, score_unseen
 
 ORACLE = "oracle_image_auroc"
 ORACLE_LOOKS = 8  # passes that the oracle compares, evenly spread; the last is one of them
@@ -78,7 +78,7 @@ class CategoryResult:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _TestSet:
+class TestSet:
     """Labelled images, embedded once for all seeds."""
 
     bank: FeatureBank
@@ -105,7 +105,7 @@ def run_protocol(
         LayoutError: there are no labelled images of both kinds to measure on.
     """
     prepared = prepare(category, lambda done, total: progress("features", done, total), device)
-    test = _read_test_set(prepared)
+    test = read_test_set(prepared)
     results: list[SeedResult] = []
     tiles: list[Tile] = []
     for seed in range(num_seeds):
@@ -123,7 +123,12 @@ def run_protocol(
     )
 
 
-def _read_test_set(prepared: Prepared) -> _TestSet:
+def read_test_set(prepared: Prepared) -> TestSet:
+    """Read and embed the labelled images of a category, once.
+
+    Raises:
+        LayoutError: there are none, or only good or only defective ones.
+    """
     category = prepared.category
     test = [sample for sample in prepared.samples if sample.split == "test"]
     _refuse_one_kind(category.name, test)
@@ -136,7 +141,7 @@ def _read_test_set(prepared: Prepared) -> _TestSet:
     for index, sample in enumerate(kept):
         for uri in sample.mask_uris:
             masks[index] |= read_mask(uri, category.preprocessing)
-    return _TestSet(
+    return TestSet(
         bank=read.bank,
         images=torch.tensor([place[sample.uri] for sample in kept]),
         unscored=ScoredSamples(
@@ -158,7 +163,7 @@ def _refuse_one_kind(name: str, test: Sequence[Sample]) -> None:
         )
 
 
-def _run_seed(prepared: Prepared, seed: int, test: _TestSet) -> tuple[SeedResult, list[Tile]]:
+def _run_seed(prepared: Prepared, seed: int, test: TestSet) -> tuple[SeedResult, list[Tile]]:
     category = prepared.category
     trainer = make_trainer(prepared.good, prepared.parts, category.recipe.with_seed(seed))
     seen = _train(prepared, trainer, test)
@@ -184,7 +189,7 @@ def _run_seed(prepared: Prepared, seed: int, test: _TestSet) -> tuple[SeedResult
     return result, _tiles(prepared, scored, result, scale, test)
 
 
-def _train(prepared: Prepared, trainer: RecipeTrainer, test: _TestSet) -> list[float]:
+def _train(prepared: Prepared, trainer: RecipeTrainer, test: TestSet) -> list[float]:
     """Train to the end; return what an oracle saw on the way: test AUROCs of earlier passes."""
     every = max(trainer.num_passes // ORACLE_LOOKS, 1)
     seen = []
@@ -195,7 +200,7 @@ def _train(prepared: Prepared, trainer: RecipeTrainer, test: _TestSet) -> list[f
 
 
 def _score(
-    detector: Detector, test: _TestSet, *, with_maps: bool = False
+    detector: Detector, test: TestSet, *, with_maps: bool = False
 ) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
     """Return image scores (N,) and, when asked for, maps (N, H, W)."""
     scores, maps = [], [np.zeros((0, 0, 0), np.float16)]
@@ -207,14 +212,14 @@ def _score(
     return np.concatenate(scores), np.concatenate(maps[1:]) if with_maps else maps[0]
 
 
-def _auroc(scores: NDArray[np.float32], test: _TestSet) -> float:
+def _auroc(scores: NDArray[np.float32], test: TestSet) -> float:
     auroc = image_metrics(scores, test.unscored.defective).auroc
     assert auroc is not None, "both kinds are there: the test set was checked"
     return auroc
 
 
 def _tiles(
-    prepared: Prepared, scored: ScoredSamples, result: SeedResult, scale: MapScale, test: _TestSet
+    prepared: Prepared, scored: ScoredSamples, result: SeedResult, scale: MapScale, test: TestSet
 ) -> list[Tile]:
     """Return some test images with their maps; one that is gone meanwhile is left out."""
     flagged = result.calibration.flagged(scored.scores)
@@ -238,7 +243,7 @@ def _tiles(
     return tiles
 
 
-def _counts(prepared: Prepared, calibration: Calibration, test: _TestSet) -> dict[str, int]:
+def _counts(prepared: Prepared, calibration: Calibration, test: TestSet) -> dict[str, int]:
     samples = test.unscored.samples
     good = sum(sample.is_good for sample in samples)
     return {

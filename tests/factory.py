@@ -22,8 +22,9 @@ from model.simplenet import HeadConfig
 from model.training import TrainingConfig
 from pipeline.catalogue import Category
 from pipeline.fleet import Champion, pin_fleet
-from pipeline.onboarding import Prepared, make_trainer, prepare, write_package
+from pipeline.onboarding import write_package
 from pipeline.package import Package, package_digest
+from pipeline.prepared import Prepared, make_trainer, prepare
 from pipeline.registry import RegisteredVersion
 
 SIDE = 96  # pixels

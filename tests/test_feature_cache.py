@@ -24,8 +24,9 @@ from pipeline.calibration import Part, first_copies
 from pipeline.catalogue import CatalogueError, Category, load_catalogue
 from pipeline.feature_cache import CacheTooSmall, FeatureCache, mapped
 from pipeline.features import extract
-from pipeline.onboarding import Prepared, finish, prepare, write_package
+from pipeline.onboarding import finish, write_package
 from pipeline.package import package_digest
+from pipeline.prepared import Prepared, prepare
 
 TINY = 1e-6  # GB: no image fits
 # A 64-pixel crop with EfficientNet-Lite0: 40 channels on 8 x 8, 112 on 4 x 4, half precision.

@@ -10,7 +10,8 @@ import torch
 from factory import category, make_category
 
 from pipeline.health import UnhealthyHead, refuse_unhealthy, synthetic_auroc
-from pipeline.onboarding import finish, prepare
+from pipeline.onboarding import finish
+from pipeline.prepared import prepare
 
 TRAINED = {"passes": 20, "steps_per_pass": 10, "batch_rows": 512, "hidden": 64, "members": 2}
 

@@ -10,7 +10,7 @@ from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
 from pipeline import registry, tracking
-from pipeline.onboarding import NUM_ANOMALIES
+from pipeline.health import NUM_ANOMALIES
 from pipeline.package import DECIDING_FILES, package_digest
 from pipeline.registry import RegisteredVersion
 from pipeline.tracking import RegistryError

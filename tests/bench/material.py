@@ -11,8 +11,9 @@ from scipy import ndimage
 from pipeline.catalogue import Category
 from pipeline.fleet import Fleet, pin_fleet
 from pipeline.manifest import build_manifest
-from pipeline.onboarding import prepare, write_package
+from pipeline.onboarding import write_package
 from pipeline.package import package_digest
+from pipeline.prepared import prepare
 from pipeline.registry import RegisteredVersion
 
 NIGHT = "2026-01-31"

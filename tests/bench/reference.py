@@ -17,7 +17,7 @@ from model.preprocessing import Preprocessing
 from model.recipe import PRESETS
 from pipeline.catalogue import Category
 from pipeline.features import read_all, stack
-from pipeline.onboarding import prepare
+from pipeline.prepared import prepare
 from tests.bench.material import category, write_pictures
 from tests.bench.measure import Ratio, alternate, in_fresh_process, peak_mib
 from tests.reference_simplenet import (

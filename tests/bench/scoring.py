@@ -11,7 +11,7 @@ from model.backbone import Backbone, BackboneConfig
 from pipeline.features import BATCH_IMAGES
 from pipeline.fleet import Fleet
 from pipeline.manifest import shards
-from pipeline.onboarding import prepare
+from pipeline.prepared import prepare
 from pipeline.scoring import ShardScorer
 from tests.bench.material import NIGHT, category, dump_of, onboard, write_pictures
 from tests.bench.measure import Ratio, alternate, in_fresh_process, peak_mib
