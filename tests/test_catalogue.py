@@ -11,6 +11,7 @@ from pipeline import storage
 from pipeline.catalogue import CatalogueError, Category, load_catalogue, select
 
 SHA256 = "5f" * 32
+PUBLISHED = ("paper", "official")
 
 
 @pytest.fixture
@@ -42,6 +43,37 @@ def test_two_lines_are_enough_and_the_rest_has_defaults(path: Path) -> None:
     assert (bottle.name, bottle.layout, bottle.backbone) == ("bottle", "mvtec", "wide_resnet50_2")
     assert (bottle.layers, bottle.weights_uri, bottle.false_alarm_rate) == ([2, 3], None, 0.01)
     assert (bottle.preprocessing.resize, bottle.preprocessing.crop) == (256, 224)
+
+
+@pytest.mark.parametrize(
+    ("preset", "fit", "sizes", "heads"),
+    [
+        ("default", "stretch", (256, 224), ("paper", 4)),
+        ("paper", "crop", (256, 224), ("paper", 1)),
+        ("official", "crop", (329, 288), ("official", 1)),
+    ],
+)
+def test_a_preset_brings_images_features_and_heads_and_leaves_room_for_changes(
+    path: Path, preset: str, fit: str, sizes: tuple[int, int], heads: tuple[str, int]
+) -> None:
+    (found,) = load(path, entry(preset=preset))
+    seen = found.preprocessing
+    assert (seen.fit, (seen.resize, seen.crop)) == (fit, sizes)
+    assert (found.embedding.kind, found.recipe.members) == heads
+    (changed,) = load(path, entry(preset=preset, fit="pad", crop=128, embedding_kind="paper"))
+    seen = changed.preprocessing
+    assert (seen.fit, seen.resize, seen.crop) == ("pad", sizes[0], 128)
+    assert changed.embedding.kind == "paper"
+
+
+def test_the_released_codes_presets_are_as_published(path: Path) -> None:
+    paper, official = (load(path, entry(preset=name))[0].recipe.patch for name in PUBLISHED)
+    assert (paper.batch_images, official.batch_images) == (4, 8)
+    assert (paper.optimisers, official.optimisers) == (("adam", "adam"), ("adam", "adamw"))
+    for recipe in (paper, official):
+        assert (recipe.sigma, recipe.sigma_unit) == ((0.015, 0.015), "absolute")
+        assert recipe.margins == (0.5, 0.5)
+        assert (recipe.head.adaptor, recipe.head.hidden, recipe.passes) == ("linear", 1024, 160)
 
 
 def test_a_category_overrides_the_defaults_setting_by_setting(path: Path) -> None:
@@ -117,6 +149,13 @@ def test_anchors_and_merge_keys_are_welcome(path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "finding"),
     [
+        (
+            {"preset": "paper", "calibration": "cross"},
+            "calibration: cross needs members that leave images out; "
+            "set training.members to 2 or more",
+        ),
+        ({"training": {"members": 1}}, "training.members: 1 leaves no member that has not seen"),
+        ({"fit": "squash"}, "fit: "),
         ({"fals_alarm_rate": 0.1}, "fals_alarm_rate: unknown key; did you mean `false_alarm_rate`"),
         ({"colour": 1}, "colour: unknown key; known: backbone, weights"),
         ({"training": {"pases": 3}}, "training.pases: unknown key; did you mean `passes`"),
