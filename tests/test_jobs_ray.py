@@ -192,26 +192,26 @@ def test_a_killed_worker_and_a_killed_driver_go_on_to_the_very_same_head(
 ) -> None:
     runs = f"{s3}/runs"
     with driver(steel, runs) as process:
+        seen: set[str] = set()  # Ray notes a checkpoint once its files are there
 
-        def wait_for_checkpoints(count: int) -> None:
-            seen: set[str] = set()  # Ray notes a checkpoint once its files are there
+        def wait_for_more_checkpoints() -> None:
+            least = len(seen) + 3
 
             def are_there() -> bool:
                 seen.update(checkpoints(runs))
-                return len(seen) >= count or process.poll() is not None
+                return len(seen) >= least or process.poll() is not None
 
             wait_until(are_there)
             assert process.poll() is None
 
-        wait_for_checkpoints(3)
+        wait_for_more_checkpoints()
         (worker,) = training_workers()
         os.kill(worker, signal.SIGKILL)
-        wait_until(lambda: worker not in training_workers())
-        wait_until(training_workers)  # it is started again
-        wait_for_checkpoints(3)
+        seen |= checkpoints(runs)
+        wait_for_more_checkpoints()  # from a worker that was started again
     (outcome,) = onboard([steel], Plan(runs=runs, checkpoint_every_s=0))
     assert outcome.status == "onboarded"
-    assert min(watch.passes()) > 4
+    assert min(watch.passes()) > 2  # each of them went on from the one before
     assert registry.champions()["steel"].digest == onboarded.digest
     client = MlflowClient()
     assert len(client.search_model_versions()) == 1
