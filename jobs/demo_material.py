@@ -139,7 +139,11 @@ def copy(cell: Cell, folder: str) -> None:
 def catalogue_content() -> dict[str, object]:
     """Return the catalogue; image folders lie beside its file."""
     return {
-        "defaults": {"backbone": BACKBONE, "false_alarm_rate": FALSE_ALARM_RATE},
+        "defaults": {
+            "backbone": BACKBONE,
+            "false_alarm_rate": FALSE_ALARM_RATE,
+            "calibration": "cross",  # 5 % of a few hundred cells: held-out ones would be few
+        },
         "categories": [
             {"name": name, "images": name, "layout": "folder"} for name in CATEGORIES.values()
         ],
