@@ -114,7 +114,11 @@ def test_the_catalogue_is_accepted_and_its_folders_hold_only_good_cells(
 def test_the_catalogue_says_no_more_than_it_must(few: list[Cell], tmp_path: Path) -> None:
     content = yaml.safe_load(write_onboarding(few, tmp_path).read_text())
     assert content == {
-        "defaults": {"backbone": "efficientnet_lite0", "false_alarm_rate": 0.05},
+        "defaults": {
+            "backbone": "efficientnet_lite0",
+            "false_alarm_rate": 0.05,
+            "calibration": "cross",
+        },
         "categories": [
             {"name": "solar-mono", "images": "solar-mono", "layout": "folder"},
             {"name": "solar-poly", "images": "solar-poly", "layout": "folder"},
