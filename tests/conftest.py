@@ -16,11 +16,6 @@ from jobs.local_s3 import LocalS3
 FOREIGN_PREFIXES = ("AWS_", "MLFLOW_", "RAY_ADDRESS")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Ray first: it mostly waits, and everything else runs in the other process meanwhile."""
-    items.sort(key=lambda item: item.get_closest_marker("ray") is None)
-
-
 @pytest.fixture(scope="session", autouse=True)
 def foreign_settings_removed() -> Iterator[None]:
     """Session-wide, so that servers and clusters that tests share start without them too."""
