@@ -20,7 +20,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.models import Model
 
 from pipeline.package import EXAMPLES_FOLDER, OnboardingRecord, Package, package_digest
-from pipeline.tracking import RegistryError, clear_errors, experiment_id
+from pipeline.tracking import RegistryError, clear_errors, experiment_id, flat
 
 logger = logging.getLogger(__name__)
 
@@ -134,7 +134,7 @@ def _create_run(client: MlflowClient, category: str, key: str) -> Run:
 def _log_record(client: MlflowClient, run: Run, record: OnboardingRecord) -> None:
     """Log parameters, curve and metrics; every entry carries the run's start, so twice is once."""
     run_id, when = run.info.run_id, run.info.start_time
-    params = [Param(name, str(value)[:500]) for name, value in _flat(record.settings)]
+    params = [Param(name, str(value)[:500]) for name, value in flat(record.settings)]
     metrics = [
         Metric(f"{entry['head']}_{name}", value, when, step)
         for step, entry in enumerate(record.curve)
@@ -153,14 +153,6 @@ def _log_record(client: MlflowClient, run: Run, record: OnboardingRecord) -> Non
     client.log_batch(run_id, params=params)
     client.set_tag(run_id, "nightshift.dataset_digest", record.dataset_digest)
     client.log_dict(run_id, {"unreadable": list(record.unreadable)}, "unreadable.json")
-
-
-def _flat(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in settings.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _find_version(client: MlflowClient, category: str, run_id: str) -> ModelVersion | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import s3fs
 from command_line import Run, runner
+from factory import make_category, write_catalogue, write_images
 
 from jobs.local_s3 import LocalS3
 
@@ -74,3 +75,17 @@ def run(
     """Runs a command in a folder and with an MLflow of its own."""
     monkeypatch.chdir(tmp_path)
     return runner(monkeypatch, capsys)
+
+
+@pytest.fixture
+def catalogue(tmp_path: Path) -> Path:
+    """A catalogue of one category with too few images to train on."""
+    images = make_category(tmp_path / "steel", num_good=2, num_test=0)
+    return write_catalogue(tmp_path / "catalogue.yaml", {"steel": images})
+
+
+@pytest.fixture
+def dump(tmp_path: Path) -> Path:
+    """Three images of that category."""
+    write_images(tmp_path / "dump/steel", range(3))
+    return tmp_path / "dump"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from command_line import Run
-from factory import make_category, write_catalogue, write_images
+from factory import write_catalogue
 
 NIGHT = "2026-03-12"
 HEAVY = ("torch", "ray", "mlflow", "pyarrow", "s3fs", "pandas")
@@ -22,18 +22,6 @@ try:
 finally:
     print([name for name in {heavy!r} if name in sys.modules], file=sys.stderr)
 """
-
-
-@pytest.fixture
-def catalogue(tmp_path: Path) -> Path:
-    images = make_category(tmp_path / "steel", num_good=2, num_test=0)
-    return write_catalogue(tmp_path / "catalogue.yaml", {"steel": images})
-
-
-@pytest.fixture
-def dump(tmp_path: Path) -> Path:
-    write_images(tmp_path / "dump/steel", range(3))
-    return tmp_path / "dump"
 
 
 @pytest.mark.parametrize("command", [[], ["onboard"], ["score"], ["report"], ["demo"]])

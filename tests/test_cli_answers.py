@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from command_line import Run
-from factory import make_category, make_fleet, make_package, write_catalogue, write_images
+from factory import make_fleet, make_package, write_catalogue
 
 from jobs.score import ROWS_PER_SHARD
 from pipeline import registry, storage
@@ -15,18 +15,6 @@ from pipeline.onboarding import onboarding_key
 from pipeline.scoring import ShardScorer
 
 NIGHT = "2026-03-12"
-
-
-@pytest.fixture
-def catalogue(tmp_path: Path) -> Path:
-    images = make_category(tmp_path / "steel", num_good=2, num_test=0)
-    return write_catalogue(tmp_path / "catalogue.yaml", {"steel": images})
-
-
-@pytest.fixture
-def dump(tmp_path: Path) -> Path:
-    write_images(tmp_path / "dump/steel", range(3))
-    return tmp_path / "dump"
 
 
 @pytest.fixture
