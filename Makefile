@@ -9,7 +9,7 @@ demo: $(READY)
 	$(BIN)/nightshift demo
 
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 fast: $(READY)
 	$(BIN)/pytest -m "not ray and not browser"

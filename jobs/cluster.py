@@ -27,6 +27,8 @@ WORKER_ENVIRONMENT = {
     "MALLOC_TOP_PAD_": str(64 * 2**20),
     "MALLOC_MMAP_MAX_": "0",
 }
+# Nobody takes a machine's own CPUs away; Ray Train would start a process to watch for it.
+LOCAL_ENVIRONMENT = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
 DEFAULT_PORTS = {"ray": 10001, "": 6379}
 
 
@@ -69,11 +71,13 @@ def cluster(num_cpus: int | None = None) -> Iterator[None]:
     if address and address not in ("local", "auto"):
         _refuse_dead(address)
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    options["runtime_env"] = {"env_vars": WORKER_ENVIRONMENT}
+    environment = WORKER_ENVIRONMENT
     if address in ("", "local"):
+        environment = environment | LOCAL_ENVIRONMENT
         options |= {"address": "local", "include_dashboard": False, "num_cpus": num_cpus}
         # Actors and waiting tasks take no CPU; Ray would warn of a process for each.
         options["_system_config"] = {"worker_maximum_startup_concurrency": 8}
+    options["runtime_env"] = {"env_vars": environment}
     try:
         ray.init(**options)
     except Exception as error:

@@ -4,7 +4,6 @@ import os
 import socket
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -129,17 +128,6 @@ def test_a_ray_cluster_that_is_away_is_one_line(
     monkeypatch.setenv("RAY_ADDRESS", address)
     for command in (["onboard", catalogue], ["score", dump, "--out", "out", "--night", NIGHT]):
         assert f"RAY_ADDRESS={address}" in run(*command).refusal()
-
-
-@pytest.mark.skipif(
-    Path(tempfile.gettempdir(), "ray", "ray_current_cluster").exists(),
-    reason="a Ray cluster runs on this machine, and `auto` would rightly join it",
-)
-def test_no_cluster_to_be_found_is_one_line(
-    run: Run, catalogue: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("RAY_ADDRESS", "auto")
-    assert "RAY_ADDRESS=auto" in run("onboard", catalogue).refusal()
 
 
 def test_something_that_is_not_ray_is_given_up(

@@ -1,6 +1,5 @@
 """What an evaluation leaves: files, a run per category, and a reason for every failure."""
 
-import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,10 +8,9 @@ from typing import Any
 import pytest
 from command_line import Run
 from evaluated import category_result
-from factory import category, make_category, write_catalogue
+from factory import category, write_catalogue
 from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
-from PIL import Image
 
 from jobs import evaluate as job
 from jobs.evaluate import Evaluator
@@ -201,34 +199,3 @@ def test_mlflow_that_is_away_is_said_before_anything_is_trained(
     refusal = run("evaluate", catalogue).refusal()
     assert "the MLflow server http://127.0.0.1:9 does not answer" in refusal
     assert "s3cret" not in refusal
-
-
-@pytest.mark.ray
-@pytest.mark.timeout(600)
-def test_a_catalogue_is_evaluated_whatever_becomes_of_one_category(
-    run: Run, tmp_path: Path
-) -> None:
-    images = {
-        "few": make_category(tmp_path / "few", num_good=5, num_test=2, seed=1),
-        "steel": make_category(tmp_path / "steel", num_good=24, num_test=3),
-        "left-out": tmp_path / "nowhere",
-    }
-    catalogue = write_catalogue(tmp_path / "catalogue.yaml", images)
-    chosen = ["--only", "few", "--only", "steel"]
-    answer = run("evaluate", catalogue, *chosen, "--seeds", 2, "--out", "out")
-    assert answer.code == 3
-    (line,) = answer.err.splitlines()[-1:]
-    assert line.startswith("nightshift: few: 5 distinct good images")
-    markdown = (tmp_path / "out/evaluation.md").read_text()
-    assert answer.out.strip() == markdown.strip()
-    assert "| few | failed |" in markdown
-    document = json.loads((tmp_path / "out/evaluation.json").read_text())
-    assert list(document["categories"]) == ["few", "steel"]
-    steel = document["categories"]["steel"]
-    assert steel["status"] == "measured"
-    assert steel["results"]["pixel_auroc"] == {"mean": None, "std": None}
-    assert steel["files"] == [f"steel/{name}" for name in FILES if name != "pro.png"]
-    for path in (tmp_path / "out" / name for name in steel["files"] if name.endswith(".png")):
-        assert Image.open(io.BytesIO(path.read_bytes())).format == "PNG"
-    status = {found.info.run_name: found.info.status for found in runs()}
-    assert status == {"evaluate few": "FAILED", "evaluate steel": "FINISHED"}
