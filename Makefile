@@ -29,9 +29,10 @@ bench: $(READY)
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-# uv comes from pip, into the environment that it then fills.
+# uv comes from pip, into the environment that it then fills. Compiled once: every worker of Ray is
+# a new process, and PYTHONDONTWRITEBYTECODE, common in containers, would have each compile it all.
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
 	touch $(READY)
