@@ -22,7 +22,7 @@ from model.errors import NightshiftError
 from model.folding import FoldedHead, FoldedHeads
 from model.preprocessing import Preprocessing
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # also of what the tensors mean
 HEADER_KEY = "nightshift"
 
 

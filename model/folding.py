@@ -25,6 +25,8 @@ from torch import Tensor, nn
 from model.embedding import mean_levels, resize
 from model.simplenet import EPS, LEAK, Head
 
+SECOND = 0.5  # weight of the head that says less: either may be the only one to see a defect
+
 
 class FoldedHead(nn.Module):
     """One 1x1 convolution per level, LeakyReLU, one dot product, and the scale of its scores."""
@@ -108,12 +110,14 @@ class FoldedHeads(nn.Module):
     def forward(self, levels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return image scores (B,) and patch scores (B, H, W) of pooled levels.
 
-        An image scores as high as its most anomalous patch, or as it does as a whole.
+        An image scores as its most anomalous patch does, or as it does as a whole, whichever says
+        more; what the other one says counts half.
         """
         patch_scores = self.patch(levels)
         scores = patch_scores.flatten(1).amax(dim=1)
         if self.image is not None:
-            scores = torch.maximum(scores, self.image(mean_levels(levels)).flatten())
+            whole = self.image(mean_levels(levels)).flatten()
+            scores = torch.maximum(scores, whole) + SECOND * torch.minimum(scores, whole)
         return scores, patch_scores
 
     def split(self, members: int) -> list["FoldedHeads"]:

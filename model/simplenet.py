@@ -28,7 +28,7 @@ Loss = Literal["truncated_l1", "cross_entropy"]
 class HeadConfig:
     """Shape of a head."""
 
-    hidden: int = 128  # units U of each member's discriminator
+    hidden: int = 256  # units U of each member's discriminator
     members: int = 4  # heads averaged
     adaptor: Adaptor = "none"  # two_layer has a LeakyReLU between its layers
     momentum: float = 0.02  # of BatchNorm's running statistics

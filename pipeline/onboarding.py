@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from model.detector import FORMAT_VERSION
 from pipeline import storage
 from pipeline.calibration import Calibration, Part, fit
 from pipeline.catalogue import Category
@@ -75,9 +76,10 @@ def onboarding_key(category: Category) -> str:
     """Return what identifies an onboarding: its settings and the names and etags of its files.
 
     The same catalogue entry over the same files has the same key, so that a job that is started
-    again finds what it began, and finds a finished one done.
+    again finds what it began, and finds a finished one done. A new detector format has new keys.
     """
-    total = hashlib.sha256(json.dumps(category.model_dump(), sort_keys=True).encode())
+    settings = [FORMAT_VERSION, category.model_dump()]
+    total = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     if category.layout == "manifest":
         total.update(storage.read_bytes(category.images))
     else:

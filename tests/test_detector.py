@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from model.backbone import Backbone, BackboneConfig
 from model.detector import (
+    FORMAT_VERSION,
     HEADER_KEY,
     Detector,
     DetectorFileError,
@@ -94,7 +95,7 @@ def header_fields(backbone: Backbone) -> dict[str, object]:
         "layers": [2, 3],
         "preprocessing": {"resize": 64, "crop": 64},
         "embedding": {"kind": "paper", "patch_size": 3},
-        "format_version": 1,
+        "format_version": FORMAT_VERSION,
     }
 
 
