@@ -16,7 +16,6 @@ held out for the calibration has no part in it.
 Shapes: B images, C channels of a level, H x W its grid, U hidden units of all members.
 """
 
-import math
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -26,7 +25,6 @@ from torch import Tensor, nn
 from model.embedding import mean_levels, resize
 from model.simplenet import EPS, LEAK, Head
 
-HIDDEN_AT_A_TIME = 2**20  # values
 SECOND = 0.5  # weight of the head that says less: either may be the only one to see a defect
 
 
@@ -64,19 +62,12 @@ class FoldedHead(nn.Module):
         Args:
             levels: one (B, C, H, W) map per level, as ``Embedding.pool`` gives them.
         """
-        if levels[0].device.type != "cpu" or torch.compiler.is_compiling():
-            return self._scores(levels)
-        # So few images at a time that their hidden units stay in the processor's cache.
-        step = max(1, HIDDEN_AT_A_TIME // (self.hidden * math.prod(levels[0].shape[2:])))
-        parts = zip(*(level.split(step) for level in levels), strict=True)
-        return torch.cat([self._scores(part) for part in parts])
-
-    def _scores(self, levels: Sequence[Tensor]) -> Tensor:
         grid = levels[0].shape[2:]
-        hidden = self.bias[:, None, None]
-        for weight_UC, level in zip(self.weights, levels, strict=True):
-            level_BCHW = level.float().contiguous(memory_format=torch.channels_last)
-            hidden = resize(F.conv2d(level_BCHW, weight_UC[:, :, None, None]), grid) + hidden
+        parts = [level.float().contiguous(memory_format=torch.channels_last) for level in levels]
+        finest, *coarser = (weight_UC[:, :, None, None] for weight_UC in self.weights)
+        hidden = F.conv2d(parts[0], finest, self.bias)
+        for part, weight in zip(parts[1:], coarser, strict=True):
+            hidden += resize(F.conv2d(part, weight), grid)
         hidden = F.leaky_relu_(hidden, LEAK)
         if hasattr(self, "middle"):
             weight = self.get_buffer("middle")
