@@ -11,6 +11,7 @@ from rich.console import Console
 
 from jobs.cluster import WORKER_ENVIRONMENT
 from tests.bench.cache import onboarding_memory
+from tests.bench.calibration import realised_false_alarms
 from tests.bench.measure import Ratio
 from tests.bench.reference import inference_vs_reference, training_vs_reference
 from tests.bench.scoring import features_once, scoring_memory, scoring_throughput
@@ -20,6 +21,7 @@ BENCHMARKS: dict[str, Callable[[], Iterator[Ratio]]] = {
     for benchmark in (
         *(features_once, scoring_throughput, scoring_memory),
         *(inference_vs_reference, training_vs_reference, onboarding_memory),
+        realised_false_alarms,
     )
 }
 
