@@ -26,6 +26,8 @@ WORKER_ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
     "MALLOC_TOP_PAD_": str(64 * 2**20),
     "MALLOC_MMAP_MAX_": "0",
+    # Every shard has threads of its own; what they kept in heaps of their own would add up.
+    "MALLOC_ARENA_MAX": "1",
 }
 # Nobody takes a machine's own CPUs away; Ray Train would start a process to watch for it.
 LOCAL_ENVIRONMENT = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}

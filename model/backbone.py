@@ -138,6 +138,10 @@ class Backbone(nn.Module):
             images_BHWC: uint8 RGB; H and W multiples of 32.
         """
         self.num_images_seen += len(images_BHWC)
+        return self.levels(images_BHWC)
+
+    def levels(self, images_BHWC: Tensor) -> list[Tensor]:
+        """Return what ``forward`` returns; a graph can be traced of this: it does not count."""
         width = images_BHWC.shape[2]
         # A row of pixels and colours at a time: three numbers at a time take four times as long.
         rows = images_BHWC.to(self.mean.device).flatten(2).float()

@@ -12,11 +12,7 @@ from model.detector import Detector
 
 
 class _Network(nn.Module):
-    """``Detector.forward`` and ``Detector.maps`` in one.
-
-    The backbone's trunk is called directly: ``Backbone.forward`` counts its images, and a graph
-    that knows their number takes no other.
-    """
+    """``Detector.forward`` and ``Detector.maps`` in one."""
 
     def __init__(self, detector: Detector) -> None:
         super().__init__()
@@ -24,12 +20,10 @@ class _Network(nn.Module):
 
     def forward(self, images_NHWC: Tensor) -> tuple[Tensor, Tensor]:
         """Return image scores (N,) and anomaly maps (N, H, W) of uint8 RGB images."""
-        backbone, rows = self.detector.backbone, self.detector.rows
-        pixels_NHWC = (images_NHWC.float() - backbone.mean) / backbone.std
-        levels = list(backbone.trunk(pixels_NHWC.permute(0, 3, 1, 2)).values())
-        pooled = self.detector.header.embedding.pool(levels)
-        scores, patch_scores = self.detector.heads(pooled)
-        return scores, anomaly_maps(patch_scores, rows, rows)
+        detector = self.detector
+        pooled = detector.header.embedding.pool(detector.backbone.levels(images_NHWC))
+        scores, patch_scores = detector.heads(pooled)
+        return scores, anomaly_maps(patch_scores, detector.rows, detector.rows)
 
 
 def trace(detector: Detector) -> ExportedProgram:
