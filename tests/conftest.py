@@ -26,7 +26,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Where Ray's tests run beside them, the others step back: they are done sooner anyway."""
     if "PYTEST_XDIST_WORKER" in os.environ and item.get_closest_marker("ray") is None:
-        os.nice(BEHIND_RAY - os.nice(0))
+        os.nice(max(0, BEHIND_RAY - os.nice(0)))
 
 
 @pytest.fixture(scope="session", autouse=True)
