@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from made_up_categories import NUM_GOOD, RATE, realised_rate
 
-NUM_CATEGORIES = 60
+NUM_CATEGORIES = 100
 
 
 def mean_and_error(num_held_out: int) -> tuple[float, float]:

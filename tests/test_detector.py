@@ -1,6 +1,8 @@
 """The detector file: round trips in a new process, and everything that must be refused."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -58,6 +60,24 @@ def test_a_detector_survives_the_disk(
     assert found_header == header
     assert found.state_dict().keys() == heads.state_dict().keys()
     assert all(torch.equal(found.state_dict()[k], v) for k, v in heads.state_dict().items())
+
+
+def test_a_new_process_scores_the_same(tmp_path: Path, backbone: Backbone) -> None:
+    heads, header = make_heads(), make_header(backbone)
+    save_detector(tmp_path / "head.safetensors", heads, header)
+    images = torch.arange(2 * 64 * 64 * 3).remainder(251).to(torch.uint8).view(2, 64, 64, 3)
+    scores, _ = Detector(backbone, heads, header)(images)
+    script = (
+        "import sys, torch; from pathlib import Path;"
+        "from model.backbone import Backbone; from model.detector import Detector, load_detector;"
+        "header, heads = load_detector(Path(sys.argv[1]));"
+        "images = torch.arange(2 * 64 * 64 * 3).remainder(251).to(torch.uint8).view(2, 64, 64, 3);"
+        "scores, _ = Detector(Backbone(header.backbone_config), heads, header)(images);"
+        "print(scores.tolist())"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "head.safetensors")]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert json.loads(answer.stdout) == pytest.approx(scores.tolist(), rel=1e-5)
 
 
 def test_maps_have_the_size_of_the_crop(backbone: Backbone) -> None:

@@ -56,10 +56,11 @@ def whole(many: Path) -> Prepared:
     return prepare(two_members(many))
 
 
-@pytest.fixture(scope="module")
-def sampled(many: Path) -> Prepared:
-    """With room for a share only, and that on disk."""
-    return prepare(two_members(many, cache_gb=TINY, cache_disk_gb=ROOM_GB))
+@pytest.fixture(scope="module", params=["memory", "file"])
+def sampled(request: pytest.FixtureRequest, many: Path) -> Prepared:
+    """With room for a share only, be it in memory or on disk."""
+    room = {"memory": (ROOM_GB, TINY), "file": (TINY, ROOM_GB)}[request.param]
+    return prepare(two_members(many, cache_gb=room[0], cache_disk_gb=room[1]))
 
 
 def two_members(images: Path, **changes: Any) -> Category:
