@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from model.errors import NightshiftError
 from pipeline import storage
+from pipeline.image_statistics import STATISTICS
 from pipeline.images import ImageStatus
 
 # A status other than ok leaves empty what only a scored image has.
@@ -33,12 +34,14 @@ RESULT_SCHEMA = pa.schema(
         pa.field("score", pa.float32()),
         pa.field("p_value", pa.float64()),
         pa.field("flagged", pa.bool_()),
+        pa.field("flagged_fdr", pa.bool_()),  # false until the whole night is settled
         pa.field("threshold", pa.float32()),
         pa.field("false_alarm_rate", pa.float64()),
         pa.field("model_name", pa.string()),
         pa.field("model_version", pa.string()),
         pa.field("model_digest", pa.string()),
         pa.field("map_uri", pa.string()),
+        *(pa.field(name, pa.float32()) for name in STATISTICS),
         pa.field("scored_at", pa.timestamp("us", tz="UTC")),
         pa.field("shard", pa.string(), nullable=False),
     ]

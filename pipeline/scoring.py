@@ -29,12 +29,13 @@ from pipeline import storage
 from pipeline.backbones import fetch_backbone
 from pipeline.features import BATCH_IMAGES, stack
 from pipeline.fleet import Champion, Fleet
+from pipeline.image_statistics import image_statistics
 from pipeline.images import ImageRead, ImageStatus, read_image
 from pipeline.manifest import Shard
 from pipeline.reading import read_ahead
 from pipeline.results import RESULT_SCHEMA, write_shard
 
-RESULT_VERSION = 1  # of the meaning of a row; part of every shard's name
+RESULT_VERSION = 2  # of the meaning of a row; part of every shard's name
 IN_FLIGHT = 2  # batches at a time: while one waits for its slowest thread, another one works
 MAP_P_VALUE = 0.05  # maps are kept of flagged images and of those nearly as unusual
 
@@ -144,7 +145,9 @@ class ShardScorer:
             image = batch[0].image
             return [(batch[0], {"status": image.status.value, "error": image.error})]
         detector = self._detector(batch[0].category)
-        levels = detector.backbone(stack([item.image for item in batch]))
+        pixels = stack([item.image for item in batch])
+        statistics = image_statistics(pixels.numpy())
+        levels = detector.backbone(pixels)
         pooled = detector.header.embedding.pool(levels)
         results: list[dict[str, Any]] = [{} for _ in batch]
         members = defaultdict(list)
@@ -153,7 +156,7 @@ class ShardScorer:
         for category, places in members.items():
             scored = self._decide(category, [level[places] for level in pooled])
             for place, result in zip(places, scored, strict=True):
-                results[place] = result
+                results[place] = result | {name: v[place] for name, v in statistics.items()}
         return list(zip(batch, results, strict=True))
 
     def _decide(self, category: str, pooled: list[Any]) -> list[dict[str, Any]]:
@@ -174,6 +177,7 @@ class ShardScorer:
                 "score": scores[i],
                 "p_value": p_values[i],
                 "flagged": bool(flags[i]),
+                "flagged_fdr": False,  # settled when the whole night is there
                 "levels": levels.get(i),
                 **_decision_fields(champion),
             }

@@ -54,8 +54,9 @@ def champion(**known: Any) -> dict[str, Any]:
 def test_the_schema_is_the_one_that_others_read() -> None:
     expected = (
         "image_uri:string image_etag:string category:string status:string error:string score:float "
-        "p_value:double flagged:bool threshold:float false_alarm_rate:double model_name:string "
-        "model_version:string model_digest:string map_uri:string "
+        "p_value:double flagged:bool flagged_fdr:bool threshold:float false_alarm_rate:double "
+        "model_name:string model_version:string model_digest:string map_uri:string "
+        "brightness:float contrast:float sharpness:float "
         "scored_at:timestamp[us, tz=UTC] shard:string"
     )
     assert " ".join(f"{field.name}:{field.type}" for field in RESULT_SCHEMA) == expected
