@@ -10,13 +10,16 @@ import os
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 
 from jobs.tables import table
 from model.errors import NightshiftError
+
+if TYPE_CHECKING:
+    from pipeline.error_budget import ErrorBudget
 
 DONE, ACT, PARTLY = 0, 1, 3
 
@@ -92,21 +95,29 @@ def score(
     dump: Annotated[str, typer.Argument(help="Prefix of the night's images, or a manifest.")],
     out: Annotated[str, typer.Option(help="Folder or s3:// prefix of the results.")],
     night: Night,
+    error_budget: Annotated[
+        tuple[float, float],
+        typer.Option(metavar="NIGHT CATEGORY", help="Shares of images that may fail."),
+    ] = (0.01, 0.1),
     as_json: Json = False,
 ) -> None:
     """Score every image of a dump with its category's champion."""
     from pipeline.results import check_night  # noqa: PLC0415
 
     check_night(night)
+    budget = _budget(error_budget)
     from jobs import score as job  # noqa: PLC0415
 
     with redirect_stdout(sys.stderr):
-        done = job.score(dump, out, night)
+        done = job.score(dump, out, night, budget)
     if as_json:
-        _print_json({**done.summary, "report": done.report, "scored_now": done.num_scored})
+        answer = {"report": done.report, "scored_now": done.num_scored, "overruns": done.overruns}
+        _print_json({**done.summary, **answer})
     else:
         _print_night(done)
-    raise typer.Exit(PARTLY if done.num_failed else DONE)
+    for sentence in done.overruns:
+        typer.echo(f"nightshift: {sentence}", err=True)
+    raise typer.Exit(ACT if done.overruns else PARTLY if done.num_failed else DONE)
 
 
 @app.command()
@@ -165,6 +176,15 @@ def main() -> None:
     except NightshiftError as error:
         typer.echo(f"nightshift: {error}", err=True)
         sys.exit(ACT)
+
+
+def _budget(shares: tuple[float, float]) -> "ErrorBudget":
+    from pipeline.error_budget import ErrorBudget  # noqa: PLC0415
+
+    try:
+        return ErrorBudget(night=shares[0], category=shares[1])
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def _set_up_logging() -> None:

@@ -9,7 +9,14 @@ from typing import Any
 
 import ray
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 REPORT_EVERY_S = 0.5  # a job tells no more often than this
 PLAIN_LINE_EVERY_S = 15.0
@@ -61,7 +68,9 @@ class Display:
     def __post_init__(self) -> None:
         columns = (TextColumn("{task.fields[job]:<20}"), TextColumn("{task.description:<12}"))
         self.bars = Progress(
-            *columns, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=self.console
+            *(*columns, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()),
+            *(TimeRemainingColumn(), TextColumn("{task.fields[note]}")),
+            console=self.console,
         )
         self.tasks: dict[str, Any] = {}
         self.last_line = 0.0
@@ -75,19 +84,22 @@ class Display:
         with self.bars:
             yield self
 
-    def update(self, state: dict[str, tuple[str, int, int]]) -> None:
-        """Draw the state of all jobs."""
+    def update(self, state: dict[str, tuple[str, int, int]], note: str = "") -> None:
+        """Draw the state of all jobs; the note is about all of them."""
         if not self.console.is_terminal:
-            self._plain(state)
+            self._plain(state, note)
             return
         for job, (stage, done, total) in state.items():
             if job not in self.tasks:
-                self.tasks[job] = self.bars.add_task(stage, job=job, total=total)
-            self.bars.update(self.tasks[job], description=stage, completed=done, total=total)
+                self.tasks[job] = self.bars.add_task(stage, job=job, total=total, note="")
+            self.bars.update(
+                self.tasks[job], description=stage, completed=done, total=total, note=note
+            )
 
-    def _plain(self, state: dict[str, tuple[str, int, int]]) -> None:
+    def _plain(self, state: dict[str, tuple[str, int, int]], note: str) -> None:
         now = time.monotonic()
         if state and now - self.last_line >= PLAIN_LINE_EVERY_S:
             self.last_line = now
             words = [f"{job} {stage} {done}/{total}" for job, (stage, done, total) in state.items()]
-            self.console.print(f"{self.title}: " + ", ".join(words[:8]), highlight=False)
+            words = [*words[:8], *([note] if note else [])]
+            self.console.print(f"{self.title}: " + ", ".join(words), highlight=False)

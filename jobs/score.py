@@ -1,12 +1,13 @@
-"""Score a night's dump: manifest, pinned fleet, shards over a fixed pool of actors, report.
+"""Score a night's dump: manifest, fleet, shards over a fixed pool of actors, report.
 
-A shard's results have a name that says what they were made from: a rerun scores what is missing
-or out of date and leaves the rest alone.
+What a rerun has to do is planned from what is stored: shards that are missing or out of date, and
+rows that failed.
 """
 
+import datetime as dt
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,26 +17,31 @@ import torch
 from ray.exceptions import RayError
 
 from jobs.cluster import ClusterError, Slots, cluster, reason, slots
+from jobs.night_metrics import NightMetrics
 from jobs.progress import Display
 from pipeline import registry, storage, tracking
-from pipeline.fleet import Fleet, pin_fleet, read_fleet
-from pipeline.manifest import Shard, build_manifest, read_manifest, shards
+from pipeline.error_budget import ErrorBudget
+from pipeline.fleet import Fleet, pin_fleet, read_fleet, write_fleet
+from pipeline.fleet_pin import pinned_fleet
+from pipeline.manifest import load_manifest, store_manifest
+from pipeline.plan import Plan, Task, note_failures, plan_night
 from pipeline.report import write_report
 from pipeline.results import (
     Summary,
     check_night,
-    finished_shards,
     read_night,
     remove_shards,
     summarise,
     write_summary,
 )
-from pipeline.scoring import ShardScorer, result_name
+from pipeline.scoring import ShardScorer, Written
 
 logger = logging.getLogger(__name__)
 
-ROWS_PER_SHARD = 256
-MANIFEST_SUFFIXES = (".parquet", ".csv", ".jsonl", ".json", ".manifest")
+BUNDLE_IMAGES = 1024  # what a worker takes at a time, and loses at most when it dies
+LEAST_BUNDLES = 4  # for each worker, so that none is left with all the rest
+AHEAD = 2  # bundles given to a worker: it need not wait for the next one
+RESTARTS = 3  # of a worker within one bundle
 POLL_S = 0.5
 
 
@@ -45,8 +51,9 @@ class Night:
 
     summary: Summary
     report: str
-    num_scored: int  # images scored by this call; the others were done before
+    num_scored: int  # images of the shards that this call scored; the others were done before
     scoring_s: float  # from the first worker's start to the last shard's rows
+    overruns: tuple[str, ...]  # why the night is no good; none when the error budget held
 
     @property
     def images_per_s(self) -> float:
@@ -60,7 +67,7 @@ class Night:
         return sum(count for status, count in totals.items() if status != "ok")
 
 
-def score(dump: str, out: str, night: str) -> Night:
+def score(dump: str, out: str, night: str, budget: ErrorBudget | None = None) -> Night:
     """Score every image of a dump exactly once and write results, summary and report.
 
     A cluster is joined or started when there is something to score.
@@ -69,42 +76,48 @@ def score(dump: str, out: str, night: str) -> Night:
         dump: prefix of the night's images, or a ready manifest.
         out: where results go; a folder or an S3 prefix.
         night: YYYY-MM-DD.
+        budget: how many images may fail.
     """
     check_night(night)
     out = storage.absolute(out).rstrip("/")
     manifest = load_manifest(dump)
-    fleet = _pin(manifest, out, night)
-    wanted = {result_name(shard, fleet): shard for shard in shards(manifest, ROWS_PER_SHARD)}
-    finished = finished_shards(out, night)
-    missing = [shard for name, shard in wanted.items() if name not in finished]
-    logger.info("night %s: %d shards, %d to score", night, len(wanted), len(missing))
+    store_manifest(manifest, out, night)
+    fleet = _fleet(manifest, out, night)
+    plan = plan_night(manifest, fleet, out, night)
+    logger.info("night %s: %d shards, %d to score", night, len(plan.names), len(plan.tasks))
     started = time.monotonic()
-    if missing:
+    if plan.tasks:
         with cluster():
-            _score_shards(missing, out, night)
+            failed = _score(plan, out, night)
+        note_failures(out, night, failed)
     scoring_s = time.monotonic() - started
-    remove_shards(out, night, finished - wanted.keys())
-    champions = {name: champion.to_json() for name, champion in fleet.items()}
-    summary = summarise(read_night(out, night), {"format": 1, "champions": champions})
-    write_summary(out, night, summary)
+    remove_shards(out, night, plan.stale)
+    summary = _settle(out, night, fleet)
     return Night(
         summary=summary,
         report=write_report(out, night),
-        num_scored=sum(shard.rows.num_rows for shard in missing),
+        num_scored=plan.num_images,
         scoring_s=scoring_s,
+        overruns=tuple((budget or ErrorBudget()).overruns(summary)),
     )
 
 
-def load_manifest(dump: str) -> pa.Table:
-    """Read a ready manifest, or list a dump."""
-    if dump.lower().endswith(MANIFEST_SUFFIXES):
-        return read_manifest(dump)
-    return build_manifest(dump)
+def _settle(out: str, night: str, fleet: Fleet) -> Summary:
+    champions = {name: champion.to_json() for name, champion in fleet.items()}
+    summary = summarise(read_night(out, night), {"format": 1, "champions": champions})
+    write_summary(out, night, summary)
+    return summary
 
 
-def _pin(manifest: pa.Table, out: str, night: str) -> Fleet:
-    tracking.connect()
+def _fleet(manifest: pa.Table, out: str, night: str) -> Fleet:
+    """Pin what the night is scored with: the held fleet, or what are champions now."""
     categories = set(manifest["category"].unique().to_pylist())
+    held = pinned_fleet(out)
+    if held is not None:
+        fleet = {name: champion for name, champion in held.items() if name in categories}
+        write_fleet(out, fleet, night)
+        return fleet
+    tracking.connect()
     return pin_fleet(out, night, registry.champions(), categories, registry.download)
 
 
@@ -114,49 +127,80 @@ class ScoringWorker:
     def __init__(self, out: str, night: str, threads: int) -> None:
         torch.set_num_threads(threads)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.scorer = ShardScorer(read_fleet(out, night), out, night, device)
+        fleet = read_fleet(out, night)
+        self.scorer = ShardScorer(fleet, out, night, device=device, observer=NightMetrics())
 
-    def write(self, shard: Shard) -> dict[str, int]:
-        """Score one shard and store its rows."""
-        return self.scorer.write(shard)
+    def write(self, tasks: list[Task]) -> list[Written]:
+        """Score a bundle of shards and store their rows."""
+        return self.scorer.write(tasks)
 
 
-def _score_shards(missing: Sequence[Shard], out: str, night: str) -> None:
-    """Give each worker of a fixed pool the next shard as soon as it has finished one."""
-    workers = _start_workers(slots(len(missing)), out, night)
-    total = sum(shard.rows.num_rows for shard in missing)
-    done = 0
-    waiting = list(reversed(missing))
-    running: dict[Any, Any] = {}
+def _score(plan: Plan, out: str, night: str) -> set[str]:
+    """Score what is left; return the names of all stored shards that hold failed rows."""
+    share = slots(len(plan.tasks))
+    least = LEAST_BUNDLES * share.num_jobs
+    bundles = list(plan.bundles(min(BUNDLE_IMAGES, max(1, plan.num_images // least))))
+    workers = _start_workers(share, min(share.num_jobs, len(bundles)), out, night)
+    failed: set[str] = set(plan.with_failures)
+    done = num_failed = 0
+    started = time.monotonic()
     with Display("scoring").shown() as display:
-        while waiting or running:
-            while waiting and workers:
-                worker = workers.pop()
-                running[worker.write.remote(waiting.pop())] = worker
-            ready, _ = ray.wait(list(running), num_returns=1, timeout=POLL_S)
-            for reference in ready:
-                done += sum(_counts(reference).values())
-                workers.append(running.pop(reference))
-            display.update({night: ("images", done, total)})
+        for written in _spread(bundles, workers):
+            for shard in written:
+                done += sum(shard.statuses.values())
+                num_failed += sum(n for status, n in shard.statuses.items() if status != "ok")
+                failed -= {shard.name}
+                failed |= {shard.name} if shard.has_failures else set()
+            rate = done / (time.monotonic() - started)
+            note = progress_note(rate, plan.num_images - done, num_failed)
+            display.update({night: ("images", done, plan.num_images)}, note)
+    return failed
 
 
-def _counts(reference: Any) -> dict[str, int]:
-    """Return a shard's images by status.
+def progress_note(images_per_s: float, num_left: int, num_failed: int) -> str:
+    """Say how fast the night goes, when it will be done and what has failed so far."""
+    if not images_per_s:
+        return "starting"
+    left = dt.timedelta(seconds=round(num_left / images_per_s))
+    return f"{images_per_s:.1f} images/s, {left} left, {num_failed} failed"
+
+
+def _spread(bundles: list[list[Task]], workers: list[Any]) -> Iterator[list[Written]]:
+    """Give each worker of a fixed pool the next bundle as soon as it has finished one."""
+    waiting = list(reversed(bundles))
+    running: dict[Any, Any] = {}
+    idle = workers * AHEAD
+    while waiting or running:
+        while waiting and idle:
+            worker = idle.pop()
+            running[worker.write.remote(waiting.pop())] = worker
+        ready, _ = ray.wait(list(running), num_returns=1, timeout=POLL_S)
+        for reference in ready:
+            idle.append(running.pop(reference))
+            yield _result(reference)
+        if not ready:
+            yield []
+
+
+def _result(reference: Any) -> list[Written]:
+    """Return what became of a bundle.
 
     Raises:
         ClusterError: its worker failed, or died more often than it was started again.
     """
     try:
-        counts: dict[str, int] = ray.get(reference)
+        written: list[Written] = ray.get(reference)
     except RayError as error:
         raise ClusterError(
             f"a scoring worker failed: {reason(error)} "
             f"What is scored is kept; score the night again when that is mended."
         ) from error
-    return counts
+    return written
 
 
-def _start_workers(share: Slots, out: str, night: str) -> list[Any]:
-    options = {"num_cpus": share.cpus, "num_gpus": share.gpus, "max_restarts": 3}
-    worker = ray.remote(ScoringWorker).options(**options, max_task_retries=3)
-    return [worker.remote(out, night, share.threads) for _ in range(share.num_jobs)]
+def _start_workers(share: Slots, count: int, out: str, night: str) -> list[Any]:
+    options: Mapping[str, Any] = {"num_cpus": share.cpus, "num_gpus": share.gpus}
+    worker = ray.remote(ScoringWorker).options(
+        **options, max_restarts=-1, max_task_retries=RESTARTS
+    )
+    return [worker.remote(out, night, share.threads) for _ in range(count)]

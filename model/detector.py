@@ -71,12 +71,7 @@ class Detector(nn.Module):
             DetectorFileError: the head was trained on another backbone or other weights.
         """
         super().__init__()
-        if backbone.digest != header.backbone_digest:
-            raise DetectorFileError(
-                f"the head was trained on {header.backbone} weights {header.backbone_digest[:12]}, "
-                f"the backbone at hand is {backbone.config.name} {backbone.digest[:12]}. "
-                f"Give the weights it was trained with, or onboard the category again."
-            )
+        refuse_other_backbone(backbone, header)
         self.backbone, self.heads, self.header = backbone, heads, header
         matrix = map_matrix(header.grid, header.preprocessing.crop)
         self.register_buffer("rows", matrix, persistent=False)
@@ -97,6 +92,16 @@ class Detector(nn.Module):
     def maps(self, patch_scores_Bhw: Tensor) -> Tensor:
         """Return anomaly maps (B, H, W) at the size of the crop."""
         return anomaly_maps(patch_scores_Bhw, self.rows, self.rows)
+
+
+def refuse_other_backbone(backbone: Backbone, header: DetectorHeader) -> None:
+    """Raise DetectorFileError when heads were trained on another backbone or other weights."""
+    if backbone.digest != header.backbone_digest:
+        raise DetectorFileError(
+            f"the head was trained on {header.backbone} weights {header.backbone_digest[:12]}, "
+            f"the backbone at hand is {backbone.config.name} {backbone.digest[:12]}. "
+            f"Give the weights it was trained with, or onboard the category again."
+        )
 
 
 def save_detector(path: Path, heads: FoldedHeads, header: DetectorHeader) -> None:

@@ -119,7 +119,7 @@ class FoldedHeads(nn.Module):
         scores = patch_scores.flatten(1).amax(dim=1)
         if self.image is not None:
             whole = self.image(mean_levels(levels)).flatten()
-            scores = torch.maximum(scores, whole) + SECOND * torch.minimum(scores, whole)
+            scores = join_scores(scores, whole)
         return scores, patch_scores
 
     def split(self, members: int) -> list["FoldedHeads"]:
@@ -142,6 +142,11 @@ class FoldedHeads(nn.Module):
         self.patch.set_scale(torch.cat(patch))
         if self.image is not None:
             self.image.set_scale(torch.cat(image))
+
+
+def join_scores(patch_B: Tensor, image_B: Tensor) -> Tensor:
+    """Return the score of an image from what its worst patch and the image as a whole say."""
+    return torch.maximum(patch_B, image_B) + SECOND * torch.minimum(patch_B, image_B)
 
 
 @torch.no_grad()

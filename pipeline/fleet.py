@@ -4,6 +4,7 @@ The packages are copied beside the results under their digests, so that workers 
 object storage and any row can be traced to the very files that made it.
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
@@ -106,12 +107,24 @@ def pin_fleet(
     needed = [versions[name] for name in sorted(categories) if name in versions]
     pinned = read_ahead(lambda version: _pin(out, version, download), needed)
     fleet = {champion.category: champion for champion in pinned}
-    document = {
-        "format": FORMAT_VERSION,
-        "champions": {name: champion.to_json() for name, champion in fleet.items()},
-    }
-    storage.write_bytes(fleet_uri(out, night), json.dumps(document, sort_keys=True).encode())
+    write_fleet(out, fleet, night)
     return fleet
+
+
+def write_fleet(out: str, fleet: Fleet, night: str | None = None) -> str:
+    """Store a fleet under its digest and, with ``night``, as that night's; return the digest.
+
+    What lies under a digest never changes.
+    """
+    champions = {name: champion.to_json() for name, champion in sorted(fleet.items())}
+    document = {"format": FORMAT_VERSION, "champions": champions}
+    content = json.dumps(document, sort_keys=True).encode()
+    digest = hashlib.sha256(content).hexdigest()
+    if not storage.exists(stored_fleet_uri(out, digest)):
+        storage.write_bytes(stored_fleet_uri(out, digest), content)
+    if night is not None:
+        storage.write_bytes(fleet_uri(out, night), content)
+    return digest
 
 
 def read_fleet(out: str, night: str) -> dict[str, Champion]:
@@ -121,7 +134,25 @@ def read_fleet(out: str, night: str) -> dict[str, Champion]:
         FleetError: its file is damaged or of another format.
         ObjectMissing: the night has not been scored.
     """
-    uri = fleet_uri(out, night)
+    return _read(fleet_uri(out, night))
+
+
+def read_stored_fleet(out: str, digest: str) -> dict[str, Champion]:
+    """Return the fleet of a digest.
+
+    Raises:
+        FleetError: its file is damaged or of another format.
+        ObjectMissing: no fleet of this digest was pinned here.
+    """
+    return _read(stored_fleet_uri(out, digest))
+
+
+def fleet_digest(out: str, night: str) -> str:
+    """Return the digest of a night's fleet."""
+    return hashlib.sha256(storage.read_bytes(fleet_uri(out, night))).hexdigest()
+
+
+def _read(uri: str) -> dict[str, Champion]:
     content = storage.read_bytes(uri)
     try:
         document = json.loads(content)
@@ -139,6 +170,11 @@ def read_fleet(out: str, night: str) -> dict[str, Champion]:
 def fleet_uri(out: str, night: str) -> str:
     """Where a night's fleet file is."""
     return storage.join(out, "fleet", f"night={night}", "fleet.json")
+
+
+def stored_fleet_uri(out: str, digest: str) -> str:
+    """Where the fleet of a digest is."""
+    return storage.join(out, "fleet", f"{digest}.json")
 
 
 def _pin(out: str, version: RegisteredVersion, download: Download) -> Champion:

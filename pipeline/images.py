@@ -14,6 +14,7 @@ import hashlib
 import io
 import struct
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -24,7 +25,14 @@ from PIL import Image, UnidentifiedImageError
 from model.errors import NightshiftError
 from model.preprocessing import Preprocessing
 from pipeline import geometry
-from pipeline.storage import AccessDenied, ObjectMissing, StorageAway, StorageError, read_bytes
+from pipeline.storage import (
+    AccessDenied,
+    ObjectChanged,
+    ObjectMissing,
+    StorageAway,
+    StorageError,
+    read_bytes,
+)
 
 MAX_PIXELS = 100_000_000
 # What Pillow can decode by itself; formats that start another program (EPS, WMF) stay closed.
@@ -72,6 +80,7 @@ class ImageStatus(StrEnum):
     UNROUTED = "unrouted"
     DENIED = "denied"
     CHANGED = "changed"
+    UNREACHABLE = "unreachable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,31 +94,40 @@ class ImageRead:
     sha256: str  # hex digest of the file's bytes, "" when they were not read
 
 
-def read_image(uri: str, preprocessing: Preprocessing, max_pixels: int = MAX_PIXELS) -> ImageRead:
+def read_image(
+    uri: str, preprocessing: Preprocessing, fetch: Callable[[str], bytes] = read_bytes
+) -> ImageRead:
     """Fetch, decode and resize one image; whatever is wrong with it becomes a status.
 
     Raises:
-        StorageAway: the server is the problem, not the image; a night must not go on.
+        StorageAway: the server is the problem, not the image.
     """
     try:
-        data = read_bytes(uri)
+        data = fetch(uri)
     except StorageAway:
         raise
-    except ObjectMissing as error:
-        return ImageRead(uri, ImageStatus.MISSING, str(error), None, "")
-    except AccessDenied as error:
-        return ImageRead(uri, ImageStatus.DENIED, str(error), None, "")
     except StorageError as error:
-        return ImageRead(uri, ImageStatus.UNREADABLE, str(error), None, "")
+        return ImageRead(uri, _status_of(error), str(error), None, "")
     digest = hashlib.sha256(data).hexdigest()
     try:
-        image = decode_image(data, max_pixels, least_side=preprocessing.least_side)
+        image = decode_image(data, least_side=preprocessing.least_side)
         pixels = geometry.to_square(image, preprocessing)
     except ImageTooLarge as error:
         return ImageRead(uri, ImageStatus.TOO_LARGE, str(error), None, digest)
     except UnreadableImage as error:
         return ImageRead(uri, ImageStatus.UNREADABLE, str(error), None, digest)
     return ImageRead(uri, ImageStatus.OK, None, pixels, digest)
+
+
+def _status_of(error: StorageError) -> ImageStatus:
+    match error:
+        case ObjectMissing():
+            return ImageStatus.MISSING
+        case AccessDenied():
+            return ImageStatus.DENIED
+        case ObjectChanged():
+            return ImageStatus.CHANGED
+    return ImageStatus.UNREACHABLE
 
 
 def decode_image(

@@ -50,7 +50,12 @@ def _stored(entry: os.DirEntry[str]) -> StoredObject:
         status = entry.stat()
     except FileNotFoundError:  # a link to nothing, or deleted since: still named, never dropped
         return StoredObject(uri, "", 0)
-    return StoredObject(uri, f"{status.st_mtime_ns:x}-{status.st_size:x}", status.st_size)
+    return StoredObject(uri, etag_of(status), status.st_size)
+
+
+def etag_of(status: os.stat_result) -> str:
+    """A file's time of change and size: no file is read to list it."""
+    return f"{status.st_mtime_ns:x}-{status.st_size:x}"
 
 
 def write_whole(path: Path, data: bytes) -> None:

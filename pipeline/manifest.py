@@ -6,8 +6,10 @@ objects.
 """
 
 import hashlib
+import io
 import json
 import logging
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ from itertools import islice
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from pipeline import storage
 from pipeline.manifest_files import (
@@ -26,10 +29,21 @@ from pipeline.manifest_files import (
     resolve_uris,
 )
 
-__all__ = ["MANIFEST_SCHEMA", "ManifestError", "Shard", "build_manifest", "read_manifest", "shards"]
+__all__ = [
+    "MANIFEST_SCHEMA",
+    "ManifestError",
+    "Shard",
+    "build_manifest",
+    "load_manifest",
+    "read_manifest",
+    "shards",
+    "store_manifest",
+]
 
 logger = logging.getLogger(__name__)
 
+MANIFEST_SUFFIXES = (".parquet", ".csv", ".jsonl", ".json", ".manifest")
+CATEGORY_NAME = "[a-z0-9][a-z0-9_-]{0,56}"
 MANIFEST_SCHEMA = pa.schema(
     [
         ("image_uri", pa.string()),
@@ -50,10 +64,31 @@ SPELLINGS = {
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """A fixed slice of a manifest; the same rows always have the same name."""
+    """A fixed slice of one category's rows; the same rows always have the same name."""
 
     name: str
+    category: str
     rows: pa.Table
+
+
+def load_manifest(dump: str) -> pa.Table:
+    """Read a ready manifest, or list a dump."""
+    if dump.lower().endswith(MANIFEST_SUFFIXES):
+        return read_manifest(dump)
+    return build_manifest(dump)
+
+
+def store_manifest(manifest: pa.Table, out: str, night: str) -> str:
+    """Store a night's manifest beside its results and return its address.
+
+    It is a ready manifest itself: scored again, it is the same night whatever has happened to the
+    dump since, and nothing is listed.
+    """
+    uri = storage.join(out, "manifest", f"night={night}", "manifest.parquet")
+    buffer = io.BytesIO()
+    pq.write_table(manifest, buffer, compression="zstd")
+    storage.write_bytes(uri, buffer.getvalue())
+    return uri
 
 
 def build_manifest(dump: str) -> pa.Table:
@@ -102,13 +137,30 @@ def read_manifest(uri: str) -> pa.Table:
     return _as_manifest(table, uri).sort_by("image_uri")
 
 
-def shards(manifest: pa.Table, rows_per_shard: int = 1024) -> list[Shard]:
-    """Consecutive slices of ``manifest``, named by position and content."""
+def shards(manifest: pa.Table, rows_per_shard: int = 512) -> list[Shard]:
+    """Consecutive slices of each category's rows, named by category, position and content.
+
+    A shard holds one category, so that a new champion touches no other category's shards.
+    """
     if rows_per_shard < 1:
         raise ValueError(f"rows_per_shard must be at least 1, got {rows_per_shard}")
-    starts = range(0, manifest.num_rows, rows_per_shard)
-    slices = (manifest.slice(start, rows_per_shard) for start in starts)
-    return [Shard(f"{i:05d}-{_digest(rows):.12}", rows) for i, rows in enumerate(slices)]
+    ordered = manifest.sort_by([("category", "ascending"), ("image_uri", "ascending")])
+    cut, start = [], 0
+    for entry in ordered["category"].value_counts().to_pylist():
+        category, count = entry["values"], entry["counts"]
+        for number, first in enumerate(range(0, count, rows_per_shard)):
+            rows = ordered.slice(start + first, min(rows_per_shard, count - first))
+            name = f"{shard_prefix(category)}-{number:05d}-{_digest(rows):.12}"
+            cut.append(Shard(name, category, rows))
+        start += count
+    return cut
+
+
+def shard_prefix(category: str) -> str:
+    """How the names of a category's shards begin: a folder of a dump may have any name."""
+    if re.fullmatch(CATEGORY_NAME, category):
+        return category
+    return f"_{hashlib.sha256(category.encode()).hexdigest():.12}"
 
 
 def _listing(dump: str) -> Iterator[pa.RecordBatch]:

@@ -1,8 +1,8 @@
-"""Read many images at once, in order, never more in memory than a small window."""
+"""Read many images at once, never more in memory than a small window."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import islice
 from typing import TypeVar
 
@@ -27,6 +27,24 @@ def read_ahead(
                 for item in islice(source, 1):
                     window.append(pool.submit(read, item))
                 yield done.result()
+        finally:
+            for waiting in window:
+                waiting.cancel()
+
+
+def read_as_ready(
+    read: Callable[[Item], Result], items: Iterable[Item], num_threads: int = NUM_THREADS
+) -> Iterator[Result]:
+    """Yield ``read(item)`` as soon as it is there: nothing waits for one slow item."""
+    source = iter(items)
+    with ThreadPoolExecutor(num_threads) as pool:
+        window = {pool.submit(read, item) for item in islice(source, 4 * num_threads)}
+        try:
+            while window:
+                done, window = wait(window, return_when=FIRST_COMPLETED)
+                window |= {pool.submit(read, item) for item in islice(source, len(done))}
+                for future in done:
+                    yield future.result()
         finally:
             for waiting in window:
                 waiting.cancel()

@@ -159,6 +159,15 @@ def read_night(out: str, night: str) -> pa.Table:
     return rows
 
 
+def read_shard(out: str, night: str, shard_name: str) -> pa.Table:
+    """The rows of one stored shard.
+
+    Raises:
+        ResultsError: it is damaged or of another format.
+    """
+    return _read_shard(shard_uri(out, night, shard_name))
+
+
 def _read_shard(uri: str) -> pa.Table:
     try:
         rows = pq.read_table(pa.BufferReader(storage.read_bytes(uri)))

@@ -9,6 +9,7 @@ import asyncio
 import functools
 import os
 import posixpath
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,11 @@ from typing import Any
 import s3fs
 from fsspec.asyn import sync
 
-from pipeline.local_files import StoredObject, local_path, walk, write_whole
+from pipeline.local_files import StoredObject, etag_of, local_path, walk, write_whole
 from pipeline.storage_errors import (
     BROKEN_CONNECTION,
     AccessDenied,
+    ObjectChanged,
     ObjectMissing,
     StorageAway,
     StorageError,
@@ -28,6 +30,7 @@ from pipeline.storage_errors import (
 
 __all__ = [
     "AccessDenied",
+    "ObjectChanged",
     "ObjectMissing",
     "StorageAway",
     "StorageError",
@@ -47,6 +50,8 @@ READ_TIMEOUT_S = 7  # without a single byte
 ATTEMPTS = 3  # 3 x 7 s and the pauses between them stay below the deadline
 DEADLINE_S = 27  # for an answer; the bytes of a large object may take longer
 SLOWEST_UPLOAD_BYTES_S = 1_000_000
+S3_ETAG = re.compile(r"[0-9a-f]{32}(-[0-9]+)?")
+LOCAL_ETAG = re.compile(r"[0-9a-f]+-[0-9a-f]+")
 
 
 def absolute(uri: str, relative_to: str | None = None) -> str:
@@ -108,15 +113,27 @@ def list_names(prefix: str) -> list[str]:
     return sorted(name for name in names if name and not name.startswith("."))
 
 
-def read_bytes(uri: str) -> bytes:
-    """The whole object."""
+def read_bytes(uri: str, etag: str | None = None) -> bytes:
+    """The whole object.
+
+    Args:
+        uri: its address.
+        etag: what a listing said of it. One that this storage does not write, a version id or
+            another system's checksum, is not compared.
+
+    Raises:
+        ObjectChanged: the object's etag is another one now.
+    """
     with clear_errors(uri):
         if not uri.startswith("s3://"):
-            return Path(local_path(uri)).read_bytes()
+            with Path(local_path(uri)).open("rb") as file:
+                _refuse_changed(uri, etag, etag_of(os.fstat(file.fileno())), LOCAL_ETAG)
+                return file.read()
         bucket, key = _bucket_and_key(uri)
         filesystem = _filesystem()
-        content: bytes = sync(filesystem.loop, _get, filesystem, bucket, key)
-        return content
+        content, found = sync(filesystem.loop, _get, filesystem, bucket, key)
+    _refuse_changed(uri, etag, found, S3_ETAG)
+    return bytes(content)
 
 
 def write_bytes(uri: str, data: bytes) -> None:
@@ -191,14 +208,21 @@ def _request(uri: str, method: str, patience_s: float = DEADLINE_S, **request: A
         return sync(filesystem.loop, call, method, timeout=patience_s, **request)
 
 
-async def _get(filesystem: s3fs.S3FileSystem, bucket: str, key: str) -> bytes:
+def _refuse_changed(uri: str, expected: str | None, found: str, kind: re.Pattern[str]) -> None:
+    if expected and found != expected and kind.fullmatch(expected) and kind.fullmatch(found):
+        raise ObjectChanged(
+            f"{uri} was replaced since the dump was listed: its etag is {found}, was {expected}; "
+            f"score the night again to take the new one"
+        )
+
+
+async def _get(filesystem: s3fs.S3FileSystem, bucket: str, key: str) -> tuple[bytes, str]:
     for attempt in range(1, ATTEMPTS + 1):
         request = filesystem._call_s3("get_object", Bucket=bucket, Key=key)
         answer = await asyncio.wait_for(request, DEADLINE_S)
         try:
             async with answer["Body"] as body:
-                content: bytes = await body.read()
-                return content
+                return await body.read(), answer.get("ETag", "").strip('"')
         except BROKEN_CONNECTION:
             if attempt == ATTEMPTS:
                 raise

@@ -47,6 +47,10 @@ class AccessDenied(StorageError):
     """The storage does not know us or does not let us."""
 
 
+class ObjectChanged(StorageError):
+    """The object is another one than the listing named."""
+
+
 class StorageAway(StorageError):
     """The storage does not answer, or answers that it cannot serve now."""
 

@@ -7,12 +7,12 @@ import pytest
 from command_line import Run
 from factory import make_fleet, make_package, write_catalogue
 
-from jobs.score import ROWS_PER_SHARD
 from model.detector import FORMAT_VERSION
 from pipeline import registry, storage
 from pipeline.catalogue import load_catalogue
-from pipeline.manifest import build_manifest, shards
+from pipeline.manifest import build_manifest
 from pipeline.onboarding import onboarding_key
+from pipeline.plan import plan_night
 from pipeline.scoring import ShardScorer
 
 NIGHT = "2026-03-12"
@@ -78,8 +78,8 @@ def scored(registered: Path, dump: Path, tmp_path: Path) -> Path:
 
 def score_without_cluster(dump: Path, out: Path, package: Path) -> None:
     fleet = make_fleet(str(out), NIGHT, {"steel": package})
-    for shard in shards(build_manifest(str(dump)), ROWS_PER_SHARD):
-        ShardScorer(fleet, str(out), NIGHT).write(shard)
+    plan = plan_night(build_manifest(str(dump)), fleet, str(out), NIGHT)
+    ShardScorer(fleet, str(out), NIGHT).write(plan.tasks)
 
 
 def test_a_night_that_is_scored_already_is_answered_without_a_cluster(

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 import ray
 import torch
@@ -32,9 +31,9 @@ from jobs.local_s3 import LocalS3
 from jobs.onboard import Outcome, Plan, onboard
 from jobs.progress import start_board
 from jobs.train import STATE_FILE, restore
-from pipeline import registry, storage, tracking
+from pipeline import plan, registry, storage, tracking
 from pipeline.catalogue import Category
-from pipeline.manifest import build_manifest, shards
+from pipeline.manifest import build_manifest
 from pipeline.package import HEAD_FILE
 from pipeline.results import read_night
 from pipeline.scoring import ShardScorer
@@ -230,7 +229,7 @@ def test_a_night_on_s3_has_the_rows_of_a_plain_call_and_is_scored_once(
     onboarded: Onboarded, s3: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", onboarded.tracking_uri)
-    monkeypatch.setattr(scoring, "ROWS_PER_SHARD", 5)
+    monkeypatch.setattr(plan, "ROWS_PER_SHARD", 5)
     dump, out = f"{s3}/dump", f"{s3}/out"
     for name, first in (("steel", 700), ("wood", 3)):
         for i in range(9):
@@ -242,10 +241,10 @@ def test_a_night_on_s3_has_the_rows_of_a_plain_call_and_is_scored_once(
     rows = read_night(out, NIGHT)
 
     versions = registry.champions()
-    plain = scoring.pin_fleet(f"{s3}/plain", NIGHT, versions, versions, registry.download)
-    worker = ShardScorer(plain, f"{s3}/plain", NIGHT)
-    calls = [worker.score(shard) for shard in shards(build_manifest(dump), 5)]
-    expected = {row["image_uri"]: row for row in pa.concat_tables(calls).to_pylist()}
+    fleet = scoring.pin_fleet(f"{s3}/plain", NIGHT, versions, versions, registry.download)
+    tasks = plan.plan_night(build_manifest(dump), fleet, f"{s3}/plain", NIGHT).tasks
+    plain = ShardScorer(fleet, f"{s3}/plain", NIGHT).score(tasks)
+    expected = {row["image_uri"]: row for row in plain.to_pylist()}
     assert len(expected) == rows.num_rows == 19
     for row in rows.to_pylist():
         other = expected[row["image_uri"]]

@@ -1,6 +1,7 @@
 """The list of a night's images, made by listing or read from a file, and its shards."""
 
 import json
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,7 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import storage
-from pipeline.manifest import MANIFEST_SCHEMA, ManifestError, build_manifest, read_manifest, shards
+from pipeline.manifest import (
+    MANIFEST_SCHEMA,
+    ManifestError,
+    build_manifest,
+    load_manifest,
+    read_manifest,
+    shards,
+    store_manifest,
+)
 from pipeline.manifest_files import ROWS_AT_ONCE
 
 
@@ -195,10 +204,23 @@ def test_a_missing_manifest_is_named(tmp_path: Path) -> None:
 
 
 def test_shards_hold_every_row_once_and_in_order() -> None:
-    manifest = table_of(2500)
+    manifest = table_of(1300)
     parts = shards(manifest)
-    assert [part.rows.num_rows for part in parts] == [1024, 1024, 452]
+    assert [part.rows.num_rows for part in parts] == [512, 512, 276]
     assert pa.concat_tables([part.rows for part in parts]).equals(manifest)
+
+
+def test_a_shard_holds_one_category_and_another_categorys_images_do_not_rename_it() -> None:
+    manifest = table_of(7)
+    mixed = manifest.set_column(3, "category", pa.array(list("bacabca")))
+    parts = shards(mixed, 2)
+    assert [(part.category, part.rows.num_rows) for part in parts] == [
+        *(("a", 2), ("a", 1), ("b", 2), ("c", 2)),
+    ]
+    for part in parts:
+        assert part.rows["category"].unique().to_pylist() == [part.category]
+    more = pa.concat_tables([mixed, table_of(9).slice(7)])  # two images of a fourth category
+    assert [p.name for p in shards(more, 2) if p.category in "abc"] == [p.name for p in parts]
 
 
 @given(num_rows=st.integers(0, 40), size=st.integers(1, 50))
@@ -210,13 +232,21 @@ def test_shards_partition_any_manifest(num_rows: int, size: int) -> None:
     assert len({part.name for part in parts}) == len(parts)
 
 
-def test_shard_names_are_a_position_and_twelve_hex_digits() -> None:
+def test_shard_names_are_a_category_a_position_and_twelve_hex_digits() -> None:
     names = [part.name for part in shards(table_of(3), 1)]
-    assert [name.split("-")[0] for name in names] == ["00000", "00001", "00002"]
-    assert all(int(name.split("-")[1], 16) >= 0 and len(name) == 18 for name in names)
+    assert [name.split("-")[:2] for name in names] == [["category", f"0000{i}"] for i in range(3)]
+    assert all(re.fullmatch("[0-9a-f]{12}", name.split("-")[2]) for name in names)
 
 
-@pytest.mark.parametrize("column", ["image_uri", "image_etag", "category"])
+@pytest.mark.parametrize("category", ["", "../..", "Büro 3", "a/b", "-", "_x", "x" * 300])
+def test_a_folder_that_cannot_be_a_category_still_names_a_shard(category: str) -> None:
+    manifest = table_of(1).set_column(3, "category", pa.array([category]))
+    (shard,) = shards(manifest)
+    assert shard.category == category
+    assert re.fullmatch("_[0-9a-f]{12}-00000-[0-9a-f]{12}", shard.name)
+
+
+@pytest.mark.parametrize("column", ["image_uri", "image_etag"])
 def test_a_changed_row_renames_its_own_shard_only(column: str) -> None:
     manifest = table_of(6)
     place = manifest.column_names.index(column)
@@ -226,6 +256,13 @@ def test_a_changed_row_renames_its_own_shard_only(column: str) -> None:
     before = [part.name for part in shards(manifest, 2)]
     after = [part.name for part in shards(changed, 2)]
     assert [old == new for old, new in zip(before, after, strict=True)] == [True, False, True]
+
+
+def test_a_stored_manifest_is_a_ready_manifest_of_the_same_night(tmp_path: Path) -> None:
+    manifest = table_of(5)
+    uri = store_manifest(manifest, str(tmp_path), "2026-03-12")
+    assert uri == f"{tmp_path}/manifest/night=2026-03-12/manifest.parquet"
+    assert load_manifest(uri).equals(manifest)
 
 
 def test_the_same_rows_have_the_same_names_however_the_table_is_chunked() -> None:

@@ -7,7 +7,8 @@ from factory import make_fleet, make_package, write_images
 
 from pipeline.image_statistics import STATISTICS, image_statistics
 from pipeline.images import read_image
-from pipeline.manifest import build_manifest, shards
+from pipeline.manifest import build_manifest
+from pipeline.plan import plan_night
 from pipeline.results import read_night
 from pipeline.scoring import ShardScorer
 
@@ -19,8 +20,8 @@ def test_a_scored_image_brings_its_statistics_and_waits_to_be_settled(tmp_path: 
     fleet = make_fleet(str(tmp_path), NIGHT, {"steel": tmp_path / "package"})
     write_images(tmp_path / "dump/steel", range(700, 703))
     (tmp_path / "dump/steel/empty.png").write_bytes(b"")
-    for shard in shards(build_manifest(f"{tmp_path}/dump")):
-        ShardScorer(fleet, str(tmp_path), NIGHT).write(shard)
+    plan = plan_night(build_manifest(f"{tmp_path}/dump"), fleet, str(tmp_path), NIGHT)
+    ShardScorer(fleet, str(tmp_path), NIGHT).write(plan.tasks)
     rows = read_night(str(tmp_path), NIGHT)
     bad = rows.filter(pc.not_equal(rows["status"], "ok")).to_pylist()
     assert [[row[name] for name in ("flagged_fdr", *STATISTICS)] for row in bad] == [[None] * 4]

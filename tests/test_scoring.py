@@ -3,6 +3,7 @@
 import dataclasses
 import datetime as dt
 import io
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,15 @@ from pictures import encoded, png_header
 from PIL import Image
 
 from model.backbone import Backbone, BackboneConfig
-from pipeline import scoring, storage
+from pipeline import detectors, storage
 from pipeline.calibration import Calibration, CalibrationConfig, fit
 from pipeline.fleet import Champion
 from pipeline.images import read_image
 from pipeline.manifest import MANIFEST_SCHEMA, Shard, build_manifest, shards
 from pipeline.package import Package
+from pipeline.plan import Task, result_name
 from pipeline.results import RESULT_SCHEMA, read_night
-from pipeline.scoring import ShardScorer, result_name
+from pipeline.scoring import ShardScorer
 
 NIGHT = "2026-03-12"
 NOW = dt.datetime(2026, 3, 13, 1, 2, 3, 456789, tzinfo=dt.UTC)
@@ -53,7 +55,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[BackboneConfig]:
         asked.append(config)
         return backbone()
 
-    monkeypatch.setattr(scoring, "fetch_backbone", fetch)
+    monkeypatch.setattr(detectors, "fetch_backbone", fetch)
     return asked
 
 
@@ -70,9 +72,15 @@ def write_dump(dump: str, num_images: int = 5) -> pa.Table:
     return build_manifest(dump)
 
 
-def shard_of(manifest: pa.Table) -> Shard:
-    (shard,) = shards(manifest, 1000)
-    return shard
+def tasks_of(
+    manifest: pa.Table, fleet: Mapping[str, Champion], rows_per_shard: int = 1000
+) -> list[Task]:
+    cut = shards(manifest, rows_per_shard)
+    return [Task(result_name(shard, fleet), shard) for shard in cut]
+
+
+def score(fleet: Mapping[str, Champion], out: Path | str, manifest: pa.Table) -> pa.Table:
+    return scorer(fleet, out).score(tasks_of(manifest, fleet))
 
 
 def scorer(fleet: Mapping[str, Champion], out: Path | str) -> ShardScorer:
@@ -92,14 +100,14 @@ def test_every_row_of_the_manifest_has_its_row_in_the_same_order(
     fleet: dict[str, Champion], tmp_path: Path
 ) -> None:
     manifest = write_dump(f"{tmp_path}/dump")
-    order = np.random.default_rng(0).permutation(manifest.num_rows)
-    shuffled = manifest.take(order)
-    shard = shard_of(shuffled)
-    rows = scorer(fleet, tmp_path).score(shard)
+    tasks = tasks_of(manifest, fleet, 3)
+    rows = scorer(fleet, tmp_path).score(tasks)
     assert rows.schema == RESULT_SCHEMA
+    listed = pa.concat_tables([task.shard.rows for task in tasks])
     for name in ("image_uri", "image_etag", "category"):
-        assert rows[name].to_pylist() == shuffled[name].to_pylist()
-    assert set(rows["shard"].to_pylist()) == {result_name(shard, fleet)}
+        assert rows[name].to_pylist() == listed[name].to_pylist()
+    names = [task.name for task in tasks for _ in range(task.shard.rows.num_rows)]
+    assert rows["shard"].to_pylist() == names
     assert set(rows["scored_at"].to_pylist()) == {NOW}
 
 
@@ -109,7 +117,7 @@ def test_what_cannot_be_scored_has_a_status_and_a_reason_and_nothing_else(
     manifest = write_dump(f"{tmp_path}/dump")
     gone = {"image_uri": f"{tmp_path}/dump/steel/gone.png", "category": "steel"}
     listed = pa.concat_tables([manifest, pa.Table.from_pylist([gone], MANIFEST_SCHEMA)])
-    rows = by_name(scorer(fleet, tmp_path).score(shard_of(listed)))
+    rows = by_name(score(fleet, tmp_path, listed))
     statuses = {name: row["status"] for name, row in rows.items() if row["status"] != "ok"}
     assert statuses == {
         "steel/empty.png": "unreadable",
@@ -129,7 +137,7 @@ def test_what_cannot_be_scored_has_a_status_and_a_reason_and_nothing_else(
 def test_scores_are_the_detectors_own_and_the_row_names_its_champion(
     fleet: dict[str, Champion], packages: dict[str, Path], tmp_path: Path
 ) -> None:
-    rows = scorer(fleet, tmp_path).score(shard_of(write_dump(f"{tmp_path}/dump"))).to_pylist()
+    rows = score(fleet, tmp_path, write_dump(f"{tmp_path}/dump")).to_pylist()
     scored = [row for row in rows if row["status"] == "ok"]
     assert len(scored) == 10
     for row in scored:
@@ -149,13 +157,13 @@ def test_flags_are_strictly_above_the_threshold_and_p_values_count_the_calibrati
     fleet: dict[str, Champion], tmp_path: Path
 ) -> None:
     manifest = write_dump(f"{tmp_path}/dump")
-    first = scorer(fleet, tmp_path).score(shard_of(manifest)).to_pylist()
+    first = score(fleet, tmp_path, manifest).to_pylist()
     scores = sorted(row["score"] for row in first if row["category"] == "steel" and row["score"])
     assert len(set(scores)) == 5
     # n = 9 at rate 0.1: k = ceil(10 * 0.9) = 9, so the largest calibration score is the threshold.
     held_out = [scores[0]] * 4 + [scores[1]] * 2 + [scores[2]] * 2 + [scores[3]]
     champion = with_calibration(fleet["steel"], held_out)
-    rows = scorer({**fleet, "steel": champion}, tmp_path).score(shard_of(manifest)).to_pylist()
+    rows = score({**fleet, "steel": champion}, tmp_path, manifest).to_pylist()
     decided = {row["score"]: row for row in rows if row["category"] == "steel" and row["score"]}
     assert [decided[score]["flagged"] for score in scores] == [False, False, False, False, True]
     # 1 + how many of the 9 are at least as large, out of 10
@@ -170,7 +178,7 @@ def test_a_flagged_image_has_a_map_on_its_champions_scale_and_an_ordinary_one_ha
         "steel": with_calibration(fleet["steel"], [-1e6] * 9),
         "wood": with_calibration(fleet["wood"], [1e6] * 9),
     }
-    rows = scorer(fleet, tmp_path).score(shard_of(write_dump(f"{tmp_path}/dump"))).to_pylist()
+    rows = score(fleet, tmp_path, write_dump(f"{tmp_path}/dump")).to_pylist()
     scored = [row for row in rows if row["status"] == "ok"]
     own = detector(Package.read(packages["steel"]))
     for row in scored:
@@ -196,28 +204,21 @@ def test_an_unusual_image_below_the_threshold_has_a_map_too(
     """p = 2 / 101 is above the rate of 0.01 and below 0.05."""
     calm = with_calibration(fleet["steel"], [-1e6] * 99 + [1e6], rate=0.01)
     manifest = write_dump(f"{tmp_path}/dump", num_images=1)
-    row = by_name(scorer({"steel": calm}, tmp_path).score(shard_of(manifest)))["steel/0.png"]
+    row = by_name(score({"steel": calm}, tmp_path, manifest))["steel/0.png"]
     assert row["p_value"] == pytest.approx(2 / 101)
     assert not row["flagged"]
     assert storage.exists(row["map_uri"])
 
 
-def test_a_mixed_shard_equals_one_shard_per_category(
+def test_an_image_has_the_same_bits_in_whatever_company(
     fleet: dict[str, Champion], tmp_path: Path
 ) -> None:
     manifest = write_dump(f"{tmp_path}/dump", num_images=11)  # more than one batch
-    mixed = by_name(scorer(fleet, tmp_path).score(shard_of(manifest)))
-    separate: dict[str, dict[str, Any]] = {}
-    for name in manifest["category"].unique().to_pylist():
-        part = manifest.filter(pc.equal(manifest["category"], name))
-        separate |= by_name(scorer(fleet, tmp_path).score(shard_of(part)))
-    assert mixed.keys() == separate.keys()
-    for name, row in mixed.items():
-        other = separate[name]
-        score, other_score = row.pop("score"), other.pop("score")
-        assert score == pytest.approx(other_score, abs=TOLERANCE)
-        changing = {"shard": None, "p_value": None}
-        assert row | changing == other | changing
+    together = score(fleet, tmp_path, manifest)
+    alone = [scorer(fleet, tmp_path).score([task]) for task in tasks_of(manifest, fleet, 1)]
+    others = by_name(pa.concat_tables(alone))
+    for name, row in by_name(together).items():
+        assert row | {"shard": None} == others[name] | {"shard": None}
 
 
 def test_one_backbone_serves_all_categories_and_sees_each_image_once(
@@ -226,8 +227,8 @@ def test_one_backbone_serves_all_categories_and_sees_each_image_once(
     manifest = write_dump(f"{tmp_path}/dump", num_images=9)
     before = backbone().num_images_seen
     worker = scorer(fleet, tmp_path)
-    for shard in shards(manifest, 7):
-        worker.score(shard)
+    for task in tasks_of(manifest, fleet, 7):
+        worker.score([task])
     assert backbone().num_images_seen - before == 18
     assert len(loads) == 1
 
@@ -237,14 +238,16 @@ def test_what_is_written_is_read_again_as_the_nights_rows(
 ) -> None:
     manifest = write_dump(f"{tmp_path}/dump")
     worker = scorer(fleet, tmp_path)
-    counts = [worker.write(shard) for shard in shards(manifest, 6)]
-    total = {name: sum(count.get(name, 0) for count in counts) for name in ("ok", "unrouted")}
-    assert total == {"ok": 10, "unrouted": 2}
+    tasks = tasks_of(manifest, fleet, 3)
+    written = worker.write(tasks)
+    assert {shard.name for shard in written} == {task.name for task in tasks}
+    statuses = sum((Counter(shard.statuses) for shard in written), Counter())
+    assert statuses == {"ok": 10, "unrouted": 2, "unreadable": 1, "too_large": 1}
+    assert not any(shard.has_failures for shard in written)  # the same bytes are no better later
     stored = read_night(str(tmp_path), NIGHT)
-    rows = pa.concat_tables([worker.score(shard) for shard in shards(manifest, 6)])
-    assert stored.equals(rows.sort_by("image_uri"))
-    for shard in shards(manifest, 6):
-        worker.write(shard)
+    assert stored.equals(worker.score(tasks).sort_by("image_uri"))
+    assert sum(shard.num_flagged for shard in written) == stored["flagged"].to_pylist().count(True)
+    worker.write(tasks)
     assert read_night(str(tmp_path), NIGHT).equals(stored)
 
 
@@ -256,7 +259,7 @@ def test_a_night_on_s3_has_the_rows_of_the_same_night_on_disk(
         fleet = make_fleet(place, NIGHT, packages)
         fleet["steel"] = with_calibration(fleet["steel"], [-1e6] * 9)
         manifest = write_dump(f"{place}/dump")
-        scorer(fleet, place).write(shard_of(manifest))
+        scorer(fleet, place).write(tasks_of(manifest, fleet))
         rows[place] = by_name(read_night(place, NIGHT))
     for name, row in rows[s3].items():
         assert row["image_uri"].startswith(f"{s3}/dump/")
@@ -267,19 +270,25 @@ def test_a_night_on_s3_has_the_rows_of_the_same_night_on_disk(
         assert (row["map_uri"] is None) == (other["map_uri"] is None)
 
 
+def only_shard(rows: pa.Table) -> Shard:
+    (shard,) = shards(rows, 1000)
+    return shard
+
+
 def test_results_are_named_by_rows_and_champions_and_nothing_else(
     fleet: dict[str, Champion], tmp_path: Path
 ) -> None:
     manifest = write_dump(f"{tmp_path}/dump")
     steel = manifest.filter(pc.equal(manifest["category"], "steel"))
-    name = result_name(shard_of(steel), fleet)
+    name = result_name(only_shard(steel), fleet)
+    first, second, *_ = shards(steel, 2)
     reordered = dict(reversed(fleet.items()))
     moved = dataclasses.replace(fleet["steel"], package="s3://elsewhere")
     other_wood = dataclasses.replace(fleet["wood"], model_digest="0" * 64)
     chunked = pa.concat_tables([steel.slice(0, 2), steel.slice(2)])
-    assert result_name(shard_of(steel), reordered) == name
-    assert result_name(shard_of(steel), {"steel": moved, "wood": other_wood}) == name
-    assert result_name(shard_of(chunked), fleet) == name
+    assert result_name(only_shard(steel), reordered) == name
+    assert result_name(only_shard(steel), {"steel": moved, "wood": other_wood}) == name
+    assert result_name(only_shard(chunked), fleet) == name
 
     other_digest = dataclasses.replace(fleet["steel"], model_digest="0" * 64)
     other_version = dataclasses.replace(fleet["steel"], model_version="2")
@@ -287,13 +296,13 @@ def test_results_are_named_by_rows_and_champions_and_nothing_else(
     new_category = steel.set_column(3, "category", pa.array(["wood"] * steel.num_rows))
     names = {
         name,
-        result_name(shard_of(steel), {"steel": other_digest}),
-        result_name(shard_of(steel), {"steel": other_version}),
-        result_name(shard_of(steel), {"wood": fleet["wood"]}),  # unrouted is another answer
-        result_name(shard_of(steel.slice(1)), fleet),
-        result_name(shard_of(new_etag), fleet),
-        result_name(shard_of(new_category), fleet),
-        result_name(shards(steel, 2)[0], fleet),
-        result_name(shards(steel, 2)[1], fleet),
+        result_name(only_shard(steel), {"steel": other_digest}),
+        result_name(only_shard(steel), {"steel": other_version}),
+        result_name(only_shard(steel), {"wood": fleet["wood"]}),  # unrouted is another answer
+        result_name(only_shard(steel.slice(1)), fleet),
+        result_name(only_shard(new_etag), fleet),
+        result_name(only_shard(new_category), fleet),
+        result_name(first, fleet),
+        result_name(second, fleet),
     }
     assert len(names) == 9

@@ -1,0 +1,219 @@
+"""What a rerun of a night has to do: what is missing, failed or changed, and nothing else."""
+
+import dataclasses
+import datetime as dt
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from factory import make_fleet, make_package, write_images
+
+from pipeline import plan as planning
+from pipeline import scoring, storage
+from pipeline.fleet import Champion
+from pipeline.images import read_image
+from pipeline.manifest import MANIFEST_SCHEMA, build_manifest
+from pipeline.plan import Plan, Task, note_failures, plan_night
+from pipeline.results import read_night, remove_shards
+from pipeline.scoring import ShardScorer
+
+NIGHT = "2026-03-12"
+FIRST, SECOND = (dt.datetime(2026, 3, 13, hour, tzinfo=dt.UTC) for hour in (1, 5))
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "ROWS_PER_SHARD", 4)
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("packages")
+    for seed, name in enumerate(("steel", "wood")):
+        make_package(root / name, seed=seed)
+    return {name: root / name for name in ("steel", "wood")}
+
+
+class Factory:
+    """A dump of two categories, and nights that are scored as the job does it."""
+
+    def __init__(self, root: Path, packages: dict[str, Path]) -> None:
+        self.dump, self.out = root / "dump", str(root / "out")
+        self.fleet: dict[str, Champion] = make_fleet(self.out, NIGHT, packages)
+        write_images(self.dump / "steel", range(700, 706))
+        write_images(self.dump / "wood", range(10_700, 10_703))
+        self.read: list[str] = []  # images that were fetched
+
+    def plan(self, manifest: pa.Table | None = None) -> Plan:
+        listed = build_manifest(str(self.dump)) if manifest is None else manifest
+        return plan_night(listed, self.fleet, self.out, NIGHT)
+
+    def score(self, manifest: pa.Table | None = None, at: dt.datetime = FIRST) -> Plan:
+        """Returns what was planned; ``read`` holds what was fetched."""
+        plan = self.plan(manifest)
+        self.read.clear()
+        worker = ShardScorer(self.fleet, self.out, NIGHT, clock=lambda: at)
+        written = worker.write(plan.tasks)
+        note_failures(self.out, NIGHT, [shard.name for shard in written if shard.has_failures])
+        remove_shards(self.out, NIGHT, plan.stale)
+        return plan
+
+    def rows(self) -> dict[str, dict[str, Any]]:
+        night = read_night(self.out, NIGHT).to_pylist()
+        return {"/".join(row["image_uri"].split("/")[-2:]): row for row in night}
+
+
+@pytest.fixture
+def factory(tmp_path: Path, packages: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> Factory:
+    made = Factory(tmp_path, packages)
+
+    def noted(uri: str, *arguments: Any) -> Any:
+        made.read.append("/".join(uri.split("/")[-2:]))
+        return read_image(uri, *arguments)
+
+    monkeypatch.setattr(scoring, "read_image", noted)
+    return made
+
+
+def names(plan: Plan) -> list[str]:
+    return [task.shard.name.rsplit("-", 1)[0] for task in plan.tasks]
+
+
+def test_a_finished_night_has_nothing_left_to_do(factory: Factory) -> None:
+    assert names(factory.score()) == ["steel-00000", "steel-00001", "wood-00000"]
+    assert len(factory.read) == 9
+    again = factory.plan()
+    assert (again.tasks, again.stale, again.with_failures) == ([], frozenset(), frozenset())
+    assert again.num_images == 0
+
+
+def test_a_shard_that_is_missing_is_scored_again_to_the_same_rows(factory: Factory) -> None:
+    before = factory.score()
+    rows = factory.rows()
+    remove_shards(factory.out, NIGHT, [before.tasks[1].name])
+    assert names(factory.score()) == ["steel-00001"]
+    assert sorted(factory.read) == ["steel/000704.png", "steel/000705.png"]
+    assert factory.rows() == rows
+
+
+def test_a_new_champion_scores_its_own_category_again_and_no_other(factory: Factory) -> None:
+    factory.score()
+    rows = factory.rows()
+    factory.fleet["wood"] = dataclasses.replace(factory.fleet["wood"], model_version="2")
+    plan = factory.score(at=SECOND)
+    assert names(plan) == ["wood-00000"]
+    assert len(plan.stale) == 1
+    assert {name.split("/")[0] for name in factory.read} == {"wood"}
+    for name, row in factory.rows().items():
+        if name.startswith("steel/"):
+            assert row == rows[name]
+        else:
+            assert (row["model_version"], row["scored_at"]) == ("2", SECOND)
+            assert row["score"] == rows[name]["score"]
+
+
+def test_a_late_image_is_scored_and_those_behind_it_only_move(factory: Factory) -> None:
+    factory.score()
+    rows = factory.rows()
+    write_images(factory.dump / "steel", range(699, 700))  # the first of its category
+    plan = factory.score(at=SECOND)
+    assert names(plan) == ["steel-00000", "steel-00001"]
+    assert factory.read == ["steel/000699.png"]
+    after = factory.rows()
+    assert after.keys() == rows.keys() | {"steel/000699.png"}
+    assert after["steel/000699.png"]["scored_at"] == SECOND
+    for name, row in rows.items():
+        assert after[name] | {"shard": ""} == row | {"shard": ""}
+    assert factory.plan().tasks == []
+
+
+def test_a_replaced_image_is_the_only_one_that_is_scored_again(factory: Factory) -> None:
+    factory.score()
+    rows = factory.rows()
+    shutil.copy(factory.dump / "wood/010700.png", factory.dump / "steel/000701.png")
+    factory.score(at=SECOND)
+    assert factory.read == ["steel/000701.png"]
+    changed = {name for name, row in factory.rows().items() if row["score"] != rows[name]["score"]}
+    assert changed == {"steel/000701.png"}
+
+
+def test_an_image_that_failed_is_tried_again_and_its_neighbours_are_not(factory: Factory) -> None:
+    listed = build_manifest(str(factory.dump))
+    gone = factory.dump / "steel/000702.png"
+    kept = gone.rename(gone.with_suffix(".kept"))
+    assert factory.score(listed).num_images == 9
+    assert factory.rows()["steel/000702.png"]["status"] == "missing"
+    assert names(factory.plan(listed)) == ["steel-00000"]
+    factory.score(listed)
+    assert factory.read == ["steel/000702.png"]
+    kept.rename(gone)
+    factory.score(listed, at=SECOND)
+    assert factory.read == ["steel/000702.png"]
+    assert {row["status"] for row in factory.rows().values()} == {"ok"}
+    assert factory.plan(listed).tasks == []
+
+
+def test_an_image_replaced_after_the_listing_says_so_until_the_dump_is_listed_again(
+    factory: Factory,
+) -> None:
+    listed = build_manifest(str(factory.dump))
+    shutil.copy(factory.dump / "wood/010700.png", factory.dump / "steel/000701.png")
+    factory.score(listed)
+    row = factory.rows()["steel/000701.png"]
+    assert (row["status"], row["score"]) == ("changed", None)
+    assert "was replaced since the dump was listed" in row["error"]
+    factory.score()
+    assert factory.read == ["steel/000701.png"]
+    assert factory.rows()["steel/000701.png"]["status"] == "ok"
+
+
+def test_bytes_that_are_no_image_are_not_read_again_unless_nobody_knows_their_etag(
+    factory: Factory,
+) -> None:
+    (factory.dump / "steel/000700.png").write_bytes(b"no image")
+    listed = build_manifest(str(factory.dump))
+    factory.score(listed)
+    assert factory.rows()["steel/000700.png"]["status"] == "unreadable"
+    assert factory.plan(listed).tasks == []
+    unknown = listed.set_column(1, "image_etag", pa.nulls(listed.num_rows, pa.string()))
+    factory.score(unknown)
+    assert names(factory.plan(unknown)) == ["steel-00000"]
+
+
+def test_failures_are_found_in_the_rows_when_nobody_noted_them(factory: Factory) -> None:
+    listed = build_manifest(str(factory.dump))
+    (factory.dump / "wood/010701.png").unlink()
+    factory.score(listed)
+    noted = factory.plan(listed)
+    storage.delete(f"{factory.out}/summary/night={NIGHT}/failures.json")
+    assert factory.plan(listed) == noted
+    assert names(noted) == ["wood-00000"]
+    note_failures(factory.out, NIGHT, [])  # by somebody who saw other shards
+    assert factory.plan(listed).tasks == []
+
+
+def test_bundles_hold_every_task_once_and_no_more_images_than_asked() -> None:
+    rows = pa.Table.from_pylist([{"image_uri": "x", "category": "a"}] * 10, MANIFEST_SCHEMA)
+    sizes = [3, 4, 1, 9, 2, 2, 2]
+    tasks = [Task(str(i), planning.Shard("s", "a", rows.slice(0, n))) for i, n in enumerate(sizes)]
+    plan = Plan(tasks=tasks, names=frozenset(), stale=frozenset(), with_failures=frozenset())
+    bundles = [[task.shard.rows.num_rows for task in bundle] for bundle in plan.bundles(8)]
+    assert bundles == [[3, 4, 1], [9], [2, 2, 2]]  # one that is too large goes alone
+    assert plan.num_images == 23
+
+
+def test_rows_of_a_stored_shard_count_only_for_the_same_image(factory: Factory) -> None:
+    factory.score()
+    (task, *_) = plan_night(
+        build_manifest(str(factory.dump)), factory.fleet, f"{factory.out}-2", NIGHT
+    ).tasks
+    stored = [name for name in sorted(factory.plan().names) if name.startswith("steel")]
+    made = planning.rows_made(dataclasses.replace(task, reuse=tuple(stored)), factory.out, NIGHT)
+    assert set(made) == set(task.shard.rows["image_uri"].to_pylist())
+    other = pc.if_else(pc.equal(task.shard.rows["size_bytes"], 0), "a", "b")
+    replaced = task.shard.rows.set_column(1, "image_etag", other)
+    moved = dataclasses.replace(task.shard, rows=replaced)
+    assert planning.rows_made(Task("x", moved, tuple(stored)), factory.out, NIGHT) == {}
