@@ -4,7 +4,7 @@ import dataclasses
 import datetime as dt
 import io
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,11 @@ from pipeline.fleet import Champion
 from pipeline.images import read_image
 from pipeline.manifest import MANIFEST_SCHEMA, Shard, build_manifest, shards
 from pipeline.package import Package
+from pipeline.patience import Patience
 from pipeline.plan import Task, result_name
 from pipeline.results import RESULT_SCHEMA, read_night
 from pipeline.scoring import ShardScorer
+from pipeline.stages import Observer
 
 NIGHT = "2026-03-12"
 NOW = dt.datetime(2026, 3, 13, 1, 2, 3, 456789, tzinfo=dt.UTC)
@@ -306,3 +308,73 @@ def test_results_are_named_by_rows_and_champions_and_nothing_else(
         result_name(second, fleet),
     }
     assert len(names) == 9
+
+
+class Refusing:
+    """A storage that lets nobody read some images, and notes how often it was asked."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, refused: Callable[[str], bool]) -> None:
+        self.asked: Counter[str] = Counter()
+        read = storage.read_bytes
+
+        def read_bytes(uri: str, *arguments: Any) -> bytes:
+            self.asked[uri] += 1
+            if refused(uri):
+                raise storage.StorageAway(f"{uri}: the server does not answer")
+            return read(uri, *arguments)
+
+        monkeypatch.setattr(storage, "read_bytes", read_bytes)
+
+
+def test_an_image_that_never_comes_is_unreachable_and_its_neighbours_are_scored(
+    fleet: dict[str, Champion], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = write_dump(f"{tmp_path}/dump")
+    refusing = Refusing(monkeypatch, lambda uri: uri.endswith("steel/3.png"))
+    worker = ShardScorer(
+        fleet, str(tmp_path), NIGHT, patience=Patience(attempts=3, first_pause_s=0)
+    )
+    rows = by_name(worker.score(tasks_of(manifest, fleet)))
+    assert rows["steel/3.png"]["status"] == "unreachable"
+    assert "the server does not answer" in rows["steel/3.png"]["error"]
+    assert sum(row["status"] == "ok" for row in rows.values()) == 9
+    assert refusing.asked[f"{tmp_path}/dump/steel/3.png"] == 3
+
+
+def test_a_storage_that_gives_nothing_any_more_stops_the_night(
+    fleet: dict[str, Champion], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = write_dump(f"{tmp_path}/dump", num_images=30)
+    Refusing(monkeypatch, lambda uri: "/dump/" in uri)
+    patience = Patience(attempts=2, first_pause_s=0, max_given_up=5)
+    worker = ShardScorer(fleet, str(tmp_path), NIGHT, patience=patience)
+    with pytest.raises(storage.StorageAway, match="does not answer"):
+        worker.write(tasks_of(manifest, fleet))
+    assert read_night(str(tmp_path), NIGHT).num_rows <= 2  # unrouted ones, which nobody reads
+
+
+def test_what_happens_to_images_is_told(fleet: dict[str, Champion], tmp_path: Path) -> None:
+    class Listener(Observer):
+        def __init__(self) -> None:
+            self.stages: Counter[str] = Counter()
+            self.images: Counter[str] = Counter()
+            self.flagged = 0
+
+        def took(self, stage: str, seconds: float) -> None:
+            assert seconds >= 0
+            self.stages[stage] += 1
+
+        def finished(self, status: str, num_images: int, num_flagged: int) -> None:
+            self.images[status] += num_images
+            self.flagged += num_flagged
+
+    heard = Listener()
+    manifest = write_dump(f"{tmp_path}/dump")
+    written = ShardScorer(fleet, str(tmp_path), NIGHT, observer=heard).write(
+        tasks_of(manifest, fleet)
+    )
+    assert heard.images == {"ok": 10, "unrouted": 2, "unreadable": 1, "too_large": 1}
+    assert heard.flagged == sum(shard.num_flagged for shard in written)
+    assert heard.stages["fetch"] == heard.stages["decode"] == 12  # all but the unrouted ones
+    assert heard.stages["score"] == 2  # batches
+    assert heard.stages["write"] >= len(written)

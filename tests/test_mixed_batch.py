@@ -1,0 +1,61 @@
+"""Many categories' heads on one batch: each image as by its own category's heads alone."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from model.folding import FoldedHead, FoldedHeads
+from model.mixed_batch import _score_stacked, score_mixed
+
+CHANNELS = (6, 10)
+GRID = 8
+
+
+def made_heads(seed: int, *, image: bool = True, hidden: int = 12) -> FoldedHeads:
+    random = torch.Generator().manual_seed(seed)
+    heads = [FoldedHead(CHANNELS, units) for units in (hidden, 4)]
+    for head in heads:
+        for name, value in head.named_buffers():
+            value.copy_(torch.randn(value.shape, generator=random))
+            if name == "spread":
+                value.abs_()
+    return FoldedHeads(heads[0], heads[1] if image else None)
+
+
+def pooled(count: int, seed: int = 0) -> list[Tensor]:
+    random = torch.Generator().manual_seed(seed)
+    sides = (GRID, GRID // 2)
+    return [
+        torch.randn(count, channels, side, side, generator=random).half()
+        for channels, side in zip(CHANNELS, sides, strict=True)
+    ]
+
+
+def alone(heads_B: list[FoldedHeads], levels: list[Tensor]) -> tuple[Tensor, Tensor]:
+    parts = [heads([level[i : i + 1] for level in levels]) for i, heads in enumerate(heads_B)]
+    return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+
+
+@pytest.mark.parametrize("order", [[0] * 6, [0, 0, 1, 1, 1, 2], [0, 1, 2, 3, 4, 5]])
+@pytest.mark.parametrize("image", [True, False])
+def test_each_image_is_scored_by_its_own_heads_to_the_bit(order: list[int], image: bool) -> None:
+    fleet = [made_heads(seed, image=image) for seed in range(6)]
+    heads_B = [fleet[i] for i in order]
+    levels = pooled(len(order))
+    for mixed, own in zip(score_mixed(heads_B, levels), alone(heads_B, levels), strict=True):
+        assert torch.equal(mixed, own)
+
+
+@pytest.mark.parametrize("image", [True, False])
+def test_stacked_products_agree_with_convolutions(image: bool) -> None:
+    heads_B = [made_heads(seed, image=image) for seed in (3, 1, 1, 4)]
+    levels = pooled(4)
+    for mixed, own in zip(_score_stacked(heads_B, levels), alone(heads_B, levels), strict=True):
+        torch.testing.assert_close(mixed, own, atol=1e-4, rtol=1e-5)
+
+
+def test_heads_of_different_shapes_share_a_batch_too() -> None:
+    heads_B = [made_heads(0), made_heads(1, image=False), made_heads(2, hidden=20)]
+    levels = pooled(3)
+    for mixed, own in zip(score_mixed(heads_B, levels), alone(heads_B, levels), strict=True):
+        assert torch.equal(mixed, own)
