@@ -4,7 +4,6 @@ Answers go to stdout, progress and logs to stderr. Exit codes: 0 done, 1 an oper
 2 bad usage, 3 done but some categories or images failed.
 """
 
-import json
 import logging
 import os
 import sys
@@ -15,7 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.console import Console
 
-from jobs.tables import table
+from jobs.fleet import fleet_app
+from jobs.options import Json, Night
+from jobs.tables import number, print_json, table
 from model.errors import NightshiftError
 
 if TYPE_CHECKING:
@@ -30,8 +31,7 @@ app = typer.Typer(
     help="One SimpleNet anomaly detector per product category, trained and run every night.",
 )
 
-Json = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
-Night = Annotated[str, typer.Option(help="The night's date, YYYY-MM-DD.")]
+app.add_typer(fleet_app, name="fleet")
 
 
 @app.command()
@@ -55,7 +55,7 @@ def onboard(
         outcomes = job.onboard(categories, job.Plan(runs=storage.absolute(runs), promote=promote))
     answer = job.to_json(outcomes)
     if as_json:
-        _print_json(answer)
+        print_json(answer)
     else:
         _print_outcomes(answer)
     failed = [outcome for outcome in answer if outcome["error"]]
@@ -82,7 +82,7 @@ def evaluate(
     with redirect_stdout(sys.stderr):
         done = job.evaluate(categories, seeds, storage.absolute(out))
     if as_json:
-        _print_json(done.to_json())
+        print_json(done.to_json())
     else:
         typer.echo(done.to_markdown())
     for name, error in done.errors.items():
@@ -112,7 +112,7 @@ def score(
         done = job.score(dump, out, night, budget)
     if as_json:
         answer = {"report": done.report, "scored_now": done.num_scored, "overruns": done.overruns}
-        _print_json({**done.summary, **answer})
+        print_json({**done.summary, **answer})
     else:
         _print_night(done)
     for sentence in done.overruns:
@@ -129,6 +129,31 @@ def report(
     from pipeline.report import write_report  # noqa: PLC0415
 
     typer.echo(write_report(out, night))
+
+
+@app.command()
+def explain(
+    image: Annotated[str, typer.Argument(help="Address of the image, as in the results.")],
+    out: Annotated[str, typer.Option(help="Folder or s3:// prefix of the results.")],
+    night: Night,
+    picture: Annotated[
+        Path | None, typer.Option(help="Write the image beside its map to this PNG file.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Score one image of a night again with the files that scored it, and say what they say."""
+    from jobs.explain import print_explanation, write_picture  # noqa: PLC0415
+    from pipeline import storage  # noqa: PLC0415
+    from pipeline.explanation import explain as make  # noqa: PLC0415
+
+    explanation = make(storage.absolute(image), storage.absolute(out), night)
+    if picture is not None:
+        write_picture(explanation, picture)
+    if as_json:
+        print_json(explanation.to_json())
+    else:
+        print_explanation(explanation)
+    raise typer.Exit(DONE if explanation.score is not None else PARTLY)
 
 
 @app.command()
@@ -150,11 +175,11 @@ def export(
         done = export_onnx(category, out or f"{category}.{kind}", version)
     about = done.metadata
     if as_json:
-        _print_json({"file": done.uri, "size_bytes": done.size_bytes, **about})
+        print_json({"file": done.uri, "size_bytes": done.size_bytes, **about})
     else:
         typer.echo(
             f"{done.uri}: {category} version {about['model_version']}, flagged above "
-            f"{_number(about['threshold'])}, false-alarm rate {_number(about['false_alarm_rate'])}"
+            f"{number(about['threshold'])}, false-alarm rate {number(about['false_alarm_rate'])}"
         )
 
 
@@ -198,10 +223,6 @@ def _set_up_logging() -> None:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 
-def _print_json(answer: Any) -> None:
-    typer.echo(json.dumps(answer, indent=1, default=str))
-
-
 def _print_outcomes(outcomes: list[dict[str, Any]]) -> None:
     answer = table("category", "status", "version", "train", "held out", "threshold", "AUROC")
     for outcome in outcomes:
@@ -212,8 +233,8 @@ def _print_outcomes(outcomes: list[dict[str, Any]]) -> None:
             f"{outcome['version'] or '-'}{' champion' if outcome['is_champion'] else ''}",
             str(counts.get("train", "-")),
             str(counts.get("calibration", "-")),
-            _number(metrics.get("threshold")),
-            _number(metrics.get("image_auroc")),
+            number(metrics.get("threshold")),
+            number(metrics.get("image_auroc")),
         )
     Console().print(answer)
     for outcome in outcomes:
@@ -230,7 +251,7 @@ def _print_night(done: Any) -> None:
             str(category["images"]),
             str(category["flagged"]),
             str(sum(category["failed"].values()) + category["unrouted"]),
-            _number(category["threshold"]),
+            number(category["threshold"]),
             category["model_version"] or "no champion",
         )
     Console().print(answer)
@@ -242,7 +263,3 @@ def _note(counts: dict[str, int]) -> str:
     words = {"unreadable": "unreadable", "duplicate": "in there twice"}
     notes = [f"{counts[name]} {word}" for name, word in words.items() if counts.get(name)]
     return ", ".join(notes)
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"

@@ -1,5 +1,9 @@
-"""Tables that a person reads on a terminal of 80 columns."""
+"""Answers of a command: JSON, and tables that a person reads on a terminal of 80 columns."""
 
+import json
+from typing import Any
+
+import typer
 from rich import box
 from rich.table import Table
 
@@ -11,3 +15,13 @@ def table(first: str, *columns: str) -> Table:
     for column in columns:
         made.add_column(column, no_wrap=True)
     return made
+
+
+def print_json(answer: Any) -> None:
+    """Print an answer for machines."""
+    typer.echo(json.dumps(answer, indent=1, default=str))
+
+
+def number(value: float | None) -> str:
+    """Four digits that count; a dash where there is no number."""
+    return "-" if value is None else f"{value:.4g}"

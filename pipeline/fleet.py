@@ -104,11 +104,21 @@ def pin_fleet(
         categories: categories of the dump; those without a champion are left out.
         download: fetches a version's package into a folder.
     """
-    needed = [versions[name] for name in sorted(categories) if name in versions]
-    pinned = read_ahead(lambda version: _pin(out, version, download), needed)
-    fleet = {champion.category: champion for champion in pinned}
+    fleet = resolve_fleet(out, versions, categories, download)
     write_fleet(out, fleet, night)
     return fleet
+
+
+def resolve_fleet(
+    out: str,
+    versions: Mapping[str, RegisteredVersion],
+    categories: Collection[str],
+    download: Download,
+) -> dict[str, Champion]:
+    """Copy the champions of ``categories`` to where results go, once each; see ``pin_fleet``."""
+    needed = [versions[name] for name in sorted(categories) if name in versions]
+    pinned = read_ahead(lambda version: _pin(out, version, download), needed)
+    return {champion.category: champion for champion in pinned}
 
 
 def write_fleet(out: str, fleet: Fleet, night: str | None = None) -> str:

@@ -6,13 +6,10 @@ changes. So rolling back is one write.
 """
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipeline import storage
 from pipeline.fleet import Champion, FleetError, fleet_digest, read_stored_fleet
-
-DIGEST_DIGITS = 12  # enough to name a fleet by
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,11 +112,14 @@ def stored_digests(out: str) -> list[str]:
     return [name for name in ends if len(name) == 64]
 
 
-def nights_by_digest(out: str, read: Callable[[str, str], str] = fleet_digest) -> dict[str, str]:
-    """Return the fleet digest of every night that was scored here."""
-    names = storage.list_names(storage.join(out, "fleet"))
+def digests_of_nights(out: str, newest: int = 14) -> dict[str, str]:
+    """Return the fleet digest of the newest nights that were scored here, by night."""
+    try:
+        names = storage.list_names(storage.join(out, "fleet"))
+    except storage.ObjectMissing:
+        return {}
     nights = [name.removeprefix("night=") for name in names if name.startswith("night=")]
-    return {night: read(out, night) for night in nights}
+    return {night: fleet_digest(out, night) for night in sorted(nights)[-newest:]}
 
 
 def _with(now: Pin) -> tuple[str, ...]:

@@ -35,7 +35,9 @@ __all__ = [
     "Shard",
     "build_manifest",
     "load_manifest",
+    "manifest_uri",
     "read_manifest",
+    "shard_prefix",
     "shards",
     "store_manifest",
 ]
@@ -84,11 +86,16 @@ def store_manifest(manifest: pa.Table, out: str, night: str) -> str:
     It is a ready manifest itself: scored again, it is the same night whatever has happened to the
     dump since, and nothing is listed.
     """
-    uri = storage.join(out, "manifest", f"night={night}", "manifest.parquet")
+    uri = manifest_uri(out, night)
     buffer = io.BytesIO()
     pq.write_table(manifest, buffer, compression="zstd")
     storage.write_bytes(uri, buffer.getvalue())
     return uri
+
+
+def manifest_uri(out: str, night: str) -> str:
+    """Where a night's manifest is stored."""
+    return storage.join(out, "manifest", f"night={night}", "manifest.parquet")
 
 
 def build_manifest(dump: str) -> pa.Table:

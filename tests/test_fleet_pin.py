@@ -1,0 +1,107 @@
+"""Holding, rolling back and releasing the fleet, from the command line."""
+
+import json
+from pathlib import Path
+
+import pytest
+from command_line import Run
+from factory import make_fleet, make_package, version
+
+from pipeline import fleet_pin, storage
+from pipeline.fleet import (
+    FleetError,
+    pin_fleet,
+    read_fleet,
+    read_stored_fleet,
+    stored_fleet_uri,
+    write_fleet,
+)
+
+MONDAY, TUESDAY = "2026-03-09", "2026-03-10"
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("package")
+    make_package(folder)
+    return folder
+
+
+@pytest.fixture
+def out(package: Path, tmp_path: Path) -> str:
+    """Two nights; on the second one steel had another version."""
+    place = str(tmp_path / "out")
+    make_fleet(place, MONDAY, {"steel": package})
+    versions = {"steel": version("steel", package, "2")}
+    pin_fleet(place, TUESDAY, versions, ["steel"], lambda *_: package)
+    return place
+
+
+def digest(out: str, night: str) -> str:
+    return fleet_pin.digest_of_night(out, night)
+
+
+def test_a_nights_fleet_is_stored_under_its_digest_for_good(out: str) -> None:
+    for night in (MONDAY, TUESDAY):
+        assert read_stored_fleet(out, digest(out, night)) == read_fleet(out, night)
+    assert digest(out, MONDAY) != digest(out, TUESDAY)
+    assert sorted(fleet_pin.stored_digests(out)) == sorted(
+        fleet_pin.digests_of_nights(out).values()
+    )
+    before = storage.read_bytes(stored_fleet_uri(out, digest(out, MONDAY)))
+    assert write_fleet(out, read_fleet(out, MONDAY)) == digest(out, MONDAY)
+    assert storage.read_bytes(stored_fleet_uri(out, digest(out, MONDAY))) == before
+
+
+def test_without_a_pin_nights_take_the_registrys_champions(tmp_path: Path) -> None:
+    assert fleet_pin.read_pin(str(tmp_path)) == fleet_pin.Pin(digest=None)
+    assert fleet_pin.pinned_fleet(str(tmp_path)) is None
+
+
+def test_pins_are_taken_back_one_by_one(out: str) -> None:
+    monday, tuesday = digest(out, MONDAY), digest(out, TUESDAY)
+    fleet_pin.pin(out, monday)
+    fleet_pin.pin(out, tuesday)
+    fleet_pin.pin(out, tuesday)  # twice is once
+    held = fleet_pin.pinned_fleet(out)
+    assert held is not None
+    assert held["steel"].model_version == "2"
+    assert fleet_pin.rollback(out) == fleet_pin.Pin(digest=monday)
+    with pytest.raises(FleetError, match=r"no fleet was pinned under .* before"):
+        fleet_pin.rollback(out)
+    assert fleet_pin.release(out) == fleet_pin.Pin(digest=None, earlier=(monday,))
+    assert fleet_pin.rollback(out).digest == monday
+
+
+def test_what_is_not_there_or_damaged_cannot_be_pinned(out: str) -> None:
+    with pytest.raises(storage.ObjectMissing, match="does not exist"):
+        fleet_pin.pin(out, "0" * 64)
+    with pytest.raises(FleetError, match=r"2 fleets under .* start"):
+        fleet_pin.full_digest(out, "")
+    with pytest.raises(FleetError, match="night 2020-01-01 was not scored"):
+        fleet_pin.digest_of_night(out, "2020-01-01")
+    storage.write_bytes(f"{out}/fleet/pinned.json", b"{}")
+    with pytest.raises(FleetError, match=r"pinned\.json is damaged"):
+        fleet_pin.read_pin(out)
+
+
+def test_the_command_line_shows_pins_rolls_back_and_releases(run: Run, out: str) -> None:
+    monday, tuesday = digest(out, MONDAY), digest(out, TUESDAY)
+    assert "pinned: nothing" in run("fleet", "show", out).out
+    assert run("fleet", "pin", out, "--night", MONDAY).out.startswith(f"pinned: {monday[:12]}")
+    assert run("fleet", "pin", out, "--digest", tuesday[:8]).code == 0
+    shown = run("fleet", "show", out).out
+    assert f"night {MONDAY}: {monday[:12]}" in shown
+    assert shown.split("─")[-1].split()[:2] == ["steel", "2"]
+    answer = json.loads(run("fleet", "show", out, "--night", MONDAY, "--json").out)
+    assert answer["pinned"] == tuesday
+    assert answer["champions"]["steel"]["model_version"] == "1"
+    assert json.loads(run("fleet", "rollback", out, "--json").out)["pinned"] == monday
+    assert "no fleet was pinned" in run("fleet", "rollback", out).refusal()
+    assert run("fleet", "release", out).out.startswith("released")
+    assert run("fleet", "pin", out, "--night", MONDAY, "--digest", monday).code == 2
+
+
+def test_pinning_champions_of_an_empty_registry_says_what_to_do(run: Run, tmp_path: Path) -> None:
+    refusal = run("fleet", "pin", tmp_path / "out").refusal()
+    assert "the registry has no champion to pin" in refusal
