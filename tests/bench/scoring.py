@@ -6,11 +6,10 @@ from pathlib import Path
 
 import torch
 
-from jobs.score import ROWS_PER_SHARD
 from model.backbone import Backbone, BackboneConfig
 from pipeline.features import BATCH_IMAGES
 from pipeline.fleet import Fleet
-from pipeline.manifest import shards
+from pipeline.plan import plan_night
 from pipeline.prepared import prepare
 from pipeline.scoring import ShardScorer
 from tests.bench.material import NIGHT, category, dump_of, onboard, write_pictures
@@ -61,8 +60,9 @@ def _throughput(backbone: str, suffix: str) -> Ratio:
         pictures = write_pictures(Path(scratch, "good"), NUM_GOOD, suffix)
         fleet = onboard(Path(scratch, "fleet"), pictures, backbone)
         manifest = dump_of(pictures, Path(scratch, "dump"), NUM_SCORED)
-        (shard,) = shards(manifest, NUM_SCORED)
-        scorer = ShardScorer(fleet, str(Path(scratch, "out")), NIGHT)
+        out = str(Path(scratch, "out"))
+        tasks = plan_night(manifest, fleet, out, NIGHT).tasks
+        scorer = ShardScorer(fleet, out, NIGHT)
         network = Backbone(BackboneConfig(name=backbone, weights="random"))
         batch = torch.zeros(BATCH_IMAGES, 224, 224, 3, dtype=torch.uint8).random_(256)
 
@@ -70,7 +70,7 @@ def _throughput(backbone: str, suffix: str) -> Ratio:
             for _ in range(NUM_SCORED // BATCH_IMAGES):
                 network(batch)
 
-        alone, whole = alternate(bare, lambda: scorer.write(shard))
+        alone, whole = alternate(bare, lambda: scorer.write(tasks))
     side = f"{NUM_SCORED / whole.wall_s:.0f} images/s, bare {NUM_SCORED / alone.wall_s:.0f}"
     cpu = f"CPU ms/image {1e3 * whole.cpu_s / NUM_SCORED:.1f}, {1e3 * alone.cpu_s / NUM_SCORED:.1f}"
     name = f"scoring_throughput {backbone} {suffix}"
@@ -80,6 +80,6 @@ def _throughput(backbone: str, suffix: str) -> Ratio:
 def _scoring_peak(fleet: Fleet, pictures: Path, folder: Path, count: int) -> float:
     manifest = dump_of(pictures, folder / "dump", count)
     scorer = ShardScorer(fleet, str(folder / "out"), NIGHT)
-    for shard in shards(manifest, ROWS_PER_SHARD):
-        scorer.write(shard)
+    for task in plan_night(manifest, fleet, str(folder / "out"), NIGHT).tasks:
+        scorer.write([task])
     return peak_mib()
