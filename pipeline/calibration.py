@@ -48,6 +48,11 @@ class TooFewImages(NightshiftError):
 
 Method = Literal["split", "cross"]
 
+# Of ten images on the night's list about one is good. A smaller level would list less than it
+# saves: with 99 calibration images it takes a tenth of the night's images to fill a list at 0.1,
+# a fifth at 0.05 (pipeline/discoveries.py).
+DEFAULT_FDR = 0.1
+
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationConfig:
@@ -56,6 +61,7 @@ class CalibrationConfig:
     false_alarm_rate: float = 0.01  # share of good images flagged, in (0, 1)
     share: float = 0.2  # least share of the good images to hold out, in (0, 0.5]
     method: Method = "split"  # cross: none is held out, each is scored by who has not seen it
+    fdr: float = DEFAULT_FDR  # share of good images among those listed, in (0, 1)
 
     def __post_init__(self) -> None:
         if not 0 < self.false_alarm_rate < 1:
@@ -64,6 +70,8 @@ class CalibrationConfig:
             )
         if not 0 < self.share <= 0.5:
             raise ValueError(f"calibration.share must be in (0, 0.5], got {self.share}")
+        if not 0 < self.fdr < 1:
+            raise ValueError(f"calibration.fdr must be in (0, 1), got {self.fdr}")
 
     @property
     def min_images(self) -> int:
@@ -86,6 +94,7 @@ class Calibration:
     scores: tuple[float, ...]  # ascending, each a float32 value
     false_alarm_rate: float
     threshold: float  # in the unit of the scores; one of them
+    fdr: float = DEFAULT_FDR  # level of the night's list, see pipeline/discoveries.py
 
     def flagged(self, scores: NDArray[np.floating]) -> NDArray[np.bool_]:
         """True where score > threshold, compared in float32; the same as p-value <= rate."""
@@ -104,6 +113,7 @@ class Calibration:
         return {
             "threshold": self.threshold,
             "false_alarm_rate": self.false_alarm_rate,
+            "fdr": self.fdr,
             "calibration_scores": list(self.scores),
         }
 
@@ -115,7 +125,8 @@ class Calibration:
             CalibrationError: the threshold is not the one that the scores and the rate give.
         """
         scores = np.array(data["calibration_scores"], dtype=np.float64)
-        made = fit(scores, CalibrationConfig(false_alarm_rate=data["false_alarm_rate"]))
+        rate, fdr = data["false_alarm_rate"], data.get("fdr", DEFAULT_FDR)
+        made = fit(scores, CalibrationConfig(false_alarm_rate=rate, fdr=fdr))
         if made.threshold != float(np.float32(data["threshold"])):
             raise CalibrationError(
                 f"stored threshold {data['threshold']:g} is not the one of its {len(scores)} "
@@ -153,6 +164,7 @@ def fit(scores: NDArray[np.floating], config: CalibrationConfig) -> Calibration:
         scores=tuple(ascending.tolist()),
         false_alarm_rate=config.false_alarm_rate,
         threshold=float(ascending[k - 1]),
+        fdr=config.fdr,
     )
 
 

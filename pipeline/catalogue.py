@@ -29,7 +29,7 @@ from model.simplenet import Adaptor, Loss
 from model.training import SigmaUnit
 from model.weights import RANDOM
 from pipeline import storage, strict_yaml
-from pipeline.calibration import CalibrationConfig, Method
+from pipeline.calibration import DEFAULT_FDR, CalibrationConfig, Method
 from pipeline.catalogue_findings import findings_of_shape, nearest
 from pipeline.layouts import LAYOUTS
 
@@ -107,6 +107,7 @@ class Settings(_Strict):
     false_alarm_rate: float = Field(0.01, gt=0, lt=1)
     calibration_share: float = Field(0.2, gt=0, le=0.5)
     calibration: Method = "split"
+    fdr: float = Field(DEFAULT_FDR, gt=0, lt=1)  # share of good images on the night's list
     cache_gb: float = Field(4.0, gt=0, allow_inf_nan=False)  # memory for features, 10^9 bytes
     cache_disk_gb: float = Field(64.0, gt=0, allow_inf_nan=False)  # beyond it, in a temporary file
     preset: Literal["default", "paper", "official"] = "default"
@@ -142,11 +143,12 @@ class Category(Settings):
 
     @property
     def calibration_config(self) -> CalibrationConfig:
-        """False-alarm rate and share of held-out images."""
+        """False-alarm rate, share of held-out images, and the level of the night's list."""
         return CalibrationConfig(
             false_alarm_rate=self.false_alarm_rate,
             share=self.calibration_share,
             method=self.calibration,
+            fdr=self.fdr,
         )
 
     @property

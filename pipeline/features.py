@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from model.backbone import STRIDES, Backbone
@@ -21,6 +22,7 @@ from model.patch_sample import Features
 from model.preprocessing import Preprocessing
 from pipeline.catalogue import Category
 from pipeline.feature_cache import FeatureCache
+from pipeline.image_statistics import STATISTICS, image_statistics
 from pipeline.images import ImageRead, ImageStatus, read_image
 from pipeline.reading import batches, read_ahead
 
@@ -28,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 BATCH_IMAGES = 8
 MAX_UNREADABLE_SHARE = 0.1
+EMPTY = np.zeros(0, np.float32)
 
 Progress = Callable[[int, int], None]  # images done, images in all
 Bank = TypeVar("Bank", bound=Features)
@@ -44,6 +47,7 @@ class GoodImages(Generic[Bank]):
     uris: list[str]  # of the images that could be read, in the order of ``bank``
     hashes: list[str]  # sha256 of their files
     unreadable: list[ImageRead]
+    statistics: dict[str, NDArray[np.float32]]  # of the images, by name, each (N,)
     bank: Bank
 
 
@@ -89,11 +93,15 @@ def _fill(
     started = time.monotonic()
     good: list[ImageRead] = []
     unreadable: list[ImageRead] = []
+    statistics: dict[str, list[NDArray[np.float32]]] = {name: [] for name in STATISTICS}
     for batch in batches(read_all(uris, category.preprocessing), BATCH_IMAGES):
         readable = [image for image in batch if image.status is ImageStatus.OK]
         unreadable += [image for image in batch if image.status is not ImageStatus.OK]
         if readable:
-            pooled = category.embedding.pool(backbone(stack(readable)))
+            pixels = stack(readable)
+            for name, values in image_statistics(pixels.numpy()).items():
+                statistics[name].append(values)
+            pooled = category.embedding.pool(backbone(pixels))
             bank.write(len(good), pooled, [image.sha256 for image in readable])
         good += [_without_pixels(image) for image in readable]
         if progress:
@@ -107,6 +115,7 @@ def _fill(
         uris=[image.uri for image in good],
         hashes=[image.sha256 for image in good],
         unreadable=unreadable,
+        statistics={name: np.concatenate([*v, EMPTY]) for name, v in statistics.items()},
         bank=bank,
     )
 

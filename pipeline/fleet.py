@@ -7,7 +7,7 @@ object storage and any row can be traced to the very files that made it.
 import hashlib
 import json
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,6 +18,7 @@ from model.folding import FoldedHeads
 from model.preprocessing import Preprocessing
 from pipeline import storage
 from pipeline.calibration import Calibration
+from pipeline.image_statistics import Values
 from pipeline.package import (
     CALIBRATION_FILE,
     DECIDING_FILES,
@@ -49,6 +50,7 @@ class Champion:
     calibration: Calibration
     map_scale: MapScale
     preprocessing: Preprocessing
+    statistics: Values = field(default_factory=dict)  # of the calibration images
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; ``from_json`` gives back an equal champion."""
@@ -59,21 +61,24 @@ class Champion:
             "package": self.package,
             "map_scale": asdict(self.map_scale),
             "preprocessing": asdict(self.preprocessing),
+            "image_statistics": dict(self.statistics),
             **self.calibration.to_json(),
         }
 
     @classmethod
     def from_json(cls, category: str, data: Mapping[str, Any]) -> "Champion":
         """Read what ``to_json`` wrote."""
+        calibration, map_scale, statistics = read_decision(data)
         return cls(
             category=category,
             model_name=data["model_name"],
             model_version=data["model_version"],
             model_digest=data["model_digest"],
             package=data["package"],
-            calibration=Calibration.from_json(data),
-            map_scale=MapScale(**data["map_scale"]),
+            calibration=calibration,
+            map_scale=map_scale,
             preprocessing=Preprocessing(**data["preprocessing"]),
+            statistics=statistics,
         )
 
     def load_heads(self) -> tuple[DetectorHeader, FoldedHeads]:
@@ -194,7 +199,7 @@ def _pin(out: str, version: RegisteredVersion, download: Download) -> Champion:
             _copy(version, download(version, Path(scratch)), place)
         header = _read_header(place, Path(scratch))
     decision = json.loads(storage.read_bytes(storage.join(place, CALIBRATION_FILE)))
-    calibration, map_scale = read_decision(decision)
+    calibration, map_scale, statistics = read_decision(decision)
     return Champion(
         category=version.category,
         model_name=version.name,
@@ -204,6 +209,7 @@ def _pin(out: str, version: RegisteredVersion, download: Download) -> Champion:
         calibration=calibration,
         map_scale=map_scale,
         preprocessing=header.preprocessing,
+        statistics=statistics,
     )
 
 

@@ -24,8 +24,9 @@ from pipeline.catalogue import Category
 from pipeline.evaluation import ScoredSamples, measure, score_samples
 from pipeline.examples import examples, worst_unseen
 from pipeline.health import measure_health, refuse_unhealthy
+from pipeline.image_statistics import Values, condense
 from pipeline.package import MapScale, OnboardingRecord, Package
-from pipeline.prepared import Prepared, make_detector, score_unseen
+from pipeline.prepared import Prepared, UnseenScores, make_detector, score_unseen
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ def finish(prepared: Prepared) -> tuple[Package, dict[str, NDArray[np.uint8]]]:
         calibration=calibration,
         map_scale=scale,
         record=_record(prepared, scored, calibration, timings, health),
+        statistics=_statistics(prepared, unseen),
     )
     logger.info(
         "onboarded %s: %d train, %d calibration, threshold %.4g, %.1f s",
@@ -86,6 +88,12 @@ def onboarding_key(category: Category) -> str:
         listed = sorted((item.uri, item.etag) for item in storage.list_objects(category.images))
         total.update(json.dumps(listed).encode())
     return total.hexdigest()
+
+
+def _statistics(prepared: Prepared, unseen: UnseenScores) -> Values:
+    """Return the statistics of the calibration images, what a night's are compared with."""
+    places = unseen.images.cpu().numpy()
+    return {name: condense(v[places]) for name, v in prepared.good.statistics.items()}
 
 
 def _record(

@@ -1,7 +1,8 @@
 """What onboarding a category leaves: a folder that the registry stores and scoring reads.
 
 head.safetensors   the folded head and the header that says what it belongs to
-calibration.json   calibration scores, threshold, scale of the anomaly maps
+calibration.json   calibration scores, threshold, scale of the anomaly maps, and how bright,
+                   contrasty and sharp the calibration images are
 onboarding.json    the record: settings, data, loss curve, metrics, timings
 examples/*.png     images beside their heatmaps
 """
@@ -22,6 +23,7 @@ from model.detector import DetectorHeader, load_detector, save_detector
 from model.errors import NightshiftError
 from model.folding import FoldedHeads
 from pipeline.calibration import Calibration
+from pipeline.image_statistics import Values, read_values
 
 HEAD_FILE = "head.safetensors"
 CALIBRATION_FILE = "calibration.json"
@@ -82,12 +84,14 @@ class Package:
     calibration: Calibration
     map_scale: MapScale
     record: OnboardingRecord
+    statistics: Values = field(default_factory=dict)  # of the calibration images
 
     def write(self, folder: Path, examples: Mapping[str, NDArray[np.uint8]]) -> None:
         """Write all files; ``examples`` are RGB pictures by name."""
         (folder / EXAMPLES_FOLDER).mkdir(parents=True, exist_ok=True)
         save_detector(folder / HEAD_FILE, self.heads, self.header)
         calibration = self.calibration.to_json() | {"map_scale": asdict(self.map_scale)}
+        calibration |= {"image_statistics": dict(self.statistics)}
         (folder / CALIBRATION_FILE).write_text(json.dumps(calibration, sort_keys=True))
         (folder / RECORD_FILE).write_text(json.dumps(asdict(self.record), indent=1))
         for name, pixels in examples.items():
@@ -103,7 +107,7 @@ class Package:
         header, heads = load_detector(folder / HEAD_FILE)
         with _clear_errors(folder):
             decision = json.loads((folder / CALIBRATION_FILE).read_text())
-            calibration, map_scale = read_decision(decision)
+            calibration, map_scale, statistics = read_decision(decision)
             record = OnboardingRecord(**json.loads((folder / RECORD_FILE).read_text()))
         return cls(
             header=header,
@@ -111,12 +115,17 @@ class Package:
             calibration=calibration,
             map_scale=map_scale,
             record=record,
+            statistics=statistics,
         )
 
 
-def read_decision(data: Mapping[str, Any]) -> tuple[Calibration, MapScale]:
-    """Return calibration and map scale from the content of the calibration file."""
-    return Calibration.from_json(data), MapScale(**data["map_scale"])
+def read_decision(data: Mapping[str, Any]) -> tuple[Calibration, MapScale, Values]:
+    """Return calibration, map scale and image statistics from the calibration file's content.
+
+    A package of an earlier release has no image statistics: only its scores can be seen to drift.
+    """
+    calibration, map_scale = Calibration.from_json(data), MapScale(**data["map_scale"])
+    return calibration, map_scale, read_values(data.get("image_statistics", {}))
 
 
 def package_digest(folder: Path) -> str:

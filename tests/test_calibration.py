@@ -129,7 +129,7 @@ def test_a_score_that_is_not_finite_is_refused() -> None:
         fit(np.array([1.0, np.nan, 2.0]), config(0.5))
 
 
-@pytest.mark.parametrize("field", ["false_alarm_rate", "share"])
+@pytest.mark.parametrize("field", ["false_alarm_rate", "share", "fdr"])
 @pytest.mark.parametrize("value", [0.0, 1.0, -0.1, float("nan")])
 def test_a_config_out_of_range_names_its_field(field: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"calibration.{field} must be in"):
@@ -144,6 +144,14 @@ def test_json_gives_back_an_equal_calibration(seed: int, n: int) -> None:
     read = Calibration.from_json(json.loads(text))
     assert read == calibration
     assert hash(read) == hash(calibration)
+
+
+def test_the_level_of_the_list_travels_with_the_calibration() -> None:
+    made = fit(np.arange(9.0), CalibrationConfig(false_alarm_rate=0.1, fdr=0.25))
+    assert made.to_json()["fdr"] == 0.25
+    assert Calibration.from_json(made.to_json()) == made
+    older = {name: value for name, value in made.to_json().items() if name != "fdr"}
+    assert Calibration.from_json(older).fdr == 0.1
 
 
 def test_a_threshold_that_does_not_fit_its_scores_is_refused() -> None:

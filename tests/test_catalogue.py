@@ -174,6 +174,8 @@ def test_anchors_and_merge_keys_are_welcome(path: Path) -> None:
         ({"weights": {"sha256": SHA256}}, "weights.uri: is required"),
         ({"false_alarm_rate": 0}, "false_alarm_rate: Input should be greater than 0; found 0"),
         ({"false_alarm_rate": 1.0}, "false_alarm_rate: Input should be less than 1; found 1.0"),
+        ({"fdr": 0}, "fdr: Input should be greater than 0; found 0"),
+        ({"fdr": 1.0}, "fdr: Input should be less than 1; found 1.0"),
         ({"false_alarm_rate": float("nan")}, "false_alarm_rate: .*; found nan"),
         ({"calibration_share": 0.6}, "calibration_share: .*less than or equal to 0.5"),
         ({"backbone": "resnet81"}, "backbone: no backbone `resnet81`; did you mean `resnet18`"),

@@ -11,6 +11,7 @@ from factory import make_fleet, make_package, version
 from model.errors import NightshiftError
 from pipeline import storage
 from pipeline.fleet import Champion, FleetError, fleet_uri, pin_fleet, read_fleet
+from pipeline.image_statistics import STATISTICS
 from pipeline.package import DECIDING_FILES, Package, package_digest
 from pipeline.registry import RegisteredVersion
 
@@ -37,6 +38,8 @@ def test_a_pinned_champion_is_its_package(folders: dict[str, Path], out: str) ->
     assert champion.model_digest in champion.package
     assert champion.calibration == package.calibration
     assert champion.map_scale == package.map_scale
+    assert champion.statistics == package.statistics
+    assert set(champion.statistics) == set(STATISTICS)
     assert champion.preprocessing == package.header.preprocessing
     header, heads = champion.load_heads()
     assert header == package.header
@@ -51,6 +54,15 @@ def test_the_fleet_of_a_night_is_read_again(folders: dict[str, Path], out: str) 
     assert document["format"] == 1
     assert document["champions"]["steel"]["model_name"] == "nightshift.steel"
     assert Champion.from_json("wood", document["champions"]["wood"]) == fleet["wood"]
+
+
+def test_a_fleet_file_of_an_earlier_release_has_no_statistics(
+    folders: dict[str, Path], out: str
+) -> None:
+    steel = make_fleet(out, NIGHT, folders)["steel"]
+    known = steel.to_json()
+    older = {name: known[name] for name in known if name not in ("fdr", "image_statistics")}
+    assert Champion.from_json("steel", older) == dataclasses.replace(steel, statistics={})
 
 
 def test_a_second_night_downloads_nothing(folders: dict[str, Path], out: str) -> None:

@@ -1,13 +1,26 @@
 """Image statistics: known for made images, the same to the bit in any batch."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
+from factory import category, make_category
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from pipeline.image_statistics import STATISTICS, image_statistics
+from pipeline.image_statistics import (
+    MAX_VALUES,
+    STATISTICS,
+    condense,
+    image_statistics,
+    read_values,
+)
+from pipeline.images import read_image
+from pipeline.onboarding import finish
+from pipeline.prepared import make_detector, prepare, score_unseen
 
 
 def grey(levels: NDArray[np.generic]) -> NDArray[np.uint8]:
@@ -84,3 +97,39 @@ def test_an_image_has_the_same_statistics_to_the_bit_in_any_batch(seed: int, siz
 def test_no_images_have_no_statistics() -> None:
     found = image_statistics(np.zeros((0, 8, 8, 3), np.uint8))
     assert {name: values.shape for name, values in found.items()} == dict.fromkeys(STATISTICS, (0,))
+
+
+def test_few_values_are_kept_as_they_are_and_many_by_even_ranks() -> None:
+    few = np.array([3.5, 1.25, 2.1], np.float32)
+    assert condense(few) == (1.25, 2.1, 3.5)  # 2.1 is no float32, but the shortest for its own
+    assert np.float32(condense(few)[1]) == few[2]
+    many = np.random.default_rng(0).permutation(np.arange(10 * MAX_VALUES, dtype=np.float32))
+    assert condense(many) == tuple(np.arange(5.0, 10 * MAX_VALUES, 10.0))
+    assert condense(np.zeros(0, np.float32)) == ()
+
+
+@given(st.lists(st.floats(0, 300, width=32), max_size=20))
+def test_values_come_back_from_a_file_to_the_bit(values: list[float]) -> None:
+    kept = condense(np.array(values, np.float32))
+    read = read_values(json.loads(json.dumps({"brightness": kept, "colour": [1.0]})))
+    assert read == {"brightness": kept}
+    assert np.array(kept, np.float32).tobytes() == np.sort(np.array(values, np.float32)).tobytes()
+
+
+@pytest.mark.parametrize(("method", "num"), [("split", 9), ("cross", 20)])
+def test_an_onboarding_keeps_the_statistics_of_its_calibration_images(
+    tmp_path: Path, method: str, num: int
+) -> None:
+    """Of the images that were scored unseen: the held-out ones, or with cross all of them."""
+    images = make_category(tmp_path / "steel", num_good=20, num_test=0)
+    made = category(images, calibration=method, training={"members": 2})
+    prepared = prepare(made)
+    for _ in prepared.trainer.run():
+        pass
+    detector = make_detector(prepared, prepared.trainer)
+    places = score_unseen(prepared, prepared.trainer, detector).images.tolist()
+    squares = [read_image(prepared.good.uris[i], made.preprocessing).pixels for i in places]
+    package, _ = finish(prepared)
+    assert len(package.calibration.scores) == num
+    for name, values in image_statistics(np.array(squares)).items():
+        assert np.array_equal(np.array(package.statistics[name], np.float32), np.sort(values))

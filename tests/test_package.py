@@ -14,6 +14,7 @@ from PIL import Image
 
 from model.errors import NightshiftError
 from pipeline.calibration import CalibrationConfig, fit
+from pipeline.image_statistics import STATISTICS
 from pipeline.package import DECIDING_FILES, MapScale, Package, PackageError, package_digest
 
 FILES = ("head.safetensors", "calibration.json", "onboarding.json")
@@ -32,6 +33,7 @@ def test_what_is_written_is_read_again(folder: Path, tmp_path: Path) -> None:
     copy = Package.read(tmp_path / "copy")
     assert (copy.header, copy.calibration) == (package.header, package.calibration)
     assert (copy.map_scale, copy.record) == (package.map_scale, package.record)
+    assert copy.statistics == package.statistics
     first, second = package.heads.state_dict(), copy.heads.state_dict()
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -80,9 +82,24 @@ def test_a_threshold_that_was_edited_is_refused(folder: Path) -> None:
         Package.read(folder)
 
 
-def test_calibration_scores_that_are_no_numbers_are_refused(folder: Path) -> None:
+def test_a_package_of_an_earlier_release_has_no_statistics(folder: Path) -> None:
     path = folder / "calibration.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"calibration_scores": ["low"]}))
+    data = json.loads(path.read_text())
+    assert set(data.pop("image_statistics")) == set(STATISTICS)
+    del data["fdr"]
+    path.write_text(json.dumps(data))
+    package = Package.read(folder)
+    assert (package.statistics, package.calibration.fdr) == ({}, 0.1)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"calibration_scores": ["low"]}, {"image_statistics": {"brightness": ["dark"]}}]
+)
+def test_calibration_values_that_are_no_numbers_are_refused(
+    folder: Path, wrong: dict[str, object]
+) -> None:
+    path = folder / "calibration.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | wrong))
     with pytest.raises(PackageError, match="package is no whole package"):
         Package.read(folder)
 
