@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pipeline.results import CategorySummary, Summary
+from pipeline.summary import CategorySummary, Summary
 
 FEW = 3  # images: so few fail somewhere every night, and in a small dump they are a large share
 

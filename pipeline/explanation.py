@@ -24,6 +24,7 @@ from pipeline.results import (
     finished_shards,
     night_prefix,
     read_shard,
+    shard_uri,
 )
 from pipeline.storage import StorageError
 
@@ -97,7 +98,9 @@ def find_row(image_uri: str, out: str, night: str) -> dict[str, Any]:
     names = sorted(finished_shards(out, check_night(night)))
     names = _of_category(image_uri, names, out, night)
     with ThreadPoolExecutor(PARALLEL_READS) as pool:
-        found: Iterator[pa.Table] = pool.map(lambda name: read_shard(out, night, name), names)
+        found: Iterator[pa.Table] = pool.map(
+            lambda name: read_shard(shard_uri(out, night, name)), names
+        )
         for rows in found:
             own = rows.filter(pc.equal(rows["image_uri"], image_uri))
             if own.num_rows:

@@ -27,6 +27,7 @@ from pipeline.results import (
     check_night,
     finished_shards,
     read_shard,
+    shard_uri,
 )
 
 ROWS_PER_SHARD = 512
@@ -116,7 +117,7 @@ def rows_made(task: Task, out: str, night: str) -> dict[str, dict[str, Any]]:
     )
     found = {}
     for name in task.reuse:
-        rows = read_shard(out, night, name)
+        rows = read_shard(shard_uri(out, night, name))
         for row in rows.filter(_is_final(rows)).to_pylist():
             uri = row["image_uri"]
             if uri in wanted and wanted[uri] == row["image_etag"]:
@@ -139,8 +140,12 @@ def shards_with_failures(names: Iterable[str], out: str, night: str) -> set[str]
             return names & set(document["failed"])
     ordered = sorted(names)
     with ThreadPoolExecutor(PARALLEL_READS) as pool:
-        failed = pool.map(lambda name: has_failures(read_shard(out, night, name)), ordered)
+        failed = pool.map(lambda name: _holds_failures(shard_uri(out, night, name)), ordered)
         return {name for name, found in zip(ordered, failed, strict=True) if found}
+
+
+def _holds_failures(uri: str) -> bool:
+    return has_failures(read_shard(uri, ["status", "image_etag"]))
 
 
 def has_failures(rows: pa.Table) -> bool:

@@ -8,10 +8,10 @@ import datetime as dt
 import io
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +21,27 @@ import pyarrow.parquet as pq
 from model.errors import NightshiftError
 from pipeline import storage
 from pipeline.image_statistics import STATISTICS
-from pipeline.images import ImageStatus
+from pipeline.summary import CategorySummary, Summary, describe_category, describe_night
+
+__all__ = [
+    "RESULT_SCHEMA",
+    "CategorySummary",
+    "NightError",
+    "ResultsError",
+    "Summary",
+    "by_category",
+    "check_night",
+    "finished_shards",
+    "night_prefix",
+    "read_night",
+    "read_shard",
+    "refuse_duplicates",
+    "remove_shards",
+    "shard_uri",
+    "summarise",
+    "write_shard",
+    "write_summary",
+]
 
 # A status other than ok leaves empty what only a scored image has.
 RESULT_SCHEMA = pa.schema(
@@ -58,34 +78,6 @@ class NightError(NightshiftError):
 
 class ResultsError(NightshiftError):
     """The stored results of a night contradict themselves or cannot be read."""
-
-
-class CategorySummary(TypedDict):
-    """What one category's images came to; None where no image could be scored."""
-
-    images: int
-    ok: int
-    flagged: int
-    failed: dict[str, int]  # by status; neither ok nor unrouted
-    unrouted: int
-    threshold: float | None
-    false_alarm_rate: float | None
-    expected_false_alarms: float
-    median_score: float | None
-    model_name: str | None
-    model_version: str | None
-
-
-class Summary(TypedDict, total=False):
-    """The night in plain JSON types."""
-
-    night: str  # set by write_summary
-    images: int
-    totals: dict[str, int]  # by status
-    flagged: int
-    expected_false_alarms: float
-    categories: dict[str, CategorySummary]
-    categories_without_images: list[str]  # they have a champion, the dump has none of their images
 
 
 def check_night(night: str) -> str:
@@ -153,32 +145,40 @@ def read_night(out: str, night: str) -> pa.Table:
     """
     uris = [shard_uri(out, night, name) for name in sorted(finished_shards(out, night))]
     with ThreadPoolExecutor(PARALLEL_READS) as pool:
-        tables = list(pool.map(_read_shard, uris))
+        tables = list(pool.map(read_shard, uris))
     rows = pa.concat_tables([RESULT_SCHEMA.empty_table(), *tables]).sort_by("image_uri")
-    _refuse_duplicates(rows, night)
+    refuse_duplicates(rows, night, rows.num_rows)
     return rows
 
 
-def read_shard(out: str, night: str, shard_name: str) -> pa.Table:
-    """The rows of one stored shard.
+def read_shard(uri: str, columns: Sequence[str] = RESULT_SCHEMA.names) -> pa.Table:
+    """Some columns of one shard, in the types of RESULT_SCHEMA.
 
     Raises:
         ResultsError: it is damaged or of another format.
     """
-    return _read_shard(shard_uri(out, night, shard_name))
-
-
-def _read_shard(uri: str) -> pa.Table:
+    wanted = pa.schema([RESULT_SCHEMA.field(name) for name in columns])
     try:
-        rows = pq.read_table(pa.BufferReader(storage.read_bytes(uri)))
-        return rows.select(RESULT_SCHEMA.names).cast(RESULT_SCHEMA)
+        file = pq.ParquetFile(pa.BufferReader(storage.read_bytes(uri)))
+        rows = file.read(list(columns), use_threads=False)
+        return rows.select(list(columns)).cast(wanted)
     except (pa.ArrowException, KeyError) as error:
         raise ResultsError(
             f"{uri} does not hold result rows ({error}); delete it and score the night again"
         ) from error
 
 
-def _refuse_duplicates(rows: pa.Table, night: str) -> None:
+def refuse_duplicates(rows: pa.Table, night: str, num_rows: int) -> None:
+    """Fail when an image has two rows.
+
+    Args:
+        rows: all rows of the night, or those that may be there twice.
+        night: its date, for the message.
+        num_rows: of the whole night.
+
+    Raises:
+        ResultsError: with the images counted, and one of them named with its shards.
+    """
     uris = rows["image_uri"]
     num_surplus = len(uris) - pc.count_distinct(uris).as_py()
     if not num_surplus:
@@ -188,7 +188,7 @@ def _refuse_duplicates(rows: pa.Table, night: str) -> None:
     example = twice[0].as_py()
     shards = rows.filter(pc.equal(uris, example))["shard"].unique().to_pylist()
     raise ResultsError(
-        f"{len(twice)} of {len(uris) - num_surplus} images of night {night} have more than one "
+        f"{len(twice)} of {num_rows - num_surplus} images of night {night} have more than one "
         f"row, first {example} in shard(s) {', '.join(shards)}; each needs exactly one. "
         f"Delete the shards that should not be there and score the night again"
     )
@@ -213,38 +213,16 @@ def summarise(rows: pa.Table, fleet: Mapping[str, Any]) -> Summary:
     """
     champions = fleet["champions"]
     groups = by_category(rows)
-    categories = {
-        name: _summarise_category(group, champions.get(name, {})) for name, group in groups.items()
-    }
-    return {
-        "images": rows.num_rows,
-        "totals": _count_statuses(rows),
-        "flagged": sum(category["flagged"] for category in categories.values()),
-        "expected_false_alarms": sum(c["expected_false_alarms"] for c in categories.values()),
-        "categories": categories,
-        "categories_without_images": sorted(set(champions) - set(groups)),
-    }
-
-
-def _summarise_category(rows: pa.Table, champion: Mapping[str, Any]) -> CategorySummary:
-    statuses = _count_statuses(rows)
-    num_ok = statuses.pop(ImageStatus.OK, 0)
-    num_unrouted = statuses.pop(ImageStatus.UNROUTED, 0)
-    scores = rows["score"].drop_null().to_numpy()
-    rate = champion.get("false_alarm_rate")
-    return {
-        "images": rows.num_rows,
-        "ok": num_ok,
-        "flagged": pc.sum(rows["flagged"]).as_py() or 0,
-        "failed": statuses,
-        "unrouted": num_unrouted,
-        "threshold": champion.get("threshold"),
-        "false_alarm_rate": rate,
-        "expected_false_alarms": num_ok * (rate or 0.0),
-        "median_score": float(np.median(scores)) if len(scores) else None,
-        "model_name": champion.get("model_name"),
-        "model_version": champion.get("model_version"),
-    }
+    categories = {}
+    for name, group in groups.items():
+        scores = group["score"].drop_null().to_numpy()
+        categories[name] = describe_category(
+            _count_statuses(group),
+            pc.sum(group["flagged"]).as_py() or 0,
+            float(np.median(scores)) if len(scores) else None,
+            champions.get(name, {}),
+        )
+    return describe_night(_count_statuses(rows), categories, champions)
 
 
 def _count_statuses(rows: pa.Table) -> dict[str, int]:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from pipeline.error_budget import ErrorBudget
-from pipeline.results import Summary
+from pipeline.summary import Summary
 
 
 def night(**failed: tuple[int, int]) -> Summary:
