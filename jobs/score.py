@@ -24,17 +24,12 @@ from pipeline.error_budget import ErrorBudget
 from pipeline.fleet import Fleet, pin_fleet, read_fleet, write_fleet
 from pipeline.fleet_pin import pinned_fleet
 from pipeline.manifest import load_manifest, store_manifest
-from pipeline.plan import Plan, Task, note_failures, plan_night
-from pipeline.report import write_report
-from pipeline.results import (
-    Summary,
-    check_night,
-    read_night,
-    remove_shards,
-    summarise,
-    write_summary,
-)
+from pipeline.night import settle
+from pipeline.plan import Plan, Task, note_settled, plan_night
+from pipeline.report import report_uri, write_report
+from pipeline.results import check_night, remove_shards
 from pipeline.scoring import ShardScorer, Written
+from pipeline.summary import Summary
 
 logger = logging.getLogger(__name__)
 
@@ -85,28 +80,22 @@ def score(dump: str, out: str, night: str, budget: ErrorBudget | None = None) ->
     fleet = _fleet(manifest, out, night)
     plan = plan_night(manifest, fleet, out, night)
     logger.info("night %s: %d shards, %d to score", night, len(plan.names), len(plan.tasks))
-    started = time.monotonic()
+    started, failed = time.monotonic(), set(plan.with_failures)
     if plan.tasks:
         with cluster():
             failed = _score(plan, out, night)
-        note_failures(out, night, failed)
     scoring_s = time.monotonic() - started
     remove_shards(out, night, plan.stale)
-    summary = _settle(out, night, fleet)
+    summary = settle(out, night, fleet)
+    page = report_uri(out, night) if plan.is_settled else write_report(out, night)
+    note_settled(out, night, failed)
     return Night(
         summary=summary,
-        report=write_report(out, night),
+        report=page,
         num_scored=plan.num_images,
         scoring_s=scoring_s,
         overruns=tuple((budget or ErrorBudget()).overruns(summary)),
     )
-
-
-def _settle(out: str, night: str, fleet: Fleet) -> Summary:
-    champions = {name: champion.to_json() for name, champion in fleet.items()}
-    summary = summarise(read_night(out, night), {"format": 1, "champions": champions})
-    write_summary(out, night, summary)
-    return summary
 
 
 def _fleet(manifest: pa.Table, out: str, night: str) -> Fleet:

@@ -28,7 +28,7 @@ hundredth more is no news.
 Shapes: n calibration values, m values of the night.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -143,14 +143,6 @@ def alerts(comparisons: Sequence[Comparison]) -> dict[str, list[Comparison]]:
 def describe(shifted: Sequence[Comparison]) -> str:
     """Return the reason of a category's alert in one sentence."""
     return "; ".join(comparison.reason for comparison in shifted)
-
-
-def by_category(comparisons: Sequence[Comparison]) -> Mapping[str, list[Comparison]]:
-    """Return each category's comparisons."""
-    groups: dict[str, list[Comparison]] = {}
-    for comparison in comparisons:
-        groups.setdefault(comparison.category, []).append(comparison)
-    return groups
 
 
 def _steps(

@@ -66,12 +66,18 @@ class Medians:
         if self._num_pending > MAX_PENDING:
             self._merge()
 
+    @property
+    def num_cells(self) -> int:
+        """Cells that are kept."""
+        self._merge()
+        return len(self._keys)
+
     def of_all(self) -> dict[int, float]:
         """Return the medians by category; one without a value is left out."""
         self._merge()
         numbers = self._keys >> np.uint64(32 - DROPPED_BITS)
         present, starts = np.unique(numbers, return_index=True)
-        ends = np.append(starts[1:], len(numbers))
+        ends = np.append(starts, len(numbers))[1:]
         levels = _values(self._keys << np.uint64(DROPPED_BITS) | np.uint64(1 << DROPPED_BITS - 1))
         found = {}
         for number, start, end in zip(present.tolist(), starts, ends, strict=True):

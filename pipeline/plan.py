@@ -53,6 +53,7 @@ class Plan:
     names: frozenset[str]  # of all the night's results
     stale: frozenset[str]  # stored results of another manifest or another champion
     with_failures: frozenset[str]  # stored results that hold rows worth trying again
+    is_settled: bool  # nothing is left to do at all
 
     @property
     def num_images(self) -> int:
@@ -95,7 +96,9 @@ def plan_night(manifest: pa.Table, fleet: Fleet, out: str, night: str) -> Plan:
     needed = {result_name(s, fleet): s for s in shards(manifest, ROWS_PER_SHARD)}
     names = frozenset(needed)
     stale = finished - names
-    retry = shards_with_failures(finished, out, night) & names
+    settled = _settled(finished, out, night)
+    failed = _with_failures(finished & names, out, night) if settled is None else settled
+    retry = failed & names
     by_prefix = defaultdict(list)
     for name in sorted(stale):
         by_prefix[_prefix(name)].append(name)
@@ -106,7 +109,13 @@ def plan_night(manifest: pa.Table, fleet: Fleet, out: str, night: str) -> Plan:
         made_alike = name.rpartition("-")[2]
         earlier = [n for n in by_prefix[shard_prefix(shard.category)] if n.endswith(made_alike)]
         tasks.append(Task(name, shard, (*([name] if name in retry else []), *earlier)))
-    return Plan(tasks=tasks, names=names, stale=frozenset(stale), with_failures=frozenset(retry))
+    return Plan(
+        tasks=tasks,
+        names=names,
+        stale=frozenset(stale),
+        with_failures=frozenset(retry),
+        is_settled=settled is not None and not tasks and not stale,
+    )
 
 
 def rows_made(task: Task, out: str, night: str) -> dict[str, dict[str, Any]]:
@@ -125,19 +134,23 @@ def rows_made(task: Task, out: str, night: str) -> dict[str, dict[str, Any]]:
     return found
 
 
-def note_failures(out: str, night: str, failed: Iterable[str]) -> None:
-    """Remember which of the stored shards hold failed rows, so that the next run need not look."""
+def note_settled(out: str, night: str, failed: Iterable[str]) -> None:
+    """Remember that all is done with the stored shards, and which of them hold failed rows."""
     document = {"shards": _digest(finished_shards(out, night)), "failed": sorted(failed)}
-    storage.write_bytes(_failures_uri(out, night), json.dumps(document).encode())
+    storage.write_bytes(_settled_uri(out, night), json.dumps(document).encode())
 
 
-def shards_with_failures(names: Iterable[str], out: str, night: str) -> set[str]:
-    """Return those of the stored shards ``names`` that hold rows worth trying again."""
-    names = set(names)
+def _settled(names: Iterable[str], out: str, night: str) -> set[str] | None:
+    """Return the shards with failed rows of a night that is done; None when it is not."""
     with suppress(storage.ObjectMissing, ValueError, KeyError):
-        document = json.loads(storage.read_bytes(_failures_uri(out, night)))
+        document = json.loads(storage.read_bytes(_settled_uri(out, night)))
         if document["shards"] == _digest(names):
-            return names & set(document["failed"])
+            return set(document["failed"])
+    return None
+
+
+def _with_failures(names: Iterable[str], out: str, night: str) -> set[str]:
+    """Return those of the stored shards ``names`` that hold rows worth trying again."""
     ordered = sorted(names)
     with ThreadPoolExecutor(PARALLEL_READS) as pool:
         failed = pool.map(lambda name: _holds_failures(shard_uri(out, night, name)), ordered)
@@ -163,8 +176,8 @@ def _is_final(rows: pa.Table) -> pa.ChunkedArray:
     return pc.or_(pc.is_in(rows["status"], value_set=pa.array(FINAL)), pc.and_(bad_bytes, known))
 
 
-def _failures_uri(out: str, night: str) -> str:
-    return storage.join(out, "summary", f"night={check_night(night)}", "failures.json")
+def _settled_uri(out: str, night: str) -> str:
+    return storage.join(out, "summary", f"night={check_night(night)}", "settled.json")
 
 
 def _digest(names: Iterable[str]) -> str:

@@ -50,7 +50,7 @@ def write_report(out: str, night: str, generated_at: dt.datetime | None = None) 
         ResultsError: the night's rows contradict each other.
         StorageAway: a storage that holds results, maps or originals does not answer.
     """
-    uri = storage.join(out, "report", f"night={check_night(night)}", "index.html")
+    uri = report_uri(out, night)
     fleet = _read_fleet(out, night)
     rows = read_night(out, night)
     generated_at = generated_at or dt.datetime.now(dt.UTC)
@@ -64,6 +64,11 @@ def write_report(out: str, night: str, generated_at: dt.datetime | None = None) 
     storage.write_bytes(uri, page.encode())
     logger.info("report of %s: %d images, %d bytes, %s", night, rows.num_rows, len(page), uri)
     return uri
+
+
+def report_uri(out: str, night: str) -> str:
+    """Where a night's page is."""
+    return storage.join(out, "report", f"night={check_night(night)}", "index.html")
 
 
 def _read_fleet(out: str, night: str) -> dict[str, Any]:

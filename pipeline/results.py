@@ -25,6 +25,7 @@ from pipeline.summary import CategorySummary, Summary, describe_category, descri
 
 __all__ = [
     "RESULT_SCHEMA",
+    "SUFFIX",
     "CategorySummary",
     "NightError",
     "ResultsError",
@@ -39,6 +40,7 @@ __all__ = [
     "remove_shards",
     "shard_uri",
     "summarise",
+    "summary_uri",
     "write_shard",
     "write_summary",
 ]
@@ -230,9 +232,14 @@ def _count_statuses(rows: pa.Table) -> dict[str, int]:
     return {entry["values"]: entry["counts"] for entry in sorted(counts, key=lambda e: e["values"])}
 
 
+def summary_uri(out: str, night: str) -> str:
+    """Where a night's summary is."""
+    return storage.join(out, "summary", f"night={check_night(night)}", "summary.json")
+
+
 def write_summary(out: str, night: str, summary: Summary) -> str:
     """Store the summary with its night as JSON and return its address."""
-    uri = storage.join(out, "summary", f"night={check_night(night)}", "summary.json")
+    uri = summary_uri(out, night)
     document = {**summary, "night": night}
     storage.write_bytes(uri, json.dumps(document, indent=2, allow_nan=False).encode())
     return uri

@@ -22,6 +22,23 @@ class DriftSummary(TypedDict):
     sharpness_psi: float | None
 
 
+def no_drift() -> DriftSummary:
+    """What is said of a category that could not be compared."""
+    return {
+        "alert": False,
+        "reason": None,
+        "shifted": [],
+        "score_ks": None,
+        "score_psi": None,
+        "brightness_ks": None,
+        "brightness_psi": None,
+        "contrast_ks": None,
+        "contrast_psi": None,
+        "sharpness_ks": None,
+        "sharpness_psi": None,
+    }
+
+
 class CategorySummary(TypedDict):
     """What one category's images came to; None where no image could be scored."""
 
@@ -52,6 +69,7 @@ class Summary(TypedDict, total=False):
     flagged: int
     flagged_fdr: int  # set when the night is settled, like the next one
     drifted: list[str]  # categories with a drift alert
+    settled: str  # what the settled night is known by
     expected_false_alarms: float
     categories: dict[str, CategorySummary]
     categories_without_images: list[str]  # they have a champion, the dump has none of their images

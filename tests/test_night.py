@@ -1,15 +1,41 @@
 """Settling a night: from rows as the workers left them to the rows that people read."""
 
+import dataclasses
+import json
+import re
+import shutil
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
 from factory import make_fleet, make_package, write_images
+from numpy.typing import NDArray
+from scipy import stats
 
+from model.preprocessing import Preprocessing
+from pipeline import storage
+from pipeline.calibration import CalibrationConfig, fit
+from pipeline.drift_table import drift_uri, read_drift
+from pipeline.fleet import Champion
 from pipeline.image_statistics import STATISTICS, image_statistics
 from pipeline.images import read_image
 from pipeline.manifest import build_manifest
+from pipeline.night import settle
+from pipeline.package import MapScale
 from pipeline.plan import plan_night
-from pipeline.results import read_night
+from pipeline.results import (
+    RESULT_SCHEMA,
+    ResultsError,
+    Summary,
+    read_night,
+    summarise,
+    summary_uri,
+    write_shard,
+)
 from pipeline.scoring import ShardScorer
 
 NIGHT = "2026-03-12"
@@ -33,3 +59,295 @@ def test_a_scored_image_brings_its_statistics_and_waits_to_be_settled(tmp_path: 
         alone = {name: float(v[0]) for name, v in image_statistics(pixels[None]).items()}
         assert {name: row[name] for name in STATISTICS} == alone
         assert row["flagged_fdr"] is False
+
+
+def champion(name: str, scores: NDArray[np.floating], **known: Any) -> Champion:
+    config = CalibrationConfig(false_alarm_rate=0.1, fdr=known.pop("fdr", 0.2))
+    return Champion(
+        category=name,
+        model_name=f"nightshift.{name}",
+        model_version="3",
+        model_digest=known.pop("model_digest", "d" * 64),
+        package="nowhere",
+        calibration=fit(scores, config),
+        map_scale=MapScale(low=0.0, threshold=1.0),
+        preprocessing=Preprocessing(),
+        **known,
+    )
+
+
+def scored(owner: Champion, scores: NDArray[np.floating], **statistics: Any) -> pa.Table:
+    """Rows as a scoring worker leaves them."""
+    values = scores.astype(np.float32)
+    num = len(values)
+    known: dict[str, Any] = {
+        "image_uri": [f"s3://dump/{owner.category}/{i:06d}.png" for i in range(num)],
+        "category": [owner.category] * num,
+        "status": ["ok"] * num,
+        "score": values,
+        "p_value": owner.calibration.p_value(values),
+        "flagged": owner.calibration.flagged(values),
+        "flagged_fdr": [False] * num,
+        "shard": ["s"] * num,
+    }
+    known |= {name: np.full(num, 100.0) for name in STATISTICS} | statistics
+    missing = {f.name: pa.nulls(num, f.type) for f in RESULT_SCHEMA if f.name not in known}
+    return pa.table(known | missing).select(RESULT_SCHEMA.names).cast(RESULT_SCHEMA)
+
+
+def unscored(category: str, status: str, num: int = 1) -> pa.Table:
+    empty: dict[str, Any] = dict.fromkeys(RESULT_SCHEMA.names)
+    uris = [f"s3://dump/{category}/{status}{i}.png" for i in range(num)]
+    row = empty | {"category": category, "status": status, "shard": "s"}
+    return pa.Table.from_pylist([row | {"image_uri": uri} for uri in uris], RESULT_SCHEMA)
+
+
+def write(out: Path, rows: pa.Table, rows_per_shard: int = 64, seed: int = 0) -> None:
+    """Shards of mixed categories."""
+    order = np.random.default_rng(seed).permutation(rows.num_rows)
+    for start in range(0, rows.num_rows, rows_per_shard):
+        part = rows.take(order[start : start + rows_per_shard])
+        write_shard(str(out), NIGHT, f"{start:06d}-abc", part)
+
+
+@pytest.fixture
+def fleet() -> dict[str, Champion]:
+    random = np.random.default_rng(1)
+    statistics = {name: tuple(np.full(30, 100.0).tolist()) for name in STATISTICS}
+    made = [
+        champion("bottle", random.normal(size=199), statistics=statistics),
+        champion("cable", random.normal(size=49), fdr=0.1),
+        champion("idle", random.normal(size=20)),
+    ]
+    return {each.category: each for each in made}
+
+
+@pytest.fixture
+def rows(fleet: dict[str, Champion]) -> pa.Table:
+    random = np.random.default_rng(2)
+    bottles = np.concatenate([random.normal(size=270), random.normal(6, 1, 30)])
+    parts = [scored(fleet["bottle"], bottles), scored(fleet["cable"], random.normal(size=100))]
+    bad = [unscored("bottle", "unreadable", 3), unscored("cable", "missing")]
+    return pa.concat_tables([*parts, *bad, unscored("new-part", "unrouted", 7)])
+
+
+def files_of(out: Path) -> dict[str, bytes]:
+    found = sorted(path for path in out.rglob("*") if path.is_file())
+    return {str(path.relative_to(out)): path.read_bytes() for path in found}
+
+
+def settled_anew(out: Path, fleet: dict[str, Champion]) -> Summary:
+    """Settle as if it had never been done; what the rows hold stays."""
+    Path(summary_uri(str(out), NIGHT)).unlink(missing_ok=True)
+    return settle(str(out), NIGHT, fleet)
+
+
+def test_the_list_in_the_rows_is_the_one_of_scipy(
+    fleet: dict[str, Champion], rows: pa.Table, tmp_path: Path
+) -> None:
+    write(tmp_path, rows)
+    summary = settle(str(tmp_path), NIGHT, fleet)
+    settled = read_night(str(tmp_path), NIGHT)
+    others = [name for name in RESULT_SCHEMA.names if name != "flagged_fdr"]
+    assert settled.select(others).equals(rows.sort_by("image_uri").select(others))
+    for name in ("bottle", "cable"):
+        own = settled.filter(pc.equal(settled["category"], name))
+        ok = own.filter(pc.equal(own["status"], "ok"))
+        adjusted = stats.false_discovery_control(ok["p_value"].to_numpy())
+        expected = adjusted <= fleet[name].calibration.fdr
+        assert ok["flagged_fdr"].to_numpy(zero_copy_only=False).tolist() == expected.tolist()
+        assert summary["categories"][name]["flagged_fdr"] == expected.sum()
+    bottle, cable = summary["categories"]["bottle"], summary["categories"]["cable"]
+    assert bottle["flagged_fdr"] >= 30
+    assert (bottle["fdr"], bottle["fdr_limit"], cable["fdr"]) == (0.2, None, 0.1)
+    listed = settled.filter(settled["flagged_fdr"])["p_value"]
+    assert bottle["fdr_p_value"] == pc.max(listed).as_py()
+    assert (cable["flagged_fdr"], cable["fdr_p_value"]) == (0, None)
+    assert "49 calibration images" in (cable["fdr_limit"] or "")
+    bad = settled.filter(pc.not_equal(settled["status"], "ok"))
+    assert set(bad["flagged_fdr"].to_pylist()) == {None}
+
+
+def test_what_was_counted_from_a_table_is_counted_from_shards(
+    fleet: dict[str, Champion], rows: pa.Table, tmp_path: Path
+) -> None:
+    """All keys that ``summarise`` has, and medians to a 4,096th."""
+    write(tmp_path, rows)
+    summary = settle(str(tmp_path), NIGHT, fleet)
+    document = {"champions": {name: each.to_json() for name, each in fleet.items()}}
+    expected = summarise(rows, document)
+    assert list(summary["categories"]) == list(expected["categories"])
+    for name, category in expected["categories"].items():
+        found = summary["categories"][name]
+        median = category.pop("median_score")
+        assert found["median_score"] == (median and pytest.approx(median, rel=2**-12))
+        assert {key: found[key] for key in category} == category
+    names = ("images", "totals", "flagged", "expected_false_alarms", "categories_without_images")
+    assert {name: summary[name] for name in names} == {name: expected[name] for name in names}
+    assert json.loads(Path(summary_uri(str(tmp_path), NIGHT)).read_text()) == summary
+    assert summary["categories"]["new-part"]["fdr"] is None
+
+
+def test_settling_again_writes_no_shard_and_says_the_same(
+    fleet: dict[str, Champion], rows: pa.Table, tmp_path: Path
+) -> None:
+    write(tmp_path, rows)
+    first = settle(str(tmp_path), NIGHT, fleet)
+    files = files_of(tmp_path)
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "results").rglob("*.parquet")}
+    assert settle(str(tmp_path), NIGHT, fleet) == first  # known by its etags
+    assert settled_anew(tmp_path, fleet) == first  # counted again
+    assert files_of(tmp_path) == files
+    assert times == {path: path.stat().st_mtime_ns for path in times}
+
+
+def test_shards_in_any_order_and_size_give_the_same_night(
+    fleet: dict[str, Champion], rows: pa.Table, tmp_path: Path
+) -> None:
+    nights = []
+    for place, size, seed in (("a", 64, 0), ("b", 7, 1), ("c", 1000, 2)):
+        write(tmp_path / place, rows, size, seed)
+        summary = settle(str(tmp_path / place), NIGHT, fleet)
+        del summary["settled"]
+        drift = read_drift(str(tmp_path / place), [NIGHT])
+        nights.append((summary, drift, read_night(str(tmp_path / place), NIGHT)))
+    assert nights[0] == nights[1] == nights[2]
+
+
+@pytest.mark.parametrize("num_written", [0, 1, 3])
+def test_a_run_that_died_between_two_shards_is_mended(
+    fleet: dict[str, Champion], rows: pa.Table, tmp_path: Path, num_written: int
+) -> None:
+    """Some shards are as they were before settling, one has lists of another day."""
+    write(tmp_path / "whole", rows)
+    whole = settle(str(tmp_path / "whole"), NIGHT, fleet)
+    write(tmp_path / "died", rows)
+    shards = sorted((tmp_path / "died/results").rglob("*.parquet"))
+    for path in shards[:num_written]:
+        shutil.copy(tmp_path / "whole" / path.relative_to(tmp_path / "died"), path)
+    name = shards[-1].name.removesuffix(".parquet")
+    last = read_night(str(tmp_path / "died"), NIGHT)
+    last = last.filter(pc.is_in(last["image_uri"], pq.read_table(shards[-1])["image_uri"]))
+    place = last.schema.get_field_index("flagged_fdr")
+    wrong = pc.if_else(pc.equal(last["status"], "ok"), True, pa.scalar(None, pa.bool_()))
+    write_shard(str(tmp_path / "died"), NIGHT, name, last.set_column(place, "flagged_fdr", wrong))
+    mended = settle(str(tmp_path / "died"), NIGHT, fleet)
+    assert {**mended, "settled": ""} == {**whole, "settled": ""}
+    found = read_night(str(tmp_path / "died"), NIGHT)
+    assert found.equals(read_night(str(tmp_path / "whole"), NIGHT))
+
+
+def test_a_shard_that_is_scored_again_is_settled_again(
+    fleet: dict[str, Champion], rows: pa.Table, tmp_path: Path
+) -> None:
+    write(tmp_path, rows)
+    before = settle(str(tmp_path), NIGHT, fleet)
+    more = scored(fleet["cable"], np.full(60, 9.0))
+    uris = pa.array([f"s3://dump/cable/new{i}.png" for i in range(60)])
+    write_shard(str(tmp_path), NIGHT, "999999-abc", more.set_column(0, "image_uri", uris))
+    after = settle(str(tmp_path), NIGHT, fleet)
+    assert after["settled"] != before["settled"]
+    assert after["categories"]["cable"]["flagged_fdr"] >= 60
+    stricter = dataclasses.replace(fleet["cable"], model_digest="e" * 64)
+    assert settle(str(tmp_path), NIGHT, fleet | {"cable": stricter})["settled"] != after["settled"]
+
+
+def test_a_summary_that_is_damaged_is_written_again(
+    fleet: dict[str, Champion], rows: pa.Table, tmp_path: Path
+) -> None:
+    write(tmp_path, rows)
+    summary = settle(str(tmp_path), NIGHT, fleet)
+    for damage in ("{", "[]", "{}", '"settled"'):
+        Path(summary_uri(str(tmp_path), NIGHT)).write_text(damage)
+        assert settle(str(tmp_path), NIGHT, fleet) == summary
+    Path(drift_uri(str(tmp_path), NIGHT)).unlink()
+    assert settle(str(tmp_path), NIGHT, fleet) == summary
+    assert Path(drift_uri(str(tmp_path), NIGHT)).exists()
+
+
+def test_an_image_that_is_there_twice_is_refused_and_named(
+    fleet: dict[str, Champion], rows: pa.Table, tmp_path: Path
+) -> None:
+    write(tmp_path, rows)
+    write_shard(str(tmp_path), NIGHT, "again-abc", rows.slice(5, 1))
+    with pytest.raises(
+        ResultsError, match=r"1 of 411 images .* first s3://dump/bottle/000005\.png"
+    ):
+        settle(str(tmp_path), NIGHT, fleet)
+
+
+def test_images_scored_by_no_champion_of_the_fleet_are_refused(
+    fleet: dict[str, Champion], rows: pa.Table, tmp_path: Path
+) -> None:
+    write(tmp_path, rows)
+    del fleet["cable"]
+    with pytest.raises(ResultsError, match="category 'cable' has scored images, but"):
+        settle(str(tmp_path), NIGHT, fleet)
+
+
+@pytest.mark.parametrize("known", [{}, {"bottle": 1}])
+def test_a_night_without_rows_is_settled(
+    fleet: dict[str, Champion], known: dict[str, int], tmp_path: Path
+) -> None:
+    own = {name: fleet[name] for name in known}
+    summary = settle(str(tmp_path), NIGHT, own)
+    assert (summary["images"], summary["flagged_fdr"], summary["drifted"]) == (0, 0, [])
+    assert read_drift(str(tmp_path), [NIGHT]).num_rows == 0
+
+
+def test_a_category_that_got_darker_raises_one_alert_with_its_reason(
+    fleet: dict[str, Champion], tmp_path: Path
+) -> None:
+    random = np.random.default_rng(3)
+    light = {"brightness": tuple(np.sort(random.normal(104, 2, 199)).tolist())}
+    known = {
+        name: dataclasses.replace(champion(name, random.normal(size=199)), statistics=light)
+        for name in ("dark", "bright")
+    }
+    known["older"] = champion("older", random.normal(size=199))
+    same = {"brightness": random.normal(104, 2, 200)}
+    dark = {"brightness": random.normal(82, 2, 200)}
+    shifted = random.normal(1.5, 1, 200)
+    parts = [
+        scored(known["dark"], shifted, **dark),
+        scored(known["bright"], random.normal(size=200), **same),
+        scored(known["older"], random.normal(size=200), **dark),
+    ]
+    write(tmp_path, pa.concat_tables(parts))
+    summary = settle(str(tmp_path), NIGHT, known)
+    assert summary["drifted"] == ["dark"]
+    drift = summary["categories"]["dark"]["drift"]
+    assert drift["shifted"] == ["brightness", "score"]
+    median = np.median(dark["brightness"].astype(np.float32))
+    assert re.fullmatch(
+        rf"images are darker than at onboarding: median brightness {median:.3g}, was 104; "
+        r"scores are higher than at onboarding: median 1\.\d+, was -?0\.\d+",
+        drift["reason"] or "",
+    )
+    older = summary["categories"]["older"]["drift"]
+    assert older["score_ks"] is not None
+    assert (older["brightness_ks"], older["alert"], older["reason"]) == (None, False, None)
+    table = read_drift(str(tmp_path), ["2026-03-11", NIGHT])
+    alerts = {(row["category"], row["statistic"]) for row in table.to_pylist() if row["alert"]}
+    assert alerts == {("dark", "brightness"), ("dark", "score")}
+    assert table.num_rows == 5  # two of dark and bright each, one of older
+    every = pq.read_table(tmp_path / "drift", partitioning=None)  # as others read all nights
+    assert every.equals(table)
+
+
+def test_a_damaged_drift_table_is_named(tmp_path: Path) -> None:
+    storage.write_bytes(drift_uri(str(tmp_path), NIGHT), b"no table")
+    with pytest.raises(ResultsError, match=r"drift\.parquet does not hold a night's drift"):
+        read_drift(str(tmp_path), [NIGHT])
+
+
+def test_a_night_is_settled_on_s3_as_on_disk(
+    s3: str, fleet: dict[str, Champion], rows: pa.Table, tmp_path: Path
+) -> None:
+    for place in (s3, str(tmp_path)):
+        write_shard(place, NIGHT, "00000-abc", rows.slice(0, 200))
+        write_shard(place, NIGHT, "00001-abc", rows.slice(200))
+    on_disk, on_s3 = (settle(place, NIGHT, fleet) for place in (str(tmp_path), s3))
+    assert {**on_s3, "settled": ""} == {**on_disk, "settled": ""}
+    assert read_night(s3, NIGHT).equals(read_night(str(tmp_path), NIGHT))
+    assert settle(s3, NIGHT, fleet) == on_s3

@@ -16,7 +16,7 @@ from pipeline import scoring, storage
 from pipeline.fleet import Champion
 from pipeline.images import read_image
 from pipeline.manifest import MANIFEST_SCHEMA, build_manifest
-from pipeline.plan import Plan, Task, note_failures, plan_night
+from pipeline.plan import Plan, Task, note_settled, plan_night
 from pipeline.results import read_night, remove_shards
 from pipeline.scoring import ShardScorer
 
@@ -57,8 +57,8 @@ class Factory:
         self.read.clear()
         worker = ShardScorer(self.fleet, self.out, NIGHT, clock=lambda: at)
         written = worker.write(plan.tasks)
-        note_failures(self.out, NIGHT, [shard.name for shard in written if shard.has_failures])
         remove_shards(self.out, NIGHT, plan.stale)
+        note_settled(self.out, NIGHT, [shard.name for shard in written if shard.has_failures])
         return plan
 
     def rows(self) -> dict[str, dict[str, Any]]:
@@ -88,6 +88,7 @@ def test_a_finished_night_has_nothing_left_to_do(factory: Factory) -> None:
     again = factory.plan()
     assert (again.tasks, again.stale, again.with_failures) == ([], frozenset(), frozenset())
     assert again.num_images == 0
+    assert again.is_settled
 
 
 def test_a_shard_that_is_missing_is_scored_again_to_the_same_rows(factory: Factory) -> None:
@@ -188,10 +189,10 @@ def test_failures_are_found_in_the_rows_when_nobody_noted_them(factory: Factory)
     (factory.dump / "wood/010701.png").unlink()
     factory.score(listed)
     noted = factory.plan(listed)
-    storage.delete(f"{factory.out}/summary/night={NIGHT}/failures.json")
+    storage.delete(f"{factory.out}/summary/night={NIGHT}/settled.json")
     assert factory.plan(listed) == noted
     assert names(noted) == ["wood-00000"]
-    note_failures(factory.out, NIGHT, [])  # by somebody who saw other shards
+    note_settled(factory.out, NIGHT, [])  # by somebody who saw other shards
     assert factory.plan(listed).tasks == []
 
 
@@ -199,7 +200,13 @@ def test_bundles_hold_every_task_once_and_no_more_images_than_asked() -> None:
     rows = pa.Table.from_pylist([{"image_uri": "x", "category": "a"}] * 10, MANIFEST_SCHEMA)
     sizes = [3, 4, 1, 9, 2, 2, 2]
     tasks = [Task(str(i), planning.Shard("s", "a", rows.slice(0, n))) for i, n in enumerate(sizes)]
-    plan = Plan(tasks=tasks, names=frozenset(), stale=frozenset(), with_failures=frozenset())
+    plan = Plan(
+        tasks=tasks,
+        names=frozenset(),
+        stale=frozenset(),
+        with_failures=frozenset(),
+        is_settled=False,
+    )
     bundles = [[task.shard.rows.num_rows for task in bundle] for bundle in plan.bundles(8)]
     assert bundles == [[3, 4, 1], [9], [2, 2, 2]]  # one that is too large goes alone
     assert plan.num_images == 23

@@ -16,7 +16,7 @@ from pipeline import plan as planning
 from pipeline.detectors import Detectors, _size_bytes
 from pipeline.fleet import Fleet
 from pipeline.manifest import MANIFEST_SCHEMA, load_manifest, shards, store_manifest
-from pipeline.plan import note_failures, plan_night, result_name
+from pipeline.plan import note_settled, plan_night, result_name
 from pipeline.results import shard_uri
 from pipeline.scoring import ShardScorer
 from tests.bench.material import NIGHT, dump_of, onboard, write_pictures
@@ -139,7 +139,7 @@ def _nothing_new() -> Ratio:
             path = Path(shard_uri(out, NIGHT, result_name(shard, {})))
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
-        note_failures(out, NIGHT, [])
+        note_settled(out, NIGHT, [])
         started = time.monotonic()
         plan = plan_night(load_manifest(uri), {}, out, NIGHT)
         seconds = time.monotonic() - started
