@@ -28,6 +28,7 @@ COLUMNS = (
     *STATISTICS,
 )
 FLAG_MISSING = -1
+TOLERANCE = 1e-6  # of a rank that is read from a p-value
 LARGEST_SHARE = 1 + 1e-9  # of fdr: no p-value above fdr is ever listed
 
 
@@ -61,7 +62,7 @@ class Tally:
         """Count rows of COLUMNS; ``shards`` (N,) numbers the shard of each.
 
         Raises:
-            ResultsError: an image was scored whose category is not in the fleet.
+            ResultsError: an image was scored by a champion that is not in the fleet.
         """
         self._hashes.append(uri_hashes(rows))
         numbers = self._number(rows)
@@ -158,8 +159,17 @@ class Tally:
         self, numbers: NDArray[np.int64], rows: pa.Table, shards: NDArray[np.int32]
     ) -> None:
         p_values = rows["p_value"].to_numpy()
-        ranks = p_value_ranks(p_values, self._num_calibration[numbers])
-        np.add.at(self._ranks, self._ends[numbers] - self._num_calibration[numbers] + ranks - 2, 1)
+        num_calibration = self._num_calibration[numbers]
+        ranks = p_value_ranks(p_values, num_calibration)
+        belongs = np.abs(p_values * (num_calibration + 1) - ranks) <= TOLERANCE
+        if not (belongs & (ranks > 0)).all():
+            name = self.routed[numbers[np.argmin(belongs & (ranks > 0))]]
+            raise ResultsError(
+                f"category {name!r} has p-values that are not of its champion's "
+                f"{len(self.references[SCORE][self._numbers[name]])} calibration scores; "
+                f"score the night again"
+            )
+        np.add.at(self._ranks, self._ends[numbers] - num_calibration + ranks - 2, 1)
         flags = pc.fill_null(rows["flagged_fdr"].cast(pa.int8()), FLAG_MISSING).to_numpy()
         kept = (p_values <= self._fdr[numbers] * LARGEST_SHARE) | (flags != 0)
         small = (numbers[kept].astype(np.int32), ranks[kept].astype(np.int32), flags[kept])

@@ -285,6 +285,15 @@ def test_images_scored_by_no_champion_of_the_fleet_are_refused(
         settle(str(tmp_path), NIGHT, fleet)
 
 
+def test_p_values_of_another_calibration_are_refused(
+    fleet: dict[str, Champion], rows: pa.Table, tmp_path: Path
+) -> None:
+    write(tmp_path, rows)
+    other = champion("bottle", np.arange(150.0))
+    with pytest.raises(ResultsError, match=r"'bottle' has p-values .* champion's 150 calibration"):
+        settle(str(tmp_path), NIGHT, fleet | {"bottle": other})
+
+
 @pytest.mark.parametrize("known", [{}, {"bottle": 1}])
 def test_a_night_without_rows_is_settled(
     fleet: dict[str, Champion], known: dict[str, int], tmp_path: Path
