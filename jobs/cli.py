@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.console import Console
 
+from jobs import labels
 from jobs.fleet import fleet_app
 from jobs.options import Json, Night
 from jobs.tables import number, print_json, table
@@ -30,7 +31,7 @@ app = typer.Typer(
     add_completion=False,
     help="One SimpleNet anomaly detector per product category, trained and run every night.",
 )
-
+app.add_typer(labels.app, name="labels")
 app.add_typer(fleet_app, name="fleet")
 
 

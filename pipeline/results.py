@@ -8,8 +8,7 @@ import datetime as dt
 import io
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -21,6 +20,7 @@ import pyarrow.parquet as pq
 from model.errors import NightshiftError
 from pipeline import storage
 from pipeline.image_statistics import STATISTICS
+from pipeline.reading import read_ahead
 from pipeline.summary import CategorySummary, Summary, describe_category, describe_night
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "Summary",
     "by_category",
     "check_night",
+    "each_shard",
     "finished_shards",
     "night_prefix",
     "read_night",
@@ -145,12 +146,20 @@ def read_night(out: str, night: str) -> pa.Table:
     Raises:
         ResultsError: a shard is damaged or of another format, or an image is there twice.
     """
-    uris = [shard_uri(out, night, name) for name in sorted(finished_shards(out, night))]
-    with ThreadPoolExecutor(PARALLEL_READS) as pool:
-        tables = list(pool.map(read_shard, uris))
+    tables = list(each_shard(out, night))
     rows = pa.concat_tables([RESULT_SCHEMA.empty_table(), *tables]).sort_by("image_uri")
     refuse_duplicates(rows, night, rows.num_rows)
     return rows
+
+
+def each_shard(out: str, night: str) -> Iterator[pa.Table]:
+    """Yield the rows of one shard after another, in the order of their names.
+
+    Raises:
+        ResultsError: a shard is damaged or of another format.
+    """
+    uris = [shard_uri(out, night, name) for name in sorted(finished_shards(out, night))]
+    yield from read_ahead(read_shard, uris, PARALLEL_READS)
 
 
 def read_shard(uri: str, columns: Sequence[str] = RESULT_SCHEMA.names) -> pa.Table:
