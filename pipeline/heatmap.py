@@ -1,15 +1,11 @@
-"""Anomaly maps as people see them: a colour scale, an overlay, a picture inside a page.
+"""Anomaly maps as people see them: a colour scale and an overlay.
 
 The scale belongs to the model, not to the picture: the same grey level of the stored map has the
 same colour on every image, so that images compare.
 """
 
-import base64
-import io
-
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 # (grey level of the map, red, green, blue, opacity in 0..1). Usual surfaces stay as they are;
 # from there lightness falls steadily, so the scale also reads in print and without colour vision.
@@ -21,8 +17,6 @@ COLOUR_STOPS = (
     (200, 222, 52, 30, 0.74),
     (255, 148, 8, 62, 0.84),
 )
-JPEG_QUALITY = 86
-MAX_SIDE = 448  # pixels; larger pictures only make the page heavy
 
 
 def colour_table() -> NDArray[np.float64]:
@@ -46,26 +40,15 @@ def overlay(image: NDArray[np.uint8], levels: NDArray[np.uint8]) -> NDArray[np.u
     return np.rint(mixed).astype(np.uint8)
 
 
-def decode_map(data: bytes, side: int) -> NDArray[np.uint8]:
-    """Grey levels of a stored map file, shape (side, side).
-
-    Raises:
-        OSError: the bytes are not a picture.
-    """
-    with Image.open(io.BytesIO(data)) as picture:
-        grey = picture.convert("L")
-    if grey.size != (side, side):
-        grey = grey.resize((side, side), Image.Resampling.BILINEAR)
-    return np.asarray(grey, dtype=np.uint8)
-
-
-def data_uri(pixels: NDArray[np.uint8]) -> str:
-    """A picture as text that stands in a page, as JPEG, at most MAX_SIDE pixels a side."""
-    picture = Image.fromarray(pixels)
-    picture.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    picture.save(buffer, format="JPEG", quality=JPEG_QUALITY, optimize=True)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+def filter_tables() -> dict[str, str]:
+    """The colour scale as the tables of an SVG filter: red, green, blue, opacity by grey level."""
+    table = colour_table()
+    table[:, :3] /= 255
+    names = ("red", "green", "blue", "opacity")
+    return {
+        name: " ".join(f"{value:.3f}".rstrip("0").rstrip(".") for value in channel)
+        for name, channel in zip(names, table.T, strict=True)
+    }
 
 
 def legend_gradient() -> str:

@@ -1,41 +1,38 @@
-"""The morning report: one static page per night that needs nothing beside itself.
+"""The morning report: one static page per night, with its data in small files beside it.
 
-Everything that comes from outside (file names, error texts, category names) is text to the page:
-autoescaped, cleared of characters that reorder it, and under a content policy that lets no
-script run but the page's own.
+It works from a disk and from object storage. Pictures are the files that scoring left, by relative
+addresses. Everything that comes from outside (file names, error texts, category names) is text to
+the page: autoescaped, cleared of characters that reorder it, and under a content policy that lets
+no script run but the page's own and the data files of its folder.
 """
 
-import base64
 import datetime as dt
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
-import pyarrow as pa
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
-from markupsafe import Markup
-
-from pipeline import gallery, heatmap, storage, verdict
+from pipeline import report_page, storage, verdict
 from pipeline import report_view as view
-from pipeline.results import (
-    NightError,
-    by_category,
-    check_night,
-    night_prefix,
-    read_night,
-    summarise,
-)
+from pipeline.labels import read_labels
+from pipeline.report_alerts import Alert, make_alerts, read_drift, shifted
+from pipeline.report_data import FOLDER, data_files
+from pipeline.report_rows import NightRows, gather
+from pipeline.results import NightError, by_category, check_night, night_prefix, summarise
 
 logger = logging.getLogger(__name__)
 
-FOLDER = Path(__file__).parent  # of the template, its style and its script
+PARALLEL_WRITES = 8
 
 
 def write_report(out: str, night: str, generated_at: dt.datetime | None = None) -> str:
-    """Write the page of a night from its results and its fleet file.
+    """Write the page of a night from its results, its fleet file and its labels.
+
+    The page is written last and then what an earlier one left is removed, so that a page always
+    finds its own data.
 
     Args:
         out: where the scoring job wrote the night.
@@ -48,21 +45,35 @@ def write_report(out: str, night: str, generated_at: dt.datetime | None = None) 
     Raises:
         NightError: the night is no date or was never scored.
         ResultsError: the night's rows contradict each other.
-        StorageAway: a storage that holds results, maps or originals does not answer.
+        LabelsError: stored labels are damaged.
+        StorageAway: the storage does not answer.
     """
     uri = report_uri(out, night)
+    folder = uri.removesuffix("/index.html")
     fleet = _read_fleet(out, night)
-    rows = read_night(out, night)
-    generated_at = generated_at or dt.datetime.now(dt.UTC)
-    page = _template().render(
-        _context(rows, fleet),
+    rows = gather(out, night)
+    drift = read_drift(out, night)
+    context, categories = _context(rows, fleet, drift)
+    labels = read_labels(out, night)
+    said = dict(zip(labels["image_uri"].to_pylist(), labels["label"].to_pylist(), strict=True))
+    files = data_files(categories, rows.notable, rows.failed, said)
+    place = night_prefix(out, night)
+    page = report_page.render(
+        context,
         night=night,
         date=view.long_date(night),
-        results=night_prefix(out, night),
-        generated_at=view.clock(generated_at),
+        results=place,
+        generated_at=view.clock(generated_at or dt.datetime.now(dt.UTC)),
+        files=next(iter(files)).removesuffix("index.js"),
+        store=hashlib.sha256(place.encode(errors="surrogatepass")).hexdigest()[:12],
     )
+    _write_all(folder, files)
     storage.write_bytes(uri, page.encode())
-    logger.info("report of %s: %d images, %d bytes, %s", night, rows.num_rows, len(page), uri)
+    _remove_others(folder, files)
+    logger.info(
+        "report of %s: %d images, %d bytes, %d data files, %s",
+        *(night, rows.counted.num_rows, len(page), len(files), uri),
+    )
     return uri
 
 
@@ -83,55 +94,59 @@ def _read_fleet(out: str, night: str) -> dict[str, Any]:
     return fleet
 
 
-def _context(rows: pa.Table, fleet: Mapping[str, Any]) -> dict[str, Any]:
-    """What the template prints; reads the originals and maps of the images that it shows."""
+def _write_all(folder: str, files: Mapping[str, bytes]) -> None:
+    def write(item: tuple[str, bytes]) -> None:
+        storage.write_bytes(storage.join(folder, item[0]), item[1])
+
+    with ThreadPoolExecutor(PARALLEL_WRITES) as pool:
+        list(pool.map(write, files.items()))
+
+
+def _remove_others(folder: str, files: Collection[str]) -> None:
+    """Delete the data of earlier pages of the night."""
+    data = storage.join(folder, FOLDER)
+    with suppress(storage.ObjectMissing):
+        old = [name for name in storage.list_names(data) if f"{FOLDER}/{name}" not in files]
+        with ThreadPoolExecutor(PARALLEL_WRITES) as pool:
+            list(pool.map(lambda name: storage.delete(storage.join(data, name)), old))
+
+
+def _context(
+    rows: NightRows, fleet: Mapping[str, Any], drift: Mapping[str, Mapping[str, Any]]
+) -> tuple[dict[str, Any], list[str]]:
+    """What the template prints, and the categories in the order of the page."""
     champions = fleet["champions"]
-    summary = summarise(rows, fleet)
-    groups = by_category(rows)
+    summary = summarise(rows.counted, fleet)
+    groups = by_category(rows.counted)
     calibrations = {name: c.get("calibration_scores", ()) for name, c in champions.items()}
-    assessments = verdict.assess(summary["categories"], calibrations)
-    tiles = gallery.make_tiles(gallery.select(groups), champions)
-    cards = [view.card(a, groups[a.category], champions.get(a.category)) for a in assessments]
-    return {
+    assessments = verdict.assess(summary["categories"], calibrations, shifted(drift))
+    categories = [assessment.category for assessment in assessments]
+    first = assessments[: report_page.MAX_CARDS]
+    numbers = view.totals(summary)
+    context = {
         "headline": verdict.headline(summary, assessments),
         "caveat": verdict.caveat(summary),
-        "totals": view.totals(summary),
+        "totals": numbers,
+        "strip": view.strip(numbers) if summary["images"] else [],
+        "controlled": view.controlled(groups),
+        "alerts": _alerts(rows, categories, drift),
         "summary": summary,
-        "cards": cards,
-        "galleries": view.galleries(assessments, tiles),
-        "num_tiles": len(tiles),
-        "failures": view.failures(rows),
+        "cards": [view.card(a, groups[a.category], champions.get(a.category)) for a in first],
+        "others": assessments[report_page.MAX_CARDS :],
+        "notable": {"kept": rows.notable.num_rows, "all": rows.num_notable},
+        "failed": {"kept": rows.failed.num_rows, "all": rows.num_failed},
         "unrouted": view.unrouted(assessments),
-        "models": sorted((c.assessment.category, c.champion) for c in cards if c.champion),
-        "scored_between": view.scored_between(rows),
+        "models": sorted((name, champions[name]) for name in categories if name in champions),
+        "scored_between": view.scored_between(rows.counted),
     }
+    return context, categories
 
 
-def _template() -> Template:
-    environment = Environment(
-        loader=FileSystemLoader(FOLDER),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "about": verdict.about,
-        "category": lambda name: view.visible(name) or "(no category)",
-        "count": "{:,}".format,
-        "decimal": view.decimal,
-        "folder": view.folder_of,
-        "name": view.name_of,
-        "percent": view.percent,
-        "plural": verdict.plural,
-        "visible": view.visible,
+def _alerts(
+    rows: NightRows, categories: Sequence[str], drift: Mapping[str, Mapping[str, Any]]
+) -> list[Alert]:
+    kept = rows.notable.group_by("category").aggregate([("flagged", "sum"), ("flagged", "count")])
+    counts = {
+        row["category"]: (row["flagged_count"], row["flagged_sum"] or 0) for row in kept.to_pylist()
     }
-    script = (FOLDER / "report.js").read_text()
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    environment.globals |= {
-        "legend": heatmap.legend_gradient(),
-        "script": Markup(script),  # noqa: S704 - our own file
-        "script_hash": f"sha256-{digest}",
-        "max_per_category": gallery.MAX_PER_CATEGORY,
-    }
-    return environment.get_template("report.html.j2")
+    return make_alerts(categories, drift, counts)

@@ -17,12 +17,11 @@ import pyarrow.compute as pc
 from markupsafe import Markup
 
 from pipeline import charts
-from pipeline.gallery import Tile
 from pipeline.images import ImageStatus
+from pipeline.report_rows import CONTROLLED
 from pipeline.results import Summary
 from pipeline.verdict import Assessment, plural
 
-MAX_FAILURES = 200  # rows of the failures table; the results hold all
 CATEGORY_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,56}")
 BIDI_CONTROLS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 
@@ -34,28 +33,6 @@ class Card:
     assessment: Assessment
     champion: Mapping[str, Any] | None
     chart: Markup | None  # None without a scored image
-
-
-@dataclass(frozen=True, kw_only=True)
-class Group:
-    """The images shown of one category."""
-
-    category: str
-    num_flagged: int  # in the night, shown or not
-    tiles: Sequence[Tile]
-
-    @property
-    def num_flagged_shown(self) -> int:
-        """Flagged images among the tiles."""
-        return sum(tile.flagged for tile in self.tiles)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Failures:
-    """Images that have a model but no score."""
-
-    num_images: int
-    rows: Sequence[Mapping[str, Any]]  # at most MAX_FAILURES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,30 +84,34 @@ def totals(summary: Summary) -> dict[str, int]:
     }
 
 
-def galleries(assessments: Sequence[Assessment], tiles: Sequence[Tile]) -> list[Group]:
-    """Tiles by category, in the order of the cards."""
-    groups = []
-    for assessment in assessments:
-        own = [tile for tile in tiles if tile.category == assessment.category]
-        if own:
-            num_flagged = assessment.counts["flagged"]
-            groups.append(Group(category=assessment.category, num_flagged=num_flagged, tiles=own))
-    return groups
+def strip(numbers: Mapping[str, int]) -> list[tuple[str, float, float]]:
+    """The night as one bar: kind, left edge and width in percent; what is there can be seen."""
+    usual = numbers["scored"] - numbers["flagged"]
+    parts = {"scored": usual} | {name: numbers[name] for name in ("flagged", "failed", "unrouted")}
+    shares = {
+        name: max(number / numbers["images"], 0.004) for name, number in parts.items() if number
+    }
+    scale, left, bar = 100 / sum(shares.values()), 0.0, []
+    for name, share in shares.items():
+        bar.append((name, round(left, 2), round(share * scale, 2)))
+        left += share * scale
+    return bar
 
 
-def failures(rows: pa.Table) -> Failures:
-    """Rows without a score although their category has a champion, by category and address."""
-    settled = pa.array([ImageStatus.OK.value, ImageStatus.UNROUTED.value])
-    failed = rows.filter(pc.invert(pc.is_in(rows["status"], value_set=settled)))
-    shown = failed.select(["category", "status", "error", "image_uri"])
-    shown = shown.sort_by([("category", "ascending"), ("image_uri", "ascending")])
-    return Failures(num_images=failed.num_rows, rows=shown.slice(0, MAX_FAILURES).to_pylist())
+def controlled(groups: Mapping[str, pa.Table]) -> dict[str, int]:
+    """Images by category that stay flagged with false discoveries controlled, where it is known."""
+    return {
+        name: pc.sum(rows[CONTROLLED]).as_py() or 0
+        for name, rows in groups.items()
+        if CONTROLLED in rows.column_names and rows[CONTROLLED].null_count < rows.num_rows
+    }
 
 
 def unrouted(assessments: Sequence[Assessment]) -> list[Unrouted]:
     """Categories without a champion, those with most images first."""
     lost = [(a.category, a.counts["unrouted"]) for a in assessments if a.counts["unrouted"]]
-    return [_unrouted(*entry) for entry in sorted(lost, key=lambda entry: (-entry[1], entry[0]))]
+    lost.sort(key=lambda entry: (-entry[1], entry[0]))
+    return [_unrouted(*entry) for entry in lost]
 
 
 def _unrouted(category: str, num_images: int) -> Unrouted:

@@ -4,7 +4,7 @@ A threshold with a stated false-alarm rate flags good images too, so a count of 
 until it stands beside the count that false alarms alone would give.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -19,14 +19,16 @@ CHANCE = 0.01  # how often a night of good images only may show any category as 
 class Attention(IntEnum):
     """Why a category stands where it does; smaller needs a person sooner."""
 
-    BEYOND_CHANCE = 0
-    NOT_SCORED = 1
-    FAILURES = 2
-    AS_EXPECTED = 3
-    QUIET = 4
+    SHIFTED = 0
+    BEYOND_CHANCE = 1
+    NOT_SCORED = 2
+    FAILURES = 3
+    AS_EXPECTED = 4
+    QUIET = 5
 
 
 LABELS = {
+    Attention.SHIFTED: "Shifted as a whole",
     Attention.BEYOND_CHANCE: "More than false alarms",
     Attention.NOT_SCORED: "Not scored",
     Attention.FAILURES: "Some not scored",
@@ -56,13 +58,16 @@ class Assessment:
 
 
 def assess(
-    categories: Mapping[str, CategorySummary], calibrations: Mapping[str, Sequence[float]]
+    categories: Mapping[str, CategorySummary],
+    calibrations: Mapping[str, Sequence[float]],
+    shifted: Collection[str] = (),
 ) -> list[Assessment]:
     """Judge each category and put those that need attention first.
 
     Args:
         categories: counts by category.
         calibrations: the champion's calibration scores by category; may lack some.
+        shifted: categories that no longer look like their calibration, whatever their flags.
     """
     num_scored = sum(counts["ok"] > 0 for counts in categories.values())
     limit = CHANCE / max(num_scored, 1)  # Bonferroni: a thousand categories stay one question
@@ -70,6 +75,8 @@ def assess(
     for name, counts in categories.items():
         chance = chance_of_flags(counts, calibrations.get(name, ()))
         attention = _attention(counts, chance <= limit)
+        if name in shifted:
+            attention = Attention.SHIFTED
         assessments.append(
             Assessment(category=name, counts=counts, attention=attention, chance=chance)
         )
@@ -126,11 +133,22 @@ def headline(summary: Summary, assessments: Sequence[Assessment]) -> str:
     verb = "was" if summary["flagged"] == 1 else "were"
     flagged = f"{summary['flagged']:,} of {plural(num_scored, 'scored image')} {verb} flagged."
     expected = f"False alarms alone would come to about {about(summary['expected_false_alarms'])}"
+    shifted = [a.category for a in assessments if a.attention is Attention.SHIFTED]
     beyond = [a.category for a in assessments if a.attention is Attention.BEYOND_CHANCE]
-    if not beyond:
+    if not shifted and not beyond:
         return f"{flagged} {expected}, so chance can explain them."
-    who = f"{beyond[0]} stands" if len(beyond) == 1 else f"{len(beyond):,} categories stand"
-    return f"{flagged} {expected}; {who} out."
+    parts = []
+    if shifted:
+        parts.append(_who(shifted, "has shifted as a whole", "have shifted as a whole"))
+    if beyond:
+        parts.append(_who(beyond, "stands out", "stand out"))
+    return f"{flagged} {expected}; {', and '.join(parts)}."
+
+
+def _who(categories: Sequence[str], one: str, many: str) -> str:
+    if len(categories) == 1:
+        return f"{categories[0]} {one}"
+    return f"{len(categories):,} categories {many}"
 
 
 def _nothing_scored(summary: Summary) -> str:

@@ -1,7 +1,6 @@
 """A small night with all that a report must bear: pictures, maps, results, fleet file."""
 
 import datetime as dt
-import io
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
+from pipeline.pictures import Subject, picture_uri, write_pictures
 from pipeline.results import RESULT_SCHEMA, write_shard
 
 NIGHT = "2026-03-12"
@@ -29,10 +29,9 @@ HOSTILE_NAMES = (
 )
 
 
-def png(pixels: NDArray[np.uint8]) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG")
-    return buffer.getvalue()
+def square(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """What a network would see of a grey or coloured picture."""
+    return np.asarray(Image.fromarray(pixels).convert("RGB").resize((CROP, CROP)))
 
 
 @dataclass
@@ -78,9 +77,10 @@ class NightMaker:
         }
         if flagged or p_value <= 0.05:
             pixels = self._texture() if picture is None else picture
-            self._store(row["image_uri"], png(pixels))
-            row["map_uri"] = f"{self.out}/maps/night={NIGHT}/{len(self.rows)}.png"
-            self._store(row["map_uri"], png(plausible_map(pixels, score / champion["threshold"])))
+            subject = Subject(str(self.out), NIGHT, category, row["image_uri"])
+            row["map_uri"] = picture_uri(*subject, "maps")
+            levels = plausible_map(pixels, score / champion["threshold"])
+            write_pictures(subject, levels, square(pixels))
         self.rows.append(row)
 
     def add_unscored(self, category: str, name: str, status: str, error: str | None = None) -> None:
@@ -157,10 +157,8 @@ def hostile_night(out: Path) -> str:
     maker.add_unscored("<i>Odd</i> name", "1.png", "unrouted")
     maker.add_unscored("", "stray.png", "unrouted")
     written = maker.write()
-    Path(f"{out}/dump/bottle/bad13.png").unlink()
-    Path(
-        next(row["map_uri"] for row in maker.rows if row["image_uri"].endswith("bad12.png"))
-    ).unlink()
+    for name, kind in (("bad13.png", "thumbnails"), ("bad12.png", "maps")):
+        Path(picture_uri(str(out), NIGHT, "bottle", f"{out}/dump/bottle/{name}", kind)).unlink()
     return written
 
 

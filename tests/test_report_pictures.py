@@ -1,14 +1,9 @@
 """Heat maps and histograms as they stand in the report."""
 
-import base64
-import io
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from night_maker import CROP
-from PIL import Image
 
 from pipeline import charts, heatmap
 
@@ -32,20 +27,12 @@ def test_heat_covers_more_and_gets_darker_with_the_level() -> None:
     assert np.all(np.diff(luminance) <= 1e-9)
 
 
-def test_pictures_in_the_page_decode_to_what_they_show() -> None:
-    gradient = np.repeat(np.arange(CROP, dtype=np.uint8)[:, None], CROP, axis=1)
-    pixels = np.repeat(gradient[..., None], 3, axis=2)
-    uri = heatmap.data_uri(pixels)
-    prefix = "data:image/jpeg;base64,"
-    assert uri.startswith(prefix)
-    decoded = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.removeprefix(prefix)))))
-    assert np.abs(decoded.astype(int) - pixels).max() <= 4
-
-
-def test_large_pictures_are_made_smaller() -> None:
-    uri = heatmap.data_uri(np.zeros((1024, 1024, 3), np.uint8))
-    picture = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
-    assert picture.size == (heatmap.MAX_SIDE, heatmap.MAX_SIDE)
+def test_the_filter_of_the_page_holds_the_colours_of_the_overlay() -> None:
+    tables = heatmap.filter_tables()
+    channels = [[float(value) for value in tables[name].split()] for name in tables]
+    assert list(tables) == ["red", "green", "blue", "opacity"]
+    expected = heatmap.colour_table() / [255, 255, 255, 1]
+    assert np.abs(np.array(channels).T - expected).max() <= 0.0005
 
 
 def test_histogram_counts_by_hand() -> None:

@@ -1,0 +1,217 @@
+// The notable images: all of them sorted and filtered by the index, one page of them shown.
+
+const PAGE_IMAGES = 24;
+const FLAGGED = 1, STILL_FLAGGED = 2, DEFECT = 4, GOOD = 8; // bits of an image in the index
+const images = { ids: [], at: 0, current: -1, shown: [], folded: new Set(), turn: 0 };
+
+const openImages = (index, categories) => {
+  const { starts, category, total } = spread(index.images.counts);
+  Object.assign(images, {
+    categories, starts, category, total,
+    rows: index.page_rows,
+    score: numbers(Float32Array, index.images.score),
+    pValue: numbers(Float32Array, index.images.p_value),
+    bits: numbers(Uint8Array, index.images.bits),
+    key: numbers(Uint32Array, index.images.key),
+    label: new Uint8Array(total), // as in CODES; 0 without one
+    folded: new Set(JSON.parse(root.dataset.folded)),
+  });
+  const own = new Map();
+  for (const { category: name, key, line } of given.values()) own.set(`${key} ${name}`, line.label);
+  for (let id = 0; id < total; id += 1) {
+    const imported = images.bits[id] & DEFECT ? 1 : images.bits[id] & GOOD ? 2 : 0;
+    const label = own.size && own.get(`${images.key[id]} ${categories[category[id]]}`);
+    images.label[id] = CODES[label] ?? imported;
+  }
+};
+
+const fetchImage = async (id) => {
+  const place = images.category[id];
+  const rank = id - images.starts[place];
+  const page = await load(`images-${place}-${Math.floor(rank / images.rows)}`);
+  const row = rank % images.rows;
+  const statistics = Object.entries(page.statistics).map(([name, values]) => [name, values[row]]);
+  return {
+    id, statistics,
+    uri: page.folder + page.uri[row],
+    etag: page.etag[row],
+    categoryName: images.categories[place],
+    key: images.key[id],
+    score: page.score[row],
+    pValue: page.p_value[row],
+    model: page.models[page.model[row]],
+    label: page.label[row],
+    flagged: Boolean(images.bits[id] & FLAGGED),
+    stillFlagged: Boolean(images.bits[id] & STILL_FLAGGED),
+    picture: `${encodeURIComponent(images.categories[place])}/${page.picture[row]}`,
+  };
+};
+
+const SHOWN = {
+  flagged: (id) => images.bits[id] & FLAGGED,
+  controlled: (id) => images.bits[id] & STILL_FLAGGED,
+  unflagged: (id) => !(images.bits[id] & FLAGGED),
+  all: () => true,
+  open: (id) => images.bits[id] & FLAGGED && !images.label[id],
+  defect: (id) => images.label[id] === CODES.defect,
+  good: (id) => images.label[id] === CODES.good,
+};
+const rankOf = (id) => id - images.starts[images.category[id]];
+const calm = (id) => (images.bits[id] & FLAGGED ? 0 : 1);
+const ORDERS = {
+  worst: (a, b) =>
+    calm(a) - calm(b) || rankOf(a) - rankOf(b) || images.pValue[a] - images.pValue[b] || a - b,
+  unlikely: (a, b) => images.pValue[a] - images.pValue[b] || rankOf(a) - rankOf(b) || a - b,
+  likely: (a, b) => images.pValue[b] - images.pValue[a] || rankOf(a) - rankOf(b) || a - b,
+  high: (a, b) => images.score[b] - images.score[a] || a - b,
+  low: (a, b) => images.score[a] - images.score[b] || a - b,
+  category: (a, b) => a - b,
+};
+
+const chooseImages = () => {
+  const wanted = SHOWN[find("show").value];
+  const only = find("category").value === "" ? -1 : Number(find("category").value);
+  const limit = Number(find("p-value").value);
+  const ids = [], foldedAway = new Map();
+  for (let id = 0; id < images.total; id += 1) {
+    const place = images.category[id];
+    if (only >= 0 && place !== only) continue;
+    if (images.pValue[id] > limit || !wanted(id)) continue;
+    if (images.folded.has(place)) foldedAway.set(place, (foldedAway.get(place) ?? 0) + 1);
+    else ids.push(id);
+  }
+  images.ids = ids.sort(ORDERS[find("sort").value]);
+  showFold(foldedAway);
+  return showImages(0);
+};
+
+const showFold = (foldedAway) => {
+  const total = [...foldedAway.values()].reduce((sum, number) => sum + number, 0);
+  find("fold").hidden = !total;
+  if (!total) return;
+  const names = [...foldedAway.keys()].map((place) => visible(images.categories[place]));
+  const who = names.length === 1 ? names[0] : plural(names.length, "shifted category").replace("ys", "ies");
+  const button = make("button", { type: "button" }, "Show them");
+  button.addEventListener("click", () => {
+    for (const place of foldedAway.keys()) images.folded.delete(place);
+    chooseImages();
+  });
+  const line = `${plural(total, "image")} of ${who} folded away: the category has shifted as a whole. `;
+  find("fold").replaceChildren(line, button);
+};
+
+const showImages = async (at) => {
+  const turn = (images.turn += 1);
+  const ids = images.ids.slice(at * PAGE_IMAGES, (at + 1) * PAGE_IMAGES);
+  find("tiles").setAttribute("aria-busy", "true");
+  let shown;
+  try {
+    shown = await Promise.all(ids.map(fetchImage));
+    find("lost").hidden = true;
+  } catch (error) {
+    return showLost(error);
+  } finally {
+    if (turn === images.turn) find("tiles").removeAttribute("aria-busy");
+  }
+  if (turn !== images.turn) return; // the operator has gone on meanwhile
+  Object.assign(images, { at, shown, current: -1 });
+  find("tiles").replaceChildren(...shown.map(makeTile));
+  showPager(document.querySelectorAll(".image-pager"), {
+    at, size: PAGE_IMAGES, total: images.ids.length, go: showImages });
+  find("matches").textContent = images.ids.length
+    ? `${plural(images.ids.length, "image")} match`.replace(/^1 image match/, "1 image matches")
+    : "No image matches these filters";
+  setCurrent(at * PAGE_IMAGES, false);
+};
+
+const showLost = (error) => {
+  if (error.name !== "MissingFile") throw error; // a fault of this script
+  find("lost").textContent =
+    `A part of this report is missing: ${error.message}. If the report was written again since ` +
+    "you opened it, reload the page; otherwise write it again.";
+  find("lost").hidden = false;
+};
+
+const makePictures = (image) => {
+  const source = (kind, suffix) => `../../${kind}/night=${root.dataset.night}/${image.picture}${suffix}`;
+  const common = { width: 224, height: 224, decoding: "async" };
+  const name = fileName(image.uri);
+  const under = make("img", { ...common, class: "under", alt: `Original of ${name}`, src: source("thumbnails", ".jpg") });
+  const heat = make("img", { ...common, class: "heat", alt: `Heat map over ${name}`, src: source("maps", ".png") });
+  const gone = (picture, text) =>
+    picture.addEventListener("error", () => picture.replaceWith(make("p", { class: "gone" }, text)));
+  gone(under, "No picture was stored of this image");
+  gone(heat, "No heat map was stored of this image");
+  return make("div", { class: "stack" }, under, heat);
+};
+
+const makeTile = (image, place) => {
+  const pictures = makePictures(image);
+  const state = image.stillFlagged ? "Flagged, controlled" : image.flagged ? "Flagged" : "Not flagged";
+  const tile = make("figure", { class: `tile${image.flagged ? "" : " unflagged"}`, tabindex: "-1" },
+    pictures,
+    make("figcaption", {},
+      make("p", { class: "of" }, make("bdi", {}, visible(image.categoryName)), make("span", { class: "badge" }, state)),
+      make("p", { class: "numbers" },
+        make("span", {}, "score ", make("b", {}, decimal(image.score))),
+        make("span", {}, "p-value ", make("b", {}, pValue(image.pValue)))),
+      make("bdi", { class: "uri", title: visible(image.uri) }, make("b", {}, fileName(image.uri))),
+      make("p", { class: "judge" }, makeJudge(image, "defect", "Defect"), makeJudge(image, "good", "False alarm"))));
+  const index = images.at * PAGE_IMAGES + place;
+  tile.addEventListener("focusin", () => setCurrent(index, false));
+  pictures.addEventListener("click", () => openView(index));
+  paintTile(tile, image);
+  return tile;
+};
+
+const makeJudge = (image, label, text) => {
+  const button = make("button", { type: "button", "data-judge": label, tabindex: "-1" }, text);
+  button.addEventListener("click", () => judge(image, labelOf(image) === label && given.has(image.uri) ? null : label));
+  return button;
+};
+
+const paintTile = (tile, image) => {
+  const label = labelOf(image) ?? "none";
+  tile.dataset.said = label;
+  for (const button of tile.querySelectorAll("[data-judge]")) {
+    button.setAttribute("aria-pressed", String(button.dataset.judge === label));
+  }
+};
+
+const tileAt = (index) => find("tiles").children[index - images.at * PAGE_IMAGES];
+const imageAt = (index) => images.shown[index - images.at * PAGE_IMAGES];
+
+// One tile at a time can be reached with the tab key, and its two buttons after it.
+const setCurrent = (index, focus) => {
+  const reach = (tile, to) => {
+    for (const element of tile ? [tile, ...tile.querySelectorAll("button")] : []) element.tabIndex = to;
+    tile?.classList.toggle("current", to === 0);
+  };
+  reach(tileAt(images.current), -1);
+  images.current = index;
+  reach(tileAt(index), 0);
+  if (focus) tileAt(index)?.focus({ preventScroll: true });
+  if (focus) tileAt(index)?.scrollIntoView({ block: "nearest" });
+};
+
+const moveTo = async (index, focus = true) => {
+  if (!images.ids.length) return;
+  const to = Math.max(0, Math.min(index, images.ids.length - 1));
+  const page = Math.floor(to / PAGE_IMAGES);
+  if (page !== images.at) await showImages(page);
+  setCurrent(to, focus && !find("view").open);
+  if (find("view").open) fillView();
+};
+
+const judge = (image, label) => {
+  setLabel(image, label);
+  refreshLabel(image);
+};
+
+const refreshLabel = (image) => {
+  images.label[image.id] = CODES[labelOf(image)] ?? 0;
+  const place = images.shown.findIndex((other) => other.id === image.id);
+  if (place >= 0) paintTile(find("tiles").children[place], image);
+  if (find("view").open) paintTile(find("view"), imageAt(images.current));
+  showGiven();
+};

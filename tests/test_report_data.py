@@ -1,0 +1,268 @@
+"""The data files beside the page: what they hold, how they are cut, that nothing escapes them."""
+
+import base64
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from night_maker import HOSTILE_NAMES, NIGHT, NightMaker
+from numpy.typing import NDArray
+
+from pipeline import report_data, report_rows
+from pipeline.label_import import import_labels
+from pipeline.report import write_report
+from pipeline.report_data import DEFECT, FLAGGED, GOOD, PAGE_ROWS, STILL_FLAGGED, data_files
+from pipeline.results import RESULT_SCHEMA, ResultsError, write_shard
+
+EVIL = (
+    *HOSTILE_NAMES,
+    "</script><script>alert(1)</script>",
+    "`${alert(1)}`",
+    "\u2028line\u2029breaks",
+    '");alert(1);("',
+    "\x00\x1b[31m\x7f",
+    "file:///dump/%ff%fe.png",
+    "😀.png",
+)
+
+
+def image(uri: str, category: str = "bottle", **changed: Any) -> dict[str, Any]:
+    row = dict.fromkeys(RESULT_SCHEMA.names) | {"image_uri": uri, "image_etag": "e"}
+    row |= {"category": category, "status": "ok", "score": 2.0, "p_value": 0.01, "flagged": True}
+    return row | {"model_name": "nightshift.x", "model_version": "1", "shard": "s"} | changed
+
+
+def table(rows: list[dict[str, Any]]) -> pa.Table:
+    return pa.Table.from_pylist(rows, RESULT_SCHEMA)
+
+
+def content(data: bytes) -> Any:
+    """What the page's function gets, by a reader that knows JSON only."""
+    text = data.decode("ascii")
+    assert text.startswith("nightshift(")
+    assert text.endswith(")\n")
+    return json.loads(f"[{text[len('nightshift(') : -2]}]")
+
+
+def files_of(
+    images: list[dict[str, Any]], failed: list[dict[str, Any]] | None = None, **labels: str
+) -> dict[str, Any]:
+    categories = list(dict.fromkeys(row["category"] for row in [*images, *(failed or [])]))
+    files = data_files(categories, table(images), table(failed or []), labels)
+    return {
+        name.partition("-")[2].removesuffix(".js"): content(data) for name, data in files.items()
+    }
+
+
+def decoded(text: str, kind: str) -> NDArray[Any]:
+    return np.frombuffer(base64.b64decode(text), kind)
+
+
+def test_every_file_names_itself_and_the_index_comes_first() -> None:
+    files = files_of([image("a"), image("b", "cable")], [image("c", status="missing")])
+    assert list(files) == ["index", "images-0-0", "images-1-0", "failures-0"]
+    assert all(name == inside for name, (inside, _) in files.items())
+
+
+def test_evil_names_and_errors_come_back_as_they_were_and_never_as_markup() -> None:
+    rows = [image(name, category=name) for name in EVIL]
+    failed = [image(name, status="unreadable", error=name) for name in EVIL]
+    files = data_files(EVIL, table(rows), table(failed), {})
+    for data in files.values():
+        assert b"<" not in data
+        assert max(data) < 128
+        assert min(data.rstrip(b"\n")) >= 32
+    pages = [content(data) for data in files.values()]
+    assert pages[0][1]["categories"] == list(EVIL)
+    shown = [page["folder"] + uri for _, page in pages[1:] for uri in page["uri"]]
+    assert shown == [*EVIL, *EVIL]
+    assert pages[-1][1]["error"] == list(EVIL)
+    assert all(re.fullmatch(r"data/[0-9a-f]{12}-[a-z0-9-]+\.js", name) for name in files)
+
+
+def test_a_page_holds_one_category_and_at_most_its_limit() -> None:
+    many = [image(f"s3://d/b/{index:04d}.png") for index in range(2 * PAGE_ROWS + 1)]
+    files = files_of([*many, image("s3://d/c/1.png", "cable")])
+    sizes = {name: len(page["uri"]) for name, (_, page) in files.items() if name != "index"}
+    assert sizes == {
+        "images-0-0": PAGE_ROWS, "images-0-1": PAGE_ROWS, "images-0-2": 1, "images-1-0": 1,
+    }  # fmt: skip
+    index = files["index"][1]
+    assert index["images"]["counts"] == [2 * PAGE_ROWS + 1, 1]
+    assert index["page_rows"] == PAGE_ROWS
+
+
+def test_rows_lie_in_the_order_of_the_pages_categories() -> None:
+    rows = table([image("a", "a"), image("b1", "b"), image("b2", "b"), image("c", "c")])
+    files = list(data_files(["c", "a", "b"], rows, table([]), {}).values())
+    uris = [page["folder"] + uri for _, page in map(content, files[1:]) for uri in page["uri"]]
+    assert uris == ["c", "a", "b1", "b2"]
+
+
+def test_the_index_holds_numbers_bits_and_the_beginning_of_each_pictures_name() -> None:
+    rows = [
+        image("a", score=3.5, p_value=0.005),
+        image("b", score=1.25, p_value=0.05, flagged=False),
+        image("c", score=float("nan"), p_value=0.02),
+    ]
+    listed = table(rows).append_column("flagged_fdr", pa.array([True, False, None]))
+    files = data_files(["bottle"], listed, table([]), {"a": "good", "c": "defect"})
+    images = content(next(iter(files.values())))[1]["images"]
+    assert images["controlled"] is True
+    bits = [FLAGGED | STILL_FLAGGED | GOOD, 0, FLAGGED | DEFECT]
+    assert decoded(images["bits"], "u1").tolist() == bits
+    assert decoded(images["score"], "<f4").tolist()[:2] == [3.5, 1.25]
+    assert np.isnan(decoded(images["score"], "<f4")[2])
+    assert decoded(images["p_value"], "<f4") == pytest.approx([0.005, 0.05, 0.02])
+    names = [hashlib.sha256(uri.encode()).hexdigest() for uri in "abc"]
+    assert decoded(images["key"], "<u4").tolist() == [int(name[:8], 16) for name in names]
+
+
+def test_a_page_of_images_holds_what_a_label_needs() -> None:
+    rows = [image("s3://d/b/1.png"), image("s3://d/b/2.png", model_version="2", image_etag=None)]
+    page = files_of(rows, **{"s3://d/b/2.png": "good"})["images-0-0"][1]
+    assert [page["folder"] + uri for uri in page["uri"]] == ["s3://d/b/1.png", "s3://d/b/2.png"]
+    assert page["etag"] == ["e", None]
+    assert [page["models"][place] for place in page["model"]] == [
+        ["nightshift.x", "1"], ["nightshift.x", "2"],
+    ]  # fmt: skip
+    assert page["label"] == [None, "good"]
+    assert page["picture"][0] == hashlib.sha256(b"s3://d/b/1.png").hexdigest()[:32]
+
+
+def test_statistics_are_handed_over_where_the_results_have_them() -> None:
+    listed = table([image("a"), image("b")])
+    listed = listed.append_column("brightness", pa.array([0.25, None], pa.float32()))
+    files = list(data_files(["bottle"], listed, table([]), {}).values())
+    assert content(files[1])[1]["statistics"] == {"brightness": [0.25, None]}
+    assert files_of([image("a")])["images-0-0"][1]["statistics"] == {}
+
+
+def test_failures_are_indexed_by_category_and_status_and_long_errors_cut() -> None:
+    failed = [
+        image("b", "bottle", status="missing", error=None),
+        image("c", "bottle", status="unreadable", error="x" * 9000),
+    ]
+    files = files_of([], failed)
+    index = files["index"][1]["failures"]
+    places = decoded(index["status"], "u1").tolist()
+    assert [index["statuses"][place] for place in places] == ["missing", "unreadable"]
+    assert files["failures-0"][1]["error"] == ["", "x" * report_data.MAX_ERROR]
+
+
+def test_other_content_has_another_prefix() -> None:
+    def prefix(score: float) -> str:
+        files = data_files(["bottle"], table([image("a", score=score)]), table([]), {})
+        [found] = {name.partition("-")[0] for name in files}
+        return found
+
+    assert prefix(1.0) == prefix(1.0)
+    assert prefix(1.0) != prefix(2.0)
+
+
+def test_a_report_written_again_leaves_no_data_of_the_earlier_one(tmp_path: Path) -> None:
+    maker = NightMaker(tmp_path)
+    maker.add_champion("bottle")
+    maker.add_scored("bottle", "1.png", 3.0)
+    uri = Path(write_report(maker.write(), NIGHT))
+    first = sorted(path.name for path in (uri.parent / "data").iterdir())
+    line = {"image_uri": maker.rows[0]["image_uri"], "category": "bottle", "label": "defect"}
+    line |= {"night": NIGHT, "labelled_at": "2026-03-13T06:00:00Z"}
+    (tmp_path / "labels.jsonl").write_text(json.dumps(line))
+    import_labels(str(tmp_path / "labels.jsonl"), str(tmp_path))
+    write_report(str(tmp_path), NIGHT)
+    second = sorted(path.name for path in (uri.parent / "data").iterdir())
+    assert len(second) == len(first) == 2
+    assert not set(first) & set(second)
+    [page] = [path for path in (uri.parent / "data").iterdir() if "images" in path.name]
+    assert content(page.read_bytes())[1]["label"] == ["defect"]
+    prefix = second[0].partition("-")[0]
+    assert f'data-files="data/{prefix}-"' in uri.read_text()
+
+
+def test_flagged_images_come_first_then_those_with_a_small_p_value(tmp_path: Path) -> None:
+    rows = [
+        image("calm", score=0.5, p_value=0.4, flagged=False),
+        image("near", score=1.4, p_value=0.05, flagged=False),
+        image("bad", score=1.5, p_value=0.04),
+        image("worst", score=9.0, p_value=0.01),
+        image("other", "cable", score=99.0),
+        image("lost", status="missing", score=None, p_value=None, flagged=None),
+        image("new", "new", status="unrouted", score=None, p_value=None, flagged=None),
+    ]
+    for place, row in enumerate(rows):
+        write_shard(str(tmp_path), NIGHT, f"{place:05d}", table([row]))
+    gathered = report_rows.gather(str(tmp_path), NIGHT)
+    assert gathered.notable["image_uri"].to_pylist() == ["worst", "bad", "near", "other"]
+    assert gathered.failed["image_uri"].to_pylist() == ["lost"]
+    assert gathered.counted.num_rows == 7
+    assert (gathered.num_notable, gathered.num_failed) == (4, 1)
+
+
+def test_an_image_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    for shard in ("00000", "00001"):
+        write_shard(str(tmp_path), NIGHT, shard, table([image("twice")]))
+    with pytest.raises(ResultsError, match="first twice in"):
+        report_rows.gather(str(tmp_path), NIGHT)
+
+
+def test_too_many_images_keep_flags_and_the_worst_of_each_category() -> None:
+    rows = [image(f"b{index}", score=float(index)) for index in range(10)]
+    rows += [image(f"c{index}", "cable", score=float(index)) for index in range(3)]
+    rows += [image("calm", "apple", score=99.0, flagged=False)]
+    kept = report_rows.worst_images(table(rows), 5)["image_uri"].to_pylist()
+    assert kept == ["b9", "b8", "b7", "c2", "c1"]
+
+
+def test_too_many_failures_keep_some_of_each_kind() -> None:
+    rows = [image(f"m{index}", status="missing") for index in range(9)]
+    rows += [image("t", status="too_large"), image("z", "zip", status="missing")]
+    kept = report_rows.first_failures(table(rows), 4)["image_uri"].to_pylist()
+    assert kept == ["m0", "m1", "t", "z"]
+
+
+def test_a_thinned_night_keeps_what_sorting_it_whole_would(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = np.random.default_rng(3)
+    rows = [
+        image(f"{index:04d}", f"c{random.integers(7)}", score=float(random.normal()),
+              flagged=bool(random.random() < 0.6))
+        for index in range(600)
+    ]  # fmt: skip
+    for start in range(0, 600, 20):
+        write_shard(str(tmp_path), NIGHT, f"{start:05d}", table(rows[start : start + 20]))
+    monkeypatch.setattr(report_rows, "MAX_IMAGES", 37)
+    gathered = report_rows.gather(str(tmp_path), NIGHT)
+    expected = report_rows.worst_images(table(rows), 37)
+    assert gathered.notable["image_uri"].to_pylist() == expected["image_uri"].to_pylist()
+    assert gathered.num_notable == 600
+
+
+@pytest.mark.parametrize(
+    ("columns", "ranks"),
+    [
+        ([["a", "a", "b", "b", "b"]], [0, 1, 0, 1, 2]),
+        ([["a", "a", "a", "b"], ["x", "y", "y", "y"]], [0, 0, 1, 0]),
+        ([[]], []),
+    ],
+)
+def test_ranks_within_runs(columns: list[list[str]], ranks: list[int]) -> None:
+    chunked = [pa.chunked_array([pa.array(column, pa.string())]) for column in columns]
+    assert report_rows.rank_within(chunked).tolist() == ranks
+
+
+def test_optional_columns_are_read_where_a_shard_has_them(tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    write_shard(str(tmp_path), NIGHT, "00000", table([image("a")]))
+    wider = table([image("b"), image("c")]).append_column("flagged_fdr", pa.array([True, False]))
+    pq.write_table(wider, tmp_path / "results" / f"night={NIGHT}" / "00001.parquet")
+    gathered = report_rows.gather(str(tmp_path), NIGHT)
+    found = {row["image_uri"]: row.get("flagged_fdr") for row in gathered.notable.to_pylist()}
+    assert found == {"a": None, "b": True, "c": False}
