@@ -12,6 +12,7 @@ const openView = (index) => {
 const fillView = () => {
   const image = imageAt(images.current);
   if (!image) return;
+  images.viewed = images.current;
   const facts = [
     ["Category", visible(image.categoryName)],
     ["Decision", image.stillFlagged ? "Flagged, also with false discoveries controlled" : image.flagged ? "Flagged" : "Not flagged"],
@@ -81,7 +82,8 @@ const onKey = (event) => {
 
 const startReview = () => {
   document.addEventListener("keydown", onKey);
-  view.addEventListener("close", () => setCurrent(images.current, true));
+  // Closing gives the focus back to the tile that was opened; the operator has moved on from it.
+  view.addEventListener("close", () => setCurrent(images.viewed, true));
   find("heat").addEventListener("input", (event) => {
     root.style.setProperty("--heat", event.target.value / 100);
   });

@@ -68,7 +68,7 @@ const showCategory = (place, unfold) => {
 
 const start = async () => {
   const index = await load("index");
-  startLabels();
+  if (find("tiles")) startLabels();
   openImages(index, index.categories);
   if (find("tiles")) {
     fillSelect(find("category"), categoryOptions(index.images.counts, index.categories));
