@@ -48,6 +48,7 @@ def write_report(out: str, night: str, generated_at: dt.datetime | None = None) 
         LabelsError: stored labels are damaged.
         StorageAway: the storage does not answer.
     """
+    out = storage.absolute(out).rstrip("/")  # a browser keeps labels under the night's address
     uri = report_uri(out, night)
     folder = uri.removesuffix("/index.html")
     fleet = _read_fleet(out, night)

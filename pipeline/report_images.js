@@ -71,7 +71,7 @@ const ORDERS = {
 const chooseImages = () => {
   const wanted = SHOWN[find("show").value];
   const only = find("category").value === "" ? -1 : Number(find("category").value);
-  const limit = Number(find("p-value").value);
+  const limit = Math.fround(find("p-value").value); // as the index holds p-values: 0.05 is 0.05
   const ids = [], foldedAway = new Map();
   for (let id = 0; id < images.total; id += 1) {
     const place = images.category[id];

@@ -67,7 +67,7 @@ def gather(out: str, night: str) -> NightRows:
     """
     notable, failed = _Pile(worst_images, MAX_IMAGES), _Pile(first_failures, MAX_FAILURES)
     counted, prints = [], [np.empty(0, np.int64)]
-    for rows in each_shard(out, night, OPTIONAL):
+    for rows in each_shard(out, night):
         counted.append(_select(rows, set(rows.column_names) - NOT_COUNTED))
         prints.append(np.fromiter(map(hash, rows["image_uri"].to_pylist()), np.int64))
         notable.add(_select(rows, {*OF_AN_IMAGE, *OPTIONAL}).filter(_is_notable(rows)))

@@ -52,6 +52,13 @@ DEADLINE_S = 27  # for an answer; the bytes of a large object may take longer
 SLOWEST_UPLOAD_BYTES_S = 1_000_000
 S3_ETAG = re.compile(r"[0-9a-f]{32}(-[0-9]+)?")
 LOCAL_ETAG = re.compile(r"[0-9a-f]+-[0-9a-f]+")
+CONTENT_TYPES = {  # a browser saves what has none instead of showing it
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".json": "application/json",
+    ".jpg": "image/jpeg",
+    ".png": "image/png",
+}
 
 
 def absolute(uri: str, relative_to: str | None = None) -> str:
@@ -140,7 +147,8 @@ def write_bytes(uri: str, data: bytes) -> None:
     """Write the whole object or nothing; missing local folders are made."""
     if uri.startswith("s3://"):
         patience_s = max(DEADLINE_S, len(data) / SLOWEST_UPLOAD_BYTES_S)
-        _request(uri, "put_object", patience_s, Body=data)
+        kind = CONTENT_TYPES.get(posixpath.splitext(uri)[1], "application/octet-stream")
+        _request(uri, "put_object", patience_s, Body=data, ContentType=kind)
         return
     with clear_errors(uri):
         write_whole(Path(local_path(uri)), data)

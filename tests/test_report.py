@@ -274,6 +274,16 @@ def test_categories_beyond_the_cards_are_rows_of_a_table(tmp_path: Path) -> None
     ]  # fmt: skip
 
 
+def test_a_browsers_labels_stay_with_the_night_however_its_place_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    NightMaker(tmp_path / "out").write()
+    monkeypatch.chdir(tmp_path)
+    places = [f"{tmp_path}/out", "out", "./out/", f"file://{tmp_path}/out"]
+    stores = [read(write_report(place, NIGHT)).all("html")[0] for place in places]
+    assert len({page.attributes["data-store"] for page in stores}) == 1
+
+
 def test_the_originals_are_not_needed(tmp_path: Path) -> None:
     maker = NightMaker(tmp_path)
     maker.add_champion("bottle")

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import s3fs
 from night_maker import HOSTILE_NAMES, NIGHT, NightMaker
 from numpy.typing import NDArray
 
-from pipeline import report_data, report_rows
+from pipeline import report_data, report_rows, storage
 from pipeline.label_import import import_labels
+from pipeline.pictures import Subject, picture_uri, write_pictures
 from pipeline.report import write_report
 from pipeline.report_data import DEFECT, FLAGGED, GOOD, PAGE_ROWS, STILL_FLAGGED, data_files
 from pipeline.results import RESULT_SCHEMA, ResultsError, write_shard
@@ -183,6 +185,30 @@ def test_a_report_written_again_leaves_no_data_of_the_earlier_one(tmp_path: Path
     assert content(page.read_bytes())[1]["label"] == ["defect"]
     prefix = second[0].partition("-")[0]
     assert f'data-files="data/{prefix}-"' in uri.read_text()
+
+
+def test_on_object_storage_a_browser_is_told_what_each_file_is(s3: str) -> None:
+    out = f"{s3}/factory/out"
+    champion = {"model_name": "nightshift.bottle", "model_version": "1", "model_digest": "d"}
+    champion |= {"threshold": 1.0, "false_alarm_rate": 0.01}
+    fleet = json.dumps({"format": 1, "champions": {"bottle": champion}})
+    storage.write_bytes(f"{out}/fleet/night={NIGHT}/fleet.json", fleet.encode())
+    subject = Subject(out, NIGHT, "bottle", "s3://dump/bottle/1.png")
+    write_pictures(subject, np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.uint8))
+    write_shard(out, NIGHT, "00000", table([image(subject.image_uri)]))
+    uri = write_report(out, NIGHT)
+    write_shard(out, NIGHT, "00001", table([image("s3://dump/bottle/2.png")]))
+    assert write_report(out, NIGHT) == uri == f"{out}/report/night={NIGHT}/index.html"
+    names = storage.list_names(f"{out}/report/night={NIGHT}/data")
+    assert [name.partition("-")[2] for name in names] == ["images-0-0.js", "index.js"]
+    kinds = {
+        uri: "text/html; charset=utf-8",
+        f"{out}/report/night={NIGHT}/data/{names[0]}": "text/javascript; charset=utf-8",
+        picture_uri(*subject, "maps"): "image/png",
+        picture_uri(*subject, "thumbnails"): "image/jpeg",
+    }
+    reader = s3fs.S3FileSystem(skip_instance_cache=True)
+    assert {address: reader.info(address)["ContentType"] for address in kinds} == kinds
 
 
 def test_flagged_images_come_first_then_those_with_a_small_p_value(tmp_path: Path) -> None:

@@ -87,6 +87,22 @@ def test_filters_by_category_flag_and_p_value(visit: Visit) -> None:
     assert visit.names() == ["c0.png", "c1.png"]
 
 
+@pytest.mark.parametrize(("num_above", "limit"), [(9, "0.05"), (1, "0.01"), (0, "0.005")])
+def test_a_p_value_at_the_limit_is_within_it(
+    browser: Browser, tmp_path: Path, num_above: int, limit: str
+) -> None:
+    maker = NightMaker(tmp_path)
+    maker.add_champion("bottle")  # 199 calibration scores: p = (1 + num_above) / 200
+    scores = [*maker.champions["bottle"]["calibration_scores"], 9.0]
+    maker.add_scored("bottle", "edge.png", scores[-num_above - 1])
+    assert maker.rows[0]["p_value"] == float(limit)
+    visit = Visit(browser, write_report(maker.write(), NIGHT))
+    visit.choose("show", "all")
+    visit.choose("p-value", limit)
+    assert visit.names() == ["edge.png"]
+    visit.close()
+
+
 @pytest.mark.parametrize(
     ("order", "first", "last"),
     [
