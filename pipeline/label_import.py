@@ -58,16 +58,13 @@ def import_labels(file: str, out: str) -> list[Imported]:
     nights: dict[str, list[Label]] = defaultdict(list)
     for label in labels.values():
         nights[label.night].append(label)
-    rows = {
-        night: rows_of(out, night, {label.image_uri for label in own})
-        for night, own in nights.items()
-    }
+    rows = {night: _rows(out, night, own) for night, own in nights.items()}
     for number, label in labels.items():
         if problem := _mismatch(label, rows[label.night], out):
             problems[number] = problem
     if problems:
         raise LabelsError(_refusal(file, problems, len(labels.keys() | problems.keys())))
-    return [_store(out, night, nights[night]) for night in sorted(nights)]
+    return [_store(out, night, nights[night], rows[night]) for night in sorted(nights)]
 
 
 def _parse(data: bytes) -> tuple[dict[int, Label], dict[int, str]]:
@@ -96,6 +93,12 @@ def _explain(problem: Mapping[str, Any]) -> str:
     if problem["type"] == "literal_error":
         return f"{place} {problem['input']!r} is neither 'defect' nor 'good'"
     return f"{place}: {problem['msg']}" if place else str(problem["msg"])
+
+
+def _rows(out: str, night: str, labels: Iterable[Label]) -> Rows:
+    """The results of the images that have a label, now or from before: the night is read once."""
+    before = read_labels(out, night)["image_uri"].to_pylist()
+    return rows_of(out, night, {*before, *(label.image_uri for label in labels)})
 
 
 def rows_of(out: str, night: str, uris: Iterable[str]) -> Rows:
@@ -136,7 +139,7 @@ def _refusal(file: str, problems: Mapping[int, str], num_lines: int) -> str:
     )
 
 
-def _store(out: str, night: str, labels: list[Label]) -> Imported:
+def _store(out: str, night: str, labels: list[Label], rows: Rows) -> Imported:
     before = _values(read_labels(out, night))
     num_images = store_labels(out, night, labels)
     after = _values(read_labels(out, night))
@@ -147,7 +150,7 @@ def _store(out: str, night: str, labels: list[Label]) -> Imported:
         num_new=num_new,
         num_changed=num_changed,
         num_unchanged=num_images - num_new - num_changed,
-        precision=precision(after, rows_of(out, night, after)),
+        precision=precision(after, rows),
     )
 
 
