@@ -78,7 +78,7 @@ def _image_index(
     bits |= _truth(rows, CONTROLLED) * np.uint8(STILL_FLAGGED)
     return {
         "counts": _counts(rows, categories),
-        "controlled": CONTROLLED in rows.column_names,
+        "controlled": _is_known(rows, CONTROLLED),
         "score": _base64(rows["score"].to_numpy(), "<f4"),
         "p_value": _base64(rows["p_value"].to_numpy(), "<f4"),
         "bits": _base64(bits, "u1"),
@@ -95,9 +95,13 @@ def _failure_index(rows: pa.Table, categories: Sequence[str]) -> dict[str, Any]:
     }
 
 
+def _is_known(rows: pa.Table, name: str) -> bool:
+    """Whether any row says something in this column."""
+    known: bool = rows[name].null_count < rows.num_rows
+    return known
+
+
 def _truth(rows: pa.Table, name: str) -> Any:
-    if name not in rows.column_names:
-        return np.zeros(rows.num_rows, dtype=np.uint8)
     return pc.fill_null(rows[name], False).to_numpy().astype(np.uint8)
 
 
@@ -130,7 +134,7 @@ def _image_page(rows: pa.Table, labels: Mapping[str, str]) -> dict[str, Any]:
     columns = rows.to_pydict()
     models = list(zip(*(columns[name] for name in MODEL), strict=True))
     distinct = sorted(set(models), key=str)
-    statistics = [name for name in STATISTICS if name in columns]
+    statistics = [name for name in STATISTICS if any(v is not None for v in columns[name])]
     return {
         **_addresses(columns["image_uri"]),
         "etag": columns["image_etag"],

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pipeline.image_statistics import STATISTICS
 from pipeline.images import ImageStatus
 from pipeline.results import RESULT_SCHEMA, each_shard, read_night
 
@@ -19,10 +20,10 @@ NOTABLE_P_VALUE = 0.05  # flagged images are notable too; the others are left ou
 MAX_IMAGES = 200_000  # kept of a night
 MAX_FAILURES = 20_000  # kept of a night
 CONTROLLED = "flagged_fdr"  # flagged still, with the share of false discoveries controlled
-OPTIONAL = (CONTROLLED, "brightness", "contrast", "sharpness")
 MODEL = ("model_name", "model_version")
 NOT_COUNTED = {"image_uri", "image_etag", "error", "map_uri", "shard", "model_digest", *MODEL}
-OF_AN_IMAGE = {"image_uri", "image_etag", "category", "score", "p_value", "flagged", *MODEL}
+OF_AN_IMAGE = {"image_uri", "image_etag", "category", "score", "p_value", "flagged", CONTROLLED}
+OF_AN_IMAGE |= {*STATISTICS, *MODEL}
 OF_A_FAILURE = {"image_uri", "category", "status", "error"}
 
 
@@ -70,7 +71,7 @@ def gather(out: str, night: str) -> NightRows:
     for rows in each_shard(out, night):
         counted.append(_select(rows, set(rows.column_names) - NOT_COUNTED))
         prints.append(np.fromiter(map(hash, rows["image_uri"].to_pylist()), np.int64))
-        notable.add(_select(rows, {*OF_AN_IMAGE, *OPTIONAL}).filter(_is_notable(rows)))
+        notable.add(_select(rows, OF_AN_IMAGE).filter(_is_notable(rows)))
         failed.add(_select(rows, OF_A_FAILURE).filter(_has_failed(rows)))
     fingerprints = np.concatenate(prints)
     if len(np.unique(fingerprints)) < len(fingerprints):
@@ -85,10 +86,7 @@ def gather(out: str, night: str) -> NightRows:
 
 
 def _concat(tables: list[pa.Table]) -> pa.Table:
-    """One table; a column that only some of them have is null in the others."""
-    if not tables:
-        return RESULT_SCHEMA.empty_table()
-    return pa.concat_tables(tables, promote_options="default")
+    return pa.concat_tables(tables) if tables else RESULT_SCHEMA.empty_table()
 
 
 def _select(rows: pa.Table, names: set[str]) -> pa.Table:

@@ -103,7 +103,7 @@ def controlled(groups: Mapping[str, pa.Table]) -> dict[str, int]:
     return {
         name: pc.sum(rows[CONTROLLED]).as_py() or 0
         for name, rows in groups.items()
-        if CONTROLLED in rows.column_names and rows[CONTROLLED].null_count < rows.num_rows
+        if rows[CONTROLLED].null_count < rows.num_rows
     }
 
 

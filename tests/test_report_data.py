@@ -112,7 +112,8 @@ def test_the_index_holds_numbers_bits_and_the_beginning_of_each_pictures_name() 
         image("b", score=1.25, p_value=0.05, flagged=False),
         image("c", score=float("nan"), p_value=0.02),
     ]
-    listed = table(rows).append_column("flagged_fdr", pa.array([True, False, None]))
+    rows = [row | {"flagged_fdr": c} for row, c in zip(rows, (True, False, None), strict=True)]
+    listed = table(rows)
     files = data_files(["bottle"], listed, table([]), {"a": "good", "c": "defect"})
     images = content(next(iter(files.values())))[1]["images"]
     assert images["controlled"] is True
@@ -138,8 +139,7 @@ def test_a_page_of_images_holds_what_a_label_needs() -> None:
 
 
 def test_statistics_are_handed_over_where_the_results_have_them() -> None:
-    listed = table([image("a"), image("b")])
-    listed = listed.append_column("brightness", pa.array([0.25, None], pa.float32()))
+    listed = table([image("a") | {"brightness": 0.25}, image("b")])
     files = list(data_files(["bottle"], listed, table([]), {}).values())
     assert content(files[1])[1]["statistics"] == {"brightness": [0.25, None]}
     assert files_of([image("a")])["images-0-0"][1]["statistics"] == {}
@@ -281,14 +281,3 @@ def test_a_thinned_night_keeps_what_sorting_it_whole_would(
 def test_ranks_within_runs(columns: list[list[str]], ranks: list[int]) -> None:
     chunked = [pa.chunked_array([pa.array(column, pa.string())]) for column in columns]
     assert report_rows.rank_within(chunked).tolist() == ranks
-
-
-def test_optional_columns_are_read_where_a_shard_has_them(tmp_path: Path) -> None:
-    import pyarrow.parquet as pq
-
-    write_shard(str(tmp_path), NIGHT, "00000", table([image("a")]))
-    wider = table([image("b"), image("c")]).append_column("flagged_fdr", pa.array([True, False]))
-    pq.write_table(wider, tmp_path / "results" / f"night={NIGHT}" / "00001.parquet")
-    gathered = report_rows.gather(str(tmp_path), NIGHT)
-    found = {row["image_uri"]: row.get("flagged_fdr") for row in gathered.notable.to_pylist()}
-    assert found == {"a": None, "b": True, "c": False}

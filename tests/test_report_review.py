@@ -350,7 +350,8 @@ def test_controlled_discoveries_can_be_chosen_where_the_results_know_them(
     for path in (tmp_path / "results" / f"night={NIGHT}").glob("*.parquet"):
         rows = pq.read_table(path)
         still = [name.endswith("c0.png") for name in rows["image_uri"].to_pylist()]
-        pq.write_table(rows.append_column("flagged_fdr", pa.array(still)), path)
+        place = rows.schema.get_field_index("flagged_fdr")
+        pq.write_table(rows.set_column(place, "flagged_fdr", pa.array(still)), path)
     plain = Visit(browser, uri)
     assert plain.page.locator("#show option[value=controlled]").count() == 0
     plain.close()
