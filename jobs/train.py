@@ -90,6 +90,8 @@ def train_category(config: dict[str, Any]) -> None:
 
 def _train(category: Category, state: Any, reporter: Reporter, checkpoint_every_s: float) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    if state is not None:  # another try on another machine might choose another
+        category = category.model_copy(update={"precision": state["precision"]})
     prepared = prepare(category, lambda done, total: reporter.tell("features", done, total), device)
     trainer = prepared.trainer
     if state is not None:
@@ -101,7 +103,8 @@ def _train(category: Category, state: Any, reporter: Reporter, checkpoint_every_
         reporter.tell("training", passes, trainer.num_passes)
         if time.monotonic() - saved >= checkpoint_every_s:
             with tempfile.TemporaryDirectory() as folder:
-                torch.save(trainer.state_dict(), Path(folder, STATE_FILE))
+                kept = {"precision": prepared.backbone.config.precision}
+                torch.save(trainer.state_dict() | kept, Path(folder, STATE_FILE))
                 checkpoint = Checkpoint.from_directory(folder)
                 ray.train.report({"pass": passes, "loss": report.loss}, checkpoint=checkpoint)
             saved = time.monotonic()

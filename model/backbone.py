@@ -2,15 +2,17 @@
 
 A backbone turns uint8 images into the feature maps of the levels asked for and computes
 nothing deeper. BatchNorm is folded into the convolutions once, at loading: it is exact, and the
-same network then trains heads and scores images. To add a backbone, add a line to BACKBONES.
+same network then trains heads and scores images. Then it is brought to its numeric mode, which
+``model/precision.py`` says more of. To add a backbone, add a line to BACKBONES.
 
 Shapes: B images, H x W pixels or positions, C channels.
 Source: SimpleNet, Liu et al. 2023 (arXiv:2303.15140), section 3.1.
 """
 
+import copy
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -18,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from model.efficientnet_lite import EfficientNetLite0
+from model.precision import PRECISIONS, Precision, exact_float32, require
 from model.weights import (
     RANDOM,
     StateDict,
@@ -89,8 +92,13 @@ class BackboneConfig:
     layers: tuple[int, ...] = (2, 3)  # any subset of 1..4, ascending
     weights: str | None = None  # None: the backbone's own; "random"; or a local file
     sha256: str | None = None  # of the weights file
+    precision: Precision = "float32"  # numeric mode; images of another one go through it apart
 
     def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise ValueError(
+                f"precision must be one of {', '.join(PRECISIONS)}; got {self.precision!r}"
+            )
         if self.name not in BACKBONES:
             raise ValueError(f"backbone must be one of {', '.join(BACKBONES)}; got {self.name!r}")
         if not self.layers or list(self.layers) != sorted(set(self.layers) & set(STRIDES)):
@@ -122,9 +130,19 @@ class Backbone(nn.Module):
             load_into(trunk, _state(config, spec), config.name)
         self.digest = digest(trunk.state_dict())
         _fold_batch_norm(trunk)
-        self.trunk = trunk.requires_grad_(False).to(memory_format=torch.channels_last)
+        exact_float32()
+        trunk.requires_grad_(False).to(PRECISIONS[config.precision])
+        self.trunk = trunk.to(memory_format=torch.channels_last)
         self.register_buffer("mean", torch.tensor(spec.mean), persistent=False)
         self.register_buffer("std", torch.tensor(spec.std), persistent=False)
+
+    def in_precision(self, precision: Precision) -> "Backbone":
+        """Return a copy in another numeric mode; only from float32 is it the network itself."""
+        assert self.config.precision == "float32", "what was rounded does not come back"
+        other = copy.deepcopy(self)
+        other.config = replace(self.config, precision=precision)
+        other.trunk.to(PRECISIONS[precision])
+        return other
 
     def train(self, mode: bool = True) -> "Backbone":
         """Stay in evaluation mode: statistics are frozen too."""
@@ -132,11 +150,15 @@ class Backbone(nn.Module):
 
     @torch.inference_mode()
     def forward(self, images_BHWC: Tensor) -> list[Tensor]:
-        """Return one (B, C, H / stride, W / stride) map per level, finest first.
+        """Return one (B, C, H / stride, W / stride) map per level, finest first, in float32.
 
         Args:
             images_BHWC: uint8 RGB; H and W multiples of 32.
+
+        Raises:
+            PrecisionError: the device does not have the numeric mode.
         """
+        require(self.config.precision, self.mean.device)
         self.num_images_seen += len(images_BHWC)
         return self.levels(images_BHWC)
 
@@ -146,7 +168,9 @@ class Backbone(nn.Module):
         # A row of pixels and colours at a time: three numbers at a time take four times as long.
         rows = images_BHWC.to(self.mean.device).flatten(2).float()
         rows = rows.sub_(self.mean.repeat(width)).div_(self.std.repeat(width))
-        return list(self.trunk(rows.unflatten(2, (width, 3)).permute(0, 3, 1, 2)).values())
+        pixels = rows.unflatten(2, (width, 3)).permute(0, 3, 1, 2)
+        maps = self.trunk(pixels.to(PRECISIONS[self.config.precision])).values()
+        return [level.float() for level in maps]
 
 
 def _state(config: BackboneConfig, spec: BackboneSpec) -> StateDict:

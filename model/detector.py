@@ -1,7 +1,8 @@
 """A detector on disk and in memory: one file per category beside a shared backbone.
 
-The file is safetensors: the folded heads' tensors, and a JSON header that says which backbone,
-preprocessing and levels they belong to. Loading refuses a file that does not fit.
+The file is safetensors: the folded heads' tensors, matrices in half precision, and a JSON header
+that says which backbone, preprocessing and levels they belong to. Loading refuses a file that does
+not fit.
 
 Shapes: B images, H x W pixels of the crop, h x w patch grid.
 """
@@ -20,9 +21,10 @@ from model.backbone import STRIDES, Backbone, BackboneConfig
 from model.embedding import Embedding
 from model.errors import NightshiftError
 from model.folding import FoldedHead, FoldedHeads
+from model.precision import Precision
 from model.preprocessing import Preprocessing
 
-FORMAT_VERSION = 2  # also of what the tensors mean
+FORMAT_VERSION = 3  # also of what the tensors mean
 HEADER_KEY = "nightshift"
 
 
@@ -40,6 +42,7 @@ class DetectorHeader:
     weights: str | None = None  # where the backbone's weights came from; None: its own source
     embedding: Embedding = field(default_factory=Embedding)
     preprocessing: Preprocessing
+    precision: Precision = "float32"  # numeric mode of the backbone
     detector: str = "simplenet"
     format_version: int = FORMAT_VERSION
 
@@ -56,7 +59,12 @@ class DetectorHeader:
     @property
     def backbone_config(self) -> BackboneConfig:
         """How to load the backbone this head was trained on."""
-        return BackboneConfig(name=self.backbone, layers=self.layers, weights=self.weights)
+        return BackboneConfig(
+            name=self.backbone,
+            layers=self.layers,
+            weights=self.weights,
+            precision=self.precision,
+        )
 
 
 class Detector(nn.Module):
@@ -68,7 +76,8 @@ class Detector(nn.Module):
         """Join the parts.
 
         Raises:
-            DetectorFileError: the head was trained on another backbone or other weights.
+            DetectorFileError: the head was trained on another backbone, other weights or in another
+                numeric mode.
         """
         super().__init__()
         refuse_other_backbone(backbone, header)
@@ -95,20 +104,32 @@ class Detector(nn.Module):
 
 
 def refuse_other_backbone(backbone: Backbone, header: DetectorHeader) -> None:
-    """Raise DetectorFileError when heads were trained on another backbone or other weights."""
+    """Raise DetectorFileError when heads belong to another backbone, weights or numeric mode."""
     if backbone.digest != header.backbone_digest:
         raise DetectorFileError(
             f"the head was trained on {header.backbone} weights {header.backbone_digest[:12]}, "
             f"the backbone at hand is {backbone.config.name} {backbone.digest[:12]}. "
             f"Give the weights it was trained with, or onboard the category again."
         )
+    if backbone.config.precision != header.precision:
+        raise DetectorFileError(
+            f"the head was calibrated in {header.precision}, the backbone at hand computes in "
+            f"{backbone.config.precision}. Load the backbone that the head's header describes."
+        )
 
 
 def save_detector(path: Path, heads: FoldedHeads, header: DetectorHeader) -> None:
-    """Write the heads and their header as one safetensors file."""
+    """Write the heads and their header as one safetensors file.
+
+    Args:
+        path: the file.
+        heads: as ``RecipeTrainer.folded`` gives them: their matrices are rounded already, so that
+            the file scores exactly as they do.
+        header: what they belong to.
+    """
     from safetensors.torch import save_file  # noqa: PLC0415  only files need it
 
-    tensors = {name: value.contiguous() for name, value in heads.state_dict().items()}
+    tensors = {name: _stored(name, value) for name, value in heads.state_dict().items()}
     save_file(tensors, path, metadata={HEADER_KEY: json.dumps(asdict(header), sort_keys=True)})
 
 
@@ -135,6 +156,15 @@ def load_detector(path: Path) -> tuple[DetectorHeader, FoldedHeads]:
         raise DetectorFileError(f"{path}: tensors {_shapes(tensors)} do not fit its header.")
     heads.load_state_dict(tensors)
     return header, heads
+
+
+def _stored(name: str, value: Tensor) -> Tensor:
+    """Return a tensor as it is written: matrices in half precision, the rest in float32."""
+    if value.dim() < 2:
+        return value.contiguous()
+    half = value.half().contiguous()
+    assert torch.equal(half.float(), value), f"{name} is not rounded to half precision"
+    return half
 
 
 def _empty_head(

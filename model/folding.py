@@ -13,6 +13,9 @@ same on the levels' means. Where there are both, they are expressed in the sprea
 good images are those of the training, each scored by the member that has not seen it: whatever was
 held out for the calibration has no part in it.
 
+Matrices are stored in half precision: a thousand categories fit into one worker's memory. They are
+rounded before anything is scored, so that whatever is calibrated is exactly what scores.
+
 Shapes: B images, C channels of a level, H x W its grid, U hidden units of all members.
 """
 
@@ -62,6 +65,11 @@ class FoldedHead(nn.Module):
         Args:
             levels: one (B, C, H, W) map per level, as ``Embedding.pool`` gives them.
         """
+        scores = F.conv2d(self.units(levels), self.output[None, :, None, None]).squeeze(1)
+        return (scores - self.offset) / self.spread
+
+    def units(self, levels: Sequence[Tensor]) -> Tensor:
+        """Return what goes into the dot product, (B, U, H, W)."""
         grid = levels[0].shape[2:]
         parts = [level.float().contiguous(memory_format=torch.channels_last) for level in levels]
         finest, *coarser = (weight_UC[:, :, None, None] for weight_UC in self.weights)
@@ -74,8 +82,7 @@ class FoldedHead(nn.Module):
             groups, bias = len(weight), self.get_buffer("middle_bias")
             hidden = F.conv2d(hidden, weight.flatten(0, 1)[:, :, None, None], bias, groups=groups)
             hidden = F.leaky_relu_(hidden, LEAK)
-        scores = F.conv2d(hidden, self.output[None, :, None, None]).squeeze(1)
-        return (scores - self.offset) / self.spread
+        return hidden
 
     def split(self, members: int) -> list["FoldedHead"]:
         """Return the members as heads of their own; this head's scores are the mean of theirs."""
@@ -91,9 +98,43 @@ class FoldedHead(nn.Module):
             heads.append(head)
         return heads
 
+    def keep(self, units: Tensor, weights: Tensor) -> "FoldedHead":
+        """Return a head of some of the units, equally many of each member, reweighted.
+
+        Args:
+            units: their indices, member by member.
+            weights: by what their output weights are multiplied.
+        """
+        tensors = dict(self.state_dict())
+        tensors["output"] = (self.output[units].double() * weights).float()
+        if "middle" in tensors:
+            tensors["middle_bias"] = tensors["middle_bias"][units]
+            middle = tensors["middle"].flatten(0, 1)[units]
+            tensors["middle"] = middle.unflatten(0, (len(tensors["middle"]), -1))
+        else:
+            rows = {name: tensors[name] for name in tensors if name.startswith(("level", "bias"))}
+            tensors |= {name: value[units] for name, value in rows.items()}
+        shape = tuple(tensors["middle"].shape) if "middle" in tensors else ()
+        head = FoldedHead(self.channels, len(units), shape).to(self.bias.device)
+        head.load_state_dict(tensors)
+        return head
+
     def _stacked(self) -> dict[str, Tensor]:
         """Return the tensors in which members lie one after the other."""
         return {name: value for name, value in self.state_dict().items() if value.dim()}
+
+    def round_to_half(self) -> None:
+        """Round every matrix to half precision; values stay in float32, everything else exact.
+
+        Each unit's row is first divided by its largest weight, so that no scale is out of range.
+        LeakyReLU lets a positive factor through: the bias and what comes next take it up.
+        """
+        scale_X = _round_rows(self.weights, self.bias)
+        if hasattr(self, "middle"):
+            middle_MUX = self.get_buffer("middle")
+            middle_MUX *= scale_X.view(len(middle_MUX), 1, -1)
+            scale_X = _round_rows([middle_MUX.flatten(0, 1)], self.get_buffer("middle_bias"))
+        self.output *= scale_X
 
     def set_scale(self, scores_N: Tensor) -> None:
         """Express scores in the spread of these, the image scores of unseen good images."""
@@ -122,6 +163,12 @@ class FoldedHeads(nn.Module):
             scores = join_scores(scores, whole)
         return scores, patch_scores
 
+    def round_to_half(self) -> None:
+        """Round the matrices of both heads to half precision."""
+        for head in (self.patch, self.image):
+            if head is not None:
+                head.round_to_half()
+
     def split(self, members: int) -> list["FoldedHeads"]:
         """Return the members apart."""
         patches = self.patch.split(members)
@@ -147,6 +194,20 @@ class FoldedHeads(nn.Module):
 def join_scores(patch_B: Tensor, image_B: Tensor) -> Tensor:
     """Return the score of an image from what its worst patch and the image as a whole say."""
     return torch.maximum(patch_B, image_B) + SECOND * torch.minimum(patch_B, image_B)
+
+
+def _round_rows(matrices: Sequence[Tensor], bias_U: Tensor) -> Tensor:
+    """Scale the rows that matrices share to a largest weight of 1 and round them, in place.
+
+    Returns:
+        What each unit's bias was divided by as well, (U,), for the next layer to multiply with.
+    """
+    largest_U = torch.stack([matrix_UC.abs().amax(dim=1) for matrix_UC in matrices]).amax(dim=0)
+    scale_U = torch.where(largest_U > 0, largest_U, 1.0)
+    for matrix_UC in matrices:
+        matrix_UC.copy_((matrix_UC / scale_U[:, None]).half())
+    bias_U /= scale_U
+    return scale_U
 
 
 @torch.no_grad()

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from model.embedding import EmbeddingKind
-from model.folding import FoldedHeads, fold
+from model.folding import FoldedHeads
 from model.patch_sample import Features
+from model.precision import PrecisionSetting
 from model.preprocessing import Preprocessing
 from model.rows import ImageRows, PatchRows
 from model.simplenet import HeadConfig
@@ -71,22 +72,25 @@ _AS_PUBLISHED = TrainingConfig(
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
-    """A recipe and the images and features it is meant for."""
+    """A recipe, the images and features it is meant for, and the backbone's numeric mode."""
 
     recipe: Recipe
+    precision: PrecisionSetting = "float32"
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     embedding_kind: EmbeddingKind = "paper"
 
 
+# Units are kept so that a head for WideResNet-50 takes 3.2 MB: a thousand stay in memory.
 _DEFAULT = Recipe(
+    patch=TrainingConfig(head=HeadConfig(hidden=256, kept=192)),
     image=TrainingConfig(
-        head=HeadConfig(hidden=128),
+        head=HeadConfig(hidden=128, kept=64),
         sigma=(0.1, 1.0),
         sigma_unit="channel_std",
         passes=10,
         steps_per_pass=150,
         batch_rows=256,
-    )
+    ),
 )
 _OFFICIAL = replace(
     _AS_PUBLISHED,
@@ -95,7 +99,9 @@ _OFFICIAL = replace(
     weight_decay=(1e-5, 1e-2),
 )
 PRESETS = {
-    "default": Preset(recipe=_DEFAULT, preprocessing=Preprocessing(fit="stretch")),
+    "default": Preset(
+        recipe=_DEFAULT, precision="auto", preprocessing=Preprocessing(fit="stretch")
+    ),
     "paper": Preset(recipe=Recipe(patch=_AS_PUBLISHED)),
     "official": Preset(
         recipe=Recipe(patch=_OFFICIAL),
@@ -144,13 +150,14 @@ class RecipeTrainer:
             yield from trainer.run()
 
     def folded(self) -> FoldedHeads:
-        """Return the heads as they stand, folded for scoring and, if there are two, comparable."""
+        """Return the heads as they stand, ready to be stored and to score.
+
+        Folded, pruned, rounded to what is stored and then, if there are two, made comparable.
+        """
         channels = [level.shape[2] for level in self.bank.levels]
-        heads = {
-            name: fold(trainer.head.eval(), trainer.mean_C, trainer.std_C, channels)
-            for name, trainer in self.trainers.items()
-        }
+        heads = {name: trainer.folded(channels) for name, trainer in self.trainers.items()}
         folded = FoldedHeads(heads["patch"], heads.get("image"))
+        folded.round_to_half()
         if self.recipe.members > 1:
             unseen = self.unseen(folded)
             folded.set_scale((member, self.bank.images(index)) for member, index in unseen)

@@ -23,6 +23,7 @@ from pydantic import (
 from model.backbone import BACKBONES, BackboneConfig
 from model.embedding import Embedding, EmbeddingKind
 from model.errors import NightshiftError
+from model.precision import PrecisionSetting
 from model.preprocessing import Fit, Preprocessing
 from model.recipe import PRESETS, Recipe
 from model.simplenet import Adaptor, Loss
@@ -33,7 +34,7 @@ from pipeline.calibration import DEFAULT_FDR, CalibrationConfig, Method
 from pipeline.catalogue_findings import findings_of_shape, nearest
 from pipeline.layouts import LAYOUTS
 
-HEAD_SETTINGS = ("hidden", "members", "adaptor")
+HEAD_SETTINGS = ("hidden", "kept", "members", "adaptor")
 MOST_FINDINGS = 40  # lines of one message
 SLUG = r"^[a-z0-9][a-z0-9_-]{0,56}$"
 
@@ -72,6 +73,7 @@ class Training(_Strict):
     steps_per_pass: PositiveInt | None = None
     batch_rows: int | None = Field(default=None, ge=2)
     hidden: PositiveInt | None = None
+    kept: PositiveInt | None = None
     members: PositiveInt | None = None
     adaptor: Adaptor | None = None
     seed: int = Field(default=0, ge=0)
@@ -99,6 +101,7 @@ class Settings(_Strict):
     backbone: str = "wide_resnet50_2"
     weights: Annotated[WeightsFile | None, BeforeValidator(_as_weights_file)] = None
     layers: list[int] = [2, 3]
+    precision: PrecisionSetting | None = None
     patch_size: Literal[1, 3, 5, 7] = 3
     embedding_kind: EmbeddingKind | None = None
     resize: int | None = None
@@ -169,10 +172,16 @@ class Category(Settings):
         return recipe
 
     @property
+    def asked_precision(self) -> PrecisionSetting:
+        """The backbone's numeric mode, or ``auto``."""
+        return self.precision or PRESETS[self.preset].precision
+
+    @property
     def backbone_config(self) -> BackboneConfig:
-        """Backbone, its weights and the levels read."""
+        """Backbone, its weights and the levels read; in float32 while the mode is to be chosen."""
         return BackboneConfig(
             name=self.backbone,
+            precision="float32" if self.asked_precision == "auto" else self.asked_precision,
             layers=tuple(self.layers),
             weights=self.weights_uri,
             sha256=self.weights_sha256,

@@ -31,6 +31,14 @@ class ScoredSamples:
         return np.array([not sample.is_good for sample in self.samples], dtype=bool)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Marks:
+    """Which pixels of labelled images are defect."""
+
+    known: NDArray[np.bool_]  # (N,), of good images and of defective ones that have a mask
+    masks: NDArray[np.bool_]  # (N, H, W), the union of an image's masks
+
+
 def score_samples(samples: Sequence[Sample], detector: Detector) -> ScoredSamples:
     """Score labelled images in the order given; unreadable ones are set aside."""
     preprocessing = detector.header.preprocessing
@@ -55,9 +63,17 @@ def score_samples(samples: Sequence[Sample], detector: Detector) -> ScoredSample
     )
 
 
-def measure(
-    scored: ScoredSamples, calibration: Calibration, preprocessing: Preprocessing
-) -> dict[str, float]:
+def read_marks(samples: Sequence[Sample], preprocessing: Preprocessing) -> Marks:
+    """Read every sample's masks; nothing is marked on a good one."""
+    masks = np.zeros((len(samples), preprocessing.crop, preprocessing.crop), dtype=bool)
+    for index, sample in enumerate(samples):
+        for uri in sample.mask_uris:
+            masks[index] |= read_mask(uri, preprocessing)
+    known = np.array([sample.is_good or bool(sample.mask_uris) for sample in samples], dtype=bool)
+    return Marks(known=known, masks=masks)
+
+
+def measure(scored: ScoredSamples, calibration: Calibration, marks: Marks) -> dict[str, float]:
     """Return image, pixel and threshold metrics by name; what is undefined is left out."""
     rates = realised_rates(calibration.flagged(scored.scores), scored.defective)
     found: dict[str, float | None] = {
@@ -68,24 +84,7 @@ def measure(
         if share["total"]:
             found[f"test_{name}"] = share["value"]
             found[f"test_{name}_low"], found[f"test_{name}_high"] = share["low"], share["high"]
-    found |= _pixel_metrics(scored, preprocessing)
+    if any(sample.mask_uris for sample in scored.samples):
+        pixels = asdict(pixel_metrics(scored.maps[marks.known], marks.masks[marks.known]))
+        found |= {f"pixel_{name}": value for name, value in pixels.items() if name != "num_regions"}
     return {name: float(value) for name, value in found.items() if value is not None}
-
-
-def _pixel_metrics(scored: ScoredSamples, preprocessing: Preprocessing) -> dict[str, float | None]:
-    """Pixel metrics over good images and defective ones that have a mask."""
-    known = [s.is_good or bool(s.mask_uris) for s in scored.samples]
-    if not any(s.mask_uris for s in scored.samples):
-        return {}
-    kept = [sample for sample, has_mask in zip(scored.samples, known, strict=True) if has_mask]
-    masks = np.stack([_mask(sample, preprocessing) for sample in kept])
-    metrics = asdict(pixel_metrics(scored.maps[np.array(known)], masks))
-    return {f"pixel_{name}": value for name, value in metrics.items() if name != "num_regions"}
-
-
-def _mask(sample: Sample, preprocessing: Preprocessing) -> NDArray[np.bool_]:
-    """Return the union of a sample's masks; nothing is marked on a good one."""
-    mask = np.zeros((preprocessing.crop, preprocessing.crop), dtype=bool)
-    for uri in sample.mask_uris:
-        mask |= read_mask(uri, preprocessing)
-    return mask

@@ -25,7 +25,6 @@ from pipeline import registry, storage, tracking
 from pipeline.backbones import fetch_backbone
 from pipeline.package import Package, package_digest
 from pipeline.registry import RegisteredVersion
-from pipeline.tracking import RegistryError
 
 NEEDED = ("onnx", "onnxscript")  # by PyTorch's exporter
 ABOUT = (
@@ -70,12 +69,18 @@ def export_onnx(category: str, uri: str, number: int | None = None) -> Exported:
     tracking.connect()
     version = _choose(category, number)
     with TemporaryDirectory(prefix="nightshift-package-") as scratch:
-        folder = _fetch(version, Path(scratch))
+        folder = registry.download(version, Path(scratch))
         package, digest = Package.read(folder), package_digest(folder)
     if version.digest not in ("", digest):
         raise ExportError(
             f"{version.name} version {version.version} was registered with digest "
             f"{version.digest[:12]}, its files have {digest[:12]}. Onboard the category again."
+        )
+    if package.header.precision != "float32":
+        raise ExportError(
+            f"{version.name} version {version.version} computes in {package.header.precision}, "
+            f"which ONNX runtimes would do in float32, with other scores than its threshold was "
+            f"set for. Set `precision: float32` and onboard the category again."
         )
     metadata = _metadata(version, package, digest)
     detector = Detector(
@@ -125,29 +130,19 @@ def _check_exporter() -> None:
 
 def _choose(category: str, number: int | None) -> RegisteredVersion:
     if number is not None:
-        return RegisteredVersion(
-            category=category,
-            name=registry.model_name(category),
-            version=str(number),
-            digest="",
-            is_champion=False,
-        )
+        version = registry.find_version(category, number)
+        if version is None:
+            raise ExportError(
+                f"{category}: version {number} is not registered. "
+                f"Give a --version that is, or none for the champion."
+            )
+        return version
     champions = registry.champions()
     if category not in champions:
         close = difflib.get_close_matches(category, champions, n=1)
         advice = f"Did you mean `{close[0]}`?" if close else "Onboard it, or give a --version."
         raise ExportError(f"{category}: no champion is registered. {advice}")
     return champions[category]
-
-
-def _fetch(version: RegisteredVersion, folder: Path) -> Path:
-    try:
-        return registry.download(version, folder)
-    except RegistryError as error:
-        raise ExportError(
-            f"version {version.version} of {version.name} cannot be fetched. Give a --version that "
-            f"is registered, or none for the champion. {error}"
-        ) from error
 
 
 def _metadata(version: RegisteredVersion, package: Package, digest: str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from model.detector import FORMAT_VERSION
 from pipeline import storage
 from pipeline.calibration import Calibration, Part, fit
 from pipeline.catalogue import Category
-from pipeline.evaluation import ScoredSamples, measure, score_samples
+from pipeline.evaluation import ScoredSamples, measure, read_marks, score_samples
 from pipeline.examples import examples, worst_unseen
 from pipeline.health import measure_health, refuse_unhealthy
 from pipeline.image_statistics import Values, condense
@@ -104,14 +104,20 @@ def _record(
     health: dict[str, float],
 ) -> OnboardingRecord:
     category, good = prepared.category, prepared.good
+    settings = category.model_dump(mode="json")
+    settings |= {
+        "precision": prepared.backbone.config.precision,  # what `auto` came to
+        "recipe": asdict(prepared.trainer.recipe),
+    }
     metrics = {"threshold": calibration.threshold}
     metrics |= {f"health_{name}": value for name, value in health.items()}
     if scored.samples:
-        metrics |= measure(scored, calibration, category.preprocessing)
+        marks = read_marks(scored.samples, category.preprocessing)
+        metrics |= measure(scored, calibration, marks)
     per_part = np.bincount(prepared.parts, minlength=len(Part))
     return OnboardingRecord(
         category=category.name,
-        settings=category.model_dump(mode="json") | {"recipe": asdict(prepared.trainer.recipe)},
+        settings=settings,
         dataset_digest=hashlib.sha256("".join(sorted(good.hashes)).encode()).hexdigest(),
         counts={
             **{part.name.lower(): int(per_part[part]) for part in Part},

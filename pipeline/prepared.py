@@ -16,7 +16,7 @@ from model.detector import Detector, DetectorHeader
 from model.folding import FoldedHeads
 from model.patch_sample import Features
 from model.recipe import Recipe, RecipeTrainer
-from pipeline.backbones import fetch_backbone
+from pipeline.backbones import fastest, fetch_backbone
 from pipeline.calibration import Part, fold_by_content, split_by_content
 from pipeline.catalogue import Category
 from pipeline.features import BATCH_IMAGES, GoodImages, Progress, extract_training
@@ -84,6 +84,8 @@ def prepare(category: Category, progress: Progress | None = None, device: str = 
     samples = read_layout(category.layout, category.images)
     uris = [sample.uri for sample in samples if sample.split == "train" and sample.is_good]
     backbone = fetch_backbone(category.backbone_config).to(device)
+    if category.asked_precision == "auto":
+        backbone = fastest(backbone, category.preprocessing.crop)
     good = extract_training(uris, category, backbone, progress)
     parts = split_by_content(good.hashes, category.calibration_config)
     return Prepared(
@@ -106,6 +108,7 @@ def make_detector(prepared: Prepared, trainer: RecipeTrainer) -> Detector:
         backbone_digest=prepared.backbone.digest,
         layers=tuple(category.layers),
         weights=category.weights_uri,
+        precision=prepared.backbone.config.precision,
         embedding=category.embedding,
         preprocessing=category.preprocessing,
     )

@@ -20,10 +20,10 @@ from model.feature_bank import FeatureBank
 from model.recipe import RecipeTrainer
 from pipeline.calibration import Calibration, Part, fit
 from pipeline.catalogue import Category
-from pipeline.evaluation import ScoredSamples, measure
+from pipeline.evaluation import Marks, ScoredSamples, measure, read_marks
 from pipeline.features import BATCH_IMAGES, extract
 from pipeline.heatmap_grid import Tile, choose
-from pipeline.images import read_image, read_mask
+from pipeline.images import read_image
 from pipeline.layout_files import LayoutError
 from pipeline.layouts import Sample
 from pipeline.metrics import Curve, PixelCurves, image_curve, image_metrics, pixel_curves
@@ -79,13 +79,12 @@ class CategoryResult:
 
 @dataclass(frozen=True, kw_only=True)
 class TestSet:
-    """Labelled images, embedded once for all seeds."""
+    """Labelled images, embedded once for all seeds, as their masks are read once."""
 
     bank: FeatureBank
     images: torch.Tensor  # (N,), their places in the bank
     unscored: ScoredSamples
-    marked: NDArray[np.bool_]  # (N,), whether it is known which pixels are defect
-    masks: NDArray[np.bool_]  # (N, H, W)
+    marks: Marks
 
 
 def mean_and_std(values: Sequence[float]) -> MeanStd:
@@ -136,11 +135,6 @@ def read_test_set(prepared: Prepared) -> TestSet:
     place = {uri: index for index, uri in enumerate(read.uris)}
     kept = [sample for sample in test if sample.uri in place]
     _refuse_one_kind(category.name, kept)
-    crop = category.preprocessing.crop
-    masks = np.zeros((len(kept), crop, crop), dtype=bool)
-    for index, sample in enumerate(kept):
-        for uri in sample.mask_uris:
-            masks[index] |= read_mask(uri, category.preprocessing)
     return TestSet(
         bank=read.bank,
         images=torch.tensor([place[sample.uri] for sample in kept]),
@@ -150,8 +144,7 @@ def read_test_set(prepared: Prepared) -> TestSet:
             maps=np.zeros((0, 0, 0), np.float16),
             unreadable=read.unreadable,
         ),
-        marked=np.array([sample.is_good or bool(sample.mask_uris) for sample in kept]),
-        masks=masks,
+        marks=read_marks(kept, category.preprocessing),
     )
 
 
@@ -174,14 +167,15 @@ def _run_seed(prepared: Prepared, seed: int, test: TestSet) -> tuple[SeedResult,
     scored = replace(test.unscored, scores=scores, maps=maps)
     roc = image_curve(scores, scored.defective)
     assert roc is not None, "both kinds are there: the test set was checked"
+    known = test.marks.known
     result = SeedResult(
         seed=seed,
-        metrics=measure(scored, calibration, category.preprocessing),
+        metrics=measure(scored, calibration, test.marks),
         oracle_image_auroc=max([*seen, _auroc(scores, test)]),
         calibration=calibration,
         scores=scores,
         roc=roc,
-        pixels=pixel_curves(maps[test.marked], test.masks[test.marked]),
+        pixels=pixel_curves(maps[known], test.marks.masks[known]),
     )
     if seed:  # pictures of one training are enough
         return result, []
@@ -233,7 +227,7 @@ def _tiles(
             Tile(
                 pixels=pixels,
                 levels=scale.to_grey(scored.maps[index].astype(np.float32)),
-                mask=test.masks[index],
+                mask=test.marks.masks[index],
                 defect=sample.defect,
                 is_good=sample.is_good,
                 score=float(scored.scores[index]),

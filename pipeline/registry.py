@@ -17,7 +17,9 @@ import mlflow.pyfunc
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run
 from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
 from mlflow.models import Model
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
 from pipeline.package import EXAMPLES_FOLDER, OnboardingRecord, Package, package_digest
 from pipeline.tracking import RegistryError, clear_errors, experiment_id, flat
@@ -87,6 +89,19 @@ def promote(version: RegisteredVersion) -> RegisteredVersion:
         MlflowClient().set_registered_model_alias(version.name, CHAMPION, version.version)
     logger.info("promoted %s version %s to champion", version.name, version.version)
     return RegisteredVersion(**{**vars(version), "is_champion": True})
+
+
+def find_version(category: str, number: int) -> RegisteredVersion | None:
+    """Return one version of a category by its number, if it is registered; lists nothing."""
+    with clear_errors():
+        client = MlflowClient()
+        try:
+            version = client.get_model_version(model_name(category), str(number))
+        except MlflowException as error:
+            if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+                raise
+            return None
+        return _describe(client, version)
 
 
 def champions() -> dict[str, RegisteredVersion]:

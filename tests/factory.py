@@ -32,6 +32,7 @@ SETTINGS: dict[str, Any] = {
     "backbone": "efficientnet_lite0",
     "resize": 64,
     "crop": 64,
+    "precision": "float32",  # the same on every machine
     "false_alarm_rate": 0.1,
     "training": {
         "passes": 2,

@@ -66,6 +66,19 @@ def test_a_preset_brings_images_features_and_heads_and_leaves_room_for_changes(
     assert changed.embedding.kind == "paper"
 
 
+def test_the_default_preset_chooses_its_precision_and_the_published_ones_are_exact(
+    path: Path,
+) -> None:
+    asked = {
+        name: load(path, entry(preset=name))[0].asked_precision for name in ("default", *PUBLISHED)
+    }
+    assert asked == {"default": "auto", "paper": "float32", "official": "float32"}
+    (given,) = load(path, entry(preset="paper", precision="bfloat16"))
+    assert given.asked_precision == given.backbone_config.precision == "bfloat16"
+    with pytest.raises(CatalogueError, match="precision"):
+        load(path, entry(precision="float16"))
+
+
 def test_the_released_codes_presets_are_as_published(path: Path) -> None:
     paper, official = (load(path, entry(preset=name))[0].recipe.patch for name in PUBLISHED)
     assert (paper.batch_images, official.batch_images) == (4, 8)

@@ -1,5 +1,6 @@
 """The detector file: round trips in a new process, and everything that must be refused."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -21,7 +22,9 @@ from model.detector import (
 )
 from model.folding import FoldedHead, FoldedHeads
 from model.preprocessing import Preprocessing
+from model.recipe import PRESETS
 
+CALIBRATION_BYTES = 21_000  # of 1,000 held-out images' scores
 CONFIG = BackboneConfig(name="resnet18", weights="random")
 
 
@@ -31,6 +34,7 @@ def make_heads(*, with_image: bool = True, middle: tuple[int, ...] = ()) -> Fold
     generator = torch.Generator().manual_seed(0)
     for tensor in heads.state_dict().values():
         tensor.copy_(torch.randn(tensor.shape, generator=generator).abs() + 0.1)
+    heads.round_to_half()
     return heads
 
 
@@ -60,6 +64,36 @@ def test_a_detector_survives_the_disk(
     assert found_header == header
     assert found.state_dict().keys() == heads.state_dict().keys()
     assert all(torch.equal(found.state_dict()[k], v) for k, v in heads.state_dict().items())
+
+
+def test_matrices_are_stored_in_half_precision_and_the_rest_in_full(
+    tmp_path: Path, backbone: Backbone
+) -> None:
+    save_detector(tmp_path / "head.safetensors", make_heads(), make_header(backbone))
+    types = {name: value.dtype for name, value in load_file(tmp_path / "head.safetensors").items()}
+    matrices = {f"{head}.level{level}" for head in ("patch", "image") for level in (0, 1)}
+    assert {name for name, dtype in types.items() if dtype == torch.float16} == matrices
+    assert {types[name] for name in types.keys() - matrices} == {torch.float32}
+
+
+def test_a_thousand_heads_of_the_default_recipe_fit_into_3500_megabytes(tmp_path: Path) -> None:
+    """The paper's backbone: 512 + 1024 channels. Sizes do not depend on what was trained."""
+    recipe = PRESETS["default"].recipe
+    assert recipe.image is not None
+    widths = [(part.head.kept or 0) * part.head.members for part in (recipe.patch, recipe.image)]
+    heads = FoldedHeads(*(FoldedHead((512, 1024), width) for width in widths))
+    header = DetectorHeader(
+        backbone="wide_resnet50_2",
+        backbone_digest="0" * 64,
+        layers=(2, 3),
+        preprocessing=PRESETS["default"].preprocessing,
+    )
+    save_detector(tmp_path / "head.safetensors", heads, header)
+    matrices = 2 * 1536 * sum(widths)  # half precision
+    vectors = 4 * (2 * sum(widths) + 4)  # bias and output; offset and spread of both heads
+    size = (tmp_path / "head.safetensors").stat().st_size
+    assert matrices + vectors < size < matrices + vectors + 2_000  # and the header
+    assert size <= 3_500_000 - CALIBRATION_BYTES
 
 
 def test_a_new_process_scores_the_same(tmp_path: Path, backbone: Backbone) -> None:
@@ -102,6 +136,13 @@ def test_heads_of_another_backbone_are_refused(backbone: Backbone) -> None:
         Detector(other, make_heads(), header)
 
 
+def test_heads_calibrated_in_another_precision_are_refused(backbone: Backbone) -> None:
+    header = dataclasses.replace(make_header(backbone), precision="bfloat16")
+    with pytest.raises(DetectorFileError, match=r"calibrated in bfloat16, .* computes in float32"):
+        Detector(backbone, make_heads(), header)
+    assert header.backbone_config != backbone.config  # so their images are never in one batch
+
+
 def rewrite(path: Path, header: object = None, **tensors: torch.Tensor) -> None:
     """Save the file at ``path`` again with another header or other tensors."""
     kept = load_file(path) | tensors
@@ -125,6 +166,7 @@ def header_fields(backbone: Backbone) -> dict[str, object]:
         ({"format_version": 99}, "format version 99"),
         ({"backbone": "vgg16"}, "damaged header"),
         ({"layers": [3, 2]}, "damaged header"),
+        ({"precision": "int8"}, "damaged header"),
         ({"preprocessing": {"resize": 10, "crop": 64}}, "damaged header"),
         ({"surprise": 1}, "damaged header"),
         ({"layers": [1, 2]}, "do not fit its header"),

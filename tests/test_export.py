@@ -29,7 +29,7 @@ from model.preprocessing import Preprocessing
 from pipeline import registry
 from pipeline.calibration import CalibrationConfig, fit
 from pipeline.export import to_onnx
-from pipeline.package import package_digest
+from pipeline.package import Package, package_digest
 from pipeline.predictor import Predictor
 
 CROP = 64  # pixels
@@ -246,9 +246,9 @@ def test_what_cannot_be_exported_is_one_line(run: Run, registered: Path) -> None
     for arguments, message in (
         (["stel"], "stel: no champion is registered. Did you mean `steel`?"),
         (["wood"], "wood: no champion is registered. Onboard it, or give a --version."),
-        (["steel", "--version", 3], "version 3 of nightshift.steel cannot be fetched"),
-        (["wood", "--version", 1], "version 1 of nightshift.wood cannot be fetched"),
-        (["../steel", "--version", 1], "version 1 of nightshift.../steel cannot be fetched"),
+        (["steel", "--version", 3], "steel: version 3 is not registered. Give a --version that is"),
+        (["wood", "--version", 1], "wood: version 1 is not registered"),
+        (["../steel", "--version", 1], "Invalid model name 'nightshift.../steel'"),
         (["steel", "--out", "package0"], "package0 is a folder where a file was needed"),
     ):
         assert message in run("export", *arguments).refusal()
@@ -266,6 +266,16 @@ def test_files_that_are_not_what_was_registered_are_refused(run: Run, registered
     refusal = run("export", "steel").refusal()
     digest = package_digest(registered / "package1")
     assert f"registered with digest {'0' * 12}, its files have {digest[:12]}" in refusal
+
+
+def test_a_detector_in_bfloat16_is_refused(run: Run, registered: Path) -> None:
+    package = Package.read(registered / "package1")
+    header = dataclasses.replace(package.header, precision="bfloat16")
+    dataclasses.replace(package, header=header).write(registered / "package1", {})
+    registry.promote(registry.register("steel", "key3", registered / "package1"))
+    refusal = run("export", "steel").refusal()
+    assert "nightshift.steel version 3 computes in bfloat16" in refusal
+    assert "Set `precision: float32` and onboard the category again" in refusal
 
 
 @pytest.mark.parametrize("name", ["onnx", "onnxscript"])

@@ -10,6 +10,7 @@ from scipy.ndimage import gaussian_filter
 from model.anomaly_map import anomaly_maps, map_matrix
 from model.embedding import join_levels, mean_levels
 from model.feature_bank import FeatureBank
+from model.folding import FoldedHead, FoldedHeads, fold
 from model.recipe import PRESETS, Recipe, RecipeTrainer
 from model.rows import ImageRows, PatchRows
 from model.simplenet import Head, HeadConfig, cross_entropy, truncated_l1
@@ -74,11 +75,21 @@ def trained(recipe: Recipe) -> RecipeTrainer:
     return trainer
 
 
+def fold_all(trainer: RecipeTrainer) -> FoldedHeads:
+    """The folded heads before they are rounded and scaled."""
+    channels = [shape[0] for shape in SHAPES]
+    heads = {
+        name: fold(part.head.eval(), part.mean_C, part.std_C, channels)
+        for name, part in trainer.trainers.items()
+    }
+    return FoldedHeads(heads["patch"], heads.get("image"))
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("adaptor", ["none", "linear", "two_layer"])
 def test_the_folded_head_scores_as_the_unfolded_one(preset: str, adaptor: str) -> None:
     trainer = trained(small(preset, adaptor=adaptor))
-    levels, heads = make_levels(seed=1), trainer.folded()
+    levels, heads = make_levels(seed=1), fold_all(trainer)
     rows = {
         "patch": join_levels(levels).permute(0, 2, 3, 1).flatten(0, 2),
         "image": torch.cat([level.flatten(1) for level in mean_levels(levels)], dim=1),
@@ -88,8 +99,7 @@ def test_the_folded_head_scores_as_the_unfolded_one(preset: str, adaptor: str) -
         with torch.no_grad():
             standard = (rows[name] - part.mean_C) / part.std_C
             logits = part.head.eval()(standard.expand(trainer.recipe.members, -1, -1))
-        scale = getattr(heads, name)
-        expected[name] = (-logits.mean(0) - scale.offset) / scale.spread
+        expected[name] = -logits.mean(0)
     scores, patch_scores = heads(levels)
     unfolded = expected["patch"].view_as(patch_scores)
     torch.testing.assert_close(patch_scores, unfolded, atol=1e-4, rtol=1e-4)
@@ -98,6 +108,39 @@ def test_the_folded_head_scores_as_the_unfolded_one(preset: str, adaptor: str) -
         most, least = torch.stack([best, expected["image"]]).sort(dim=0, descending=True).values
         best = most + least / 2
     torch.testing.assert_close(scores, best, atol=1e-4, rtol=1e-4)
+
+
+def test_matrices_are_rounded_to_half_precision_and_the_scores_stay() -> None:
+    """A weight of half precision is wrong by at most 2^-11 of itself, or of the smallest normal."""
+    trainer, levels = trained(small("default", adaptor="two_layer")), make_levels(seed=1)
+    heads = fold_all(trainer)
+    exact = heads.patch(levels)
+    heads.round_to_half()
+    matrices = [*heads.patch.weights, heads.patch.get_buffer("middle").flatten(0, 1)]
+    for matrix in matrices:
+        assert torch.equal(matrix.half().float(), matrix)
+    first = torch.stack([weight.abs().amax(1) for weight in heads.patch.weights]).amax(0)
+    assert torch.equal(first, torch.ones_like(first))
+    spread = trainer.folded().patch.spread
+    assert 0 < (heads.patch(levels) - exact).abs().max() < 0.01 * spread
+
+
+def test_scaling_of_rows_is_exact_but_for_the_rounding() -> None:
+    """By hand: weights that half precision holds anyway, a bias and an output."""
+    head = FoldedHead((2,), 2)
+    head.load_state_dict(
+        {
+            "level0": torch.tensor([[4.0, -8.0], [0.0, 0.0]]),
+            "bias": torch.tensor([2.0, 3.0]),
+            "output": torch.tensor([0.5, 7.0]),
+            "offset": torch.tensor(0.0),
+            "spread": torch.tensor(1.0),
+        }
+    )
+    head.round_to_half()
+    assert head.weights[0].tolist() == [[0.5, -1.0], [0.0, 0.0]]
+    assert head.bias.tolist() == [0.25, 3.0]
+    assert head.output.tolist() == [4.0, 7.0]
 
 
 @pytest.mark.parametrize("adaptor", ["none", "two_layer"])

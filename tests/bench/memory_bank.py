@@ -48,7 +48,9 @@ def measure(category: Category, shares: list[float], seed: int) -> list[str]:
         seconds = time.perf_counter() - started
         found = f"image AUROC {image_auroc(distances, test.unscored.defective):.4f}"
         if any(sample.mask_uris for sample in test.unscored.samples):
-            found += f", pixel AUROC {pixel_auroc(distances, test.marked, test.masks):.4f}"
+            found += (
+                f", pixel AUROC {pixel_auroc(distances, test.marks.known, test.marks.masks):.4f}"
+            )
         name = f"{category.name}, {len(bank)} patches ({share:.0%})"
         lines.append(f"{name}, seed {seed}: {found}, {seconds:.0f} s")
     return lines
