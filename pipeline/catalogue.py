@@ -31,7 +31,7 @@ from model.training import SigmaUnit
 from model.weights import RANDOM
 from pipeline import storage, strict_yaml
 from pipeline.calibration import DEFAULT_FDR, CalibrationConfig, Method
-from pipeline.catalogue_findings import findings_of_shape, nearest
+from pipeline.catalogue_findings import findings_of_names, findings_of_shape, nearest
 from pipeline.layouts import LAYOUTS
 
 HEAD_SETTINGS = ("hidden", "kept", "members", "adaptor")
@@ -243,7 +243,7 @@ def _resolve(uri: str, document: Any, folder: str) -> list[Category]:
             category, found = _finish(Category.model_validate(merged), where, folder)
             categories.append(category)
         findings += found
-    findings += _count_names(document["categories"])
+    findings += findings_of_names(document["categories"])
     if findings:
         lines = [f"{uri}: {finding}" for finding in findings[:MOST_FINDINGS]]
         if len(findings) > MOST_FINDINGS:  # a wrong default is wrong in a thousand categories
@@ -256,18 +256,6 @@ def _merge(defaults: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, A
     """Put a category's settings over the defaults, and those of its training likewise."""
     training = {**(defaults.get("training") or {}), **(entry.get("training") or {})}
     return {**defaults, **entry, "training": training}
-
-
-def _count_names(entries: list[Any]) -> list[str]:
-    """Return one line per name that is there twice, and one if there is no category at all."""
-    if not entries:
-        return ["categories: expected at least one category, found none"]
-    names = [entry.get("name") for entry in entries if isinstance(entry, Mapping)]
-    return [
-        f"categories: name `{name}` is there {names.count(name)} times; names must be unique"
-        for name in sorted({name for name in names if isinstance(name, str)})
-        if names.count(name) > 1
-    ]
 
 
 def _finish(category: Category, where: str, folder: str) -> tuple[Category, list[str]]:
