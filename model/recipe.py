@@ -99,9 +99,7 @@ _OFFICIAL = replace(
     weight_decay=(1e-5, 1e-2),
 )
 PRESETS = {
-    "default": Preset(
-        recipe=_DEFAULT, precision="auto", preprocessing=Preprocessing(fit="stretch")
-    ),
+    "default": Preset(recipe=_DEFAULT, preprocessing=Preprocessing(fit="stretch")),
     "paper": Preset(recipe=Recipe(patch=_AS_PUBLISHED)),
     "official": Preset(
         recipe=Recipe(patch=_OFFICIAL),

@@ -14,13 +14,18 @@ from tests.bench.cache import onboarding_memory
 from tests.bench.calibration import realised_false_alarms
 from tests.bench.measure import Ratio
 from tests.bench.reference import inference_vs_reference, training_vs_reference
-from tests.bench.scoring import features_once, scoring_memory, scoring_throughput
+from tests.bench.scoring import (
+    features_once,
+    scoring_memory,
+    scoring_precision,
+    scoring_throughput,
+)
 from tests.bench.settling import settling
 
 BENCHMARKS: dict[str, Callable[[], Iterator[Ratio]]] = {
     benchmark.__name__: benchmark
     for benchmark in (
-        *(features_once, scoring_throughput, scoring_memory),
+        *(features_once, scoring_throughput, scoring_precision, scoring_memory),
         *(inference_vs_reference, training_vs_reference, onboarding_memory),
         *(realised_false_alarms, settling),
     )

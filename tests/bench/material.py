@@ -8,6 +8,7 @@ import pyarrow as pa
 from PIL import Image
 from scipy import ndimage
 
+from model.precision import Precision
 from pipeline.catalogue import Category
 from pipeline.fleet import Fleet, pin_fleet
 from pipeline.manifest import build_manifest
@@ -33,9 +34,12 @@ def write_pictures(folder: Path, count: int, suffix: str) -> Path:
     return folder
 
 
-def category(images: Path, backbone: str, **training: Any) -> Category:
-    """The default preset but for the training, on random weights."""
+def category(
+    images: Path, backbone: str, precision: Precision = "float32", **training: Any
+) -> Category:
+    """The default preset but for training and precision, on random weights."""
     settings = {"backbone": backbone, "weights": "random", "layout": "folder"}
+    settings["precision"] = precision  # not what the machine happens to be fast in
     return Category.model_validate(
         {
             **{"name": "texture", "images": str(images), **settings},
@@ -45,9 +49,9 @@ def category(images: Path, backbone: str, **training: Any) -> Category:
     )
 
 
-def onboard(folder: Path, images: Path, backbone: str) -> Fleet:
+def onboard(folder: Path, images: Path, backbone: str, precision: Precision = "float32") -> Fleet:
     """Pin a fleet of one category, trained for a moment: its shape counts, not its worth."""
-    prepared = prepare(category(images, backbone, passes=1, steps_per_pass=2))
+    prepared = prepare(category(images, backbone, precision, passes=1, steps_per_pass=2))
     for _ in prepared.trainer.run():
         pass
     package = folder / "package"

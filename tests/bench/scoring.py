@@ -2,11 +2,14 @@
 
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import torch
 
 from model.backbone import Backbone, BackboneConfig
+from model.precision import Precision, has_bfloat16
 from pipeline.features import BATCH_IMAGES
 from pipeline.fleet import Fleet
 from pipeline.plan import plan_night
@@ -42,6 +45,13 @@ def scoring_throughput() -> Iterator[Ratio]:
             yield in_fresh_process(_throughput, backbone, suffix)
 
 
+def scoring_precision() -> Iterator[Ratio]:
+    """Images/s from files to Parquet in bfloat16 over that in float32, where there is bfloat16."""
+    if has_bfloat16(torch.device("cpu")):
+        for backbone in ("efficientnet_lite0", "resnet18", "wide_resnet50_2"):
+            yield in_fresh_process(_precision, backbone)
+
+
 def scoring_memory() -> Iterator[Ratio]:
     """Peak memory of a scoring process for ten times the images."""
     with tempfile.TemporaryDirectory() as scratch:
@@ -75,6 +85,22 @@ def _throughput(backbone: str, suffix: str) -> Ratio:
     cpu = f"CPU ms/image {1e3 * whole.cpu_s / NUM_SCORED:.1f}, {1e3 * alone.cpu_s / NUM_SCORED:.1f}"
     name = f"scoring_throughput {backbone} {suffix}"
     return Ratio(name=name, value=alone.wall_s / whole.wall_s, target=0.7, detail=f"{side}; {cpu}")
+
+
+def _precision(backbone: str) -> Ratio:
+    with tempfile.TemporaryDirectory() as scratch:
+        pictures = write_pictures(Path(scratch, "good"), NUM_GOOD, "png")
+        manifest = dump_of(pictures, Path(scratch, "dump"), NUM_SCORED)
+        nights = []
+        for precision in reversed(get_args(Precision)):
+            fleet = onboard(Path(scratch, precision), pictures, backbone, precision)
+            out = str(Path(scratch, f"{precision}-out"))
+            tasks = plan_night(manifest, fleet, out, NIGHT).tasks
+            nights.append(partial(ShardScorer(fleet, out, NIGHT).write, tasks))
+        fast, exact = alternate(*nights, rounds=3)
+    detail = f"{NUM_SCORED / fast.wall_s:.0f} images/s, float32 {NUM_SCORED / exact.wall_s:.0f}"
+    name = f"scoring_precision {backbone}"
+    return Ratio(name=name, value=exact.wall_s / fast.wall_s, target=1.0, detail=detail)
 
 
 def _scoring_peak(fleet: Fleet, pictures: Path, folder: Path, count: int) -> float:
