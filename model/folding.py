@@ -57,7 +57,7 @@ class FoldedHead(nn.Module):
     @property
     def weights(self) -> list[Tensor]:
         """The (U, C) matrix of each level, finest first."""
-        return [self.get_buffer(f"level{index}") for index in range(len(self.channels))]
+        return [self.get_buffer(f"level{index}").float() for index in range(len(self.channels))]
 
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
         """Return scores (B, H, W) on the finest grid; higher is more anomalous.
@@ -78,7 +78,7 @@ class FoldedHead(nn.Module):
             hidden += resize(F.conv2d(part, weight), grid)
         hidden = F.leaky_relu_(hidden, LEAK)
         if hasattr(self, "middle"):
-            weight = self.get_buffer("middle")
+            weight = self.get_buffer("middle").float()
             groups, bias = len(weight), self.get_buffer("middle_bias")
             hidden = F.conv2d(hidden, weight.flatten(0, 1)[:, :, None, None], bias, groups=groups)
             hidden = F.leaky_relu_(hidden, LEAK)
@@ -136,6 +136,15 @@ class FoldedHead(nn.Module):
             scale_X = _round_rows([middle_MUX.flatten(0, 1)], self.get_buffer("middle_bias"))
         self.output *= scale_X
 
+    def halve(self) -> None:
+        """Hold the matrices in half precision, for many heads to stay in memory.
+
+        What is rounded already scores the same to the bit: nothing is computed in half precision.
+        """
+        for name, value in list(self.named_buffers()):
+            if value.dim() > 1:
+                self.register_buffer(name, value.half())
+
     def set_scale(self, scores_N: Tensor) -> None:
         """Express scores in the spread of these, the image scores of unseen good images."""
         std, mean = torch.std_mean(scores_N, correction=0)
@@ -168,6 +177,12 @@ class FoldedHeads(nn.Module):
         for head in (self.patch, self.image):
             if head is not None:
                 head.round_to_half()
+
+    def halve(self) -> None:
+        """Hold the matrices of both heads in half precision."""
+        for head in (self.patch, self.image):
+            if head is not None:
+                head.halve()
 
     def split(self, members: int) -> list["FoldedHeads"]:
         """Return the members apart."""

@@ -76,7 +76,7 @@ def _stacked(heads_B: Sequence[FoldedHead], levels: Sequence[Tensor]) -> Tensor:
     )
     parts = []
     for index, level in enumerate(levels):
-        weight_BUC = torch.stack([head.weights[index] for head in heads_B]).float()
+        weight_BUC = torch.stack([head.weights[index] for head in heads_B])
         rows_BKC = level.float().permute(0, 2, 3, 1).flatten(1, 2)
         part = torch.bmm(rows_BKC, weight_BUC.transpose(1, 2)).unflatten(1, level.shape[2:])
         parts.append(resize(part.permute(0, 3, 1, 2), (height, width)))

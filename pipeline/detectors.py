@@ -95,6 +95,7 @@ class Detectors:
         """Fetch heads; whoever scores goes on meanwhile. Of two who fetch the same, one is kept."""
         header, heads = self.fleet[category].load_heads()
         refuse_other_backbone(self.backbone(header.backbone_config), header)
+        heads.halve()
         heads = heads.to(self.device)
         with self._lock:
             self._headers[category] = header

@@ -59,3 +59,15 @@ def test_heads_of_different_shapes_share_a_batch_too() -> None:
     levels = pooled(3)
     for mixed, own in zip(score_mixed(heads_B, levels), alone(heads_B, levels), strict=True):
         assert torch.equal(mixed, own)
+
+
+def test_heads_held_in_half_precision_say_the_same_to_the_bit() -> None:
+    heads = made_heads(0)
+    heads.round_to_half()
+    levels = pooled(2)
+    before = heads(levels)
+    size = sum(value.nbytes for value in heads.state_dict().values())
+    heads.halve()
+    for now, then in zip(heads(levels), before, strict=True):
+        assert torch.equal(now, then)
+    assert sum(value.nbytes for value in heads.state_dict().values()) < 0.7 * size

@@ -13,6 +13,13 @@ from jobs.cluster import WORKER_ENVIRONMENT
 from tests.bench.cache import onboarding_memory
 from tests.bench.calibration import realised_false_alarms
 from tests.bench.measure import Ratio
+from tests.bench.night import (
+    corrupt_images,
+    many_categories,
+    mixed_batch,
+    nothing_new,
+    resident_heads,
+)
 from tests.bench.reference import inference_vs_reference, training_vs_reference
 from tests.bench.scoring import (
     features_once,
@@ -28,6 +35,7 @@ BENCHMARKS: dict[str, Callable[[], Iterator[Ratio]]] = {
         *(features_once, scoring_throughput, scoring_precision, scoring_memory),
         *(inference_vs_reference, training_vs_reference, onboarding_memory),
         *(realised_false_alarms, settling),
+        *(mixed_batch, many_categories, resident_heads, corrupt_images, nothing_new),
     )
 }
 

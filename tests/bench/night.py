@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import torch
 
 from model.folding import FoldedHead, FoldedHeads
+from model.recipe import PRESETS
 from pipeline import plan as planning
 from pipeline.detectors import Detectors, _size_bytes
 from pipeline.fleet import Fleet
@@ -92,10 +93,13 @@ def _many_categories() -> Ratio:
 
 
 def _resident_heads() -> Ratio:
-    before = peak_mib()
-    held = []
+    recipe = PRESETS["default"].recipe
+    assert recipe.image is not None
+    units = [c.head.members * (c.head.kept or c.head.hidden) for c in (recipe.patch, recipe.image)]
+    before, held = peak_mib(), []
     for _ in range(MANY):
-        heads = FoldedHeads(FoldedHead(WIDE, 4 * 256), FoldedHead(WIDE, 4 * 128))
+        heads = FoldedHeads(FoldedHead(WIDE, units[0]), FoldedHead(WIDE, units[1]))
+        heads.halve()
         held.append(heads)
     gigabytes = sum(map(_size_bytes, held)) / 1e9
     detail = f"{gigabytes:.2f} GB by size, {(peak_mib() - before) / 953.7:.2f} GB of the process"
