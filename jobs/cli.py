@@ -185,6 +185,28 @@ def export(
 
 
 @app.command()
+def doctor(
+    out: Annotated[
+        str | None, typer.Option(help="Folder or s3:// prefix whose rights are tried out.")
+    ] = None,
+    catalogue: Annotated[
+        str | None, typer.Option(help="Catalogue file whose backbones' weights are loaded.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Check machine, MLflow, object storage and Ray cluster; say how to mend what fails."""
+    from jobs import doctor as job  # noqa: PLC0415
+
+    with redirect_stdout(sys.stderr):
+        checks = list(job.examine(out, catalogue))
+    if as_json:
+        _print_json(job.to_json(checks))
+    else:
+        typer.echo(job.to_text(checks))
+    raise typer.Exit(ACT if job.to_json(checks)["verdict"] == "FAIL" else DONE)
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("nightshift-demo"),
 ) -> None:

@@ -15,9 +15,10 @@ import subprocess
 import sysconfig
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from jobs.local_process import HOST, free_ports, start, stop
 from model.errors import NightshiftError
@@ -25,6 +26,8 @@ from model.errors import NightshiftError
 logger = logging.getLogger(__name__)
 
 REGION = "us-east-1"
+OWNER = "nightshift"
+OWNER_ACTIONS = ("Admin", "Read", "Write", "List", "Tagging")
 START_ATTEMPTS = 3  # another process may take a port between our look and the server's bind
 START_TIMEOUT_S = 60.0  # 3 to 8 s are usual
 STOP_TIMEOUT_S = 2.0  # the polite way takes 15 s or more, and nothing here outlives the block
@@ -50,11 +53,16 @@ class LocalS3:
     On Linux it also ends when the thread that started it ends or is killed, so start it from a
     thread that outlives its use. Elsewhere a killed parent leaves it running; either way a killed
     parent leaves its files in ``directory``, readable by this user only.
+
+    Args:
+        directory: where it keeps its files.
+        guests: further identities by name, with the SeaweedFS actions that each may do,
+            for example ``"Read:dump/*"``.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self.access_key = secrets.token_hex(10)
-        self.secret_key = secrets.token_urlsafe(30)
+    def __init__(self, directory: Path, guests: Mapping[str, Sequence[str]] | None = None) -> None:
+        actions: dict[str, Sequence[str]] = {OWNER: OWNER_ACTIONS, **(guests or {})}
+        self._identities = [make_identity(name, may) for name, may in actions.items()]
         self.endpoint_url = ""  # known once the server runs
         self._directory = directory
         self._home: Path | None = None
@@ -91,17 +99,35 @@ class LocalS3:
     ) -> None:
         self._stop()
 
-    def environment(self) -> dict[str, str]:
+    @property
+    def access_key(self) -> str:
+        """The owner's."""
+        return str(self._credentials(OWNER)["accessKey"])
+
+    @property
+    def secret_key(self) -> str:
+        """The owner's."""
+        return str(self._credentials(OWNER)["secretKey"])
+
+    def _credentials(self, name: str) -> dict[str, str]:
+        found = next(entry for entry in self._identities if entry["name"] == name)
+        credentials: dict[str, str] = found["credentials"][0]
+        return credentials
+
+    def environment(self, name: str = OWNER) -> dict[str, str]:
         """Return the variables with which any S3 client talks to this server and no other.
+
+        They are the owner's, who may do everything, or a guest's.
 
         They also override what would redirect such a client: a session token, an endpoint for
         S3 alone, and proxies for this machine's own address.
         """
         exempt = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
         no_proxy = f"{exempt},{HOST}" if exempt else HOST
+        credentials = self._credentials(name)
         return {
-            "AWS_ACCESS_KEY_ID": self.access_key,
-            "AWS_SECRET_ACCESS_KEY": self.secret_key,
+            "AWS_ACCESS_KEY_ID": credentials["accessKey"],
+            "AWS_SECRET_ACCESS_KEY": credentials["secretKey"],
             "AWS_SESSION_TOKEN": "",
             "AWS_ENDPOINT_URL": self.endpoint_url,
             "AWS_ENDPOINT_URL_S3": self.endpoint_url,
@@ -133,7 +159,7 @@ class LocalS3:
             self._home = Path(tempfile.mkdtemp(prefix="s3-", dir=self._directory)).resolve()
             self._ports = dict(zip(PORT_FLAGS, free_ports(len(PORT_FLAGS)), strict=True))
             self.endpoint_url = f"http://{HOST}:{self._ports['s3.port']}"
-            write_config(self._home, self.access_key, self.secret_key)
+            write_config(self._home, self._identities)
             command = [str(weed), *server_arguments(self._home, self._ports)]
             # Nothing of the user's own settings for SeaweedFS reaches it.
             environment = {"HOME": str(self._home), "PATH": os.environ.get("PATH", os.defpath)}
@@ -184,19 +210,20 @@ def find_weed() -> Path:
     return Path(found)
 
 
-def write_config(home: Path, access_key: str, secret_key: str) -> None:
+def make_identity(name: str, actions: Sequence[str]) -> dict[str, Any]:
+    """Return somebody the server knows, with credentials just made up."""
+    credentials = {"accessKey": secrets.token_hex(10), "secretKey": secrets.token_urlsafe(30)}
+    return {"name": name, "credentials": [credentials], "actions": list(actions)}
+
+
+def write_config(home: Path, identities: Sequence[Mapping[str, Any]]) -> None:
     """Write the server's settings; those with the secret are readable by this user only."""
     (home / "data").mkdir()
     # Without this every new bucket reserves seven volumes, and soon none is left.
     (home / "master.toml").write_text("[master.volume_growth]\ncopy_1 = 1\n")
-    identity = {
-        "name": "nightshift",
-        "credentials": [{"accessKey": access_key, "secretKey": secret_key}],
-        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
-    }
     config = home / "s3.json"
     config.touch(mode=0o600)
-    config.write_text(json.dumps({"identities": [identity]}))
+    config.write_text(json.dumps({"identities": list(identities)}))
 
 
 def server_arguments(home: Path, ports: dict[str, int]) -> list[str]:

@@ -4,6 +4,7 @@ import os
 import re
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote_to_bytes
@@ -60,10 +61,26 @@ def etag_of(status: os.stat_result) -> str:
 
 def write_whole(path: Path, data: bytes) -> None:
     """Whole or not at all: written beside, then renamed; missing folders are made."""
+    with _beside(path, data) as unfinished:
+        unfinished.replace(path)
+
+
+def write_if_absent(path: Path, data: bytes) -> bool:
+    """Like ``write_whole``, but replace nothing; False: there is such a file already."""
+    with _beside(path, data) as unfinished:
+        try:
+            path.hardlink_to(unfinished)  # unlike a rename it never replaces
+        except FileExistsError:
+            return False
+    return True
+
+
+@contextmanager
+def _beside(path: Path, data: bytes) -> Iterator[Path]:
     unfinished = path.parent / f".{uuid.uuid4().hex}.part"  # a dot name: no listing shows it
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         unfinished.write_bytes(data)
-        unfinished.replace(path)
+        yield unfinished
     finally:
         unfinished.unlink(missing_ok=True)

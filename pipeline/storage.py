@@ -17,12 +17,20 @@ from typing import Any
 import s3fs
 from fsspec.asyn import sync
 
-from pipeline.local_files import StoredObject, etag_of, local_path, walk, write_whole
+from pipeline.local_files import (
+    StoredObject,
+    etag_of,
+    local_path,
+    walk,
+    write_if_absent,
+    write_whole,
+)
 from pipeline.storage_errors import (
     BROKEN_CONNECTION,
     AccessDenied,
     ObjectChanged,
     ObjectMissing,
+    ObjectPresent,
     StorageAway,
     StorageError,
     clear_errors,
@@ -32,6 +40,7 @@ __all__ = [
     "AccessDenied",
     "ObjectChanged",
     "ObjectMissing",
+    "ObjectPresent",
     "StorageAway",
     "StorageError",
     "StoredObject",
@@ -43,6 +52,7 @@ __all__ = [
     "list_objects",
     "read_bytes",
     "write_bytes",
+    "write_new",
 ]
 
 CONNECT_TIMEOUT_S = 3
@@ -152,6 +162,22 @@ def write_bytes(uri: str, data: bytes) -> None:
         return
     with clear_errors(uri):
         write_whole(Path(local_path(uri)), data)
+
+
+def write_new(uri: str, data: bytes) -> bool:
+    """Write the whole object unless there is one of this name; False: there is.
+
+    Of many that try at once, one writes: the server, or the disk, decides.
+    """
+    try:
+        if uri.startswith("s3://"):
+            _request(uri, "put_object", Body=data, IfNoneMatch="*")
+        else:
+            with clear_errors(uri):
+                return write_if_absent(Path(local_path(uri)), data)
+    except ObjectPresent:
+        return False
+    return True
 
 
 def exists(uri: str) -> bool:

@@ -43,6 +43,10 @@ class ObjectMissing(StorageError):
     """No such bucket, folder or object."""
 
 
+class ObjectPresent(StorageError):
+    """An object was to be written only where none is, and one is there."""
+
+
 class AccessDenied(StorageError):
     """The storage does not know us or does not let us."""
 
@@ -114,6 +118,8 @@ def _explain_answer(uri: str, answer: ClientError) -> StorageError:
         )
     if status == 404:
         return ObjectMissing(f"{uri} does not exist on {_server()}; check bucket and key")
+    if status == 412 or code == "ConditionalRequestConflict":
+        return ObjectPresent(f"{uri} is there already; it was to be written only if it was not")
     if status in (401, 403):
         return AccessDenied(
             f"{uri}: {said}; check the AWS_* credentials and the rights on the bucket"
