@@ -51,15 +51,17 @@ def _ask(nodes: list[dict[str, Any]], out: str | None) -> list[Check]:
     """Run one task on each node; one that cannot answer is a FAIL of that node."""
     ask = ray.remote(num_cpus=0, max_retries=0)(describe)
     ours = describe(None)[0]
-    waiting = {
-        node["NodeManagerAddress"]: ask.options(
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        ).remote(out)
+    waiting = [
+        (
+            f"node {node['NodeManagerAddress']} ({node['NodeID'][:6]})",
+            ask.options(
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            ).remote(out),
+        )
         for node in nodes
-    }
+    ]
     checks: list[Check] = []
-    for address, reference in waiting.items():
-        name = f"node {address}"
+    for name, reference in waiting:
         try:
             theirs, rights = ray.get(reference, timeout=NODE_TIMEOUT_S)
         except RayError as error:

@@ -1,0 +1,1 @@
+"""The topology of a cluster on one machine, without containers."""
