@@ -56,7 +56,11 @@ class Settings:
 
     def ray_environment(self) -> dict[str, str]:
         """What every process of the Ray cluster must agree on."""
-        return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.ray_token}
+        return {
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": self.ray_token,
+            "RAY_raylet_start_wait_time_s": "120",  # a laptop may be busy
+        }
 
 
 def load_or_make(path: Path) -> Settings:
