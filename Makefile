@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test fast lint format bench clean
+.PHONY: demo test fast lint format bench up down multihost clean
 
 demo: $(READY)
 	$(BIN)/nightshift demo
@@ -25,6 +25,15 @@ format: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m tests.bench
+
+up: $(READY)
+	$(BIN)/python -m infra.laptop up
+
+down: $(READY)
+	$(BIN)/python -m infra.laptop down
+
+multihost: $(READY)
+	$(BIN)/python -m infra.multihost
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -226,13 +226,13 @@ def write_config(home: Path, identities: Sequence[Mapping[str, Any]]) -> None:
     config.write_text(json.dumps({"identities": list(identities)}))
 
 
-def server_arguments(home: Path, ports: dict[str, int]) -> list[str]:
+def server_arguments(home: Path, ports: dict[str, int], host: str = HOST) -> list[str]:
     """Return the arguments of a server that keeps everything below ``home`` and calls nobody."""
     return [
         "-logtostderr=true",  # or it writes log files into /tmp
         "server",
-        f"-ip={HOST}",
-        f"-ip.bind={HOST}",
+        f"-ip={host}",
+        f"-ip.bind={host}",
         f"-dir={home / 'data'}",
         "-master.volumeSizeLimitMB=256",
         "-master.telemetry=false",
@@ -250,9 +250,9 @@ def server_arguments(home: Path, ports: dict[str, int]) -> list[str]:
     ]
 
 
-def http_get(port: int, path: str) -> tuple[int, bytes]:
+def http_get(port: int, path: str, host: str = HOST) -> tuple[int, bytes]:
     """Return status and body of a request to this machine, never through a proxy; 0: no answer."""
-    connection = http.client.HTTPConnection(HOST, port, timeout=2)
+    connection = http.client.HTTPConnection(host, port, timeout=2)
     try:
         connection.request("GET", path)
         response = connection.getresponse()

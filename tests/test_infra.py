@@ -90,16 +90,41 @@ def test_a_ray_container_is_as_healthy_as_its_raylet(
     assert (done.returncode == 0) is healthy
 
 
-def test_this_installation_brings_only_its_own_import_names() -> None:
+def install(site: Path, name: str, files: list[str]) -> None:
+    """What an installer leaves of a distribution."""
+    about = f"{name}-1.0.dist-info"
+    names = [*files, f"{about}/METADATA", f"{about}/RECORD", "../../../bin/nightshift"]
+    (site / about).mkdir(parents=True)
+    (site / about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (site / about / "RECORD").write_text("".join(f"{file},,\n" for file in names))
+
+
+OURS = ["model/__init__.py", "pipeline/__init__.py", "jobs/cli.py"]
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "code", "said"),
+    [
+        (OURS, ["other/x.py"], 0, "only jobs, model, pipeline"),
+        ([*OURS, "tests/x.py"], [], 1, "brought along: ['tests']"),
+        (OURS, ["model/x.py"], 1, "not ours alone: {'model'"),
+        (OURS[:2], [], 1, "'jobs': None"),
+    ],
+)
+def test_an_image_with_other_import_names_is_refused(
+    tmp_path: Path, ours: list[str], theirs: list[str], code: int, said: str
+) -> None:
+    install(tmp_path, "nightshift", ours)
+    install(tmp_path, "other", theirs)
     done = subprocess.run(
-        [sys.executable, INFRA / "image/check_names.py"],
+        [sys.executable, "-S", INFRA / "image/check_names.py"],
+        env={"PYTHONPATH": str(tmp_path)},
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
-        cwd="/",
     )
-    assert "not ours alone: {}" in done.stdout or done.returncode == 0, done.stdout
+    assert (done.returncode, said in done.stdout) == (code, True), done.stdout + done.stderr
 
 
 def test_compose_has_each_service_with_known_keys_and_a_health_check(

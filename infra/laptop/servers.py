@@ -17,7 +17,6 @@ from urllib.parse import quote
 
 from infra.laptop.process import LaptopError, Server
 from infra.laptop.settings import USER, Settings, write_private
-from jobs.local_process import HOST
 from jobs.local_s3 import find_weed, has_storage, http_get, server_arguments, write_config
 
 POSTGRES_PACKAGES = Path("/usr/lib/postgresql")  # Debian keeps its programs off the PATH
@@ -38,15 +37,15 @@ def object_store(home: Path, settings: Settings) -> Server:
     home.mkdir(exist_ok=True)
     if not (home / "s3.json").exists():
         write_config(home, settings.s3_identities)
-    ports = settings.s3_ports
+    ports, host = settings.s3_ports, settings.host
 
     def healthy() -> bool:
-        _, topology = http_get(ports["master.port"], "/dir/status")
-        return http_get(ports["s3.port"], "/")[0] == 403 and has_storage(topology)
+        _, topology = http_get(ports["master.port"], "/dir/status", host)
+        return http_get(ports["s3.port"], "/", host)[0] == 403 and has_storage(topology)
 
     return Server(
         name="object-store",
-        command=[str(find_weed()), *server_arguments(home, ports)],
+        command=[str(find_weed()), *server_arguments(home, ports, host)],
         home=home,
         environment={"HOME": str(home)},
         healthy=healthy,
@@ -70,9 +69,9 @@ def database(home: Path, settings: Settings) -> Database:
 
 def _postgres(programs: Path, home: Path, user: str | None, settings: Settings) -> Server:
     port = str(settings.postgres_port)
-    ready = [str(programs / "pg_isready"), "-q", "-h", HOST, "-p", port, "-d", "postgres"]
+    ready = [str(programs / "pg_isready"), "-q", "-h", settings.host, "-p", port, "-d", "postgres"]
     options = {
-        "listen_addresses": HOST,
+        "listen_addresses": settings.host,
         "port": port,
         "unix_socket_directories": "",
         "password_encryption": "scram-sha-256",
@@ -94,7 +93,9 @@ def _postgres(programs: Path, home: Path, user: str | None, settings: Settings) 
 
 def _uri(settings: Settings) -> str:
     password = quote(settings.postgres_password, safe="")
-    return f"postgresql+psycopg2://{USER}:{password}@{HOST}:{settings.postgres_port}/postgres"
+    return (
+        f"postgresql+psycopg2://{USER}:{password}@{settings.host}:{settings.postgres_port}/postgres"
+    )
 
 
 def _postgres_programs() -> Path | None:
@@ -127,6 +128,8 @@ def _prepare_cluster(programs: Path, home: Path, user: str | None, settings: Set
     if done.returncode != 0:
         said = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise LaptopError(f"initdb in {home}: {said}")
+    with (home / "data" / "pg_hba.conf").open("a") as rules:  # beyond loopback: same network only
+        rules.write("host all all samenet scram-sha-256\n")
 
 
 def mlflow(home: Path, settings: Settings, database_uri: str) -> Server:
@@ -140,7 +143,7 @@ def mlflow(home: Path, settings: Settings, database_uri: str) -> Server:
         name="mlflow",
         command=[
             *(sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth"),
-            *("--host", HOST, "--port", str(port), "--workers", "1"),
+            *("--host", settings.host, "--port", str(port), "--workers", "1"),
         ],
         home=home,
         environment={
@@ -153,16 +156,16 @@ def mlflow(home: Path, settings: Settings, database_uri: str) -> Server:
             "MLFLOW_FLASK_SERVER_SECRET_KEY": settings.mlflow_session_key,
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # 0.7 GB for what nobody here uses
         },
-        healthy=lambda: http_get(port, "/health")[0] == 200,
+        healthy=lambda: http_get(port, "/health", settings.host)[0] == 200,
     )
 
 
 def ray_nodes(home: Path, logs: Path, settings: Settings) -> Iterator[Server]:
     """A head that only leads and a worker with all CPUs, as on a cluster."""
     home.mkdir(exist_ok=True)
-    address = f"{HOST}:{settings.ray_port}"
+    address = f"{settings.host}:{settings.ray_port}"
     ray = shutil.which("ray", path=sysconfig.get_path("scripts")) or "ray"
-    shared = [f"--node-ip-address={HOST}", "--block", "--disable-usage-stats"]
+    shared = [f"--node-ip-address={settings.host}", "--block", "--disable-usage-stats"]
     shared += ["--min-worker-port=0", "--max-worker-port=0"]
     environment = {**settings.s3_environment("jobs"), **settings.ray_environment()}
     # Not below home: paths of sockets may have 107 characters.
@@ -181,13 +184,13 @@ def ray_nodes(home: Path, logs: Path, settings: Settings) -> Iterator[Server]:
             command=[ray, "start", *options, *shared],
             home=home,
             environment=environment,
-            healthy=partial(_has_joined, logs / f"{name}.log", settings.ray_port),
+            healthy=partial(_has_joined, logs / f"{name}.log", settings),
         )
 
 
-def _has_joined(log: Path, port: int) -> bool:
+def _has_joined(log: Path, settings: Settings) -> bool:
     """A head that listens can be joined; a worker says when it has."""
     if log.stem == "ray-head":
         with socket.socket() as probe:
-            return probe.connect_ex((HOST, port)) == 0
+            return probe.connect_ex((settings.host, settings.ray_port)) == 0
     return "Ray runtime started" in log.read_text(errors="replace")

@@ -20,6 +20,7 @@ USER = "nightshift"
 class Settings:
     """Everything that must be the same at the next start."""
 
+    host: str = HOST  # where every server listens
     s3_ports: dict[str, int]
     s3_identities: list[dict[str, object]]
     postgres_port: int
@@ -38,7 +39,7 @@ class Settings:
         return {
             "AWS_ACCESS_KEY_ID": credentials["accessKey"],
             "AWS_SECRET_ACCESS_KEY": credentials["secretKey"],
-            "AWS_ENDPOINT_URL": f"http://{HOST}:{self.s3_ports['s3.port']}",
+            "AWS_ENDPOINT_URL": f"http://{self.host}:{self.s3_ports['s3.port']}",
             "AWS_DEFAULT_REGION": REGION,
         }
 
@@ -47,8 +48,8 @@ class Settings:
         return {
             **self.s3_environment("jobs"),
             **self.ray_environment(),
-            "RAY_ADDRESS": f"{HOST}:{self.ray_port}",
-            "MLFLOW_TRACKING_URI": f"http://{HOST}:{self.mlflow_port}",
+            "RAY_ADDRESS": f"{self.host}:{self.ray_port}",
+            "MLFLOW_TRACKING_URI": f"http://{self.host}:{self.mlflow_port}",
             "MLFLOW_TRACKING_USERNAME": USER,
             "MLFLOW_TRACKING_PASSWORD": self.mlflow_password,
             "NIGHTSHIFT_RUNS": "s3://runs",
@@ -56,19 +57,16 @@ class Settings:
 
     def ray_environment(self) -> dict[str, str]:
         """What every process of the Ray cluster must agree on."""
-        return {
-            "RAY_AUTH_MODE": "token",
-            "RAY_AUTH_TOKEN": self.ray_token,
-            "RAY_raylet_start_wait_time_s": "120",  # a laptop may be busy
-        }
+        return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.ray_token}
 
 
-def load_or_make(path: Path) -> Settings:
+def load_or_make(path: Path, host: str = HOST) -> Settings:
     """Read the settings of an earlier start, or make them up and keep them."""
     if path.exists():
         return Settings(**json.loads(path.read_text()))
     postgres_port, mlflow_port, ray_port, client_port, *s3_ports = free_ports(4 + len(PORT_FLAGS))
     made = Settings(
+        host=host,
         s3_ports=dict(zip(PORT_FLAGS, s3_ports, strict=True)),
         s3_identities=_identities(),
         postgres_port=postgres_port,

@@ -1,0 +1,1 @@
+"""Several hosts on one machine: network namespaces that share nothing but a bridge."""

@@ -1,0 +1,73 @@
+"""Made-up products: brushed metal of one grain per category, and a night's dump of them."""
+
+import io
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import yaml
+from PIL import Image
+from scipy import ndimage
+
+from pipeline import storage
+
+SIDE = 96
+SETTINGS = {
+    "backbone": "efficientnet_lite0",
+    "resize": 64,
+    "crop": 64,
+    "false_alarm_rate": 0.1,
+    "training": {"passes": 6, "health": "warn"},
+}
+
+
+def picture(category: int, number: int) -> bytes:
+    """Encode one image; the same numbers give the same bytes."""
+    random = np.random.default_rng([category, number])
+    grain = ndimage.gaussian_filter(random.normal(size=(SIDE, SIDE, 3)), (1 + category, 6, 0))
+    pixels = np.clip(120 + 15 * category + 150 * grain, 0, 255).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def names(num_categories: int) -> list[str]:
+    """Return the categories' names."""
+    return [f"metal-{number}" for number in range(num_categories)]
+
+
+def upload_onboarding(num_categories: int, images_each: int = 40) -> str:
+    """Store every category's good images; return the catalogue's text."""
+    entries = [
+        {"name": name, "images": f"s3://factory/{name}", "layout": "folder"}
+        for name in names(num_categories)
+    ]
+    _upload(
+        (f"s3://factory/{name}/{number:05d}.png", category, number)
+        for category, name in enumerate(names(num_categories))
+        for number in range(images_each)
+    )
+    return yaml.safe_dump({"defaults": SETTINGS, "categories": entries})
+
+
+def upload_dump(num_categories: int, num_images: int) -> set[str]:
+    """Store a night's images, spread over the categories; return their URIs."""
+    wanted = [
+        (
+            f"s3://dump/{names(num_categories)[n % num_categories]}/{n:06d}.png",
+            n % num_categories,
+            n,
+        )
+        for n in range(100_000, 100_000 + num_images)
+    ]
+    _upload(iter(wanted))
+    return {uri for uri, _, _ in wanted}
+
+
+def _upload(wanted: Iterator[tuple[str, int, int]]) -> None:
+    def one(entry: tuple[str, int, int]) -> None:
+        uri, category, number = entry
+        storage.write_bytes(uri, picture(category, number))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(one, wanted))
