@@ -17,6 +17,7 @@ from infra.multihost.network import Network
 from jobs.local_s3 import OWNER
 
 PATIENCE_S = 180.0
+RAY_PORT = 6379  # every host has all ports to itself
 
 
 class Hosts:
@@ -36,7 +37,7 @@ class Hosts:
 
     def environment(self) -> dict[str, str]:
         """What a shell on the head needs for ``nightshift``."""
-        head = f"{self.network.address('head')}:{self.settings.ray_port}"
+        head = f"{self.network.address('head')}:{RAY_PORT}"
         return {**self.settings.client_environment(), "RAY_ADDRESS": head}
 
     @contextmanager
@@ -81,12 +82,12 @@ class Hosts:
 
     def _ray(self, host: str) -> Server:
         """A Ray node: the head leads, each worker has one core."""
-        address, port = self.network.address(host), self.settings.ray_port
+        address = self.network.address(host)
         ray = shutil.which("ray", path=sysconfig.get_path("scripts")) or "ray"
         scratch = Path(tempfile.gettempdir(), f"{self.network.name}{host[-1]}")
         options = {
-            "head": ["--head", f"--port={port}", "--num-cpus=0", "--include-dashboard=false"],
-        }.get(host, [f"--address={self.network.address('head')}:{port}", "--num-cpus=1"])
+            "head": ["--head", f"--port={RAY_PORT}", "--num-cpus=0", "--include-dashboard=false"],
+        }.get(host, [f"--address={self.network.address('head')}:{RAY_PORT}", "--num-cpus=1"])
         log = self.logs / f"ray-{host}.log"
         cores = sorted(os.sched_getaffinity(0))
         core = cores[(host == "worker-b") % len(cores)]
