@@ -92,6 +92,44 @@ def evaluate(
 
 
 @app.command()
+def tune(  # noqa: PLR0913, PLR0917  options of a command
+    catalogue: Annotated[str, typer.Argument(help="Catalogue file (YAML), local or s3://.")],
+    study: Annotated[str, typer.Option(help="Name of the study; its folder below --out.")],
+    only: Annotated[list[str] | None, typer.Option(help="Only this category; repeatable.")] = None,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Configurations; else the catalogue's, or 60.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a study.")] = False,
+    out: Annotated[str, typer.Option(help="Folder or s3:// prefix.")] = "nightshift-studies",
+    write_catalogue: Annotated[
+        str | None, typer.Option(help="Also write the winners as a catalogue here.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Search training settings for each category and for all; registers and promotes nothing."""
+    from pipeline import storage  # noqa: PLC0415
+    from pipeline.catalogue import load_catalogue, select  # noqa: PLC0415
+    from pipeline.study_settings import load_study  # noqa: PLC0415
+
+    categories = select(load_catalogue(catalogue), only or [])
+    asked = load_study(catalogue, study, categories, {"trials": trials} if trials else {})
+    from jobs import tune as job  # noqa: PLC0415  not before the catalogue is known to be right
+
+    with redirect_stdout(sys.stderr):
+        done = job.tune(asked, storage.absolute(out), resume=resume)
+    if write_catalogue:
+        storage.write_bytes(storage.absolute(write_catalogue), done.catalogue)
+    if as_json:
+        print_json(done.answer)
+    else:
+        _print_study(done.answer)
+        typer.echo(f"page: {done.page}")
+    for name, error in done.errors.items():
+        typer.echo(f"nightshift: {name}: {error}", err=True)
+    raise typer.Exit(PARTLY if done.errors else DONE)
+
+
+@app.command()
 def score(
     dump: Annotated[str, typer.Argument(help="Prefix of the night's images, or a manifest.")],
     out: Annotated[str, typer.Option(help="Folder or s3:// prefix of the results.")],
@@ -200,7 +238,7 @@ def doctor(
     with redirect_stdout(sys.stderr):
         checks = list(job.examine(out, catalogue))
     if as_json:
-        _print_json(job.to_json(checks))
+        print_json(job.to_json(checks))
     else:
         typer.echo(job.to_text(checks))
     raise typer.Exit(ACT if job.to_json(checks)["verdict"] == "FAIL" else DONE)
@@ -264,6 +302,21 @@ def _print_outcomes(outcomes: list[dict[str, Any]]) -> None:
         note = _note(outcome["counts"] or {})
         if note:
             typer.echo(f"{outcome['category']}: {note}")
+
+
+def _print_study(answer: dict[str, Any]) -> None:
+    shown = table("category", "objective", "as it was", "better by", "regret of one for all")
+    for name, own in answer["categories"].items():
+        shown.add_row(
+            name,
+            _number(own["objective"]["mean"]),
+            _number(own["default_objective"]["mean"]),
+            f"{own['over_default']['mean']:+.4f}",
+            f"{own['regret_of_one_for_all']['mean']:.4f}",
+        )
+    Console().print(shown)
+    for name, own in {**answer["categories"], "all together": answer["overall"]}.items():
+        typer.echo(f"{name}: {json.dumps(own['configuration'])}: {own['reason']}")
 
 
 def _print_night(done: Any) -> None:

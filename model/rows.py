@@ -31,8 +31,17 @@ class PatchRows:
         self.seen = _seen(self.folds, config.head.members)
         self.coreset_KC: Tensor | None = None
         if config.coreset:
-            self.coreset_KC, fold_K = self._choose(config)
-            self.coreset_seen = _seen(fold_K, config.head.members)
+            self._take(*self._choose(config), config.head.members)
+
+    @classmethod
+    def of_coreset(
+        cls, bank: Features, images: Tensor, coreset_KC: Tensor, members: int
+    ) -> "PatchRows":
+        """Take a coreset that was chosen before, of images that nobody leaves out."""
+        nobodys = torch.full((len(images),), -1)
+        rows = cls(bank, images, nobodys, TrainingConfig(coreset=0))
+        rows._take(coreset_KC.to(bank.device), nobodys[:1].expand(len(coreset_KC)), members)
+        return rows
 
     def sample(self, num_rows: int, generator: torch.Generator) -> Tensor:
         """Return random patches (K, C), every position equally likely."""
@@ -57,6 +66,9 @@ class PatchRows:
             else:
                 chosen_MK = _pick(self.coreset_seen, config.batch_rows, generator)
                 yield self.coreset_KC[chosen_MK].float()
+
+    def _take(self, coreset_KC: Tensor, fold_K: Tensor, members: int) -> None:
+        self.coreset_KC, self.coreset_seen = coreset_KC, _seen(fold_K, members)
 
     def _whole_images(self, num_images: int, generator: torch.Generator) -> Iterator[Tensor]:
         shortest = min(map(len, self.seen))

@@ -35,6 +35,7 @@ from pipeline.catalogue_findings import findings_of_names, findings_of_shape, ne
 from pipeline.layouts import LAYOUTS
 
 HEAD_SETTINGS = ("hidden", "kept", "members", "adaptor")
+SECTIONS = ("defaults", "categories", "study")  # the last is read by pipeline/study_settings.py
 MOST_FINDINGS = 40  # lines of one message
 SLUG = r"^[a-z0-9][a-z0-9_-]{0,56}$"
 
@@ -43,22 +44,25 @@ class CatalogueError(NightshiftError):
     """The catalogue cannot be read or does not say what it must."""
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """Settings of which unknown ones are refused."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class WeightsFile(_Strict):
+class WeightsFile(Strict):
     """A backbone's weights with the sha256 they must have."""
 
     uri: str
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{64}$")] | None = None
 
 
-def _as_weights_file(given: Any) -> Any:
+def as_weights_file(given: Any) -> Any:
+    """Let a plain URI stand for a weights file."""
     return {"uri": given} if isinstance(given, str) else given
 
 
-class Training(_Strict):
+class Training(Strict):
     """What of the preset's training to change; ``model/training.py`` says what each means.
 
     All of it concerns the head over patches, but for ``seed``, ``image_head``, which leaves the
@@ -95,11 +99,11 @@ class Training(_Strict):
         return Recipe(patch=patch, image=replace(recipe.image, head=whole, seed=self.seed))
 
 
-class Settings(_Strict):
+class Settings(Strict):
     """What ``defaults:`` and every category may set."""
 
     backbone: str = "wide_resnet50_2"
-    weights: Annotated[WeightsFile | None, BeforeValidator(_as_weights_file)] = None
+    weights: Annotated[WeightsFile | None, BeforeValidator(as_weights_file)] = None
     layers: list[int] = [2, 3]
     precision: PrecisionSetting | None = None
     patch_size: Literal[1, 3, 5, 7] = 3
@@ -197,16 +201,18 @@ def load_catalogue(uri: str) -> list[Category]:
     Raises:
         CatalogueError: anything in it is not as it must be; all findings in one message.
     """
-    place = storage.absolute(uri)
+    folder = posixpath.dirname(storage.absolute(uri))
+    return _resolve(uri, read_document(uri), folder)
+
+
+def read_document(uri: str) -> Any:
+    """Return the plain values of a catalogue file, none of them checked."""
     try:
-        content = storage.read_bytes(place)
+        return strict_yaml.load(storage.read_bytes(storage.absolute(uri)))
     except storage.ObjectMissing as error:
         raise CatalogueError(f"catalogue {error}.") from error
-    try:
-        document = strict_yaml.load(content)
     except strict_yaml.InvalidYaml as error:
         raise CatalogueError(f"{uri} is not valid YAML: {error}.") from error
-    return _resolve(uri, document, folder=posixpath.dirname(place))
 
 
 def select(categories: list[Category], only: list[str]) -> list[Category]:
@@ -226,9 +232,9 @@ def _resolve(uri: str, document: Any, folder: str) -> list[Category]:
     if not isinstance(document, Mapping) or not isinstance(document.get("categories"), list):
         raise CatalogueError(f"{uri}: expected a mapping with the key `categories`, a list.")
     findings = [
-        f"{key}: unknown key{nearest(str(key), ['defaults', 'categories'])}"
+        f"{key}: unknown key{nearest(str(key), SECTIONS)}"
         for key in document
-        if key not in ("defaults", "categories")
+        if key not in SECTIONS
     ]
     given = document.get("defaults")
     defaults = {} if given is None else given

@@ -106,7 +106,7 @@ def _fill(
         good += [_without_pixels(image) for image in readable]
         if progress:
             progress(len(good) + len(unreadable), len(uris))
-    _refuse_many_unreadable(category.name, unreadable, len(uris))
+    refuse_many_unreadable(category.name, unreadable, len(uris))
     logger.info(
         "embedded %s: %d images, %d unreadable, %.1f s",
         *(category.name, len(good), len(unreadable), time.monotonic() - started),
@@ -141,7 +141,12 @@ def level_shapes(backbone: Backbone, embedding: Embedding, crop: int) -> list[tu
     ]
 
 
-def _refuse_many_unreadable(name: str, unreadable: Sequence[ImageRead], total: int) -> None:
+def refuse_many_unreadable(name: str, unreadable: Sequence[ImageRead], total: int) -> None:
+    """Refuse a category too many of whose images cannot be read.
+
+    Raises:
+        UnreadableImages: more than a tenth.
+    """
     if len(unreadable) > MAX_UNREADABLE_SHARE * total:
         first = unreadable[0]
         raise UnreadableImages(

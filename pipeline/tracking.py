@@ -10,7 +10,7 @@ import tempfile
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +31,8 @@ WORK_TAG, WORK_CATEGORY_TAG, ERROR_TAG = (
     "nightshift.category",
     "nightshift.error",
 )
+PARENT_TAG = "mlflow.parentRunId"  # MLflow's own
+RUNNING = " and attributes.status = 'RUNNING'"
 BATCH_METRICS, BATCH_PARAMS = 1000, 100  # as many as a server takes at a time
 LONGEST_PARAM, LONGEST_TAG = 500, 5000  # characters
 ANSWER_TIMEOUT_S = 4  # for a connection, and again for the first answer
@@ -55,6 +57,7 @@ class RunRecord:
     metrics: Sequence[tuple[str, float, int]] = ()  # name, value, step
     files: Mapping[str, bytes] = field(default_factory=dict)  # artifacts by path
     error: str | None = None  # why the work failed
+    parent: str | None = None  # id of the run it is part of; such work has one run for its key
 
 
 def connect() -> str:
@@ -178,7 +181,8 @@ def log_run(record: RunRecord) -> str:
     """
     with clear_errors():
         client = MlflowClient()
-        run_id = _unfinished_run(client, record.key) or _create_run(client, record)
+        wanted = "" if record.parent else RUNNING
+        run_id = _find_run(client, record.key, wanted) or _create_run(client, record)
         status = "FAILED"
         try:
             _fill(client, run_id, record)
@@ -188,14 +192,51 @@ def log_run(record: RunRecord) -> str:
     return run_id
 
 
-def _unfinished_run(client: MlflowClient, key: str) -> str | None:
-    wanted = f"tags.`{WORK_TAG}` = '{key}' and attributes.status = 'RUNNING'"
-    runs = client.search_runs([experiment_id(client)], wanted)
+def begin_run(record: RunRecord) -> str:
+    """Return the id of the one run with the record's key, RUNNING until ``log_run`` ends it.
+
+    Raises:
+        RegistryError: MLflow is away or refuses.
+    """
+    with clear_errors():
+        client = MlflowClient()
+        run_id = _find_run(client, record.key) or _create_run(client, record)
+        client.update_run(run_id, "RUNNING")
+    return run_id
+
+
+def discard_runs(parent: str, keep: Collection[str]) -> None:
+    """Delete the runs of a parent's work that is not among these keys.
+
+    Raises:
+        RegistryError: MLflow is away or refuses.
+    """
+    with clear_errors():
+        client = MlflowClient()
+        for run in _all_runs(client, f"tags.`{PARENT_TAG}` = '{parent}'"):
+            if run.data.tags.get(WORK_TAG) not in keep:
+                client.delete_run(run.info.run_id)
+
+
+def _all_runs(client: MlflowClient, wanted: str) -> Iterator[Any]:
+    token = None
+    while True:
+        page = client.search_runs([experiment_id(client)], wanted, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _find_run(client: MlflowClient, key: str, wanted: str = "") -> str | None:
+    runs = client.search_runs([experiment_id(client)], f"tags.`{WORK_TAG}` = '{key}'{wanted}")
     return str(runs[0].info.run_id) if runs else None
 
 
 def _create_run(client: MlflowClient, record: RunRecord) -> str:
     tags = {WORK_TAG: record.key, WORK_CATEGORY_TAG: record.category}
+    if record.parent:
+        tags[PARENT_TAG] = record.parent
     run = client.create_run(experiment_id(client), tags=tags, run_name=record.name)
     return str(run.info.run_id)
 

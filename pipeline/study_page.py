@@ -1,0 +1,159 @@
+"""The page of a study: one static file that needs nothing beside itself.
+
+Names and values come from a catalogue and are text to the page: autoescaped, and under a content
+policy that lets no script run at all.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from pipeline import report_view
+from pipeline.study_charts import cloud
+from pipeline.study_space import label
+
+FOLDER = Path(__file__).parent  # of the template and its style
+TEMPLATE = "study.html.j2"
+METRIC_WORDS = {
+    "image_auroc": "image AUROC",
+    "pixel_ap": "pixel average precision",
+    "aupro": "AUPRO at 0.3",
+    "balanced": "the mean of image AUROC and pixel average precision",
+}
+SHOWN_TRIALS = 200
+
+
+def study_page(found: Mapping[str, Any]) -> str:
+    """Return the page of a study's answer (``study.json``)."""
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "visible": report_view.visible,
+        "interval": interval,
+        "number": number,
+        "percent": percent,
+        "words": words,
+        "duration": duration,
+        "correlation": correlation,
+        "metric": lambda name: METRIC_WORDS.get(name, name),
+    }
+    return environment.get_template(TEMPLATE).render(
+        found=found,
+        headline=headline(found),
+        totals=totals(found),
+        clouds=clouds(found),
+        check_clouds=check_clouds(found),
+        trials=ranked_trials(found),
+        stages=sorted(found["cost"]["seconds"].items(), key=lambda item: -item[1]),
+    )
+
+
+def headline(found: Mapping[str, Any]) -> str:
+    """Say in one sentence what the study found."""
+    own = found["categories"].values()
+    gains = [each["over_default"]["mean"] for each in own]
+    regrets = [each["regret_of_one_for_all"]["mean"] for each in own]
+    gain, regret = sum(gains) / len(gains), sum(regrets) / len(regrets)
+    if gain == 0:
+        return "No finalist was better than the settings as they are."
+    tail = (
+        f"one setting for all would give {regret:.3f} of that back."
+        if regret > 0
+        else "one setting for all does as well."
+    )
+    return f"The chosen settings raise the objective by {gain:.3f} on the mean; {tail}"
+
+
+def totals(found: Mapping[str, Any]) -> dict[str, str]:
+    """Return the study's large numbers in words."""
+    states = [trial["status"] for trial in found["trials"]]
+    return {
+        "trials": str(len(states)),
+        "stopped early": str(states.count("stopped")),
+        "failed": str(states.count("failed")),
+        "backbone passes": f"{sum(found['cost']['backbone_images'].values()):,}",
+        "time": duration(sum(found["cost"]["seconds"].values())),
+    }
+
+
+def clouds(found: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Return a picture of sigma and the objective for every category."""
+    pictures = []
+    for name, own in found["categories"].items():
+        points = own["curves"].get("sigma", [])
+        if points:
+            places = [(point["value"], point["objective"], point["share"] == 1) for point in points]
+            pictures.append((name, cloud(places, "sigma", "objective", log=True)))
+    return pictures
+
+
+def check_clouds(found: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Return a picture of the objective and test image AUROC for every category with labels."""
+    return [
+        (
+            name,
+            cloud(
+                [(p["objective"], p["image_auroc"], p["share"] == 1) for p in own["points"]],
+                "objective, without a label",
+                "test image AUROC",
+            ),
+        )
+        for name, own in found.get("check", {}).items()
+    ]
+
+
+def ranked_trials(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the trials for the table, those that went furthest and did best first."""
+
+    def rank(trial: Mapping[str, Any]) -> tuple[float, float]:
+        last = trial["rungs"][-1] if trial["rungs"] else {"share": 0.0, "objective": 0.0}
+        return -last["share"], -last["objective"]
+
+    return sorted(found["trials"], key=rank)[:SHOWN_TRIALS]
+
+
+def words(configuration: Mapping[str, Any]) -> str:
+    """Write a configuration in one line."""
+    if not configuration:
+        return "as the catalogue has it"
+    return ", ".join(f"{name} {number(label(value))}" for name, value in configuration.items())
+
+
+def number(value: Any) -> str:
+    """Write a number with three digits, and anything else as it is."""
+    if value is None:
+        return "–"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def percent(share: float | None) -> str:
+    """Write a share in percent."""
+    return "–" if share is None else f"{100 * share:.3g} %"
+
+
+def interval(told: Mapping[str, float | None], sign: str = "") -> str:
+    """Write a mean and its interval."""
+    mean, low, high = (told[name] for name in ("mean", "low", "high"))
+    around = "" if low is None or high is None else f" [{low:{sign}.3f}, {high:{sign}.3f}]"
+    return f"{mean:{sign}.3f}{around}"
+
+
+def duration(seconds: float) -> str:
+    """Write a time."""
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
+
+
+def correlation(told: Mapping[str, Any] | None) -> str:
+    """Write a rank correlation with its interval and the trials behind it."""
+    if told is None or told["value"] is None:
+        return "–"
+    return (
+        f"{told['value']:+.2f} [{told['low']:+.2f}, {told['high']:+.2f}], {told['trials']} trials"
+    )
