@@ -7,7 +7,9 @@ than the trials in flight; those keep their names and are trained again when it 
 import logging
 import os
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,8 +37,12 @@ DOMAINS: dict[str, Callable[..., Any]] = {
     "quniform": tune.quniform,
     "randint": tune.randint,
 }
-# Ray Tune's own files of every trial would take longer than some trials.
-ENVIRONMENT = {"TUNE_GLOBAL_CHECKPOINT_S": "0", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1"}
+ENVIRONMENT = {
+    "TUNE_GLOBAL_CHECKPOINT_S": "0",
+    # Ray Tune's own files of every trial would take longer than some trials.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "RAY_AIR_NEW_OUTPUT": "0",  # the other one prints, however silent it is to be
+}
 
 
 @dataclass
@@ -90,6 +96,10 @@ class Recorder(tune.Callback):
         why = reason(error) if error else "its process ended without a word"
         self._end(_failed(self.records[trial.trial_id], why), len(trials))
 
+    def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
+        """Say which trials there are."""
+        self._folder.note(NAME, {"trials": [trial.trial_id for trial in trials]})
+
     def _end(self, record: TrialRecord, num_trials: int) -> None:
         self._folder.write_trial(record)
         log_trial(self.study, self.parent, record)
@@ -137,10 +147,28 @@ def search(plan: Plan, folder: StudyFolder, parent: str, share: Slots) -> list[T
                 verbose=0,
             ),
         )
-    tuner.fit()
-    found = list(folder.trials().values())
+    with _quiet():
+        tuner.fit()
+    known = folder.trials()
+    found = [known[trial] for trial in folder.noted(NAME)["trials"] if trial in known]
     logger.info("searched %d trials, %.1f s", len(found), time.monotonic() - started)
     return found
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Leave out what Ray Tune and Optuna say of every trial; what matters is in the records."""
+    loggers = [logging.getLogger(name) for name in ("ray.tune", "optuna")]
+    before = [each.level for each in loggers]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="optuna")  # a rung reported twice, after a kill
+        for each in loggers:
+            each.setLevel(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            for each, level in zip(loggers, before, strict=True):
+                each.setLevel(level)
 
 
 def to_tune(domain: Domain) -> Any:

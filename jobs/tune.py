@@ -98,6 +98,7 @@ def tune(study: Study, out: str, *, resume: bool = False) -> Done:
     tracking.connect()
     folder = StudyFolder(storage.join(out, study.name))
     folder.begin(study, resume=resume)
+    study = study.at(folder.place)
     ledger = Ledger(folder)
     parent = study_tracking.begin(study)
     with cluster():
@@ -119,7 +120,9 @@ def tune(study: Study, out: str, *, resume: bool = False) -> Done:
         found = answer(plan.study, records, repeats)
         _write(folder, found)  # before any test image is read
         found["check"] = _check(plan, folder, records, ledger)
-    return _finish(study, folder, errors, found, ledger)
+    found["cost"] = ledger.to_json()
+    found["failed_categories"] = errors
+    return _finish(plan.study, folder, records, found)
 
 
 def _features(
@@ -250,21 +253,20 @@ def _write(folder: StudyFolder, found: Answer) -> None:
 
 
 def _finish(
-    study: Study, folder: StudyFolder, errors: dict[str, str], found: Answer, ledger: Ledger
+    study: Study, folder: StudyFolder, records: Sequence[TrialRecord], found: Answer
 ) -> Done:
     """Write and log everything."""
-    found["failed_categories"] = errors
-    found["cost"] = ledger.to_json()
-    kept = dataclasses.replace(
-        study, categories=[each for each in study.categories if each.name not in errors]
-    )
     files = {
         RESULT: json.dumps(found, indent=1).encode(),
         PAGE: study_page(found).encode(),
-        FRAGMENT: catalogue_fragment(kept, found),
+        FRAGMENT: catalogue_fragment(study, found),
     }
     for name, content in files.items():
         storage.write_bytes(folder.join(name), content)
-    records = list(folder.trials().values())
     study_tracking.finish(study, records, log_metrics(found), files)
-    return Done(answer=found, page=folder.join(PAGE), catalogue=files[FRAGMENT], errors=errors)
+    return Done(
+        answer=found,
+        page=folder.join(PAGE),
+        catalogue=files[FRAGMENT],
+        errors=found["failed_categories"],
+    )

@@ -29,6 +29,18 @@ def findings_of_shape(
     return []
 
 
+def findings_of_names(entries: list[Any]) -> list[str]:
+    """Return one line per name that is there twice, and one if there is no category at all."""
+    if not entries:
+        return ["categories: expected at least one category, found none"]
+    names = [entry.get("name") for entry in entries if isinstance(entry, Mapping)]
+    return [
+        f"categories: name `{name}` is there {names.count(name)} times; names must be unique"
+        for name in sorted({name for name in names if isinstance(name, str)})
+        if names.count(name) > 1
+    ]
+
+
 def nearest(word: str, known: Collection[str]) -> str:
     """Return the end of a message about an unknown word: the one meant, or those there are."""
     close = difflib.get_close_matches(word, known, n=1)

@@ -78,7 +78,7 @@ def totals(found: Mapping[str, Any]) -> dict[str, str]:
         "trials": str(len(states)),
         "stopped early": str(states.count("stopped")),
         "failed": str(states.count("failed")),
-        "backbone passes": f"{sum(found['cost']['backbone_images'].values()):,}",
+        "backbone passes": f"{sum(found['cost']['backbone_passes'].values()):,}",
         "time": duration(sum(found["cost"]["seconds"].values())),
     }
 

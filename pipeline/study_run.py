@@ -129,7 +129,7 @@ def train_again(plan: Plan, configuration: dict[str, Any], name: str, repeat: in
         metrics = judged.metrics()
         metrics["objective"] = objective(metrics, plan.study.settings.objective)
     except NightshiftError as failure:
-        error, metrics = str(failure), {"objective": WORST}
+        error, judged, metrics = str(failure), None, {"objective": WORST}
     return Repeat(
         configuration=configuration,
         category=name,

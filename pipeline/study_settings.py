@@ -4,7 +4,7 @@ import hashlib
 import json
 import posixpath
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
@@ -71,6 +71,12 @@ class Study:
     settings: StudySettings
     space: Mapping[str, Domain]
     categories: Sequence[Category]
+    key: str = ""  # its own, whatever becomes of its categories
+
+    def at(self, place: str) -> "Study":
+        """Return the study with the key that it has in this place."""
+        text = json.dumps([place, self.identity], sort_keys=True, default=str)
+        return replace(self, key=hashlib.sha256(text.encode()).hexdigest())
 
     def apply(self, configuration: Configuration, category: Category) -> Category:
         """Return the category with the settings of a configuration."""
@@ -95,12 +101,6 @@ class Study:
             settings = category.model_dump(mode="json", exclude={"name"})
             found |= {f"{category.name}.{name}": value for name, value in settings.items()}
         return found
-
-    @property
-    def key(self) -> str:
-        """A digest of the name and the identity."""
-        text = json.dumps([self.name, self.identity], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
 
 
 def load_study(

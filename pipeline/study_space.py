@@ -214,6 +214,9 @@ def apply(
     features = {name: given.pop(name) for name in FEATURE_PARAMETERS if name in given}
     if features.get("backbone", category.backbone) != category.backbone:
         features["weights"] = weights.get(features["backbone"])
+    if "crop" in features:  # as much of the image as before, at another size
+        before = category.preprocessing
+        features["resize"] = round(before.resize * features["crop"] / before.crop)
     patch = category.recipe.patch
     if {"sigma", "sigma_spread"} & given.keys():
         low, high = patch.sigma

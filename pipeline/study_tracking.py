@@ -47,9 +47,12 @@ def finish(
 ) -> str:
     """Log what the study came to; every trial has one run, and none is RUNNING any more."""
     parent = begin(study)
+    ended = tracking.ended_parts(parent)
     for record in records:
-        log_trial(study, parent, record)
-    tracking.discard_runs(parent, {trial_key(study, record.trial) for record in records})
+        if ended.pop(trial_key(study, record.trial), None) is None:
+            log_trial(study, parent, record)
+    for unknown in ended.values():
+        tracking.discard_run(unknown)
     return tracking.log_run(_of_study(study, metrics, files))
 
 

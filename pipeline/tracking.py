@@ -10,7 +10,7 @@ import tempfile
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -205,17 +205,29 @@ def begin_run(record: RunRecord) -> str:
     return run_id
 
 
-def discard_runs(parent: str, keep: Collection[str]) -> None:
-    """Delete the runs of a parent's work that is not among these keys.
+def ended_parts(parent: str) -> dict[str, str]:
+    """Return the runs of a parent's work that have ended: id by key.
 
     Raises:
         RegistryError: MLflow is away or refuses.
     """
     with clear_errors():
-        client = MlflowClient()
-        for run in _all_runs(client, f"tags.`{PARENT_TAG}` = '{parent}'"):
-            if run.data.tags.get(WORK_TAG) not in keep:
-                client.delete_run(run.info.run_id)
+        parts = _all_runs(MlflowClient(), f"tags.`{PARENT_TAG}` = '{parent}'")
+        return {
+            run.data.tags.get(WORK_TAG, ""): run.info.run_id
+            for run in parts
+            if run.info.status != "RUNNING"
+        }
+
+
+def discard_run(run_id: str) -> None:
+    """Delete a run.
+
+    Raises:
+        RegistryError: MLflow is away or refuses.
+    """
+    with clear_errors():
+        MlflowClient().delete_run(run_id)
 
 
 def _all_runs(client: MlflowClient, wanted: str) -> Iterator[Any]:

@@ -28,13 +28,14 @@ from tests.bench.scoring import (
     scoring_throughput,
 )
 from tests.bench.settling import settling
+from tests.bench.study import study_vs_processes
 
 BENCHMARKS: dict[str, Callable[[], Iterator[Ratio]]] = {
     benchmark.__name__: benchmark
     for benchmark in (
         *(features_once, scoring_throughput, scoring_precision, scoring_memory),
         *(inference_vs_reference, training_vs_reference, onboarding_memory),
-        *(realised_false_alarms, settling),
+        *(realised_false_alarms, settling, study_vs_processes),
         *(mixed_batch, many_categories, resident_heads, corrupt_images, nothing_new),
     )
 }

@@ -1,0 +1,84 @@
+"""A study's folder: whose it is, what is kept, and what MLflow shows of it."""
+
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from studied import load, make_study, record, repeat, write_study_catalogue
+
+from pipeline import study_tracking, tracking
+from pipeline.study_records import StudyError, StudyFolder, repeat_name
+
+A = {"sigma": 1.0, "layers": [2]}
+
+
+def test_a_study_is_begun_once_and_resumed_as_often_as_wanted(tmp_path: Path) -> None:
+    study, folder = make_study(tmp_path), StudyFolder(str(tmp_path / "first"))
+    with pytest.raises(StudyError, match=r"no study first .* to resume"):
+        folder.begin(study, resume=True)
+    folder.begin(study, resume=False)
+    with pytest.raises(StudyError, match="--resume goes on with it"):
+        folder.begin(study, resume=False)
+    folder.begin(study, resume=True)
+    folder.begin(study, resume=True)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_name_that_another_study_has_is_refused_with_the_difference(
+    tmp_path: Path, resume: bool
+) -> None:
+    catalogue = write_study_catalogue(tmp_path)
+    folder = StudyFolder(str(tmp_path / "first"))
+    folder.begin(load(catalogue), resume=False)
+    other = write_study_catalogue(tmp_path, space={"sigma": {"uniform": [1, 2]}})
+    with pytest.raises(StudyError) as error:
+        folder.begin(load(other, trials=9), resume=resume)
+    assert 'space.layers: {"choice": [[2], [2, 3]]} -> (not there)' in str(error.value)
+    assert 'space.sigma: {"loguniform": [0.2, 4.0]} -> {"uniform": [1, 2]}' in str(error.value)
+    assert "study.trials: 3 -> 9" in str(error.value)
+
+
+def test_trials_and_repeats_come_back_as_they_were_written(tmp_path: Path) -> None:
+    folder = StudyFolder(str(tmp_path / "first"))
+    assert folder.trials() == {}
+    first, second = record("a", A, {"steel": 0.5}), repeat(A, 0.25, 2)
+    folder.write_trial(first)
+    folder.write_trial(first)
+    folder.write_repeat(second)
+    assert folder.trials() == {"a": first}
+    assert folder.repeats() == {repeat_name(A, "steel", 2): second}
+    assert folder.noted("nothing") == {}
+
+
+def test_mlflow_has_one_run_for_each_trial_however_often_it_is_logged(
+    tmp_path: Path, tracking_uri: str
+) -> None:
+    study = make_study(tmp_path).at(str(tmp_path))
+    client = MlflowClient()
+    parent = study_tracking.begin(study)
+    assert study_tracking.begin(study) == parent
+    assert client.get_run(parent).info.status == "RUNNING"
+    good, bad = record("a", A, {"steel": 0.5}), record("b", A, {"steel": 0.25}, rungs=1)
+    bad.status, bad.error = "failed", "its process died"
+    lost = record("lost", A, {"steel": 0.1})
+    for each in (good, good, lost):
+        study_tracking.log_trial(study, parent, each)
+    study_tracking.finish(study, [good, bad], [("objective", 0.5, 0)], {"study.json": b"{}"})
+
+    runs = client.search_runs([tracking.experiment_id(client)])
+    status = {run.info.run_name: run.info.status for run in runs}
+    assert status == {"study first": "FINISHED", "trial a": "FINISHED", "trial b": "FAILED"}
+    assert len(runs) == 3
+    (trial,) = (run for run in runs if run.info.run_name == "trial a")
+    assert trial.data.tags["mlflow.parentRunId"] == parent
+    assert trial.data.params == {"sigma": "1.0", "layers": "[2]"}
+    history = client.get_metric_history(trial.info.run_id, "steel/loss")
+    assert [(entry.step, entry.value) for entry in history] == [(1, 0.9), (2, 0.5)]
+    rungs = client.get_metric_history(trial.info.run_id, "objective")
+    assert [entry.step for entry in rungs] == [25, 50, 100]
+    assert [file.path for file in client.list_artifacts(parent)] == ["study.json"]
+
+
+def test_studies_in_two_places_are_two(tmp_path: Path) -> None:
+    study = make_study(tmp_path)
+    assert study.at("here").key == study.at("here").key != study.at("there").key

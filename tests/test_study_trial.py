@@ -1,0 +1,153 @@
+"""One training of a study: stopped and judged on its way, and what it is judged by."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from studied import make_plan, make_study
+
+from model.errors import NightshiftError
+from pipeline.study_check import keep_head, measure_heads, read_head
+from pipeline.study_features import wanted_views
+from pipeline.study_objective import Judged, objective
+from pipeline.study_run import RUNGS, WORST, Plan, StudyTrial, train_again
+from pipeline.study_sets import build_view, fold_plan
+
+CONFIGURATION = {"sigma": 1.0, "layers": [2, 3]}
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    folder = tmp_path_factory.mktemp("study")
+    study = make_study(folder, ("steel", "brass"))
+    places = {}
+    for key, view in wanted_views(study).items():
+        places[key] = str(folder / "features" / view.name)
+        build_view(view, fold_plan(study.settings), places[key], None)
+    return make_plan(study, places, folder)
+
+
+def judged(scores: list[float], anomalous: list[bool]) -> Judged:
+    count = len(scores)
+    masks = np.zeros((count, 2, 2), bool)
+    masks[np.array(anomalous), 0, 0] = True
+    maps = np.array(scores, np.float32)[:, None, None] * np.ones((count, 2, 2), np.float32)
+    return Judged(
+        scores=np.array(scores, np.float32),
+        anomalous=np.array(anomalous),
+        maps=maps,
+        masks=masks,
+        marked=np.ones(count, bool),
+    )
+
+
+def test_the_objective_is_the_mean_of_noticing_and_finding() -> None:
+    metrics = judged([1, 2, 3, 4], [False, False, True, True]).metrics()
+    assert metrics["image_auroc"] == 1.0
+    # Both anomalies light all four pixels of which one is marked: precision 1/4 at either level.
+    assert metrics["pixel_ap"] == pytest.approx(0.25)
+    assert objective(metrics, "balanced") == pytest.approx((1 + 0.25) / 2)
+    assert objective(metrics, "image_auroc") == 1.0
+    assert objective(metrics, "pixel_ap") == pytest.approx(0.25)
+
+
+def test_without_masks_only_images_are_judged() -> None:
+    metrics = {"image_auroc": 0.75}
+    assert {objective(metrics, kind) for kind in ("balanced", "pixel_ap", "aupro")} == {0.75}
+
+
+def test_a_training_that_is_judged_on_its_way_comes_to_the_same_head(plan: Plan) -> None:
+    straight, halting = (plan.run(CONFIGURATION, "steel", 0) for _ in range(2))
+    straight.train_to(1.0)
+    for share in RUNGS:
+        halting.train_to(share)
+        halting.judge()
+    assert len(halting.curve) == halting.config.passes
+    assert halting.curve == straight.curve
+    for name, value in straight.folded().state_dict().items():
+        assert torch.equal(value, halting.folded().state_dict()[name])
+
+
+def test_a_head_is_judged_on_images_it_has_not_seen(plan: Plan) -> None:
+    run = plan.run(CONFIGURATION, "steel", 1)
+    patches = run.trainer.rows
+    assert not set(run.unseen.tolist()) & set(patches.images.tolist())  # type: ignore[attr-defined]
+    assert len(run.judge().scores) == len(run.unseen) + plan.study.settings.anomalies
+
+
+def test_a_repeat_has_a_seed_and_a_fold_of_its_own(plan: Plan) -> None:
+    first, second = (plan.run(CONFIGURATION, "steel", number) for number in (1, 2))
+    assert (first.split.seed, first.split.fold) == (1, 1)
+    assert (second.split.seed, second.split.fold) == (2, 2)
+    assert plan.run(CONFIGURATION, "steel", 5).split.fold == 1  # of four
+
+
+def test_a_coreset_that_was_chosen_before_trains_the_same_head(plan: Plan, tmp_path: Path) -> None:
+    chosen = plan.run({"sigma": 2.0}, "brass", 0)
+    stored = list(Path(chosen.place, "coresets").glob("*.npy"))
+    again = plan.run({"sigma": 2.0}, "brass", 0)
+    assert list(Path(chosen.place, "coresets").glob("*.npy")) == stored != []
+    for run in (chosen, again):
+        run.train_to(1.0)
+    assert chosen.curve == again.curve
+
+
+def test_a_trial_covers_every_category_and_means_over_them(plan: Plan) -> None:
+    trial = StudyTrial(plan, CONFIGURATION)
+    for rung in range(len(RUNGS)):
+        told = trial.advance(rung)
+    values = [told["categories"][name]["objective"] for name in ("steel", "brass")]
+    assert told["objective"] == pytest.approx(np.mean(values))
+    assert [len(told["curves"][name]) for name in ("steel", "brass")] == [4, 4]
+    assert told["errors"] == {}
+
+
+def test_a_training_that_fails_counts_as_the_worst_and_says_why(plan: Plan) -> None:
+    trial = StudyTrial(plan, {"sigma": 1e39})  # infinite in float32
+    told = trial.advance(0)
+    assert told["objective"] == WORST
+    assert "hold NaN" in told["errors"]["steel"]
+    assert trial.advance(1)["errors"] == told["errors"]
+    repeat = train_again(plan, {"sigma": 1e39}, "steel", 1)
+    assert (repeat.metrics, repeat.good_scores) == ({"objective": WORST}, [])
+    assert "hold NaN" in (repeat.error or "")
+
+
+def test_a_finalist_keeps_the_scores_that_thresholds_are_taken_from(plan: Plan) -> None:
+    found = train_again(plan, CONFIGURATION, "steel", 1)
+    run = plan.run(CONFIGURATION, "steel", 1)
+    run.train_to(1.0)
+    metrics = run.judge().metrics()
+    assert found.metrics == metrics | {"objective": objective(metrics, "balanced")}
+    assert len(found.good_scores) == len(run.unseen)
+    assert len(found.anomalous_scores) == plan.study.settings.anomalies
+
+
+def test_a_kept_head_scores_as_it_did_and_is_measured_only_where_labels_are(
+    plan: Plan, tmp_path: Path
+) -> None:
+    run = plan.run(CONFIGURATION, "steel", 0)
+    run.train_to(1.0)
+    head = run.folded()
+    keep_head(head, str(tmp_path / "steel.safetensors"))
+    levels = run.bank.images(run.unseen)
+    with torch.inference_mode():
+        assert torch.equal(read_head(str(tmp_path / "steel.safetensors"))(levels), head(levels))
+    assert measure_heads(plan, CONFIGURATION, str(tmp_path)) == {}  # nothing was embedded
+
+
+def test_a_two_layer_adaptor_is_kept_too(plan: Plan, tmp_path: Path) -> None:
+    run = plan.run({"adaptor": "two_layer"}, "steel", 0)
+    uri = str(tmp_path / "head.safetensors")
+    keep_head(run.folded(), uri)
+    levels = run.bank.images(run.unseen)
+    with torch.inference_mode():
+        assert torch.equal(read_head(uri)(levels), run.folded()(levels))
+
+
+def test_an_error_of_ours_is_no_result(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not issubclass(ValueError, NightshiftError)
+    trial = StudyTrial(plan, {"layers": [2, 7]})
+    with pytest.raises((ValueError, KeyError, FileNotFoundError)):
+        trial.advance(0)

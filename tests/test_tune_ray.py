@@ -1,0 +1,150 @@
+"""Studies on a real, small Ray cluster: killed and resumed, and with trials that die."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from command_line import Run
+from mlflow import MlflowClient
+from ray import cloudpickle
+from ray_watch import wait_until
+from studied import load, write_study_catalogue
+
+from jobs import search as searching
+from jobs.cluster import cluster
+from jobs.trials import TuneTrial
+from jobs.tune import tune
+from pipeline import tracking
+from pipeline.catalogue import load_catalogue
+from pipeline.study_records import StudyFolder
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+
+TRIALS = 6
+DRIVER = """\
+import sys
+from jobs import cli
+sys.argv = ["nightshift", *sys.argv[1:]]
+cli.main()
+"""
+
+
+@pytest.fixture(scope="module")
+def ray_cluster() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("RAY_worker_niceness", "0")
+        with cluster(num_cpus=2):
+            yield
+
+
+def studies_of(runs: list[Any]) -> tuple[list[Any], list[Any]]:
+    """The runs of studies and those of trials."""
+    parents = [run for run in runs if tracking.PARENT_TAG not in run.data.tags]
+    return parents, [run for run in runs if run not in parents]
+
+
+def all_runs() -> list[Any]:
+    client = MlflowClient()
+    return list(client.search_runs([tracking.experiment_id(client)]))
+
+
+def kill_at_half_time(arguments: list[str], folder: Path) -> int:
+    """Run a study in a process of its own; kill it once half of the trials have ended."""
+    environment = {
+        **os.environ,
+        "RAY_ADDRESS": ray.get_runtime_context().gcs_address,
+        "RAY_AUTH_MODE": "token",
+    }
+    process = subprocess.Popen([sys.executable, "-c", DRIVER, *arguments], env=environment)
+    ended: list[str] = []
+
+    def half_done() -> bool:
+        assert process.poll() is None, "the driver ended before it was killed"
+        told = StudyFolder(str(folder)).trials() if folder.exists() else {}
+        ended[:] = [name for name, record in told.items() if record.status != "running"]
+        return len(ended) >= TRIALS // 2
+
+    try:
+        wait_until(half_done)
+    finally:
+        process.kill()
+        process.wait(60)
+    return len(ended)
+
+
+def test_a_killed_study_resumes_with_no_trial_lost_and_none_twice(
+    ray_cluster: None, run: Run, tmp_path: Path
+) -> None:
+    catalogue = write_study_catalogue(tmp_path, ("steel", "brass"), trials=TRIALS)
+    folder = tmp_path / "out/first"
+    arguments = ["tune", str(catalogue), "--study", "first", "--out", str(folder.parent)]
+    before = kill_at_half_time(arguments, folder)
+    parents, children = studies_of(all_runs())
+    assert [parent.info.status for parent in parents] == ["RUNNING"]
+    assert len(children) <= before
+    known = {name for name, r in StudyFolder(str(folder)).trials().items() if r.status != "running"}
+
+    assert "--resume goes on with it" in run(*arguments).refusal()
+    winners = tmp_path / "winners.yaml"
+    answer = run(*arguments, "--resume", "--write-catalogue", winners, "--json")
+    assert answer.code == 0
+    found = json.loads(answer.out)
+    names = {trial["trial"] for trial in found["trials"]}
+    assert len(names) == len(found["trials"]) == TRIALS
+    assert known <= names
+    assert {trial["status"] for trial in found["trials"]} <= {"complete", "stopped"}
+    parents, children = studies_of(all_runs())
+    assert [parent.info.status for parent in parents] == ["FINISHED"]
+    assert [child.info.status for child in children] == ["FINISHED"] * TRIALS
+    assert {child.data.tags[tracking.PARENT_TAG] for child in children} == {parents[0].info.run_id}
+    assert found["cost"]["backbone_passes"] == found["cost"]["images"]
+    assert len(found["cost"]["images"]) == 4  # two categories, and their test images
+    assert set(found["check"]) == {"steel", "brass"}
+    assert json.loads((folder / "study.json").read_text()) == found
+    assert "Hyper-parameter study" in (folder / "study.html").read_text()
+    assert [category.name for category in load_catalogue(str(winners))] == ["steel", "brass"]
+    assert not (folder / "heads").exists() or not list((folder / "heads").rglob("*.safetensors"))
+    assert MlflowClient().search_registered_models() == []
+
+    again = run(*arguments, "--resume")  # nothing is left to do, and nothing is done twice
+    assert again.code == 0
+    assert len(all_runs()) == TRIALS + 1
+
+
+class DyingTrial(TuneTrial):
+    """Its process ends without a word where level 2 is alone."""
+
+    def step(self) -> dict[str, Any]:
+        if self.trial.configuration["layers"] == [2]:
+            os._exit(1)
+        return super().step()
+
+
+def test_a_trial_whose_process_dies_is_retried_and_then_failed(
+    ray_cluster: None,
+    tracking_uri: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    monkeypatch.setattr(searching, "TuneTrial", DyingTrial)
+    space = {"layers": {"grid": [[2], [3], [2, 3]]}, "sigma": 1.0}
+    few = tmp_path / "few"
+    few.mkdir()
+    catalogue = write_study_catalogue(tmp_path, ("steel", "few"), space=space, trials=3, seeds=1)
+    done = tune(load(catalogue), str(tmp_path / "out"))
+    assert list(done.errors) == ["few"]
+    status = {str(t["configuration"]["layers"]): t["status"] for t in done.answer["trials"]}
+    assert len(status) == 3  # every value of the grid
+    assert status["[2]"] == "failed"
+    assert set(status.values()) - {"failed"} <= {"complete", "stopped"}
+    (failed,) = [t for t in done.answer["trials"] if t["status"] == "failed"]
+    assert failed["error"]
+    _, children = studies_of(all_runs())
+    assert sorted(child.info.status for child in children) == ["FAILED", "FINISHED", "FINISHED"]
