@@ -125,7 +125,8 @@ def search(plan: Plan, folder: StudyFolder, parent: str, share: Slots) -> list[T
     started = time.monotonic()
     gpus = settings.gpus_per_trial if settings.gpus_per_trial and share.gpus else share.gpus
     trainable = tune.with_resources(
-        tune.with_parameters(TuneTrial, plan=plan), {"cpu": share.cpus, "gpu": gpus}
+        tune.with_parameters(TuneTrial, plan=plan),
+        {"cpu": max(1, int(share.cpus * (gpus or 1))), "gpu": gpus},
     )
     space = {name: to_tune(domain) for name, domain in plan.study.space.items()}
     path = folder.join(NAME)

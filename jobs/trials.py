@@ -12,7 +12,7 @@ from ray import tune
 from pipeline import storage
 from pipeline.study_check import build_test, keep_head, measure_heads
 from pipeline.study_features import View
-from pipeline.study_run import Plan, Repeat, StudyTrial, train_again
+from pipeline.study_run import Plan, Repeat, StudyTrial, device, train_again
 from pipeline.study_sets import FoldPlan, Passes, build_view
 from pipeline.study_settings import LabelledSet
 from pipeline.study_space import decode
@@ -45,13 +45,13 @@ class TuneTrial(tune.Trainable):
 @ray.remote(max_retries=2)
 def embed(view: View, folds: FoldPlan, place: str, labelled: LabelledSet | None) -> Passes:
     """Write a view's sets; return what it took."""
-    return build_view(view, folds, place, labelled)
+    return build_view(view, folds, place, labelled, device())
 
 
 @ray.remote(max_retries=2)
 def embed_test(view: View, place: str) -> Passes:
     """Write a view's test images; return what it took."""
-    return build_test(view, place)
+    return build_test(view, place, device())
 
 
 @ray.remote(max_retries=2)

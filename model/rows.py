@@ -38,7 +38,7 @@ class PatchRows:
         cls, bank: Features, images: Tensor, coreset_KC: Tensor, members: int
     ) -> "PatchRows":
         """Take a coreset that was chosen before, of images that nobody leaves out."""
-        nobodys = torch.full((len(images),), -1)
+        nobodys = torch.full((len(images),), -1, device=bank.device)
         rows = cls(bank, images, nobodys, TrainingConfig(coreset=0))
         rows._take(coreset_KC.to(bank.device), nobodys[:1].expand(len(coreset_KC)), members)
         return rows

@@ -7,7 +7,7 @@ import numpy as np
 from markupsafe import Markup
 
 WIDTH, HEIGHT = 360, 210  # user units; the page scales it
-LEFT, RIGHT, TOP, BASE = 44, 352, 12, 168
+LEFT, RIGHT, TOP, BASE = 44, 352, 28, 168
 MARGIN = 0.06  # of the range, on every side
 
 Point = tuple[float, float, bool]  # x, y, whether it was trained to the end
@@ -38,6 +38,7 @@ def cloud(points: Sequence[Point], x_name: str, y_name: str, *, log: bool = Fals
         '<svg class="chart" viewBox="0 0 {w} {h}" role="img" '
         'aria-label="{y_name} against {x_name}, {count} trials">'
         '<line class="axis" x1="{left}" x2="{right}" y1="{base}" y2="{base}"/>{ticks}{marks}'
+        '<text x="{left}" y="12">{y_name}</text>'
         '<text x="{middle}" y="{foot}" text-anchor="middle">{x_name}</text></svg>'
     ).format(
         w=WIDTH,

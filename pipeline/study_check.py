@@ -19,6 +19,7 @@ from pipeline.study_features import View, is_there, view_key
 from pipeline.study_objective import METRICS
 from pipeline.study_records import TrialRecord
 from pipeline.study_run import Plan
+from pipeline.study_run import device as own_device
 from pipeline.study_sets import Passes, write_labelled
 from pipeline.study_space import Configuration
 from pipeline.study_trial import judge_labelled
@@ -48,7 +49,7 @@ def read_head(uri: str) -> FoldedHead:
     return head
 
 
-def build_test(view: View, place: str) -> Passes:
+def build_test(view: View, place: str, device: str = "cpu") -> Passes:
     """Embed a view's labelled test images; return what it took, nothing without labels."""
     if is_there(storage.join(place, TEST)):
         return Passes()
@@ -57,7 +58,7 @@ def build_test(view: View, place: str) -> Passes:
     test = [sample for sample in samples if sample.split == "test"]
     if len({sample.is_good for sample in test}) < 2:
         return Passes()
-    backbone = fetch_backbone(category.backbone_config)
+    backbone = fetch_backbone(category.backbone_config).to(device)
     num_images = write_labelled(view, test, backbone, storage.join(place, TEST))
     return Passes(num_images, backbone.num_images_seen)
 
@@ -72,8 +73,8 @@ def measure_heads(
         place = storage.join(plan.places[f"{category.name} {view_key(variant)}"], TEST)
         uri = storage.join(heads, f"{category.name}.safetensors")
         if is_there(place) and storage.exists(uri):
-            head = read_head(uri).to(plan.device)
-            found[category.name] = judge_labelled(head, place, variant, plan.device).metrics()
+            head = read_head(uri).to(own_device())
+            found[category.name] = judge_labelled(head, place, variant, own_device()).metrics()
     return found
 
 

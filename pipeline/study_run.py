@@ -49,12 +49,12 @@ class Plan:
             seed=settings.seed + repeat, fold=repeat % num_folds, members=settings.members
         )
         place = self.places[f"{name} {view_key(variant)}"]
-        return HeadRun(variant, place, split, self.device)
+        return HeadRun(variant, place, split, device())
 
-    @property
-    def device(self) -> str:
-        """Where this process trains."""
-        return "cuda" if torch.cuda.is_available() else "cpu"
+
+def device() -> str:
+    """Return where this process trains."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 @dataclass

@@ -56,7 +56,9 @@ def fold_plan(settings: StudySettings) -> FoldPlan:
     return FoldPlan(num_folds=num_folds, used=used, num_anomalies=settings.anomalies)
 
 
-def build_view(view: View, plan: FoldPlan, place: str, labelled: LabelledSet | None) -> Passes:
+def build_view(
+    view: View, plan: FoldPlan, place: str, labelled: LabelledSet | None, device: str = "cpu"
+) -> Passes:
     """Write the sets of a view below ``place`` unless they are there; return what it took.
 
     Raises:
@@ -70,7 +72,7 @@ def build_view(view: View, plan: FoldPlan, place: str, labelled: LabelledSet | N
     samples = read_layout(category.layout, category.images)
     uris = [sample.uri for sample in samples if sample.split == "train" and sample.is_good]
     refuse_few(category, len(uris), plan)
-    backbone = fetch_backbone(category.backbone_config)
+    backbone = fetch_backbone(category.backbone_config).to(device)
     with TemporaryDirectory(prefix="nightshift-study-") as scratch:
         good = SetWriter(Path(scratch, "good"), view, backbone, len(uris))
         folds_by_uri = _write_good(good, uris, plan)

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, PositiveFloat, PositiveInt
 
+from model.backbone import BACKBONES
 from model.weights import RANDOM
 from pipeline import storage
 from pipeline.catalogue import (
@@ -129,7 +130,7 @@ def load_study(
         f"study.space.{fault}" if not fault.startswith("the") else f"study: {fault}"
         for fault in faults
     ]
-    findings += _findings_of_names(settings, categories)
+    findings += _findings_of_names(settings)
     for category in categories if not findings else ():
         findings += [
             f"study.space.{f} ({category.name})" for f in findings_of_values(space, category)
@@ -157,15 +158,19 @@ def _refuse(uri: str, findings: Sequence[str]) -> None:
         raise CatalogueError("\n".join(f"{uri}: {finding}" for finding in findings))
 
 
-def _findings_of_names(settings: StudySettings, categories: Sequence[Category]) -> list[str]:
-    findings = []
-    for place in settings.validation.values():
-        if place.layout not in LAYOUTS:
-            findings.append(
-                f"study.validation: no layout `{place.layout}`"
-                f"{nearest(place.layout, sorted(LAYOUTS))}"
-            )
-    return findings
+def _findings_of_names(settings: StudySettings) -> list[str]:
+    """Return one line per layout or backbone that there is not."""
+    layouts = [
+        f"study.validation.{category}.layout: no layout `{place.layout}`"
+        f"{nearest(place.layout, sorted(LAYOUTS))}"
+        for category, place in settings.validation.items()
+        if place.layout not in LAYOUTS
+    ]
+    return layouts + [
+        f"study.weights: no backbone `{name}`{nearest(name, list(BACKBONES))}"
+        for name in settings.weights
+        if name not in BACKBONES
+    ]
 
 
 def _absolute(settings: StudySettings, folder: str) -> StudySettings:

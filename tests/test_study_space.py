@@ -192,6 +192,17 @@ def test_the_section_has_defaults_and_refuses_what_it_does_not_know(tmp_path: Pa
         study(tmp_path, {"trials": 0})
 
 
+def test_a_layout_or_a_backbone_that_there_is_not_is_named(tmp_path: Path) -> None:
+    section = {
+        "validation": {"steel": {"images": "labelled", "layout": "mvtek"}},
+        "weights": {"resnet81": "own.pth"},
+    }
+    with pytest.raises(CatalogueError) as error:
+        study(tmp_path, section)
+    assert "study.validation.steel.layout: no layout `mvtek`; did you mean" in str(error.value)
+    assert "study.weights: no backbone `resnet81`; did you mean" in str(error.value)
+
+
 def test_two_studies_differ_where_their_settings_do(tmp_path: Path) -> None:
     first = study(tmp_path, {"trials": 5}).identity
     second = study(tmp_path, {"trials": 6, "space": {"sigma": {"uniform": [1, 2]}}}).identity
