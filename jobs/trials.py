@@ -10,7 +10,7 @@ import torch
 from ray import tune
 
 from pipeline import storage
-from pipeline.study_check import build_test, keep_head, measure_heads
+from pipeline.study_check import build_test, keep_head, measure_again, measure_heads
 from pipeline.study_features import View
 from pipeline.study_run import Plan, Repeat, StudyTrial, device, train_again
 from pipeline.study_sets import FoldPlan, Passes, build_view
@@ -66,3 +66,12 @@ def measure(plan: Plan, configuration: dict[str, Any], heads: str) -> dict[str, 
     """Measure a trial's heads on test images."""
     torch.set_num_threads(plan.threads)
     return measure_heads(plan, configuration, heads)
+
+
+@ray.remote(max_retries=2)
+def measure_repeat(
+    plan: Plan, configuration: dict[str, Any], category: str, number: int
+) -> dict[str, float]:
+    """Measure a finalist's training on test images."""
+    torch.set_num_threads(plan.threads)
+    return measure_again(plan, configuration, category, number)

@@ -6,6 +6,7 @@ every kept head scores them. What comes out is a check of the study, never a cho
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from model.folding import FoldedHead
 from pipeline import storage
 from pipeline.backbones import fetch_backbone
 from pipeline.layouts import read_layout
+from pipeline.study_choice import difference, mean_interval
 from pipeline.study_features import View, is_there, view_key
 from pipeline.study_objective import METRICS
 from pipeline.study_records import TrialRecord
@@ -110,6 +112,39 @@ def _by_metric(
         name: rank_correlation(objectives, [metrics[name] for _, metrics in trials])
         for name in (names if trials else [])
     }
+
+
+def measure_again(
+    plan: Plan, configuration: dict[str, Any], name: str, repeat: int
+) -> dict[str, float]:
+    """Return the test metrics of a finalist's training, made once more; nothing without labels."""
+    run = plan.run(configuration, name, repeat)
+    place = storage.join(run.place, TEST)
+    if not is_there(place):
+        return {}
+    run.train_to(1.0)
+    return judge_labelled(run.folded(), place, run.category, own_device()).metrics()
+
+
+def all_measured(repeats: Sequence[Any]) -> bool:
+    """Whether every repeat has test metrics: there are labels, and no task died."""
+    return all(isinstance(each, dict) and each for each in repeats)
+
+
+def paired(
+    chosen: Sequence[Mapping[str, float]], default: Sequence[Mapping[str, float]]
+) -> dict[str, Any]:
+    """Return, by test metric, the means of both sides and their paired difference."""
+    names = [name for name in METRICS if all(name in each for each in [*chosen, *default])]
+    found = {}
+    for name in names:
+        one, other = ([each[name] for each in side] for side in (chosen, default))
+        found[name] = {
+            "chosen": asdict(mean_interval(one)),
+            "default": asdict(mean_interval(other)),
+            "difference": asdict(difference(one, other)),
+        }
+    return found
 
 
 def rank_correlation(

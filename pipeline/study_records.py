@@ -10,6 +10,7 @@ study/                 <out>/<name>
 """
 
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
@@ -18,6 +19,7 @@ from typing import Any
 from model.errors import NightshiftError
 from pipeline import storage
 from pipeline.study_run import RUNGS, Repeat
+from pipeline.study_sets import Passes
 from pipeline.study_settings import Study, differences
 
 IDENTITY, RESULT, PAGE, FRAGMENT = "identity.json", "study.json", "study.html", "catalogue.yaml"
@@ -138,6 +140,31 @@ class StudyFolder:
             return []
         uris = sorted(item.uri for item in storage.list_objects(self.join(kind)))
         return [json.loads(storage.read_bytes(uri)) for uri in uris if uri.endswith(".json")]
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """What a study has cost so far, over all the times it was begun or resumed."""
+
+    folder: StudyFolder
+
+    def embedded(self, view: str, took: Passes) -> None:
+        """Add the backbone passes over a view's images."""
+        if took.images:
+            told = self.to_json()
+            told["images"][view] = took.images
+            told["backbone_passes"][view] = told["backbone_passes"].get(view, 0) + took.passes
+            self.folder.note("ledger", told)
+
+    def took(self, stage: str, started: float) -> None:
+        """Add the time since ``started``, of the monotonic clock."""
+        told = self.to_json()
+        told["seconds"][stage] = told["seconds"].get(stage, 0.0) + time.monotonic() - started
+        self.folder.note("ledger", told)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return images and passes by view, and seconds by stage."""
+        return {"images": {}, "backbone_passes": {}, "seconds": {}} | self.folder.noted("ledger")
 
 
 def repeat_name(configuration: Mapping[str, Any], category: str, repeat: int) -> str:

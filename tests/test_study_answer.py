@@ -12,7 +12,7 @@ from studied import make_study, record, repeat
 from pipeline.catalogue import load_catalogue
 from pipeline.onboarding import onboarding_key
 from pipeline.study_answer import answer, catalogue_fragment
-from pipeline.study_check import correlations, rank_correlation, spearman
+from pipeline.study_check import all_measured, correlations, paired, rank_correlation, spearman
 from pipeline.study_choice import DEFAULT, choose, choose_for_all, difference, finalists, key_of
 from pipeline.study_space import read_space
 from pipeline.study_statistics import curve, importance, table_of, thresholds
@@ -140,6 +140,18 @@ def test_the_check_compares_each_trial_as_it_stood() -> None:
     assert found["all_trials"]["image_auroc"]["value"] == pytest.approx(1)
     assert found["all_trials"]["image_auroc"]["trials"] == 6
     assert found["whole_trials"]["image_auroc"]["trials"] == 3
+
+
+def test_the_choice_is_compared_with_the_default_on_the_metrics_that_both_have() -> None:
+    chosen = [{"image_auroc": 0.9, "aupro": 0.5}, {"image_auroc": 0.8}]
+    default = [{"image_auroc": 0.7}, {"image_auroc": 0.7}]
+    found = paired(chosen, default)
+    assert list(found) == ["image_auroc"]
+    assert found["image_auroc"]["chosen"]["mean"] == pytest.approx(0.85)
+    assert found["image_auroc"]["difference"]["mean"] == pytest.approx(0.15)
+    assert all_measured(chosen)
+    assert not all_measured([{}, chosen[0]])
+    assert not all_measured([RuntimeError("died")])
 
 
 def test_the_answer_holds_a_choice_its_regret_and_settings_for_every_category(

@@ -12,7 +12,7 @@ from studied import make_study, record, repeat
 from test_report_browser import ARGUMENTS, BROWSERS, DESKTOP, PHONE
 
 from pipeline.study_answer import answer
-from pipeline.study_check import correlations
+from pipeline.study_check import correlations, paired
 from pipeline.study_choice import DEFAULT
 from pipeline.study_page import duration, headline, interval, study_page, words
 
@@ -45,8 +45,11 @@ def found(folder: Path) -> dict[str, Any]:
         "backbone_passes": {"steel-1": 76, "brass-1": 76},
         "seconds": {"features": 4.0, "search": 400.0},
     }
+    check = correlations(measured)
+    sides = [[{"image_auroc": value + n / 100} for n in range(3)] for value in (0.9, 0.8)]
+    check["steel"]["chosen_over_default"] = paired(*sides)
     return answer(study, records, repeats) | {
-        "check": correlations(measured),
+        "check": check,
         "failed_categories": {"few": f"few: 5 good images {HOSTILE}"},
         "cost": cost,
     }
@@ -76,6 +79,7 @@ def test_the_page_says_what_was_found_and_by_what_it_was_judged(told: dict[str, 
     for heading in ("Answer", "What matters", "Noise", "Decision thresholds", "Check on test"):
         assert f">{heading}" in page
     assert "needs 49 held-out good images" in page
+    assert "0.910 [0.885, 0.935]" in page  # mean of 0.90, 0.91, 0.92 +- 4.303 x 0.01 / sqrt(3)
     assert ", 19 trials" in page  # of the check, with its interval
 
 
