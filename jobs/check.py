@@ -47,8 +47,8 @@ def check(
         else:
             ledger.embedded(f"{named[place].name}/test", outcome)
     told = correlations(_measured(plan, [record for record in records if record.rungs]))
-    for name, values in _chosen_and_default(plan, found).items():
-        told[name]["chosen_over_default"] = values
+    for name, values in _best_and_default(plan, found).items():
+        told[name]["best_over_default"] = values
     folder.note("check", told)
     discard(plan.heads)
     return told
@@ -76,8 +76,8 @@ def _measured(plan: Plan, records: Sequence[TrialRecord]) -> list[Measured]:
     ]
 
 
-def _chosen_and_default(plan: Plan, found: Answer) -> dict[str, Any]:
-    """Return test metrics of the chosen settings and of those as they were, over the repeats."""
+def _best_and_default(plan: Plan, found: Answer) -> dict[str, Any]:
+    """Return test metrics of the best settings and of those as they are, over the repeats."""
     share = slots(PLENTY)
     task = measure_repeat.options(num_cpus=share.cpus, num_gpus=share.gpus)
     shared = ray.put(plan)
@@ -85,14 +85,14 @@ def _chosen_and_default(plan: Plan, found: Answer) -> dict[str, Any]:
     work = {
         f"{name} {which} {number}": task.remote(shared, configuration, name, number)
         for name, own in found["categories"].items()
-        for which, configuration in (("chosen", own["configuration"]), ("default", DEFAULT))
+        for which, configuration in (("best", own["best"]["configuration"]), ("default", DEFAULT))
         for number in repeats
     }
     told = dict(gather(work, "check of the choice"))
     pairs = {
         name: [
             [told[f"{name} {which} {number}"] for number in repeats]
-            for which in ("chosen", "default")
+            for which in ("best", "default")
         ]
         for name in found["categories"]
     }

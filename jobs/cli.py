@@ -305,13 +305,13 @@ def _print_outcomes(outcomes: list[dict[str, Any]]) -> None:
 
 
 def _print_study(answer: dict[str, Any]) -> None:
-    shown = table("category", "objective", "as it was", "better by", "regret of one for all")
+    shown = table("category", "as it was", "best", "better by", "regret of one for all")
     for name, own in answer["categories"].items():
         shown.add_row(
             name,
-            _number(own["objective"]["mean"]),
             _number(own["default_objective"]["mean"]),
-            f"{own['over_default']['mean']:+.4f}",
+            _number(own["best"]["objective"]["mean"]),
+            f"{own['best']['over_default']['mean']:+.4f}",
             f"{own['regret_of_one_for_all']['mean']:.4f}",
         )
     Console().print(shown)

@@ -65,14 +65,14 @@ def _of_category(
     name = category.name
     values = values_of(repeats, [name])[name]
     own = choose(values)
-    for_all = values[key_of(overall.configuration)]
+    for_all = values[key_of(overall.best)]
     variant = study.apply(own.configuration, category)
     chosen = [
         repeat for repeat in repeats if key_of(repeat.configuration) == key_of(own.configuration)
     ]
     return _chosen(own) | {
         "settings": settings_of(variant),
-        "regret_of_one_for_all": asdict(difference(own.values, for_all)),
+        "regret_of_one_for_all": asdict(difference(own.best_values, for_all)),
         "one_for_all_mean": statistics.fmean(for_all),
         "importance": importance(records, study.space, name),
         "curves": {
@@ -94,8 +94,12 @@ def _chosen(choice: Choice) -> dict[str, Any]:
         "configuration": choice.configuration,
         "objective": asdict(mean_interval(choice.values)),
         "default_objective": asdict(mean_interval(choice.default_values)),
-        "over_default": asdict(choice.over_default),
-        "repeats": choice.values,
+        "best": {
+            "configuration": choice.best,
+            "objective": asdict(mean_interval(choice.best_values)),
+            "over_default": asdict(choice.over_default),
+            "repeats": choice.best_values,
+        },
         "default_repeats": choice.default_values,
         "reason": choice.reason,
     }
@@ -126,12 +130,12 @@ def log_metrics(found: Answer) -> list[tuple[str, float, int]]:
     """Return what the study's run shows: (name, value, step)."""
     metrics = [
         ("objective", found["overall"]["objective"]["mean"], 0),
-        ("over_default", found["overall"]["over_default"]["mean"], 0),
+        ("best_over_default", found["overall"]["best"]["over_default"]["mean"], 0),
     ]
     for name, own in found["categories"].items():
         metrics += [
             (f"{name}/objective", own["objective"]["mean"], 0),
-            (f"{name}/over_default", own["over_default"]["mean"], 0),
+            (f"{name}/best_over_default", own["best"]["over_default"]["mean"], 0),
             (f"{name}/regret_of_one_for_all", own["regret_of_one_for_all"]["mean"], 0),
         ]
     cost = found.get("cost", {})

@@ -132,15 +132,15 @@ def all_measured(repeats: Sequence[Any]) -> bool:
 
 
 def paired(
-    chosen: Sequence[Mapping[str, float]], default: Sequence[Mapping[str, float]]
+    best: Sequence[Mapping[str, float]], default: Sequence[Mapping[str, float]]
 ) -> dict[str, Any]:
     """Return, by test metric, the means of both sides and their paired difference."""
-    names = [name for name in METRICS if all(name in each for each in [*chosen, *default])]
+    names = [name for name in METRICS if all(name in each for each in [*best, *default])]
     found = {}
     for name in names:
-        one, other = ([each[name] for each in side] for side in (chosen, default))
+        one, other = ([each[name] for each in side] for side in (best, default))
         found[name] = {
-            "chosen": asdict(mean_interval(one)),
+            "best": asdict(mean_interval(one)),
             "default": asdict(mean_interval(other)),
             "difference": asdict(difference(one, other)),
         }

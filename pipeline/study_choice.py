@@ -2,7 +2,8 @@
 
 The best of many trials is flattered by luck. So a few finalists, the category's settings as they
 are among them, are trained again with other seeds and other images held out, and these repeats
-decide. Differences are paired: every candidate meets the same seeds and folds.
+decide. Differences are paired: every candidate meets the same seeds and folds. What is not better
+beyond chance changes nothing.
 """
 
 import json
@@ -31,18 +32,19 @@ class Difference:
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """The settings chosen for one category, or for all together."""
+    """The settings chosen for one category or for all together, and the best that were found."""
 
-    configuration: Configuration
-    values: list[float]  # objective of each repeat
+    configuration: Configuration  # chosen: the best, or the default where it may be luck
+    best: Configuration
+    best_values: list[float]  # objective of each repeat
     default_values: list[float]
-    over_default: Difference
+    over_default: Difference  # of the best
     reason: str
 
     @property
-    def mean(self) -> float:
-        """Mean objective over the repeats."""
-        return statistics.fmean(self.values)
+    def values(self) -> list[float]:
+        """Objective of each repeat of the chosen settings."""
+        return self.default_values if self.configuration == DEFAULT else self.best_values
 
 
 def finalists(
@@ -78,7 +80,10 @@ def values_of(
 
 
 def choose(values: Mapping[str, list[float]]) -> Choice:
-    """Return the candidate with the highest mean; the default where none is higher.
+    """Return the candidate with the highest mean if it is better than the default beyond chance.
+
+    Otherwise the default stays: the best of several is better than it by luck alone, and settings
+    that work are not given up for that.
 
     Args:
         values: objective of every repeat by configuration (as JSON); the default's among them.
@@ -86,24 +91,34 @@ def choose(values: Mapping[str, list[float]]) -> Choice:
     default = values[key_of(DEFAULT)]
     best = max(values, key=lambda key: (statistics.fmean(values[key]), key == key_of(DEFAULT)))
     over = difference(values[best], default)
-    if best == key_of(DEFAULT):
-        reason = (
-            f"none of {len(values) - 1} finalists was better than the settings as they are over "
-            f"{len(default)} repeats"
-        )
-    else:
-        sure = over.low is not None and over.low > 0
-        reason = (
-            f"the highest mean objective of {len(values)} candidates over {len(default)} repeats, "
-            f"{over.mean:+.4f} against the settings as they are"
-            f"{'' if sure else ', a difference that chance may explain'}"
-        )
+    sure = over.low is not None and over.low > 0
     return Choice(
-        configuration=json.loads(best),
-        values=values[best],
+        configuration=json.loads(best) if sure else DEFAULT,
+        best=json.loads(best),
+        best_values=values[best],
         default_values=default,
         over_default=over,
-        reason=reason,
+        reason=_reason(over, len(values) - 1, len(default), is_default=best == key_of(DEFAULT)),
+    )
+
+
+def _reason(over: Difference, finalists: int, repeats: int, *, is_default: bool) -> str:
+    if is_default:
+        return (
+            f"none of {finalists} finalists was better than the settings as they are over "
+            f"{repeats} repeats"
+        )
+    if over.low is None:
+        return (
+            f"the best of {finalists} finalists was better by {over.mean:.4f}, but a single repeat "
+            f"cannot tell that from chance (study.seeds); the settings stay as they are"
+        )
+    between = f"{over.mean:+.4f} [{over.low:+.4f}, {over.high:+.4f}] over {repeats} repeats"
+    if over.low > 0:
+        return f"the best of {finalists} finalists, better than the settings as they are: {between}"
+    return (
+        f"the best of {finalists} finalists is not better beyond chance: {between}; "
+        f"the settings stay as they are"
     )
 
 

@@ -42,6 +42,7 @@ def study_page(found: Mapping[str, Any]) -> str:
         "words": words,
         "duration": duration,
         "correlation": correlation,
+        "decision": decision,
         "metric": lambda name: METRIC_WORDS.get(name, name),
     }
     return environment.get_template(TEMPLATE).render(
@@ -58,17 +59,20 @@ def study_page(found: Mapping[str, Any]) -> str:
 def headline(found: Mapping[str, Any]) -> str:
     """Say in one sentence what the study found."""
     own = found["categories"].values()
-    gains = [each["over_default"]["mean"] for each in own]
-    regrets = [each["regret_of_one_for_all"]["mean"] for each in own]
-    gain, regret = sum(gains) / len(gains), sum(regrets) / len(regrets)
-    if gain == 0:
-        return "No finalist was better than the settings as they are."
-    tail = (
-        f"one setting for all would give {regret:.3f} of that back."
-        if regret > 0
-        else "one setting for all does as well."
+    gain = sum(each["best"]["over_default"]["mean"] for each in own) / len(own)
+    regret = sum(each["regret_of_one_for_all"]["mean"] for each in own) / len(own)
+    changed = sum(each["configuration"] != {} for each in own)
+    told = f"The best settings raise the objective by {gain:.3f} on the mean over categories"
+    if not changed:
+        return f"{told}, which chance may explain: all stay as they are."
+    return (
+        f"{told}; {changed} of {len(own)} change beyond chance, and one for all costs {regret:.3f}."
     )
-    return f"The chosen settings raise the objective by {gain:.3f} on the mean; {tail}"
+
+
+def decision(own: Mapping[str, Any]) -> str:
+    """Say whether the best settings are chosen."""
+    return "the best found" if own["configuration"] else "as it was"
 
 
 def totals(found: Mapping[str, Any]) -> dict[str, str]:

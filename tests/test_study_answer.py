@@ -41,8 +41,20 @@ def test_the_highest_mean_is_chosen_and_compared_pair_by_pair() -> None:
     paired = stats.ttest_rel(values[key_of(A)], values[key_of(DEFAULT)])
     expected = paired.confidence_interval(0.95)
     assert (chosen.over_default.low, chosen.over_default.high) == pytest.approx(tuple(expected))
-    assert "highest mean objective of 2 candidates" in chosen.reason
-    assert ("chance may explain" in chosen.reason) == (expected.low <= 0)
+    assert expected.low > 0
+    assert chosen.reason.startswith("the best of 1 finalists, better than the settings")
+    assert chosen.values == values[key_of(A)]
+
+
+def test_what_may_be_luck_changes_nothing_but_is_told() -> None:
+    values = {key_of(DEFAULT): [0.5, 0.6, 0.7], key_of(A): [0.9, 0.55, 0.7]}
+    chosen = choose(values)
+    assert (chosen.configuration, chosen.best) == (DEFAULT, A)
+    assert chosen.values == values[key_of(DEFAULT)]
+    assert "not better beyond chance: +0.1167 [" in chosen.reason
+    single = choose({key_of(DEFAULT): [0.5], key_of(A): [0.9]})
+    assert (single.configuration, single.best) == (DEFAULT, A)
+    assert "a single repeat cannot tell" in single.reason
 
 
 def test_the_default_stays_where_nothing_is_better() -> None:
@@ -57,8 +69,8 @@ def test_one_setting_for_all_is_the_best_mean_of_those_that_all_have() -> None:
         "steel": {key_of(DEFAULT): [0.5], key_of(A): [0.9], key_of(B): [0.7]},
         "brass": {key_of(DEFAULT): [0.5], key_of(B): [0.6]},
     }
-    assert choose_for_all(values).configuration == B
-    assert choose_for_all(values).mean == pytest.approx(0.65)
+    assert choose_for_all(values).best == B
+    assert choose_for_all(values).best_values == pytest.approx([0.65])
 
 
 def test_a_single_pair_has_no_interval() -> None:
@@ -143,14 +155,14 @@ def test_the_check_compares_each_trial_as_it_stood() -> None:
 
 
 def test_the_choice_is_compared_with_the_default_on_the_metrics_that_both_have() -> None:
-    chosen = [{"image_auroc": 0.9, "aupro": 0.5}, {"image_auroc": 0.8}]
+    best = [{"image_auroc": 0.9, "aupro": 0.5}, {"image_auroc": 0.8}]
     default = [{"image_auroc": 0.7}, {"image_auroc": 0.7}]
-    found = paired(chosen, default)
+    found = paired(best, default)
     assert list(found) == ["image_auroc"]
-    assert found["image_auroc"]["chosen"]["mean"] == pytest.approx(0.85)
+    assert found["image_auroc"]["best"]["mean"] == pytest.approx(0.85)
     assert found["image_auroc"]["difference"]["mean"] == pytest.approx(0.15)
-    assert all_measured(chosen)
-    assert not all_measured([{}, chosen[0]])
+    assert all_measured(best)
+    assert not all_measured([{}, best[0]])
     assert not all_measured([RuntimeError("died")])
 
 
@@ -163,8 +175,8 @@ def test_the_answer_holds_a_choice_its_regret_and_settings_for_every_category(
         record("b", B, {"steel": 0.7, "brass": 0.6}),
     ]
     values = {
-        "steel": {0: [0.5, 0.6], 1: [0.9, 0.8], 2: [0.7, 0.7]},
-        "brass": {0: [0.4, 0.4], 2: [0.6, 0.5]},
+        "steel": {0: [0.5, 0.6], 1: [0.9, 1.0], 2: [0.7, 0.8]},
+        "brass": {0: [0.4, 0.5], 2: [0.6, 0.7]},
     }
     configurations = (DEFAULT, A, B)
     repeats = [
@@ -177,7 +189,7 @@ def test_the_answer_holds_a_choice_its_regret_and_settings_for_every_category(
     assert found["overall"]["configuration"] == B
     steel = found["categories"]["steel"]
     assert steel["configuration"] == A
-    assert steel["regret_of_one_for_all"]["mean"] == pytest.approx(0.15)  # 0.85 - 0.70
+    assert steel["regret_of_one_for_all"]["mean"] == pytest.approx(0.2)  # 0.95 - 0.75
     assert found["categories"]["brass"]["regret_of_one_for_all"]["mean"] == 0
     assert steel["settings"]["training"]["sigma"] == list(
         study.apply(A, study.categories[0]).recipe.patch.sigma

@@ -106,9 +106,9 @@ def test_a_killed_study_resumes_with_no_trial_lost_and_none_twice(
     assert found["cost"]["backbone_passes"] == found["cost"]["images"]
     assert len(found["cost"]["images"]) == 4  # two categories, and their test images
     assert set(found["check"]) == {"steel", "brass"}
-    steel = found["check"]["steel"]["chosen_over_default"]["image_auroc"]
+    steel = found["check"]["steel"]["best_over_default"]["image_auroc"]
     assert steel["difference"]["mean"] == pytest.approx(
-        steel["chosen"]["mean"] - steel["default"]["mean"]
+        steel["best"]["mean"] - steel["default"]["mean"]
     )
     assert json.loads((folder / "study.json").read_text()) == found
     assert "Hyper-parameter study" in (folder / "study.html").read_text()
