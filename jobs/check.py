@@ -7,7 +7,7 @@ from typing import Any
 import ray
 
 from jobs.cluster import reason, slots
-from jobs.gather import gather
+from jobs.gather import PLENTY, gather
 from jobs.trials import embed_test, measure, measure_repeat
 from pipeline import storage
 from pipeline.study_answer import Answer
@@ -18,8 +18,6 @@ from pipeline.study_records import Ledger, StudyFolder, TrialRecord
 from pipeline.study_run import Plan
 
 logger = logging.getLogger(__name__)
-
-PLENTY = 10_000  # tasks; each gets the least there is
 
 
 def check(

@@ -7,6 +7,8 @@ import ray
 
 from jobs.progress import Display
 
+PLENTY = 10_000  # tasks to share a cluster out among: each gets the least there is
+
 
 def gather(work: Mapping[str, Any], stage: str) -> Iterator[tuple[str, Any]]:
     """Yield the outcome of every task, or what it died of, as they come in."""

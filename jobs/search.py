@@ -22,7 +22,7 @@ from jobs.cluster import Slots, reason
 from jobs.progress import Display
 from jobs.trials import TuneTrial
 from pipeline.study_records import StudyFolder, TrialRecord
-from pipeline.study_run import RUNGS, Plan
+from pipeline.study_run import RUNGS, WORST, Plan
 from pipeline.study_settings import Study
 from pipeline.study_space import Domain, decode, label
 from pipeline.study_tracking import log_trial
@@ -85,22 +85,22 @@ class Recorder(tune.Callback):
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial has trained to the end, or was stopped."""
         record = self.records[trial.trial_id]
-        everywhere = len(record.rungs[-1]["categories"]) if record.rungs else 0
-        failed = record.error is not None and record.objective == 0 and everywhere
         record.status = "complete" if record.is_whole else "stopped"
-        self._end(record if not failed else _failed(record, record.error or ""), len(trials))
+        if record.error and record.objective == WORST:  # in every category
+            record = _failed(record, record.error)
+        self._end(record)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial's process has died too often."""
         error = trial.get_error()
         why = reason(error) if error else "its process ended without a word"
-        self._end(_failed(self.records[trial.trial_id], why), len(trials))
+        self._end(_failed(self.records[trial.trial_id], why))
 
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
         """Say which trials there are."""
         self._folder.note(NAME, {"trials": [trial.trial_id for trial in trials]})
 
-    def _end(self, record: TrialRecord, num_trials: int) -> None:
+    def _end(self, record: TrialRecord) -> None:
         self._folder.write_trial(record)
         log_trial(self.study, self.parent, record)
         self.num_ended += 1

@@ -11,7 +11,7 @@ import ray
 
 from jobs.check import check
 from jobs.cluster import cluster, reason, slots
-from jobs.gather import gather
+from jobs.gather import PLENTY, gather
 from jobs.search import search
 from jobs.trials import embed, repeat
 from pipeline import storage, study_tracking, tracking
@@ -36,7 +36,6 @@ from pipeline.study_settings import Study
 logger = logging.getLogger(__name__)
 
 HEADS = "heads"
-PLENTY = 10_000  # tasks; each gets the least there is
 
 
 @dataclass(frozen=True, kw_only=True)
