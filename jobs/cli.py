@@ -9,15 +9,15 @@ import os
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
 
 from jobs import labels
+from jobs.answers import print_night, print_outcomes, print_study
 from jobs.fleet import fleet_app
 from jobs.options import Json, Night
-from jobs.tables import number, print_json, table
+from jobs.tables import number, print_json
 from model.errors import NightshiftError
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def onboard(
     if as_json:
         print_json(answer)
     else:
-        _print_outcomes(answer)
+        print_outcomes(answer)
     failed = [outcome for outcome in answer if outcome["error"]]
     for outcome in failed:
         typer.echo(f"nightshift: {outcome['category']}: {outcome['error']}", err=True)
@@ -122,7 +122,7 @@ def tune(  # noqa: PLR0913, PLR0917  options of a command
     if as_json:
         print_json(done.answer)
     else:
-        _print_study(done.answer)
+        print_study(done.answer)
         typer.echo(f"page: {done.page}")
     for name, error in done.errors.items():
         typer.echo(f"nightshift: {name}: {error}", err=True)
@@ -153,7 +153,7 @@ def score(
         answer = {"report": done.report, "scored_now": done.num_scored, "overruns": done.overruns}
         print_json({**done.summary, **answer})
     else:
-        _print_night(done)
+        print_night(done)
     for sentence in done.overruns:
         typer.echo(f"nightshift: {sentence}", err=True)
     raise typer.Exit(ACT if done.overruns else PARTLY if done.num_failed else DONE)
@@ -282,60 +282,3 @@ def _set_up_logging() -> None:
         logging.getLogger(chatty).setLevel(level)
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", level)  # it sets its level again when imported
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-
-
-def _print_outcomes(outcomes: list[dict[str, Any]]) -> None:
-    answer = table("category", "status", "version", "train", "held out", "threshold", "AUROC")
-    for outcome in outcomes:
-        counts, metrics = outcome["counts"] or {}, outcome["metrics"] or {}
-        answer.add_row(
-            outcome["category"],
-            outcome["status"],
-            f"{outcome['version'] or '-'}{' champion' if outcome['is_champion'] else ''}",
-            str(counts.get("train", "-")),
-            str(counts.get("calibration", "-")),
-            number(metrics.get("threshold")),
-            number(metrics.get("image_auroc")),
-        )
-    Console().print(answer)
-    for outcome in outcomes:
-        note = _note(outcome["counts"] or {})
-        if note:
-            typer.echo(f"{outcome['category']}: {note}")
-
-
-def _print_study(answer: dict[str, Any]) -> None:
-    shown = table("category", "as it was", "best", "better by", "regret of one for all")
-    for name, own in answer["categories"].items():
-        shown.add_row(
-            name,
-            _number(own["default_objective"]["mean"]),
-            _number(own["best"]["objective"]["mean"]),
-            f"{own['best']['over_default']['mean']:+.4f}",
-            f"{own['regret_of_one_for_all']['mean']:.4f}",
-        )
-    Console().print(shown)
-    for name, own in {**answer["categories"], "all together": answer["overall"]}.items():
-        typer.echo(f"{name}: {json.dumps(own['configuration'])}: {own['reason']}")
-
-
-def _print_night(done: Any) -> None:
-    answer = table("category", "images", "flagged", "failed", "threshold", "version")
-    for name, category in done.summary["categories"].items():
-        answer.add_row(
-            name or "(none)",
-            str(category["images"]),
-            str(category["flagged"]),
-            str(sum(category["failed"].values()) + category["unrouted"]),
-            number(category["threshold"]),
-            category["model_version"] or "no champion",
-        )
-    Console().print(answer)
-    typer.echo(f"report: {done.report}")
-
-
-def _note(counts: dict[str, int]) -> str:
-    """Say which good images were left out of an onboarding."""
-    words = {"unreadable": "unreadable", "duplicate": "in there twice"}
-    notes = [f"{counts[name]} {word}" for name, word in words.items() if counts.get(name)]
-    return ", ".join(notes)

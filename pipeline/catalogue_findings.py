@@ -63,15 +63,3 @@ def _finding(
             f"57 characters at most; found {shown(fault['input'])}"
         )
     return f"{key}: {fault['msg']}; found {shown(fault['input'])}"
-
-
-def findings_of_names(entries: list[Any]) -> list[str]:
-    """Return one line per name that is there twice, and one if there is no category at all."""
-    if not entries:
-        return ["categories: expected at least one category, found none"]
-    names = [entry.get("name") for entry in entries if isinstance(entry, Mapping)]
-    return [
-        f"categories: name `{name}` is there {names.count(name)} times; names must be unique"
-        for name in sorted({name for name in names if isinstance(name, str)})
-        if names.count(name) > 1
-    ]

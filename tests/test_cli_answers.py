@@ -95,7 +95,7 @@ def test_a_night_that_is_scored_already_is_answered_without_a_cluster(
     assert storage.exists(document["report"])
     table = run(*arguments)
     assert table.out.splitlines()[-1] == f"report: {document['report']}"
-    category, images, flagged, failed, *_ = table.out.split("─")[-1].split()
+    category, images, flagged, _, failed, *_ = table.out.split("─")[-1].split()
     assert (category, images, failed) == ("steel", "4", "1")
     assert int(flagged) == document["flagged"]
     assert run("report", scored, "--night", NIGHT).out.strip() == document["report"]
