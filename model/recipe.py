@@ -13,7 +13,6 @@ from torch import Tensor
 from model.embedding import EmbeddingKind
 from model.folding import FoldedHeads
 from model.patch_sample import Features
-from model.precision import PrecisionSetting
 from model.preprocessing import Preprocessing
 from model.rows import ImageRows, PatchRows
 from model.simplenet import HeadConfig
@@ -72,10 +71,9 @@ _AS_PUBLISHED = TrainingConfig(
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
-    """A recipe, the images and features it is meant for, and the backbone's numeric mode."""
+    """A recipe, and the images and features it is meant for."""
 
     recipe: Recipe
-    precision: PrecisionSetting = "float32"
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     embedding_kind: EmbeddingKind = "paper"
 

@@ -105,7 +105,7 @@ class Settings(Strict):
     backbone: str = "wide_resnet50_2"
     weights: Annotated[WeightsFile | None, BeforeValidator(as_weights_file)] = None
     layers: list[int] = [2, 3]
-    precision: PrecisionSetting | None = None
+    precision: PrecisionSetting = "float32"
     patch_size: Literal[1, 3, 5, 7] = 3
     embedding_kind: EmbeddingKind | None = None
     resize: int | None = None
@@ -176,16 +176,11 @@ class Category(Settings):
         return recipe
 
     @property
-    def asked_precision(self) -> PrecisionSetting:
-        """The backbone's numeric mode, or ``auto``."""
-        return self.precision or PRESETS[self.preset].precision
-
-    @property
     def backbone_config(self) -> BackboneConfig:
         """Backbone, its weights and the levels read; in float32 while the mode is to be chosen."""
         return BackboneConfig(
             name=self.backbone,
-            precision="float32" if self.asked_precision == "auto" else self.asked_precision,
+            precision="float32" if self.precision == "auto" else self.precision,
             layers=tuple(self.layers),
             weights=self.weights_uri,
             sha256=self.weights_sha256,

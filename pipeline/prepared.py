@@ -84,7 +84,7 @@ def prepare(category: Category, progress: Progress | None = None, device: str = 
     samples = read_layout(category.layout, category.images)
     uris = [sample.uri for sample in samples if sample.split == "train" and sample.is_good]
     backbone = fetch_backbone(category.backbone_config).to(device)
-    if category.asked_precision == "auto":
+    if category.precision == "auto":
         backbone = fastest(backbone, category.preprocessing.crop)
     good = extract_training(uris, category, backbone, progress)
     parts = split_by_content(good.hashes, category.calibration_config)

@@ -66,15 +66,13 @@ def test_a_preset_brings_images_features_and_heads_and_leaves_room_for_changes(
     assert changed.embedding.kind == "paper"
 
 
-def test_the_default_preset_chooses_its_precision_and_the_published_ones_are_exact(
-    path: Path,
-) -> None:
-    asked = {
-        name: load(path, entry(preset=name))[0].asked_precision for name in ("default", *PUBLISHED)
-    }
-    assert asked == {"default": "auto", "paper": "float32", "official": "float32"}
+def test_the_numeric_mode_is_float32_until_another_one_is_asked_for(path: Path) -> None:
+    for preset in ("default", *PUBLISHED):
+        assert load(path, entry(preset=preset))[0].backbone_config.precision == "float32"
     (given,) = load(path, entry(preset="paper", precision="bfloat16"))
-    assert given.asked_precision == given.backbone_config.precision == "bfloat16"
+    assert given.backbone_config.precision == "bfloat16"
+    (to_choose,) = load(path, entry(precision="auto"))
+    assert to_choose.backbone_config.precision == "float32"  # until onboarding has tried both
     with pytest.raises(CatalogueError, match="precision"):
         load(path, entry(precision="float16"))
 
