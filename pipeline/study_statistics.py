@@ -107,12 +107,7 @@ def curve(records: Sequence[TrialRecord], parameter: str, category: str) -> list
         for record in records
         if record.rungs and parameter in record.configuration
     ]
-    return sorted(
-        points,
-        key=lambda point: (
-            str(point["value"]) if isinstance(point["value"], str) else f"{point['value']:030.15f}"
-        ),
-    )
+    return sorted(points, key=lambda point: point["value"])
 
 
 def table_of(records: Sequence[TrialRecord], parameter: str, category: str) -> list[dict[str, Any]]:
