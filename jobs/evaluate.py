@@ -16,7 +16,7 @@ import ray
 
 from jobs.cluster import cluster, reason, slots
 from jobs.measure import Measured, measure
-from jobs.progress import Display, start_board
+from jobs.progress import Display, read_board, start_board
 from model.errors import NightshiftError
 from pipeline import storage, tracking
 from pipeline.catalogue import Category
@@ -111,7 +111,7 @@ def evaluate(categories: Sequence[Category], num_seeds: int, out: str) -> Evalua
                 done, _ = ray.wait(list(running), num_returns=1, timeout=POLL_S)
                 for reference in done:
                     evaluator.take(running.pop(reference), partial(_fetch, reference))
-                display.update(ray.get(board.read.remote()))
+                display.update(read_board(board))
     evaluation = evaluator.found()
     for name, content in tables(evaluation).items():
         storage.write_bytes(storage.join(out, name), content)

@@ -16,7 +16,7 @@ from typing import Any
 import ray
 
 from jobs.cluster import cluster, reason, slots
-from jobs.progress import Display, start_board
+from jobs.progress import Display, read_board, start_board
 from jobs.train import ERROR_FILE, Job, fit
 from model.errors import NightshiftError
 from pipeline import registry, storage, tracking
@@ -107,7 +107,7 @@ def _fan_out(todo: list[Category], keys: dict[str, str], plan: Plan) -> dict[str
                 category = running.pop(reference)
                 key = keys[category.name]
                 finished.append(registrars.submit(_take, reference, category, key, plan))
-            display.update(ray.get(board.read.remote()))
+            display.update(read_board(board))
         outcomes = [future.result() for future in finished]
     return {outcome.category: outcome for outcome in outcomes}
 

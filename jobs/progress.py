@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -20,6 +22,7 @@ from rich.progress import (
 
 REPORT_EVERY_S = 0.5  # a job tells no more often than this
 PLAIN_LINE_EVERY_S = 15.0
+READ_TIMEOUT_S = 2.0
 
 
 class ProgressBoard:
@@ -38,8 +41,23 @@ class ProgressBoard:
 
 
 def start_board() -> Any:
-    """Return the handle of a fresh board."""
-    return ray.remote(num_cpus=0)(ProgressBoard).remote()
+    """Return the handle of a fresh board, beside its reader: no lost worker node takes it."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    return ray.remote(num_cpus=0)(ProgressBoard).options(scheduling_strategy=here).remote()
+
+
+def read_board(board: Any) -> dict[str, tuple[str, int, int]]:
+    """Return the last word of every job; nothing while the board does not answer.
+
+    Progress is only shown: work goes on without it.
+    """
+    try:
+        words: dict[str, tuple[str, int, int]] = ray.get(
+            board.read.remote(), timeout=READ_TIMEOUT_S
+        )
+    except RayError:
+        return {}
+    return words
 
 
 class Reporter:

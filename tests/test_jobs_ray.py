@@ -29,7 +29,7 @@ from jobs import score as scoring
 from jobs.cluster import Slots, cluster, slots
 from jobs.local_s3 import LocalS3
 from jobs.onboard import Outcome, Plan, onboard
-from jobs.progress import start_board
+from jobs.progress import Reporter, read_board, start_board
 from jobs.train import STATE_FILE, restore
 from pipeline import plan, registry, storage, tracking
 from pipeline.catalogue import Category
@@ -148,6 +148,14 @@ def test_no_cluster_to_be_found_is_one_line(
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "auto")
     assert "RAY_ADDRESS=auto" in run("onboard", catalogue).refusal()
+
+
+def test_a_board_that_is_lost_shows_nothing_and_stops_nobody(ray_cluster: None) -> None:
+    board = start_board()
+    Reporter(board, "steel").tell("training", 3, 9)
+    assert wait_until(lambda: read_board(board)) == {"steel": ("training", 3, 9)}
+    ray.kill(board)
+    assert wait_until(lambda: read_board(board) == {})
 
 
 def test_slots_share_the_cluster_out(ray_cluster: None) -> None:
