@@ -7,17 +7,17 @@ rows that failed.
 import datetime as dt
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import ray
 import torch
-from ray.exceptions import RayError
 
-from jobs.cluster import ClusterError, Slots, cluster, reason, slots
+from jobs.cluster import Slots, cluster, slots
 from jobs.night_metrics import NightMetrics
+from jobs.pool import Pool
 from jobs.progress import Display
 from pipeline import registry, storage, tracking
 from pipeline.error_budget import ErrorBudget
@@ -35,9 +35,6 @@ logger = logging.getLogger(__name__)
 
 BUNDLE_IMAGES = 1024  # what a worker takes at a time, and loses at most when it dies
 LEAST_BUNDLES = 4  # for each worker, so that none is left with all the rest
-AHEAD = 2  # bundles given to a worker: it need not wait for the next one
-RESTARTS = 3  # of a worker within one bundle
-POLL_S = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +120,10 @@ class ScoringWorker:
         """Score a bundle of shards and store their rows."""
         return self.scorer.write(tasks)
 
+    def is_ready(self) -> bool:
+        """Answer at all."""
+        return True
+
 
 def _score(plan: Plan, out: str, night: str) -> set[str]:
     """Score what is left; return the names of all stored shards that hold failed rows."""
@@ -134,7 +135,7 @@ def _score(plan: Plan, out: str, night: str) -> set[str]:
     done = num_failed = 0
     started = time.monotonic()
     with Display("scoring").shown() as display:
-        for written in _spread(bundles, workers):
+        for written in Pool(workers, bundles).results():
             for shard in written:
                 done += sum(shard.statuses.values())
                 num_failed += sum(n for status, n in shard.statuses.items() if status != "ok")
@@ -154,42 +155,7 @@ def progress_note(images_per_s: float, num_left: int, num_failed: int) -> str:
     return f"{images_per_s:.1f} images/s, {left} left, {num_failed} failed"
 
 
-def _spread(bundles: list[list[Task]], workers: list[Any]) -> Iterator[list[Written]]:
-    """Give each worker of a fixed pool the next bundle as soon as it has finished one."""
-    waiting = list(reversed(bundles))
-    running: dict[Any, Any] = {}
-    idle = workers * AHEAD
-    while waiting or running:
-        while waiting and idle:
-            worker = idle.pop()
-            running[worker.write.remote(waiting.pop())] = worker
-        ready, _ = ray.wait(list(running), num_returns=1, timeout=POLL_S)
-        for reference in ready:
-            idle.append(running.pop(reference))
-            yield _result(reference)
-        if not ready:
-            yield []
-
-
-def _result(reference: Any) -> list[Written]:
-    """Return what became of a bundle.
-
-    Raises:
-        ClusterError: its worker failed, or died more often than it was started again.
-    """
-    try:
-        written: list[Written] = ray.get(reference)
-    except RayError as error:
-        raise ClusterError(
-            f"a scoring worker failed: {reason(error)} "
-            f"What is scored is kept; score the night again when that is mended."
-        ) from error
-    return written
-
-
 def _start_workers(share: Slots, count: int, out: str, night: str) -> list[Any]:
     options: Mapping[str, Any] = {"num_cpus": share.cpus, "num_gpus": share.gpus}
-    worker = ray.remote(ScoringWorker).options(
-        **options, max_restarts=-1, max_task_retries=RESTARTS
-    )
+    worker = ray.remote(ScoringWorker).options(**options, max_restarts=-1)
     return [worker.remote(out, night, share.threads) for _ in range(count)]

@@ -1,5 +1,6 @@
 """Least rights: the jobs work with those of infra/rights, and with none of them left out."""
 
+import datetime as dt
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,17 +13,14 @@ from factory import category, make_category, make_fleet, make_package, write_ima
 from jobs.local_s3 import OWNER, LocalS3
 from pipeline import storage
 from pipeline.fleet import read_fleet
-from pipeline.manifest import build_manifest, shards
+from pipeline.fleet_pin import pinned_fleet
+from pipeline.labels import Label, store_labels
+from pipeline.manifest import build_manifest, store_manifest
+from pipeline.night import settle
+from pipeline.plan import note_settled, plan_night
 from pipeline.prepared import prepare
 from pipeline.report import write_report
-from pipeline.results import (
-    finished_shards,
-    read_night,
-    remove_shards,
-    summarise,
-    write_shard,
-    write_summary,
-)
+from pipeline.results import read_night, remove_shards, write_shard
 from pipeline.scoring import ShardScorer
 from pipeline.storage import AccessDenied
 
@@ -80,31 +78,49 @@ def material(server: LocalS3, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def forget_the_night(server: LocalS3, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an earlier night left, and one label that somebody imported."""
+    become(server, OWNER, monkeypatch)
+    for item in list(storage.list_objects(OUT)):
+        if "/elsewhere/" not in item.uri:
+            storage.delete(item.uri)
+    said = Label(
+        image_uri="s3://dump/steel/000000.png",
+        category="steel",
+        label="good",
+        night=NIGHT,
+        labelled_at=dt.datetime(2026, 3, 13, 6, tzinfo=dt.UTC),
+    )
+    store_labels(OUT, NIGHT, [said])
+
+
 def night(material: Path) -> int:
     """Everything that ``nightshift score`` does with storage, in its order; return the rows."""
     manifest = build_manifest("s3://dump/")
+    store_manifest(manifest, OUT, NIGHT)
+    pinned_fleet(OUT)
     make_fleet(OUT, NIGHT, {"steel": material / "package"})
-    finished_shards(OUT, NIGHT)
     fleet = read_fleet(OUT, NIGHT)
-    scorer = ShardScorer(fleet, OUT, NIGHT)
-    for shard in shards(manifest, 256):
-        scorer.write(shard)
-    storage.write_bytes(f"{OUT}/maps/night={NIGHT}/steel/x.png", b"map")  # whether or not flagged
-    storage.read_bytes(f"{OUT}/maps/night={NIGHT}/steel/x.png")
+    plan = plan_night(manifest, fleet, OUT, NIGHT)
+    ShardScorer(fleet, OUT, NIGHT).write(plan.tasks)
+    for kind in ("maps", "thumbnails"):  # whether or not an image was flagged
+        storage.write_bytes(f"{OUT}/{kind}/night={NIGHT}/steel/x", b"picture")
     rows = read_night(OUT, NIGHT)
     if "denied" in rows["status"].to_pylist():  # a status, as one image never stops a night
         raise AccessDenied("no rights on the dump")
     write_shard(OUT, NIGHT, "outdated", rows.slice(0, 0))
     remove_shards(OUT, NIGHT, ["outdated"])
-    champions = {name: champion.to_json() for name, champion in fleet.items()}
-    write_summary(OUT, NIGHT, summarise(rows, {"format": 1, "champions": champions}))
+    for _ in range(2):  # the second time it is found settled
+        settle(OUT, NIGHT, fleet)
     write_report(OUT, NIGHT)
+    note_settled(OUT, NIGHT, [])
     return int(rows.num_rows)
 
 
 def test_a_night_needs_no_more_than_its_rights(
     server: LocalS3, material: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    forget_the_night(server, monkeypatch)
     become(server, "night", monkeypatch)
     assert night(material) == 2
 
@@ -113,6 +129,7 @@ def test_a_night_needs_no_more_than_its_rights(
 def test_a_night_needs_each_of_its_rights(
     server: LocalS3, material: Path, action: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    forget_the_night(server, monkeypatch)
     become(server, without(action), monkeypatch)
     with pytest.raises(AccessDenied, match="rights"):
         night(material)
