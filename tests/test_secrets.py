@@ -3,6 +3,7 @@
 import json
 import os
 import secrets
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -97,5 +98,6 @@ def test_no_secret_is_in_logs_parameters_results_or_the_report(
     hidden = [environment["AWS_SECRET_ACCESS_KEY"].encode(), token.encode()]
     places = [*everything(tmp_path, ["results", "runs"])]
     places += everything(Path(environment["RAY_TMPDIR"]), [])
+    shutil.rmtree(environment["RAY_TMPDIR"], ignore_errors=True)
     assert len(places) > 30
     assert [name for name, content in places if any(word in content for word in hidden)] == []
