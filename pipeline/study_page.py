@@ -10,7 +10,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from pipeline import report_view
+from pipeline import heatmap, report_view
 from pipeline.study_charts import cloud
 from pipeline.study_space import label
 
@@ -46,6 +46,7 @@ def study_page(found: Mapping[str, Any]) -> str:
         "metric": lambda name: METRIC_WORDS.get(name, name),
     }
     return environment.get_template(TEMPLATE).render(
+        legend=heatmap.legend_gradient(),  # of the style that it shares with the report
         found=found,
         headline=headline(found),
         totals=totals(found),

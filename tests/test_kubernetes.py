@@ -243,7 +243,7 @@ def commands(rendered: dict[str, list[Document]]) -> set[str]:
 
 def test_the_commands_of_the_jobs_exist(rendered: dict[str, list[Document]]) -> None:
     known = set(typer.main.get_command(cli.app).commands)  # type: ignore[attr-defined]
-    assert commands(rendered) == {"score", "onboard", "evaluate"}
+    assert commands(rendered) == {"score", "onboard", "tune"}
     assert commands(rendered) <= known
 
 

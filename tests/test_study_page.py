@@ -1,15 +1,15 @@
 """The page of a study: what it says, that nothing in it is a script, and how it looks."""
 
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
+from report_visit import open_browser
 from studied import make_study, record, repeat
-from test_report_browser import ARGUMENTS, BROWSERS, DESKTOP, PHONE
+from test_report_browser import DESKTOP, PHONE
 
 from pipeline.study_answer import answer
 from pipeline.study_check import correlations, paired
@@ -62,13 +62,8 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None:
-        pytest.skip(f"no browser installed: none of {', '.join(BROWSERS)} is on the PATH")
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
-        yield launched
-        launched.close()
+    with open_browser() as running:
+        yield running
 
 
 def test_the_page_says_what_was_found_and_by_what_it_was_judged(told: dict[str, Any]) -> None:
