@@ -60,5 +60,7 @@ def _refit(gram_MUU: Tensor, chosen_MT: Tensor) -> Tensor:
     square_MTT = rows_MTU.gather(2, chosen_MT[:, None].expand(-1, chosen_MT.shape[1], -1))
     ridge_M = RIDGE * square_MTT.diagonal(dim1=1, dim2=2).mean(dim=1).clamp_min(1e-30)
     ridge_MTT = torch.diag_embed(ridge_M[:, None].expand(-1, chosen_MT.shape[1]))
-    fitted: Tensor = torch.linalg.solve(square_MTT + ridge_MTT, rows_MTU.sum(dim=2))
-    return fitted
+    # torch.linalg.solve returns nonsense for a batch where there are two threads (torch 2.15).
+    factor_MTT = torch.linalg.cholesky(square_MTT + ridge_MTT)
+    fitted: Tensor = torch.cholesky_solve(rows_MTU.sum(dim=2, keepdim=True), factor_MTT)
+    return fitted.squeeze(2)

@@ -86,3 +86,17 @@ def test_a_head_may_be_folded_while_it_trains() -> None:
     assert watched.folded().patch.hidden == 5 * recipe.members
     for name, value in undisturbed.state_dict().items():
         assert torch.equal(value, watched.folded().state_dict()[name]), name
+
+
+def test_many_units_are_refitted_alike_by_one_thread_and_by_two() -> None:
+    """Batched solvers have gone wrong with several threads from about 190 unknowns on."""
+    head, threads = random_head(2 * 256), torch.get_num_threads()
+    pruned = []
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            pruned.append(prune(head, rows(), 2, 216))
+    finally:
+        torch.set_num_threads(threads)
+    one, two = (made.state_dict()["output"] for made in pruned)
+    torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-5)
