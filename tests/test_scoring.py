@@ -3,6 +3,7 @@
 import dataclasses
 import datetime as dt
 import io
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ import pyarrow.compute as pc
 import pytest
 import torch
 from factory import backbone, detector, make_fleet, make_package, texture
+from faulty_proxy import FaultyProxy
 from pictures import encoded, png_header
 from PIL import Image
 
@@ -378,3 +380,26 @@ def test_what_happens_to_images_is_told(fleet: dict[str, Champion], tmp_path: Pa
     assert heard.stages["fetch"] == heard.stages["decode"] == 12  # all but the unrouted ones
     assert heard.stages["score"] == 2  # batches
     assert heard.stages["write"] >= len(written)
+
+
+def test_a_storage_on_a_bad_day_changes_no_row(s3: str, packages: dict[str, Path]) -> None:
+    """Every fifth request fails in some way: 500, 503, hung up before or in the middle, slow."""
+    manifest = write_dump(f"{s3}/dump", num_images=20)
+    fleet = make_fleet(s3, NIGHT, packages)
+    expected = score(fleet, f"{s3}/quiet", manifest)
+    patience = Patience(first_pause_s=0.01)
+    with (
+        FaultyProxy(os.environ["AWS_ENDPOINT_URL"], share=0.2) as proxy,
+        pytest.MonkeyPatch.context() as bad_day,
+    ):
+        for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
+            bad_day.setenv(name, proxy.endpoint_url)
+        worker = ShardScorer(fleet, s3, NIGHT, clock=lambda: NOW, patience=patience)
+        worker.write(tasks_of(manifest, fleet))
+    assert proxy.faults.total() - proxy.faults[""] >= 5
+    found = read_night(s3, NIGHT)
+    places = {"map_uri": None}
+    for row, other in zip(
+        found.to_pylist(), expected.sort_by("image_uri").to_pylist(), strict=True
+    ):
+        assert row | places == other | places

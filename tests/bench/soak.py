@@ -71,18 +71,23 @@ def soak(arguments: argparse.Namespace, scratch: Path, server: LocalS3) -> None:
     command = ["score", f"{bucket}/dump", "--out", f"{bucket}/disturbed", *night]
     runs = 0
     with FaultyProxy(server.endpoint_url, arguments.faults, arguments.seed) as proxy:
-        os.environ["AWS_ENDPOINT_URL"] = proxy.endpoint_url
+        lead_to(proxy.endpoint_url)
         while True:
             driver, runs = run(scratch, *command), runs + 1
             if disturb(driver, dice, killed, arguments.kills) == 0:
                 break
             console.print(f"run {runs}: killed so far {dict(killed)}")
             forget(f"{bucket}/disturbed", dice, sum(killed.values()) < arguments.kills)
-        os.environ["AWS_ENDPOINT_URL"] = server.endpoint_url
+        lead_to(server.endpoint_url)
     found = read_night(f"{bucket}/disturbed", NIGHT)
     faults = {name or "none": count for name, count in proxy.faults.items()}
     console.print(f"{runs} runs, killed {dict(killed)}, requests by fault {faults}")
     report(console, expected, found, build_manifest(f"{bucket}/dump").num_rows)
+
+
+def lead_to(endpoint_url: str) -> None:
+    for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
+        os.environ[name] = endpoint_url
 
 
 def report(console: Console, expected: pa.Table, found: pa.Table, num_images: int) -> None:
