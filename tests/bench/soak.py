@@ -74,10 +74,13 @@ def soak(arguments: argparse.Namespace, scratch: Path, server: LocalS3) -> None:
         lead_to(proxy.endpoint_url)
         while True:
             driver, runs = run(scratch, *command), runs + 1
-            if disturb(driver, dice, killed, arguments.kills) == 0:
+            ended = disturb(driver, dice, killed, arguments.kills)
+            if ended == 0 and killed.total() >= arguments.kills:
                 break
             console.print(f"run {runs}: killed so far {dict(killed)}")
-            forget(f"{bucket}/disturbed", dice, sum(killed.values()) < arguments.kills)
+            lead_to(server.endpoint_url)
+            forget(f"{bucket}/disturbed", dice)
+            lead_to(proxy.endpoint_url)
         lead_to(server.endpoint_url)
     found = read_night(f"{bucket}/disturbed", NIGHT)
     faults = {name or "none": count for name, count in proxy.faults.items()}
@@ -123,8 +126,8 @@ def disturb(
     """Kills what belongs to a run at random moments; returns how it ended."""
     started = time.monotonic()
     while time.monotonic() - started < RUN_TIMEOUT_S:
-        if sum(killed.values()) < most and wait_for(driver, lambda: workers(driver)):
-            time.sleep(dice.uniform(0.2, 4))
+        if killed.total() < most and wait_for(driver, lambda: workers(driver)):
+            time.sleep(dice.uniform(0.2, 8))
             kill(driver, dice.choice(VICTIMS), killed)
         try:
             return driver.wait(1)
@@ -166,10 +169,8 @@ def processes(driver: subprocess.Popen[bytes], name: bytes) -> list[int]:
     return found
 
 
-def forget(out: str, dice: random.Random, more: bool) -> None:
+def forget(out: str, dice: random.Random) -> None:
     """Takes some finished shards away, so that there is something left to disturb."""
-    if not more:
-        return
     try:
         names = storage.list_names(f"{out}/results/night={NIGHT}")
     except storage.ObjectMissing:
