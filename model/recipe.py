@@ -78,11 +78,10 @@ class Preset:
     embedding_kind: EmbeddingKind = "paper"
 
 
-# Units are kept so that a head for WideResNet-50 takes 3.4 MB: a thousand stay in memory.
 _DEFAULT = Recipe(
-    patch=TrainingConfig(head=HeadConfig(hidden=256, kept=216)),
+    patch=TrainingConfig(head=HeadConfig(hidden=256)),
     image=TrainingConfig(
-        head=HeadConfig(hidden=128, kept=64),
+        head=HeadConfig(hidden=128),
         sigma=(0.1, 1.0),
         sigma_unit="channel_std",
         passes=10,

@@ -73,7 +73,6 @@ def test_a_refit_loses_no_more_than_leaving_the_other_units_out() -> None:
 
 def test_a_head_may_be_folded_while_it_trains() -> None:
     recipe = small("default")
-    assert recipe.patch.head.kept is not None
     recipe = dataclasses.replace(
         recipe,
         patch=dataclasses.replace(
