@@ -10,12 +10,12 @@ from jobs.cluster import reason, slots
 from jobs.gather import PLENTY, gather
 from jobs.trials import embed_test, measure, measure_repeat
 from pipeline import storage
-from pipeline.study_answer import Answer
-from pipeline.study_check import Measured, all_measured, correlations, discard, paired
-from pipeline.study_choice import DEFAULT
-from pipeline.study_features import View, wanted_views
-from pipeline.study_records import Ledger, StudyFolder, TrialRecord
-from pipeline.study_run import Plan
+from pipeline.study.answer import Answer
+from pipeline.study.check import Measured, all_measured, correlations, discard, paired
+from pipeline.study.choice import DEFAULT
+from pipeline.study.features import View, wanted_views
+from pipeline.study.records import Ledger, StudyFolder, TrialRecord
+from pipeline.study.run import Plan
 
 logger = logging.getLogger(__name__)
 

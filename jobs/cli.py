@@ -21,7 +21,7 @@ from jobs.tables import number, print_json
 from model.errors import NightshiftError
 
 if TYPE_CHECKING:
-    from pipeline.error_budget import ErrorBudget
+    from pipeline.night.error_budget import ErrorBudget
 
 DONE, ACT, PARTLY = 0, 1, 3
 
@@ -109,7 +109,7 @@ def tune(  # noqa: PLR0913, PLR0917  options of a command
     """Search training settings for each category and for all; registers and promotes nothing."""
     from pipeline import storage  # noqa: PLC0415
     from pipeline.catalogue import load_catalogue, select  # noqa: PLC0415
-    from pipeline.study_settings import load_study  # noqa: PLC0415
+    from pipeline.study.settings import load_study  # noqa: PLC0415
 
     categories = select(load_catalogue(catalogue), only or [])
     asked = load_study(catalogue, study, categories, {"trials": trials} if trials else {})
@@ -141,7 +141,7 @@ def score(
     as_json: Json = False,
 ) -> None:
     """Score every image of a dump with its category's champion."""
-    from pipeline.results import check_night  # noqa: PLC0415
+    from pipeline.night.results import check_night  # noqa: PLC0415
 
     check_night(night)
     budget = _budget(error_budget)
@@ -165,7 +165,7 @@ def report(
     night: Night,
 ) -> None:
     """Write the morning report of a scored night again."""
-    from pipeline.report import write_report  # noqa: PLC0415
+    from pipeline.report.writing import write_report  # noqa: PLC0415
 
     typer.echo(write_report(out, night))
 
@@ -183,7 +183,7 @@ def explain(
     """Score one image of a night again with the files that scored it, and say what they say."""
     from jobs.explain import print_explanation, write_picture  # noqa: PLC0415
     from pipeline import storage  # noqa: PLC0415
-    from pipeline.explanation import explain as make  # noqa: PLC0415
+    from pipeline.night.explanation import explain as make  # noqa: PLC0415
 
     explanation = make(storage.absolute(image), storage.absolute(out), night)
     if picture is not None:
@@ -265,7 +265,7 @@ def main() -> None:
 
 
 def _budget(shares: tuple[float, float]) -> "ErrorBudget":
-    from pipeline.error_budget import ErrorBudget  # noqa: PLC0415
+    from pipeline.night.error_budget import ErrorBudget  # noqa: PLC0415
 
     try:
         return ErrorBudget(night=shares[0], category=shares[1])

@@ -25,8 +25,8 @@ from jobs.progress import Display
 from jobs.score import Night, score
 from jobs.tables import table
 from pipeline.catalogue import load_catalogue
-from pipeline.metrics import clopper_pearson, image_metrics
-from pipeline.results import by_category, read_night
+from pipeline.evaluation.metrics import clopper_pearson, image_metrics
+from pipeline.night.results import by_category, read_night
 
 
 def run_demo(out: Path) -> int:

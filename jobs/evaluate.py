@@ -20,8 +20,8 @@ from jobs.progress import Display, read_board, start_board
 from model.errors import NightshiftError
 from pipeline import storage, tracking
 from pipeline.catalogue import Category
-from pipeline.evaluation_tables import Evaluation, tables
-from pipeline.protocol import CategoryResult
+from pipeline.evaluation.protocol import CategoryResult
+from pipeline.evaluation.tables import Evaluation, tables
 from pipeline.tracking import RunRecord
 
 logger = logging.getLogger(__name__)

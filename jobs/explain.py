@@ -7,7 +7,7 @@ import typer
 from PIL import Image
 
 from jobs.tables import number
-from pipeline.explanation import Explanation
+from pipeline.night.explanation import Explanation
 
 
 def print_explanation(explanation: Explanation) -> None:

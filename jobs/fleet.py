@@ -24,8 +24,9 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show the pinned fleet, or a night's, and which nights were scored with which."""
-    from pipeline import fleet_pin, storage  # noqa: PLC0415  torch loads in seconds
-    from pipeline.fleet import read_stored_fleet  # noqa: PLC0415
+    from pipeline import storage  # noqa: PLC0415  torch loads in seconds
+    from pipeline.night import fleet_pin  # noqa: PLC0415  torch loads in seconds
+    from pipeline.night.fleet import read_stored_fleet  # noqa: PLC0415
 
     out = storage.absolute(out)
     pin, nights = fleet_pin.read_pin(out), fleet_pin.digests_of_nights(out)
@@ -51,7 +52,8 @@ def pin(
     as_json: Json = False,
 ) -> None:
     """Score the coming nights with one fleet; without an option with today's champions."""
-    from pipeline import fleet_pin, storage  # noqa: PLC0415
+    from pipeline import storage  # noqa: PLC0415
+    from pipeline.night import fleet_pin  # noqa: PLC0415
 
     if night and digest:
         raise typer.BadParameter("give --night or --digest, not both")
@@ -68,7 +70,8 @@ def pin(
 @fleet_app.command()
 def rollback(out: Out, as_json: Json = False) -> None:
     """Pin the fleet that was pinned before."""
-    from pipeline import fleet_pin, storage  # noqa: PLC0415
+    from pipeline import storage  # noqa: PLC0415
+    from pipeline.night import fleet_pin  # noqa: PLC0415
 
     _say(fleet_pin.rollback(storage.absolute(out)), as_json)
 
@@ -76,7 +79,8 @@ def rollback(out: Out, as_json: Json = False) -> None:
 @fleet_app.command()
 def release(out: Out, as_json: Json = False) -> None:
     """Let nights take the champions of the registry again."""
-    from pipeline import fleet_pin, storage  # noqa: PLC0415
+    from pipeline import storage  # noqa: PLC0415
+    from pipeline.night import fleet_pin  # noqa: PLC0415
 
     _say(fleet_pin.release(storage.absolute(out)), as_json)
 
@@ -84,7 +88,7 @@ def release(out: Out, as_json: Json = False) -> None:
 def _store_champions(out: str) -> str:
     """Copy every champion's package beside the results and return the fleet's digest."""
     from pipeline import registry, tracking  # noqa: PLC0415
-    from pipeline.fleet import FleetError, resolve_fleet, write_fleet  # noqa: PLC0415
+    from pipeline.night.fleet import FleetError, resolve_fleet, write_fleet  # noqa: PLC0415
 
     with redirect_stdout(sys.stderr):
         tracking.connect()

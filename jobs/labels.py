@@ -25,7 +25,7 @@ def import_(
     as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False,
 ) -> None:
     """Check a file of labels and store it beside its nights: all of it or nothing."""
-    from pipeline.label_import import import_labels  # noqa: PLC0415  pyarrow loads in seconds
+    from pipeline.night.label_import import import_labels  # noqa: PLC0415  pyarrow loads in seconds
 
     nights = import_labels(file, out)
     if as_json:

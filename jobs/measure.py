@@ -12,9 +12,9 @@ import torch
 from jobs.cluster import Slots
 from jobs.progress import Reporter
 from pipeline.catalogue import Category
-from pipeline.evaluation_tables import scores_csv
-from pipeline.plots import draw
-from pipeline.protocol import CategoryResult, run_protocol
+from pipeline.evaluation.plots import draw
+from pipeline.evaluation.protocol import CategoryResult, run_protocol
+from pipeline.evaluation.tables import scores_csv
 
 
 @dataclass(frozen=True, kw_only=True)

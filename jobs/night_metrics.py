@@ -5,7 +5,7 @@ Ray exports every name with the prefix ``ray_``, on the metrics port of each nod
 
 from ray.util.metrics import Counter, Gauge, Histogram
 
-from pipeline.stages import Observer
+from pipeline.night.stages import Observer
 
 STAGE_BOUNDARIES_S = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30]
 

@@ -14,8 +14,8 @@ import ray
 from ray.exceptions import RayActorError, RayError
 
 from jobs.cluster import ClusterError, reason
-from pipeline.plan import Task
-from pipeline.scoring import Written
+from pipeline.night.plan import Task
+from pipeline.night.scoring import Written
 
 logger = logging.getLogger(__name__)
 

@@ -20,16 +20,16 @@ from jobs.night_metrics import NightMetrics
 from jobs.pool import Pool
 from jobs.progress import Display
 from pipeline import registry, storage, tracking
-from pipeline.error_budget import ErrorBudget
-from pipeline.fleet import Fleet, pin_fleet, read_fleet, write_fleet
-from pipeline.fleet_pin import pinned_fleet
-from pipeline.manifest import load_manifest, store_manifest
-from pipeline.night import settle
-from pipeline.plan import Plan, Task, note_settled, plan_night
-from pipeline.report import report_uri, write_report
-from pipeline.results import check_night, remove_shards
-from pipeline.scoring import ShardScorer, Written
-from pipeline.summary import Summary
+from pipeline.night.error_budget import ErrorBudget
+from pipeline.night.fleet import Fleet, pin_fleet, read_fleet, write_fleet
+from pipeline.night.fleet_pin import pinned_fleet
+from pipeline.night.manifest import load_manifest, store_manifest
+from pipeline.night.plan import Plan, Task, note_settled, plan_night
+from pipeline.night.results import check_night, remove_shards
+from pipeline.night.scoring import ShardScorer, Written
+from pipeline.night.settling import settle
+from pipeline.night.summary import Summary
+from pipeline.report.writing import report_uri, write_report
 
 logger = logging.getLogger(__name__)
 

@@ -21,11 +21,11 @@ from ray.tune.search.optuna import OptunaSearch
 from jobs.cluster import Slots, reason
 from jobs.progress import Display
 from jobs.trials import TuneTrial
-from pipeline.study_records import StudyFolder, TrialRecord
-from pipeline.study_run import RUNGS, WORST, Plan
-from pipeline.study_settings import Study
-from pipeline.study_space import Domain, decode, label
-from pipeline.study_tracking import log_trial
+from pipeline.study.records import StudyFolder, TrialRecord
+from pipeline.study.run import RUNGS, WORST, Plan
+from pipeline.study.settings import Study
+from pipeline.study.space import Domain, decode, label
+from pipeline.study.tracking import log_trial
 
 logger = logging.getLogger(__name__)
 

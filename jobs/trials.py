@@ -10,12 +10,12 @@ import torch
 from ray import tune
 
 from pipeline import storage
-from pipeline.study_check import build_test, keep_head, measure_again, measure_heads
-from pipeline.study_features import View
-from pipeline.study_run import Plan, Repeat, StudyTrial, device, train_again
-from pipeline.study_sets import FoldPlan, Passes, build_view
-from pipeline.study_settings import LabelledSet
-from pipeline.study_space import decode
+from pipeline.study.check import build_test, keep_head, measure_again, measure_heads
+from pipeline.study.features import View
+from pipeline.study.run import Plan, Repeat, StudyTrial, device, train_again
+from pipeline.study.sets import FoldPlan, Passes, build_view
+from pipeline.study.settings import LabelledSet
+from pipeline.study.space import decode
 
 
 class TuneTrial(tune.Trainable):

@@ -14,12 +14,13 @@ from jobs.cluster import cluster, reason, slots
 from jobs.gather import PLENTY, gather
 from jobs.search import search
 from jobs.trials import embed, repeat
-from pipeline import storage, study_tracking, tracking
-from pipeline.study_answer import Answer, answer, catalogue_fragment, log_metrics
-from pipeline.study_choice import finalists
-from pipeline.study_features import wanted_views
-from pipeline.study_page import study_page
-from pipeline.study_records import (
+from pipeline import storage, tracking
+from pipeline.study import tracking as study_tracking
+from pipeline.study.answer import Answer, answer, catalogue_fragment, log_metrics
+from pipeline.study.choice import finalists
+from pipeline.study.features import wanted_views
+from pipeline.study.page import study_page
+from pipeline.study.records import (
     FRAGMENT,
     PAGE,
     RESULT,
@@ -29,9 +30,9 @@ from pipeline.study_records import (
     TrialRecord,
     repeat_name,
 )
-from pipeline.study_run import Plan, Repeat
-from pipeline.study_sets import fold_plan
-from pipeline.study_settings import Study
+from pipeline.study.run import Plan, Repeat
+from pipeline.study.sets import fold_plan
+from pipeline.study.settings import Study
 
 logger = logging.getLogger(__name__)
 

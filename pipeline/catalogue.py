@@ -32,12 +32,12 @@ from model.weights import RANDOM
 from pipeline import storage, strict_yaml
 from pipeline.calibration import DEFAULT_FDR, CalibrationConfig, Method
 from pipeline.catalogue_findings import findings_of_names, findings_of_shape, nearest
+from pipeline.category_name import PATTERN
 from pipeline.layouts import LAYOUTS
 
 HEAD_SETTINGS = ("hidden", "kept", "members", "adaptor")
-SECTIONS = ("defaults", "categories", "study")  # the last is read by pipeline/study_settings.py
+SECTIONS = ("defaults", "categories", "study")  # the last is read by pipeline/study/settings.py
 MOST_FINDINGS = 40  # lines of one message
-SLUG = r"^[a-z0-9][a-z0-9_-]{0,56}$"
 
 
 class CatalogueError(NightshiftError):
@@ -124,7 +124,7 @@ class Settings(Strict):
 class Category(Settings):
     """One product: its name, where its images are, and its settings."""
 
-    name: Annotated[str, StringConstraints(pattern=SLUG)]
+    name: Annotated[str, StringConstraints(pattern=f"^{PATTERN}$")]
     images: Annotated[str, StringConstraints(min_length=1)]
     layout: str = "mvtec"
 

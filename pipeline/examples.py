@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from model.detector import Detector
 from model.preprocessing import Preprocessing
 from pipeline import heatmap
-from pipeline.evaluation import ScoredSamples
+from pipeline.evaluation.detector import ScoredSamples
 from pipeline.images import read_image
 from pipeline.layouts import Sample
 from pipeline.package import MapScale

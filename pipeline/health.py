@@ -22,9 +22,9 @@ from model.detector import Detector
 from model.errors import NightshiftError
 from model.folding import FoldedHeads
 from model.recipe import RecipeTrainer
+from pipeline.evaluation.metrics import image_metrics
 from pipeline.features import BATCH_IMAGES, read_all
 from pipeline.images import ImageRead
-from pipeline.metrics import image_metrics
 from pipeline.prepared import Prepared, UnseenScores
 from pipeline.reading import batches
 from pipeline.synthetic import NothingChanges, make_anomalies

@@ -21,7 +21,7 @@ from model.detector import FORMAT_VERSION
 from pipeline import storage
 from pipeline.calibration import Calibration, Part, fit
 from pipeline.catalogue import Category
-from pipeline.evaluation import ScoredSamples, measure, read_marks, score_samples
+from pipeline.evaluation.detector import ScoredSamples, measure, read_marks, score_samples
 from pipeline.examples import examples, worst_unseen
 from pipeline.health import measure_health, refuse_unhealthy
 from pipeline.image_statistics import Values, condense

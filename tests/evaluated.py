@@ -5,17 +5,17 @@ from dataclasses import asdict
 import numpy as np
 
 from pipeline.calibration import CalibrationConfig, fit
-from pipeline.evaluation import ScoredSamples
-from pipeline.heatmap_grid import Tile, choose
-from pipeline.layouts import Sample
-from pipeline.metrics import (
+from pipeline.evaluation.detector import ScoredSamples
+from pipeline.evaluation.heatmap_grid import Tile, choose
+from pipeline.evaluation.metrics import (
     image_curve,
     image_metrics,
     pixel_curves,
     pixel_metrics,
     realised_rates,
 )
-from pipeline.protocol import CategoryResult, SeedResult
+from pipeline.evaluation.protocol import CategoryResult, SeedResult
+from pipeline.layouts import Sample
 
 NUM_GOOD, NUM_DEFECTIVE, SIDE = 30, 20, 32
 COUNTS = {"train": 80, "calibration": 20, "test_good": NUM_GOOD, "test_defective": NUM_DEFECTIVE}

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from pipeline.pictures import Subject, picture_uri, write_pictures
-from pipeline.results import RESULT_SCHEMA, write_shard
+from pipeline.night.pictures import Subject, picture_uri, write_pictures
+from pipeline.night.results import RESULT_SCHEMA, write_shard
 
 NIGHT = "2026-03-12"
 CROP = 224

@@ -8,9 +8,9 @@ import yaml
 from factory import SETTINGS, make_category
 
 from pipeline.catalogue import load_catalogue
-from pipeline.study_records import TrialRecord
-from pipeline.study_run import RUNGS, Plan, Repeat
-from pipeline.study_settings import Study, load_study
+from pipeline.study.records import TrialRecord
+from pipeline.study.run import RUNGS, Plan, Repeat
+from pipeline.study.settings import Study, load_study
 
 TRAINING = SETTINGS["training"] | {"passes": 4, "hidden": 16}
 SPACE: dict[str, Any] = {

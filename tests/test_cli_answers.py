@@ -10,10 +10,10 @@ from factory import make_fleet, make_package, write_catalogue
 from model.detector import FORMAT_VERSION
 from pipeline import registry, storage
 from pipeline.catalogue import load_catalogue
-from pipeline.manifest import build_manifest
+from pipeline.night.manifest import build_manifest
+from pipeline.night.plan import plan_night
+from pipeline.night.scoring import ShardScorer
 from pipeline.onboarding import onboarding_key
-from pipeline.plan import plan_night
-from pipeline.scoring import ShardScorer
 
 NIGHT = "2026-03-12"
 

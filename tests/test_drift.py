@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from pipeline.drift import (
+from pipeline.night.drift import (
     MIN_IMAGES,
     NIGHT_LEVEL,
     TRIM,
@@ -24,7 +24,7 @@ from pipeline.drift import (
     compare,
     describe,
 )
-from pipeline.places import Places
+from pipeline.night.places import Places
 
 NUM_TESTS = 8000  # of a night of 1,000 categories: four statistics, two directions
 Draw = Callable[[np.random.Generator, int], NDArray[np.float64]]

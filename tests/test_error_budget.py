@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.error_budget import ErrorBudget
-from pipeline.summary import Summary
+from pipeline.night.error_budget import ErrorBudget
+from pipeline.night.summary import Summary
 
 
 def night(**failed: tuple[int, int]) -> Summary:

@@ -18,8 +18,8 @@ from jobs.measure import Measured
 from model.errors import NightshiftError
 from pipeline import tracking
 from pipeline.catalogue import Category
-from pipeline.evaluation_tables import scores_csv
-from pipeline.plots import draw
+from pipeline.evaluation.plots import draw
+from pipeline.evaluation.tables import scores_csv
 
 FILES = ("heatmaps.png", "pro.png", "roc.png", "scores.csv", "scores.png")
 

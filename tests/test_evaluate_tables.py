@@ -12,7 +12,8 @@ import pytest
 from evaluated import category_result, seed_result
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from pipeline.evaluation_tables import (
+from pipeline.evaluation.protocol import ORACLE, CategoryResult
+from pipeline.evaluation.tables import (
     INTERVALS,
     METRICS,
     QUALITY,
@@ -21,7 +22,6 @@ from pipeline.evaluation_tables import (
     scores_csv,
     tables,
 )
-from pipeline.protocol import ORACLE, CategoryResult
 
 
 def of(*results: CategoryResult, **more: Any) -> Evaluation:

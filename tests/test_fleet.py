@@ -10,8 +10,8 @@ from factory import make_fleet, make_package, version
 
 from model.errors import NightshiftError
 from pipeline import storage
-from pipeline.fleet import Champion, FleetError, fleet_uri, pin_fleet, read_fleet
 from pipeline.image_statistics import STATISTICS
+from pipeline.night.fleet import Champion, FleetError, fleet_uri, pin_fleet, read_fleet
 from pipeline.package import DECIDING_FILES, Package, package_digest
 from pipeline.registry import RegisteredVersion
 

@@ -7,8 +7,9 @@ import pytest
 from command_line import Run
 from factory import make_fleet, make_package, version
 
-from pipeline import fleet_pin, storage
-from pipeline.fleet import (
+from pipeline import storage
+from pipeline.night import fleet_pin
+from pipeline.night.fleet import (
     FleetError,
     pin_fleet,
     read_fleet,

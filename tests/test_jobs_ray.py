@@ -31,12 +31,13 @@ from jobs.local_s3 import LocalS3
 from jobs.onboard import Outcome, Plan, onboard
 from jobs.progress import Reporter, read_board, start_board
 from jobs.train import STATE_FILE, restore
-from pipeline import plan, registry, storage, tracking
+from pipeline import registry, storage, tracking
 from pipeline.catalogue import Category
-from pipeline.manifest import build_manifest
+from pipeline.night import plan
+from pipeline.night.manifest import build_manifest
+from pipeline.night.results import read_night
+from pipeline.night.scoring import ShardScorer
 from pipeline.package import HEAD_FILE
-from pipeline.results import read_night
-from pipeline.scoring import ShardScorer
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 

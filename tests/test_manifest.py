@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import storage
-from pipeline.manifest import (
+from pipeline.manifest_files import ROWS_AT_ONCE
+from pipeline.night.manifest import (
     MANIFEST_SCHEMA,
     ManifestError,
     build_manifest,
@@ -20,7 +21,6 @@ from pipeline.manifest import (
     shards,
     store_manifest,
 )
-from pipeline.manifest_files import ROWS_AT_ONCE
 
 
 def write(folder: Path, name: str, content: str | bytes = "x") -> str:

@@ -19,15 +19,13 @@ from scipy import stats
 from model.preprocessing import Preprocessing
 from pipeline import storage
 from pipeline.calibration import CalibrationConfig, fit
-from pipeline.drift_table import drift_uri, read_drift
-from pipeline.fleet import Champion
 from pipeline.image_statistics import STATISTICS, image_statistics
 from pipeline.images import read_image
-from pipeline.manifest import build_manifest
-from pipeline.night import settle
-from pipeline.package import MapScale
-from pipeline.plan import plan_night
-from pipeline.results import (
+from pipeline.night.drift_table import drift_uri, read_drift
+from pipeline.night.fleet import Champion
+from pipeline.night.manifest import build_manifest
+from pipeline.night.plan import plan_night
+from pipeline.night.results import (
     RESULT_SCHEMA,
     ResultsError,
     Summary,
@@ -36,7 +34,9 @@ from pipeline.results import (
     summary_uri,
     write_shard,
 )
-from pipeline.scoring import ShardScorer
+from pipeline.night.scoring import ShardScorer
+from pipeline.night.settling import settle
+from pipeline.package import MapScale
 
 NIGHT = "2026-03-12"
 

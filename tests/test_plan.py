@@ -11,14 +11,15 @@ import pyarrow.compute as pc
 import pytest
 from factory import make_fleet, make_package, write_images
 
-from pipeline import plan as planning
-from pipeline import scoring, storage
-from pipeline.fleet import Champion
+from pipeline import storage
 from pipeline.images import read_image
-from pipeline.manifest import MANIFEST_SCHEMA, build_manifest
-from pipeline.plan import Plan, Task, note_settled, plan_night
-from pipeline.results import read_night, remove_shards
-from pipeline.scoring import ShardScorer
+from pipeline.night import plan as planning
+from pipeline.night import scoring
+from pipeline.night.fleet import Champion
+from pipeline.night.manifest import MANIFEST_SCHEMA, build_manifest
+from pipeline.night.plan import Plan, Task, note_settled, plan_night
+from pipeline.night.results import read_night, remove_shards
+from pipeline.night.scoring import ShardScorer
 
 NIGHT = "2026-03-12"
 FIRST, SECOND = (dt.datetime(2026, 3, 13, hour, tzinfo=dt.UTC) for hour in (1, 5))

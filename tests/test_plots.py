@@ -17,9 +17,9 @@ from PIL import Image
 from skimage.measure import label
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from pipeline import plot_style as style
 from pipeline.calibration import Calibration, CalibrationConfig, fit
-from pipeline.heatmap_grid import (
+from pipeline.evaluation import plot_style as style
+from pipeline.evaluation.heatmap_grid import (
     CAPTION,
     HEAD,
     PAIR_GAP,
@@ -30,10 +30,10 @@ from pipeline.heatmap_grid import (
     grid_figure,
     grid_size,
 )
-from pipeline.metrics import Curve
-from pipeline.plots import CURVE_SIZE, draw, pro_figure, roc_figure, up_to
-from pipeline.protocol import CategoryResult
-from pipeline.score_plot import SIZE, score_axis, scores_figure
+from pipeline.evaluation.metrics import Curve
+from pipeline.evaluation.plots import CURVE_SIZE, draw, pro_figure, roc_figure, up_to
+from pipeline.evaluation.protocol import CategoryResult
+from pipeline.evaluation.score_plot import SIZE, score_axis, scores_figure
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ import ray
 
 from jobs.cluster import ClusterError, cluster
 from jobs.pool import MOST_LOSSES, Pool
-from pipeline.manifest import Shard
-from pipeline.plan import Task
-from pipeline.scoring import Written
+from pipeline.night.manifest import Shard
+from pipeline.night.plan import Task
+from pipeline.night.scoring import Written
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from night_maker import HOSTILE_NAMES, NIGHT, NightMaker, hostile_night
 
-from pipeline import report_page
-from pipeline.report import write_report
-from pipeline.report_view import percent, strip, visible
-from pipeline.results import NightError
+from pipeline.night.results import NightError
+from pipeline.report import page as report_page
+from pipeline.report.view import percent, strip, visible
+from pipeline.report.writing import write_report
 
 VOID = {"meta", "link", "img", "br", "input"}
 

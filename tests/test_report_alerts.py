@@ -8,9 +8,9 @@ import pytest
 from night_maker import HOSTILE_NAMES, NIGHT, NightMaker
 from test_report import Element, read
 
-from pipeline import report_alerts
-from pipeline.report import write_report
-from pipeline.report_alerts import make_alerts, read_drift, shifted
+from pipeline.report import alerts as report_alerts
+from pipeline.report.alerts import make_alerts, read_drift, shifted
+from pipeline.report.writing import write_report
 
 MOVED = {"alert": True, "reason": "darker than calibration", "score_ks": 0.41, "score_psi": 0.9}
 

@@ -16,9 +16,9 @@ from report_visit import Visit, open_browser
 from test_report_data import EVIL
 
 from pipeline import heatmap
-from pipeline.pictures import picture_uri
-from pipeline.report import write_report
-from pipeline.report_view import visible
+from pipeline.night.pictures import picture_uri
+from pipeline.report.view import visible
+from pipeline.report.writing import write_report
 
 pytestmark = pytest.mark.browser
 

@@ -14,12 +14,14 @@ import s3fs
 from night_maker import HOSTILE_NAMES, NIGHT, NightMaker
 from numpy.typing import NDArray
 
-from pipeline import report_data, report_rows, storage
-from pipeline.label_import import import_labels
-from pipeline.pictures import Subject, picture_uri, write_pictures
-from pipeline.report import write_report
-from pipeline.report_data import DEFECT, FLAGGED, GOOD, PAGE_ROWS, STILL_FLAGGED, data_files
-from pipeline.results import RESULT_SCHEMA, ResultsError, write_shard
+from pipeline import storage
+from pipeline.night.label_import import import_labels
+from pipeline.night.pictures import Subject, picture_uri, write_pictures
+from pipeline.night.results import RESULT_SCHEMA, ResultsError, write_shard
+from pipeline.report import data as report_data
+from pipeline.report import rows as report_rows
+from pipeline.report.data import DEFECT, FLAGGED, GOOD, PAGE_ROWS, STILL_FLAGGED, data_files
+from pipeline.report.writing import write_report
 
 EVIL = (
     *HOSTILE_NAMES,

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import charts, heatmap
+from pipeline import heatmap
+from pipeline.report import charts
 
 
 def test_an_overlay_leaves_usual_surfaces_as_they_are() -> None:

@@ -14,7 +14,7 @@ from report_visit import Visit, open_browser
 from typer.testing import CliRunner
 
 from jobs.cli import app
-from pipeline.report import write_report
+from pipeline.report.writing import write_report
 
 pytestmark = pytest.mark.browser
 

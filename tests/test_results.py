@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.results import (
+from pipeline.night.results import (
     RESULT_SCHEMA,
     NightError,
     ResultsError,

@@ -12,16 +12,16 @@ from factory import category, make_category, make_fleet, make_package, write_ima
 
 from jobs.local_s3 import OWNER, LocalS3
 from pipeline import storage
-from pipeline.fleet import read_fleet
-from pipeline.fleet_pin import pinned_fleet
-from pipeline.labels import Label, store_labels
-from pipeline.manifest import build_manifest, store_manifest
-from pipeline.night import settle
-from pipeline.plan import note_settled, plan_night
+from pipeline.night.fleet import read_fleet
+from pipeline.night.fleet_pin import pinned_fleet
+from pipeline.night.labels import Label, store_labels
+from pipeline.night.manifest import build_manifest, store_manifest
+from pipeline.night.plan import note_settled, plan_night
+from pipeline.night.results import read_night, remove_shards, write_shard
+from pipeline.night.scoring import ShardScorer
+from pipeline.night.settling import settle
 from pipeline.prepared import prepare
-from pipeline.report import write_report
-from pipeline.results import read_night, remove_shards, write_shard
-from pipeline.scoring import ShardScorer
+from pipeline.report.writing import write_report
 from pipeline.storage import AccessDenied
 
 RIGHTS = Path(__file__).resolve().parents[1] / "infra/rights"

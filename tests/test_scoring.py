@@ -20,17 +20,18 @@ from pictures import encoded, png_header
 from PIL import Image
 
 from model.backbone import Backbone, BackboneConfig
-from pipeline import detectors, storage
+from pipeline import storage
 from pipeline.calibration import Calibration, CalibrationConfig, fit
-from pipeline.fleet import Champion
 from pipeline.images import read_image
-from pipeline.manifest import MANIFEST_SCHEMA, Shard, build_manifest, shards
+from pipeline.night import detectors
+from pipeline.night.fleet import Champion
+from pipeline.night.manifest import MANIFEST_SCHEMA, Shard, build_manifest, shards
+from pipeline.night.plan import Task, result_name
+from pipeline.night.results import RESULT_SCHEMA, read_night
+from pipeline.night.scoring import ShardScorer
+from pipeline.night.stages import Observer
 from pipeline.package import Package
 from pipeline.patience import Patience
-from pipeline.plan import Task, result_name
-from pipeline.results import RESULT_SCHEMA, read_night
-from pipeline.scoring import ShardScorer
-from pipeline.stages import Observer
 
 NIGHT = "2026-03-12"
 NOW = dt.datetime(2026, 3, 13, 1, 2, 3, 456789, tzinfo=dt.UTC)

@@ -11,11 +11,11 @@ from studied import make_study, record, repeat
 
 from pipeline.catalogue import load_catalogue
 from pipeline.onboarding import onboarding_key
-from pipeline.study_answer import answer, catalogue_fragment
-from pipeline.study_check import all_measured, correlations, paired, rank_correlation, spearman
-from pipeline.study_choice import DEFAULT, choose, choose_for_all, difference, finalists, key_of
-from pipeline.study_space import read_space
-from pipeline.study_statistics import curve, importance, table_of, thresholds
+from pipeline.study.answer import answer, catalogue_fragment
+from pipeline.study.check import all_measured, correlations, paired, rank_correlation, spearman
+from pipeline.study.choice import DEFAULT, choose, choose_for_all, difference, finalists, key_of
+from pipeline.study.space import read_space
+from pipeline.study.statistics import curve, importance, table_of, thresholds
 
 A, B, C = ({"sigma": float(value), "layers": [2]} for value in (1, 2, 3))
 

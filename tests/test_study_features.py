@@ -14,10 +14,10 @@ from pipeline.calibration import Part, TooFewImages, split_by_content
 from pipeline.features import extract
 from pipeline.layout_files import LayoutError
 from pipeline.layouts import read_layout
-from pipeline.study_check import build_test
-from pipeline.study_features import View, about, is_there, masks, open_bank, wanted_views
-from pipeline.study_sets import FoldPlan, Passes, build_view, fold_plan
-from pipeline.study_settings import LabelledSet, Study, StudySettings
+from pipeline.study.check import build_test
+from pipeline.study.features import View, about, is_there, masks, open_bank, wanted_views
+from pipeline.study.sets import FoldPlan, Passes, build_view, fold_plan
+from pipeline.study.settings import LabelledSet, Study, StudySettings
 
 SPACE = {
     "layers": {"choice": [[2], [1, 3], [2, 3]]},

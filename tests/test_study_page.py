@@ -11,10 +11,10 @@ from report_visit import open_browser
 from studied import make_study, record, repeat
 from test_report_browser import DESKTOP, PHONE
 
-from pipeline.study_answer import answer
-from pipeline.study_check import correlations, paired
-from pipeline.study_choice import DEFAULT
-from pipeline.study_page import duration, headline, interval, study_page, words
+from pipeline.study.answer import answer
+from pipeline.study.check import correlations, paired
+from pipeline.study.choice import DEFAULT
+from pipeline.study.page import duration, headline, interval, study_page, words
 
 HOSTILE = "<script>alert('a')</script>"
 

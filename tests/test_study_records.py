@@ -6,8 +6,9 @@ import pytest
 from mlflow import MlflowClient
 from studied import load, make_study, record, repeat, write_study_catalogue
 
-from pipeline import study_tracking, tracking
-from pipeline.study_records import StudyError, StudyFolder, repeat_name
+from pipeline import tracking
+from pipeline.study import tracking as study_tracking
+from pipeline.study.records import StudyError, StudyFolder, repeat_name
 
 A = {"sigma": 1.0, "layers": [2]}
 

@@ -10,8 +10,8 @@ from command_line import Run
 from factory import SETTINGS, category
 
 from pipeline.catalogue import CatalogueError, load_catalogue
-from pipeline.study_settings import Study, differences, load_study
-from pipeline.study_space import (
+from pipeline.study.settings import Study, differences, load_study
+from pipeline.study.space import (
     DEFAULT_SPACE,
     PARAMETERS,
     Domain,

@@ -8,11 +8,11 @@ import torch
 from studied import make_plan, make_study
 
 from model.errors import NightshiftError
-from pipeline.study_check import keep_head, measure_heads, read_head
-from pipeline.study_features import wanted_views
-from pipeline.study_objective import Judged, objective
-from pipeline.study_run import RUNGS, WORST, Plan, StudyTrial, train_again
-from pipeline.study_sets import build_view, fold_plan
+from pipeline.study.check import keep_head, measure_heads, read_head
+from pipeline.study.features import wanted_views
+from pipeline.study.objective import Judged, objective
+from pipeline.study.run import RUNGS, WORST, Plan, StudyTrial, train_again
+from pipeline.study.sets import build_view, fold_plan
 
 CONFIGURATION = {"sigma": 1.0, "layers": [2, 3]}
 

@@ -22,7 +22,7 @@ from jobs.trials import TuneTrial
 from jobs.tune import tune
 from pipeline import tracking
 from pipeline.catalogue import load_catalogue
-from pipeline.study_records import StudyFolder
+from pipeline.study.records import StudyFolder
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pipeline import verdict
-from pipeline.results import CategorySummary
+from pipeline.night.results import CategorySummary
+from pipeline.report import verdict
 
 
 def counts(ok: int, flagged: int) -> CategorySummary:

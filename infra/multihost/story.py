@@ -19,7 +19,7 @@ from infra.laptop.process import Server
 from infra.multihost import material
 from infra.multihost.hosts import Hosts
 from pipeline import storage
-from pipeline.results import finished_shards, read_night
+from pipeline.night.results import finished_shards, read_night
 
 NIGHT = "2026-03-12"
 CUT_S = 20

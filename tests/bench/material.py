@@ -10,8 +10,8 @@ from scipy import ndimage
 
 from model.precision import Precision
 from pipeline.catalogue import Category
-from pipeline.fleet import Fleet, pin_fleet
-from pipeline.manifest import build_manifest
+from pipeline.night.fleet import Fleet, pin_fleet
+from pipeline.night.manifest import build_manifest
 from pipeline.onboarding import write_package
 from pipeline.package import package_digest
 from pipeline.prepared import prepare

@@ -14,9 +14,9 @@ from model.anomaly_map import anomaly_maps, map_matrix
 from model.feature_bank import FeatureBank
 from pipeline.calibration import Part
 from pipeline.catalogue import Category, load_catalogue, select
-from pipeline.metrics import image_metrics, pixel_metrics
+from pipeline.evaluation.metrics import image_metrics, pixel_metrics
+from pipeline.evaluation.protocol import read_test_set
 from pipeline.prepared import prepare
-from pipeline.protocol import read_test_set
 from tests import patchcore
 
 BLOCK = 16  # images at a time

@@ -13,13 +13,13 @@ import torch
 
 from model.folding import FoldedHead, FoldedHeads
 from model.recipe import PRESETS
-from pipeline import plan as planning
-from pipeline.detectors import Detectors, _size_bytes
-from pipeline.fleet import Fleet
-from pipeline.manifest import MANIFEST_SCHEMA, load_manifest, shards, store_manifest
-from pipeline.plan import note_settled, plan_night, result_name
-from pipeline.results import shard_uri
-from pipeline.scoring import ShardScorer
+from pipeline.night import plan as planning
+from pipeline.night.detectors import Detectors, _size_bytes
+from pipeline.night.fleet import Fleet
+from pipeline.night.manifest import MANIFEST_SCHEMA, load_manifest, shards, store_manifest
+from pipeline.night.plan import note_settled, plan_night, result_name
+from pipeline.night.results import shard_uri
+from pipeline.night.scoring import ShardScorer
 from tests.bench.material import NIGHT, dump_of, onboard, write_pictures
 from tests.bench.measure import Ratio, alternate, in_fresh_process, peak_mib
 

@@ -11,10 +11,10 @@ import torch
 from model.backbone import Backbone, BackboneConfig
 from model.precision import Precision, has_bfloat16
 from pipeline.features import BATCH_IMAGES
-from pipeline.fleet import Fleet
-from pipeline.plan import plan_night
+from pipeline.night.fleet import Fleet
+from pipeline.night.plan import plan_night
+from pipeline.night.scoring import ShardScorer
 from pipeline.prepared import prepare
-from pipeline.scoring import ShardScorer
 from tests.bench.material import NIGHT, category, dump_of, onboard, write_pictures
 from tests.bench.measure import Ratio, alternate, in_fresh_process, peak_mib
 

@@ -9,11 +9,11 @@ import pyarrow as pa
 
 from model.preprocessing import Preprocessing
 from pipeline.calibration import CalibrationConfig, fit
-from pipeline.fleet import Champion
 from pipeline.image_statistics import STATISTICS, condense
-from pipeline.night import settle
+from pipeline.night.fleet import Champion
+from pipeline.night.results import RESULT_SCHEMA, write_shard
+from pipeline.night.settling import settle
 from pipeline.package import MapScale
-from pipeline.results import RESULT_SCHEMA, write_shard
 from tests.bench.material import NIGHT
 from tests.bench.measure import Ratio, in_fresh_process, peak_mib
 

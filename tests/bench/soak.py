@@ -23,8 +23,8 @@ from rich.console import Console
 
 from jobs.local_s3 import LocalS3
 from pipeline import storage
-from pipeline.manifest import build_manifest
-from pipeline.results import read_night
+from pipeline.night.manifest import build_manifest
+from pipeline.night.results import read_night
 
 TESTS = Path(__file__).parent.parent
 sys.path.insert(0, str(TESTS))  # tests are flat, and import each other so

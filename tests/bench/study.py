@@ -11,10 +11,10 @@ import torch
 import yaml
 
 from pipeline.catalogue import load_catalogue
-from pipeline.study_features import wanted_views
-from pipeline.study_run import RUNGS, Plan, StudyTrial
-from pipeline.study_sets import build_view, fold_plan
-from pipeline.study_settings import Study, load_study
+from pipeline.study.features import wanted_views
+from pipeline.study.run import RUNGS, Plan, StudyTrial
+from pipeline.study.sets import build_view, fold_plan
+from pipeline.study.settings import Study, load_study
 from tests.bench.material import write_pictures
 from tests.bench.measure import Ratio, in_fresh_process
 

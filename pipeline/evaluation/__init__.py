@@ -1,0 +1,1 @@
+"""What detectors can do, measured on labelled images."""

@@ -1,0 +1,250 @@
+"""The honest protocol: train with several seeds, decide without test labels, measure once.
+
+The headline is the last pass, as mean and standard deviation over seeds. Beside it stands what
+choosing the pass by its test AUROC would have claimed, a usual way of reporting: an oracle's number
+that nobody can have in production, there to show the difference.
+
+Shapes: N test images that could be read, H x W pixels of the crop.
+"""
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from model.detector import Detector
+from model.feature_bank import FeatureBank
+from model.recipe import RecipeTrainer
+from pipeline.calibration import Calibration, Part, fit
+from pipeline.catalogue import Category
+from pipeline.evaluation.detector import Marks, ScoredSamples, measure, read_marks
+from pipeline.evaluation.heatmap_grid import Tile, choose
+from pipeline.evaluation.metrics import Curve, PixelCurves, image_curve, image_metrics, pixel_curves
+from pipeline.features import BATCH_IMAGES, extract
+from pipeline.images import read_image
+from pipeline.layout_files import LayoutError
+from pipeline.layouts import Sample
+from pipeline.package import MapScale
+from pipeline.prepared import Prepared, make_detector, make_trainer, prepare, score_unseen
+
+ORACLE = "oracle_image_auroc"
+ORACLE_LOOKS = 8  # passes that the oracle compares, evenly spread; the last is one of them
+
+Progress = Callable[[str, int, int], None]  # stage, done, total
+MeanStd = tuple[float, float | None]  # of a single value there is no standard deviation
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedResult:
+    """One training of one category."""
+
+    seed: int
+    metrics: Mapping[str, float]  # what is undefined is left out
+    oracle_image_auroc: float
+    calibration: Calibration
+    scores: NDArray[np.float32]  # of the test images, shape (N,)
+    roc: Curve  # over images
+    pixels: PixelCurves = field(default_factory=PixelCurves)  # without masks there are no curves
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """The metrics and, by its own name, the oracle's."""
+        return {**self.metrics, ORACLE: self.oracle_image_auroc}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CategoryResult:
+    """All trainings of one category, on the same test images."""
+
+    category: str
+    samples: Sequence[Sample]  # N
+    seeds: Sequence[SeedResult]
+    counts: Mapping[str, int]
+    tiles: Sequence[Tile] = ()  # some of the images with the first seed's maps
+
+    @property
+    def defective(self) -> NDArray[np.bool_]:
+        """Labels, shape (N,)."""
+        return np.array([not sample.is_good for sample in self.samples], dtype=bool)
+
+    def summary(self) -> dict[str, MeanStd]:
+        """Return mean and standard deviation over seeds of every metric all seeds have."""
+        rows = [result.numbers for result in self.seeds]
+        names = [name for name in rows[0] if all(name in row for row in rows)]
+        return {name: mean_and_std([row[name] for row in rows]) for name in names}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestSet:
+    """Labelled images, embedded once for all seeds, as their masks are read once."""
+
+    bank: FeatureBank
+    images: torch.Tensor  # (N,), their places in the bank
+    unscored: ScoredSamples
+    marks: Marks
+
+
+def mean_and_std(values: Sequence[float]) -> MeanStd:
+    """Return mean and sample standard deviation."""
+    spread = statistics.stdev(values) if len(values) > 1 else None
+    return statistics.fmean(values), spread
+
+
+def run_protocol(
+    category: Category, num_seeds: int, progress: Progress, device: str = "cpu"
+) -> CategoryResult:
+    """Train and measure one category with seeds 0 to ``num_seeds`` - 1.
+
+    The backbone sees every image once, whatever the number of seeds.
+
+    Raises:
+        LayoutError: there are no labelled images of both kinds to measure on.
+    """
+    prepared = prepare(category, lambda done, total: progress("features", done, total), device)
+    test = read_test_set(prepared)
+    results: list[SeedResult] = []
+    tiles: list[Tile] = []
+    for seed in range(num_seeds):
+        progress("seeds", seed, num_seeds)
+        result, shown = _run_seed(prepared, seed, test)
+        results.append(result)
+        tiles = tiles or shown
+    progress("seeds", num_seeds, num_seeds)
+    return CategoryResult(
+        category=category.name,
+        samples=test.unscored.samples,
+        seeds=results,
+        counts=_counts(prepared, results[0].calibration, test),
+        tiles=tiles,
+    )
+
+
+def read_test_set(prepared: Prepared) -> TestSet:
+    """Read and embed the labelled images of a category, once.
+
+    Raises:
+        LayoutError: there are none, or only good or only defective ones.
+    """
+    category = prepared.category
+    test = [sample for sample in prepared.samples if sample.split == "test"]
+    _refuse_one_kind(category.name, test)
+    read = extract([sample.uri for sample in test], category, prepared.backbone)
+    place = {uri: index for index, uri in enumerate(read.uris)}
+    kept = [sample for sample in test if sample.uri in place]
+    _refuse_one_kind(category.name, kept)
+    return TestSet(
+        bank=read.bank,
+        images=torch.tensor([place[sample.uri] for sample in kept]),
+        unscored=ScoredSamples(
+            samples=kept,
+            scores=np.zeros(0, np.float32),
+            maps=np.zeros((0, 0, 0), np.float16),
+            unreadable=read.unreadable,
+        ),
+        marks=read_marks(kept, category.preprocessing),
+    )
+
+
+def _refuse_one_kind(name: str, test: Sequence[Sample]) -> None:
+    if len({sample.is_good for sample in test}) < 2:
+        raise LayoutError(
+            f"{name}: {len(test)} labelled test images, not of both kinds; evaluation "
+            f"needs good and defective ones. Add a test folder or leave the category out."
+        )
+
+
+def _run_seed(prepared: Prepared, seed: int, test: TestSet) -> tuple[SeedResult, list[Tile]]:
+    category = prepared.category
+    trainer = make_trainer(prepared.good, prepared.parts, category.recipe.with_seed(seed))
+    seen = _train(prepared, trainer, test)
+    detector = make_detector(prepared, trainer)
+    unseen = score_unseen(prepared, trainer, detector)
+    calibration = fit(unseen.scores, category.calibration_config)
+    scores, maps = _score(detector, test, with_maps=True)
+    scored = replace(test.unscored, scores=scores, maps=maps)
+    roc = image_curve(scores, scored.defective)
+    assert roc is not None, "both kinds are there: the test set was checked"
+    known = test.marks.known
+    result = SeedResult(
+        seed=seed,
+        metrics=measure(scored, calibration, test.marks),
+        oracle_image_auroc=max([*seen, _auroc(scores, test)]),
+        calibration=calibration,
+        scores=scores,
+        roc=roc,
+        pixels=pixel_curves(maps[known], test.marks.masks[known]),
+    )
+    if seed:  # pictures of one training are enough
+        return result, []
+    scale = MapScale(low=unseen.map_median, threshold=calibration.threshold)
+    return result, _tiles(prepared, scored, result, scale, test)
+
+
+def _train(prepared: Prepared, trainer: RecipeTrainer, test: TestSet) -> list[float]:
+    """Train to the end; return what an oracle saw on the way: test AUROCs of earlier passes."""
+    every = max(trainer.num_passes // ORACLE_LOOKS, 1)
+    seen = []
+    for number, _ in enumerate(trainer.run(), start=1):
+        if number % every == 0 and number < trainer.num_passes:
+            seen.append(_auroc(_score(make_detector(prepared, trainer), test)[0], test))
+    return seen
+
+
+def _score(
+    detector: Detector, test: TestSet, *, with_maps: bool = False
+) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
+    """Return image scores (N,) and, when asked for, maps (N, H, W)."""
+    scores, maps = [], [np.zeros((0, 0, 0), np.float16)]
+    for index in test.images.split(BATCH_IMAGES):
+        batch_scores, patch_scores = detector.score_pooled(test.bank.images(index))
+        scores.append(batch_scores.cpu().numpy())
+        if with_maps:
+            maps.append(detector.maps(patch_scores).half().cpu().numpy())
+    return np.concatenate(scores), np.concatenate(maps[1:]) if with_maps else maps[0]
+
+
+def _auroc(scores: NDArray[np.float32], test: TestSet) -> float:
+    auroc = image_metrics(scores, test.unscored.defective).auroc
+    assert auroc is not None, "both kinds are there: the test set was checked"
+    return auroc
+
+
+def _tiles(
+    prepared: Prepared, scored: ScoredSamples, result: SeedResult, scale: MapScale, test: TestSet
+) -> list[Tile]:
+    """Return some test images with their maps; one that is gone meanwhile is left out."""
+    flagged = result.calibration.flagged(scored.scores)
+    tiles = []
+    for index in choose(scored.scores, scored.defective).tolist():
+        sample = scored.samples[index]
+        pixels = read_image(sample.uri, prepared.category.preprocessing).pixels
+        if pixels is None:
+            continue
+        tiles.append(
+            Tile(
+                pixels=pixels,
+                levels=scale.to_grey(scored.maps[index].astype(np.float32)),
+                mask=test.marks.masks[index],
+                defect=sample.defect,
+                is_good=sample.is_good,
+                score=float(scored.scores[index]),
+                flagged=bool(flagged[index]),
+            )
+        )
+    return tiles
+
+
+def _counts(prepared: Prepared, calibration: Calibration, test: TestSet) -> dict[str, int]:
+    samples = test.unscored.samples
+    good = sum(sample.is_good for sample in samples)
+    return {
+        "train": len(prepared.images_of(Part.TRAIN)),
+        "calibration": len(calibration.scores),
+        "test_good": good,
+        "test_defective": len(samples) - good,
+        "test_with_masks": sum(bool(sample.mask_uris) for sample in samples),
+        "test_unreadable": len(test.unscored.unreadable),
+    }

@@ -1,0 +1,1 @@
+"""A night from its manifest to settled rows."""

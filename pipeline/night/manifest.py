@@ -1,0 +1,222 @@
+"""The list of a dump's images, and its cut into shards.
+
+One row per image, sorted by URI: a manifest of the same dump is the same table wherever and
+whenever it is made, and so are its shards. A million rows are 0.1 GB of Arrow, never a list of
+objects.
+"""
+
+import hashlib
+import io
+import json
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline import storage
+from pipeline.category_name import is_category_name
+from pipeline.manifest_files import (
+    ROWS_AT_ONCE,
+    ManifestError,
+    read_columns,
+    refuse_duplicates,
+    refuse_missing,
+    resolve_uris,
+)
+
+__all__ = [
+    "MANIFEST_SCHEMA",
+    "ManifestError",
+    "Shard",
+    "build_manifest",
+    "load_manifest",
+    "manifest_uri",
+    "read_manifest",
+    "shard_prefix",
+    "shards",
+    "store_manifest",
+]
+
+logger = logging.getLogger(__name__)
+
+MANIFEST_SUFFIXES = (".parquet", ".csv", ".jsonl", ".json", ".manifest")
+MANIFEST_SCHEMA = pa.schema(
+    [
+        ("image_uri", pa.string()),
+        ("image_etag", pa.string()),  # null when a ready manifest does not say
+        ("size_bytes", pa.int64()),  # null likewise
+        ("category", pa.string()),
+    ]
+)
+SPELLINGS = {
+    "image_uri": ("image_uri", "source-ref"),
+    "image_etag": ("image_etag", "etag", "e_tag", "version", "version_id"),
+    "size_bytes": ("size_bytes", "size"),
+    "category": ("category",),
+    "bucket": ("bucket",),
+    "key": ("key",),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A fixed slice of one category's rows; the same rows always have the same name."""
+
+    name: str
+    category: str
+    rows: pa.Table
+
+
+def load_manifest(dump: str) -> pa.Table:
+    """Read a ready manifest, or list a dump."""
+    if dump.lower().endswith(MANIFEST_SUFFIXES):
+        return read_manifest(dump)
+    return build_manifest(dump)
+
+
+def store_manifest(manifest: pa.Table, out: str, night: str) -> str:
+    """Store a night's manifest beside its results and return its address.
+
+    It is a ready manifest itself: scored again, it is the same night whatever has happened to the
+    dump since, and nothing is listed.
+    """
+    uri = manifest_uri(out, night)
+    buffer = io.BytesIO()
+    pq.write_table(manifest, buffer, compression="zstd")
+    storage.write_bytes(uri, buffer.getvalue())
+    return uri
+
+
+def manifest_uri(out: str, night: str) -> str:
+    """Where a night's manifest is stored."""
+    return storage.join(out, "manifest", f"night={night}", "manifest.parquet")
+
+
+def build_manifest(dump: str) -> pa.Table:
+    """List every file below the prefix ``dump``, whatever it holds.
+
+    The category is the first folder below the dump; a file beside those folders has category "".
+
+    Raises:
+        ObjectMissing: no such bucket or prefix.
+        ManifestError: the dump holds no file.
+    """
+    started = time.monotonic()
+    dump = storage.absolute(dump).rstrip("/")
+    table = pa.Table.from_batches(_listing(dump), MANIFEST_SCHEMA)
+    if not table.num_rows:
+        raise ManifestError(f"{dump} holds no file; a dump is <dump>/<category>/<image>")
+    seconds = time.monotonic() - started
+    logger.info("listed %s: %d images, %.1f s", dump, table.num_rows, seconds)
+    return table.sort_by("image_uri")
+
+
+def read_manifest(uri: str) -> pa.Table:
+    """Read a ready manifest: Parquet, CSV or JSON Lines with an image and a category per row.
+
+    The image is ``image_uri``, Lookout's ``source-ref``, or ``bucket`` and ``key`` of an S3
+    Inventory (the key as it is, not percent-encoded). A relative path starts at the manifest's
+    folder and may not leave it. ETag or version, and size, are taken when they are there. A row
+    without a category keeps "", which no champion has.
+
+    Raises:
+        StorageError: the file cannot be read.
+        ManifestError: a column is missing, an image has no URI or is listed twice, a path leads
+            out of the folder.
+    """
+    uri = storage.absolute(uri)
+    table = _with_uris(read_columns(uri, SPELLINGS), uri)
+    for column in ("image_uri", "category"):
+        if table[column].null_count == table.num_rows:
+            raise ManifestError(
+                f"{uri}: no row has {' or '.join(SPELLINGS[column])}; every row needs an "
+                f"image_uri (or source-ref, or bucket and key) and a category"
+            )
+    refuse_missing(table, "image_uri", uri)
+    table = table.set_column(0, "image_uri", resolve_uris(table["image_uri"], uri))
+    refuse_duplicates(table, "image_uri", uri)
+    return _as_manifest(table, uri).sort_by("image_uri")
+
+
+def shards(manifest: pa.Table, rows_per_shard: int = 512) -> list[Shard]:
+    """Consecutive slices of each category's rows, named by category, position and content.
+
+    A shard holds one category, so that a new champion touches no other category's shards.
+    """
+    if rows_per_shard < 1:
+        raise ValueError(f"rows_per_shard must be at least 1, got {rows_per_shard}")
+    ordered = manifest.sort_by([("category", "ascending"), ("image_uri", "ascending")])
+    cut, start = [], 0
+    for entry in ordered["category"].value_counts().to_pylist():
+        category, count = entry["values"], entry["counts"]
+        for number, first in enumerate(range(0, count, rows_per_shard)):
+            rows = ordered.slice(start + first, min(rows_per_shard, count - first))
+            name = f"{shard_prefix(category)}-{number:05d}-{_digest(rows):.12}"
+            cut.append(Shard(name, category, rows))
+        start += count
+    return cut
+
+
+def shard_prefix(category: str) -> str:
+    """How the names of a category's shards begin: a folder of a dump may have any name."""
+    if is_category_name(category):
+        return category
+    return f"_{hashlib.sha256(category.encode()).hexdigest():.12}"
+
+
+def _listing(dump: str) -> Iterator[pa.RecordBatch]:
+    objects = storage.list_objects(dump)
+    while page := list(islice(objects, ROWS_AT_ONCE)):
+        yield pa.record_batch(
+            {
+                "image_uri": [item.uri for item in page],
+                "image_etag": [item.etag for item in page],
+                "size_bytes": [item.size_bytes for item in page],
+                "category": [_category(item.uri, dump) for item in page],
+            },
+            MANIFEST_SCHEMA,
+        )
+
+
+def _category(uri: str, dump: str) -> str:
+    path = storage.absolute(uri) if uri.startswith("file://") else uri
+    inside = path[len(dump) + 1 :]
+    folder = inside.partition("/")[0] if "/" in inside else ""
+    return folder.encode(errors="replace").decode()  # a folder name on disk may be no Unicode
+
+
+def _with_uris(table: pa.Table, manifest: str) -> pa.Table:
+    """An S3 Inventory names bucket and key; everybody else names the image."""
+    if table["image_uri"].null_count < table.num_rows or not table.num_rows:
+        return table
+    if table["key"].null_count == table.num_rows:
+        return table
+    refuse_missing(table, "bucket", manifest)
+    refuse_missing(table, "key", manifest)
+    start = pc.binary_join_element_wise("s3://", table["bucket"], "")
+    uris = pc.binary_join_element_wise(start, table["key"], "/")
+    return table.set_column(0, "image_uri", uris)
+
+
+def _as_manifest(table: pa.Table, uri: str) -> pa.Table:
+    try:
+        sizes = pc.cast(_null_if_empty(table["size_bytes"]), pa.int64())
+    except pa.ArrowInvalid as error:
+        raise ManifestError(f"{uri}: size must be a whole number of bytes: {error}") from error
+    etags = _null_if_empty(pc.utf8_trim(table["image_etag"], '"'))
+    categories = pc.fill_null(table["category"], "")
+    return pa.table([table["image_uri"], etags, sizes, categories], MANIFEST_SCHEMA)
+
+
+def _null_if_empty(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.if_else(pc.equal(values, ""), None, values)
+
+
+def _digest(rows: pa.Table) -> str:
+    identity = rows.select(["image_uri", "image_etag", "category"]).to_pydict()
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()

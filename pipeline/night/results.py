@@ -1,0 +1,254 @@
+"""The night's answer: one row per image of the dump, one Parquet object per shard, one summary.
+
+A shard is written whole or not at all, so a night is the set of its finished shards and running
+it again only adds what is missing.
+"""
+
+import datetime as dt
+import io
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from model.errors import NightshiftError
+from pipeline import storage
+from pipeline.image_statistics import STATISTICS
+from pipeline.night.summary import CategorySummary, Summary, describe_category, describe_night
+from pipeline.reading import read_ahead
+
+__all__ = [
+    "RESULT_SCHEMA",
+    "SUFFIX",
+    "CategorySummary",
+    "NightError",
+    "ResultsError",
+    "Summary",
+    "by_category",
+    "check_night",
+    "each_shard",
+    "finished_shards",
+    "night_prefix",
+    "read_night",
+    "read_shard",
+    "refuse_duplicates",
+    "remove_shards",
+    "shard_uri",
+    "summarise",
+    "summary_uri",
+    "write_shard",
+    "write_summary",
+]
+
+# A status other than ok leaves empty what only a scored image has.
+RESULT_SCHEMA = pa.schema(
+    [
+        pa.field("image_uri", pa.string(), nullable=False),
+        pa.field("image_etag", pa.string()),
+        pa.field("category", pa.string(), nullable=False),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("error", pa.string()),
+        pa.field("score", pa.float32()),
+        pa.field("p_value", pa.float64()),
+        pa.field("flagged", pa.bool_()),
+        pa.field("flagged_fdr", pa.bool_()),  # false until the whole night is settled
+        pa.field("threshold", pa.float32()),
+        pa.field("false_alarm_rate", pa.float64()),
+        pa.field("model_name", pa.string()),
+        pa.field("model_version", pa.string()),
+        pa.field("model_digest", pa.string()),
+        pa.field("map_uri", pa.string()),
+        *(pa.field(name, pa.float32()) for name in STATISTICS),
+        pa.field("scored_at", pa.timestamp("us", tz="UTC")),
+        pa.field("shard", pa.string(), nullable=False),
+    ]
+)
+
+NIGHT_PATTERN = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+SUFFIX = ".parquet"
+PARALLEL_READS = 8
+
+
+class NightError(NightshiftError):
+    """A night is not named by a date, or has not been scored."""
+
+
+class ResultsError(NightshiftError):
+    """The stored results of a night contradict themselves or cannot be read."""
+
+
+def check_night(night: str) -> str:
+    """Return ``night`` when it is a real date written YYYY-MM-DD.
+
+    Raises:
+        NightError: it is not.
+    """
+    with suppress(ValueError):
+        if NIGHT_PATTERN.fullmatch(night):
+            return dt.date.fromisoformat(night).isoformat()
+    raise NightError(
+        f"a night is named by its date as YYYY-MM-DD, got {night!r}; "
+        f"pass for example --night 2026-03-12"
+    )
+
+
+def night_prefix(out: str, night: str) -> str:
+    """Folder of the night's result shards."""
+    return storage.join(out, "results", f"night={check_night(night)}")
+
+
+def shard_uri(out: str, night: str, shard_name: str) -> str:
+    """Where the rows of one shard are stored."""
+    return storage.join(night_prefix(out, night), shard_name + SUFFIX)
+
+
+def write_shard(out: str, night: str, shard_name: str, table: pa.Table) -> str:
+    """Store the rows of one shard, whole or not at all, and return their address.
+
+    A second write of the same shard replaces the first.
+
+    Raises:
+        pa.ArrowInvalid, KeyError: ``table`` does not fit RESULT_SCHEMA.
+    """
+    rows = table.select(RESULT_SCHEMA.names).cast(RESULT_SCHEMA)
+    buffer = io.BytesIO()
+    pq.write_table(rows, buffer, compression="zstd")
+    uri = shard_uri(out, night, shard_name)
+    storage.write_bytes(uri, buffer.getvalue())
+    return uri
+
+
+def finished_shards(out: str, night: str) -> set[str]:
+    """Names of the shards that are stored; empty before the night's first one."""
+    try:
+        names = storage.list_names(night_prefix(out, night))
+    except storage.ObjectMissing:
+        return set()
+    return {name.removesuffix(SUFFIX) for name in names if name.endswith(SUFFIX)}
+
+
+def remove_shards(out: str, night: str, names: Iterable[str]) -> None:
+    """Forget shards, for example of an earlier manifest; one that is gone already is fine."""
+    for name in names:
+        with suppress(storage.ObjectMissing):
+            storage.delete(shard_uri(out, night, name))
+
+
+def read_night(out: str, night: str) -> pa.Table:
+    """All rows of a night, sorted by image_uri; no rows when no shard is stored.
+
+    Raises:
+        ResultsError: a shard is damaged or of another format, or an image is there twice.
+    """
+    tables = list(each_shard(out, night))
+    rows = pa.concat_tables([RESULT_SCHEMA.empty_table(), *tables]).sort_by("image_uri")
+    refuse_duplicates(rows, night, rows.num_rows)
+    return rows
+
+
+def each_shard(out: str, night: str) -> Iterator[pa.Table]:
+    """Yield the rows of one shard after another, in the order of their names.
+
+    Raises:
+        ResultsError: a shard is damaged or of another format.
+    """
+    uris = [shard_uri(out, night, name) for name in sorted(finished_shards(out, night))]
+    yield from read_ahead(read_shard, uris, PARALLEL_READS)
+
+
+def read_shard(uri: str, columns: Sequence[str] = RESULT_SCHEMA.names) -> pa.Table:
+    """Some columns of one shard, in the types of RESULT_SCHEMA.
+
+    Raises:
+        ResultsError: it is damaged or of another format.
+    """
+    wanted = pa.schema([RESULT_SCHEMA.field(name) for name in columns])
+    try:
+        file = pq.ParquetFile(pa.BufferReader(storage.read_bytes(uri)))
+        rows = file.read(list(columns), use_threads=False)
+        return rows.select(list(columns)).cast(wanted)
+    except (pa.ArrowException, KeyError) as error:
+        raise ResultsError(
+            f"{uri} does not hold result rows ({error}); delete it and score the night again"
+        ) from error
+
+
+def refuse_duplicates(rows: pa.Table, night: str, num_rows: int) -> None:
+    """Fail when an image has two rows.
+
+    Args:
+        rows: all rows of the night, or those that may be there twice.
+        night: its date, for the message.
+        num_rows: of the whole night.
+
+    Raises:
+        ResultsError: with the images counted, and one of them named with its shards.
+    """
+    uris = rows["image_uri"]
+    num_surplus = len(uris) - pc.count_distinct(uris).as_py()
+    if not num_surplus:
+        return
+    counts = uris.value_counts()
+    twice = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
+    example = twice[0].as_py()
+    shards = rows.filter(pc.equal(uris, example))["shard"].unique().to_pylist()
+    raise ResultsError(
+        f"{len(twice)} of {num_rows - num_surplus} images of night {night} have more than one "
+        f"row, first {example} in shard(s) {', '.join(shards)}; each needs exactly one. "
+        f"Delete the shards that should not be there and score the night again"
+    )
+
+
+def by_category(rows: pa.Table) -> dict[str, pa.Table]:
+    """The rows of each category, categories in alphabetical order."""
+    ordered = rows.sort_by("category")
+    groups, start = {}, 0
+    for entry in ordered["category"].value_counts().to_pylist():
+        groups[entry["values"]] = ordered.slice(start, entry["counts"])
+        start += entry["counts"]
+    return groups
+
+
+def summarise(rows: pa.Table, fleet: Mapping[str, Any]) -> Summary:
+    """Count a night.
+
+    Args:
+        rows: what read_night returns.
+        fleet: the night's fleet file; names the champions that were pinned.
+    """
+    champions = fleet["champions"]
+    groups = by_category(rows)
+    categories = {}
+    for name, group in groups.items():
+        scores = group["score"].drop_null().to_numpy()
+        categories[name] = describe_category(
+            _count_statuses(group),
+            pc.sum(group["flagged"]).as_py() or 0,
+            float(np.median(scores)) if len(scores) else None,
+            champions.get(name, {}),
+        )
+    return describe_night(_count_statuses(rows), categories, champions)
+
+
+def _count_statuses(rows: pa.Table) -> dict[str, int]:
+    counts = rows["status"].value_counts().to_pylist()
+    return {entry["values"]: entry["counts"] for entry in sorted(counts, key=lambda e: e["values"])}
+
+
+def summary_uri(out: str, night: str) -> str:
+    """Where a night's summary is."""
+    return storage.join(out, "summary", f"night={check_night(night)}", "summary.json")
+
+
+def write_summary(out: str, night: str, summary: Summary) -> str:
+    """Store the summary with its night as JSON and return its address."""
+    uri = summary_uri(out, night)
+    document = {**summary, "night": night}
+    storage.write_bytes(uri, json.dumps(document, indent=2, allow_nan=False).encode())
+    return uri

@@ -1,0 +1,1 @@
+"""The morning page of a night."""

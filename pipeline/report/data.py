@@ -1,0 +1,169 @@
+"""The night's images as small script files beside the page, which loads what it shows.
+
+A page opened from a disk may not fetch files, but it may load scripts; so each file is one call
+that hands over JSON. The index holds a few numbers of every image, so that the page can sort and
+filter all of them; addresses and texts lie in pages of at most ``PAGE_ROWS``, one category each.
+
+The files of one report share a prefix that is a digest of their content: a page never meets the
+data of another one.
+"""
+
+import base64
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from os.path import commonprefix
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import ArrayLike
+
+from pipeline.night.pictures import picture_name
+from pipeline.report.rows import CONTROLLED, MODEL
+
+FOLDER = "data"
+SUFFIX = ".js"
+PAGE_ROWS = 200  # images or failures in one file
+MAX_ERROR = 500  # characters of an error text
+FLAGGED, STILL_FLAGGED, DEFECT, GOOD = 1, 2, 4, 8  # bits of an image in the index
+LABEL_BITS = {"defect": DEFECT, "good": GOOD}
+STATISTICS = ("brightness", "contrast", "sharpness")
+
+
+def data_files(
+    categories: Sequence[str], notable: pa.Table, failed: pa.Table, labels: Mapping[str, str]
+) -> dict[str, bytes]:
+    """The files by name, the index first.
+
+    Args:
+        categories: all of the night, in the order of the page.
+        notable: images, as ``report_rows.worst_images`` orders them.
+        failed: images without a score, as ``report_rows.first_failures`` orders them.
+        labels: what people said so far, by image_uri.
+    """
+    notable, failed = _in_order(notable, categories), _in_order(failed, categories)
+    pages = dict(_image_pages(notable, categories, labels)) | dict(_failure_pages(failed))
+    index = {
+        "categories": list(categories),
+        "page_rows": PAGE_ROWS,
+        "images": _image_index(notable, categories, labels),
+        "failures": _failure_index(failed, categories),
+    }
+    contents = {name: _call(name, content) for name, content in [("index", index), *pages.items()]}
+    digest = hashlib.sha256(b"".join(contents.values())).hexdigest()[:12]
+    return {f"{FOLDER}/{digest}-{name}{SUFFIX}": data for name, data in contents.items()}
+
+
+def _call(name: str, content: Any) -> bytes:
+    """A script of plain ASCII that can stand anywhere, even inside a page."""
+    text = json.dumps([name, content], separators=(",", ":"), allow_nan=False)
+    return f"nightshift({text[1:-1]})\n".replace("<", "\\u003c").encode("ascii")
+
+
+def _in_order(rows: pa.Table, categories: Sequence[str]) -> pa.Table:
+    """Categories as they stand on the page; within one nothing moves."""
+    places = pc.index_in(rows["category"], value_set=pa.array(categories, pa.string()))
+    return rows.take(np.argsort(places.to_numpy(), kind="stable"))
+
+
+def _image_index(
+    rows: pa.Table, categories: Sequence[str], labels: Mapping[str, str]
+) -> dict[str, Any]:
+    uris = rows["image_uri"].to_pylist()
+    bits = np.fromiter((LABEL_BITS.get(labels.get(uri, ""), 0) for uri in uris), np.uint8)
+    bits |= _truth(rows, "flagged") * np.uint8(FLAGGED)
+    bits |= _truth(rows, CONTROLLED) * np.uint8(STILL_FLAGGED)
+    return {
+        "counts": _counts(rows, categories),
+        "controlled": _is_known(rows, CONTROLLED),
+        "score": _base64(rows["score"].to_numpy(), "<f4"),
+        "p_value": _base64(rows["p_value"].to_numpy(), "<f4"),
+        "bits": _base64(bits, "u1"),
+        "key": _base64([int(picture_name(uri)[:8], 16) for uri in uris], "<u4"),
+    }
+
+
+def _failure_index(rows: pa.Table, categories: Sequence[str]) -> dict[str, Any]:
+    statuses, places = np.unique(rows["status"].to_pylist(), return_inverse=True)
+    return {
+        "counts": _counts(rows, categories),
+        "statuses": statuses.tolist(),
+        "status": _base64(places, "u1"),
+    }
+
+
+def _is_known(rows: pa.Table, name: str) -> bool:
+    """Whether any row says something in this column."""
+    known: bool = rows[name].null_count < rows.num_rows
+    return known
+
+
+def _truth(rows: pa.Table, name: str) -> Any:
+    return pc.fill_null(rows[name], False).to_numpy().astype(np.uint8)
+
+
+def _counts(rows: pa.Table, categories: Sequence[str]) -> list[int]:
+    counts = {entry["values"]: entry["counts"] for entry in _value_counts(rows["category"])}
+    return [counts.get(name, 0) for name in categories]
+
+
+def _value_counts(column: pa.ChunkedArray) -> list[dict[str, Any]]:
+    counts: list[dict[str, Any]] = column.value_counts().to_pylist()
+    return counts
+
+
+def _base64(values: ArrayLike, kind: str) -> str:
+    return base64.b64encode(np.asarray(values, dtype=kind).tobytes()).decode("ascii")
+
+
+def _image_pages(
+    rows: pa.Table, categories: Sequence[str], labels: Mapping[str, str]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    start = 0
+    for place, count in enumerate(_counts(rows, categories)):
+        for page, first in enumerate(range(0, count, PAGE_ROWS)):
+            own = rows.slice(start + first, min(PAGE_ROWS, count - first))
+            yield f"images-{place}-{page}", _image_page(own, labels)
+        start += count
+
+
+def _image_page(rows: pa.Table, labels: Mapping[str, str]) -> dict[str, Any]:
+    columns = rows.to_pydict()
+    models = list(zip(*(columns[name] for name in MODEL), strict=True))
+    distinct = sorted(set(models), key=str)
+    statistics = [name for name in STATISTICS if any(v is not None for v in columns[name])]
+    return {
+        **_addresses(columns["image_uri"]),
+        "etag": columns["image_etag"],
+        "picture": [picture_name(uri) for uri in columns["image_uri"]],
+        "score": _short(columns["score"]),
+        "p_value": _short(columns["p_value"]),
+        "models": distinct,
+        "model": [distinct.index(model) for model in models],
+        "label": [labels.get(uri) for uri in columns["image_uri"]],
+        "statistics": {name: _short(columns[name]) for name in statistics},
+    }
+
+
+def _failure_pages(rows: pa.Table) -> Iterator[tuple[str, dict[str, Any]]]:
+    for page, start in enumerate(range(0, rows.num_rows, PAGE_ROWS)):
+        columns = rows.slice(start, PAGE_ROWS).to_pydict()
+        errors = [(error or "")[:MAX_ERROR] for error in columns["error"]]
+        yield f"failures-{page}", {**_addresses(columns["image_uri"]), "error": errors}
+
+
+def _addresses(uris: Sequence[str]) -> dict[str, Any]:
+    """What all addresses begin with, once, and the rest of each."""
+    folder = commonprefix(list(uris))  # noqa: RUF071 - by characters, not by folders
+    return {"folder": folder, "uri": [uri[len(folder) :] for uri in uris]}
+
+
+def _short(values: Sequence[float | None]) -> list[float | None]:
+    """Six digits that count; JSON has no word for what is not a number."""
+    return [
+        None if value is None or not math.isfinite(value) else float(f"{value:.6g}")
+        for value in values
+    ]

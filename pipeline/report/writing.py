@@ -1,0 +1,154 @@
+"""The morning report: one static page per night, with its data in small files beside it.
+
+It works from a disk and from object storage. Pictures are the files that scoring left, by relative
+addresses. Everything that comes from outside (file names, error texts, category names) is text to
+the page: autoescaped, cleared of characters that reorder it, and under a content policy that lets
+no script run but the page's own and the data files of its folder.
+"""
+
+import datetime as dt
+import hashlib
+import json
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
+
+from pipeline import storage
+from pipeline.night.labels import read_labels
+from pipeline.night.results import NightError, by_category, check_night, night_prefix, summarise
+from pipeline.report import page as report_page
+from pipeline.report import verdict, view
+from pipeline.report.alerts import Alert, make_alerts, read_drift, shifted
+from pipeline.report.data import FOLDER, data_files
+from pipeline.report.rows import NightRows, gather
+
+logger = logging.getLogger(__name__)
+
+PARALLEL_WRITES = 8
+
+
+def write_report(out: str, night: str, generated_at: dt.datetime | None = None) -> str:
+    """Write the page of a night from its results, its fleet file and its labels.
+
+    The page is written last and then what an earlier one left is removed, so that a page always
+    finds its own data.
+
+    Args:
+        out: where the scoring job wrote the night.
+        night: YYYY-MM-DD.
+        generated_at: the time to print; now when None.
+
+    Returns:
+        Address of the page.
+
+    Raises:
+        NightError: the night is no date or was never scored.
+        ResultsError: the night's rows contradict each other.
+        LabelsError: stored labels are damaged.
+        StorageAway: the storage does not answer.
+    """
+    out = storage.absolute(out).rstrip("/")  # a browser keeps labels under the night's address
+    uri = report_uri(out, night)
+    folder = uri.removesuffix("/index.html")
+    fleet = _read_fleet(out, night)
+    rows = gather(out, night)
+    drift = read_drift(out, night)
+    context, categories = _context(rows, fleet, drift)
+    labels = read_labels(out, night)
+    said = dict(zip(labels["image_uri"].to_pylist(), labels["label"].to_pylist(), strict=True))
+    files = data_files(categories, rows.notable, rows.failed, said)
+    place = night_prefix(out, night)
+    page = report_page.render(
+        context,
+        night=night,
+        date=view.long_date(night),
+        results=place,
+        generated_at=view.clock(generated_at or dt.datetime.now(dt.UTC)),
+        files=next(iter(files)).removesuffix("index.js"),
+        store=hashlib.sha256(place.encode(errors="surrogatepass")).hexdigest()[:12],
+    )
+    _write_all(folder, files)
+    storage.write_bytes(uri, page.encode())
+    _remove_others(folder, files)
+    logger.info(
+        "report of %s: %d images, %d bytes, %d data files, %s",
+        *(night, rows.counted.num_rows, len(page), len(files), uri),
+    )
+    return uri
+
+
+def report_uri(out: str, night: str) -> str:
+    """Where a night's page is."""
+    return storage.join(out, "report", f"night={check_night(night)}", "index.html")
+
+
+def _read_fleet(out: str, night: str) -> dict[str, Any]:
+    uri = storage.join(out, "fleet", f"night={night}", "fleet.json")
+    try:
+        fleet: dict[str, Any] = json.loads(storage.read_bytes(uri))
+    except storage.ObjectMissing as error:
+        raise NightError(
+            f"night {night} was not scored under {out}: {uri} is missing; "
+            f"run `nightshift score DUMP --out {out} --night {night}` first"
+        ) from error
+    return fleet
+
+
+def _write_all(folder: str, files: Mapping[str, bytes]) -> None:
+    def write(item: tuple[str, bytes]) -> None:
+        storage.write_bytes(storage.join(folder, item[0]), item[1])
+
+    with ThreadPoolExecutor(PARALLEL_WRITES) as pool:
+        list(pool.map(write, files.items()))
+
+
+def _remove_others(folder: str, files: Collection[str]) -> None:
+    """Delete the data of earlier pages of the night."""
+    data = storage.join(folder, FOLDER)
+    with suppress(storage.ObjectMissing):
+        old = [name for name in storage.list_names(data) if f"{FOLDER}/{name}" not in files]
+        with ThreadPoolExecutor(PARALLEL_WRITES) as pool:
+            list(pool.map(lambda name: storage.delete(storage.join(data, name)), old))
+
+
+def _context(
+    rows: NightRows, fleet: Mapping[str, Any], drift: Mapping[str, Mapping[str, Any]]
+) -> tuple[dict[str, Any], list[str]]:
+    """What the template prints, and the categories in the order of the page."""
+    champions = fleet["champions"]
+    summary = summarise(rows.counted, fleet)
+    groups = by_category(rows.counted)
+    calibrations = {name: c.get("calibration_scores", ()) for name, c in champions.items()}
+    assessments = verdict.assess(summary["categories"], calibrations, shifted(drift))
+    categories = [assessment.category for assessment in assessments]
+    first = assessments[: report_page.MAX_CARDS]
+    numbers = view.totals(summary)
+    context = {
+        "headline": verdict.headline(summary, assessments),
+        "caveat": verdict.caveat(summary),
+        "totals": numbers,
+        "strip": view.strip(numbers) if summary["images"] else [],
+        "controlled": view.controlled(groups),
+        "alerts": _alerts(rows, categories, drift),
+        "summary": summary,
+        "cards": [view.card(a, groups[a.category], champions.get(a.category)) for a in first],
+        "others": assessments[report_page.MAX_CARDS :],
+        "notable": {"kept": rows.notable.num_rows, "all": rows.num_notable},
+        "failed": {"kept": rows.failed.num_rows, "all": rows.num_failed},
+        "unrouted": view.unrouted(assessments),
+        "models": sorted((name, champions[name]) for name in categories if name in champions),
+        "scored_between": view.scored_between(rows.counted),
+    }
+    return context, categories
+
+
+def _alerts(
+    rows: NightRows, categories: Sequence[str], drift: Mapping[str, Mapping[str, Any]]
+) -> list[Alert]:
+    kept = rows.notable.group_by("category").aggregate([("flagged", "sum"), ("flagged", "count")])
+    counts = {
+        row["category"]: (row["flagged_count"], row["flagged_sum"] or 0) for row in kept.to_pylist()
+    }
+    return make_alerts(categories, drift, counts)

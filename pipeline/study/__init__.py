@@ -1,0 +1,1 @@
+"""Which settings suit which category, and what one for all costs."""

@@ -1,0 +1,181 @@
+"""After the choice: does the objective rank trials as labelled test images do?
+
+Trials keep their heads; once the choice is written, and only then, test images are embedded and
+every kept head scores them. What comes out is a check of the study, never a choice.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.folding import FoldedHead
+from pipeline import storage
+from pipeline.backbones import fetch_backbone
+from pipeline.layouts import read_layout
+from pipeline.study.choice import difference, mean_interval
+from pipeline.study.features import View, is_there, view_key
+from pipeline.study.objective import METRICS
+from pipeline.study.records import TrialRecord
+from pipeline.study.run import Plan
+from pipeline.study.run import device as own_device
+from pipeline.study.sets import Passes, write_labelled
+from pipeline.study.space import Configuration
+from pipeline.study.trial import judge_labelled
+
+TEST = "test"
+Measured = tuple[TrialRecord, Mapping[str, Mapping[str, float]]]  # test metrics by category
+RESAMPLES = 2000  # of the bootstrap
+
+
+def keep_head(head: FoldedHead, uri: str) -> None:
+    """Write a head."""
+    from safetensors.torch import save  # noqa: PLC0415  only files need it
+
+    tensors = {name: value.contiguous().cpu() for name, value in head.state_dict().items()}
+    storage.write_bytes(uri, save(tensors))
+
+
+def read_head(uri: str) -> FoldedHead:
+    """Read what ``keep_head`` wrote."""
+    from safetensors.torch import load  # noqa: PLC0415
+
+    tensors = load(storage.read_bytes(uri))
+    levels = [value for name, value in sorted(tensors.items()) if name.startswith("level")]
+    middle = tuple(tensors["middle"].shape) if "middle" in tensors else ()
+    head = FoldedHead([level.shape[1] for level in levels], len(tensors["output"]), middle)
+    head.load_state_dict(tensors)
+    return head
+
+
+def build_test(view: View, place: str, device: str = "cpu") -> Passes:
+    """Embed a view's labelled test images; return what it took, nothing without labels."""
+    if is_there(storage.join(place, TEST)):
+        return Passes()
+    category = view.category
+    samples = read_layout(category.layout, category.images)
+    test = [sample for sample in samples if sample.split == "test"]
+    if len({sample.is_good for sample in test}) < 2:
+        return Passes()
+    backbone = fetch_backbone(category.backbone_config).to(device)
+    num_images = write_labelled(view, test, backbone, storage.join(place, TEST))
+    return Passes(num_images, backbone.num_images_seen)
+
+
+def measure_heads(
+    plan: Plan, configuration: Configuration, heads: str
+) -> dict[str, dict[str, float]]:
+    """Return the test metrics of a trial's heads by category, where there are labels and heads."""
+    found = {}
+    for category in plan.study.categories:
+        variant = plan.study.apply(configuration, category)
+        place = storage.join(plan.places[f"{category.name} {view_key(variant)}"], TEST)
+        uri = storage.join(heads, f"{category.name}.safetensors")
+        if is_there(place) and storage.exists(uri):
+            head = read_head(uri).to(own_device())
+            found[category.name] = judge_labelled(head, place, variant, own_device()).metrics()
+    return found
+
+
+def correlations(trials: Sequence[Measured]) -> dict[str, Any]:
+    """Return, by category, how the objective ranks trials and how test images do.
+
+    Args:
+        trials: each with the test metrics of its heads by category. A trial that was stopped early
+            is compared as it stood: its objective and its test metrics are of the same head.
+    """
+    found: dict[str, Any] = {}
+    for name in sorted({name for _, measured in trials for name in measured}):
+        own = [(record, measured[name]) for record, measured in trials if name in measured]
+        whole = [pair for pair in own if pair[0].is_whole]
+        found[name] = {
+            "all_trials": _by_metric(own, name),
+            "whole_trials": _by_metric(whole, name),
+            "points": [
+                {"objective": record.of(name), "share": record.rungs[-1]["share"], **metrics}
+                for record, metrics in own
+            ],
+        }
+    return found
+
+
+def _by_metric(
+    trials: Sequence[tuple[TrialRecord, Mapping[str, float]]], category: str
+) -> dict[str, Any]:
+    """Return the rank correlation of the objective with each test metric."""
+    names = [name for name in METRICS if all(name in metrics for _, metrics in trials)]
+    objectives = [record.of(category) or 0.0 for record, _ in trials]
+    return {
+        name: rank_correlation(objectives, [metrics[name] for _, metrics in trials])
+        for name in (names if trials else [])
+    }
+
+
+def measure_again(
+    plan: Plan, configuration: dict[str, Any], name: str, repeat: int
+) -> dict[str, float]:
+    """Return the test metrics of a finalist's training, made once more; nothing without labels."""
+    run = plan.run(configuration, name, repeat)
+    place = storage.join(run.place, TEST)
+    if not is_there(place):
+        return {}
+    run.train_to(1.0)
+    return judge_labelled(run.folded(), place, run.category, own_device()).metrics()
+
+
+def all_measured(repeats: Sequence[Any]) -> bool:
+    """Whether every repeat has test metrics: there are labels, and no task died."""
+    return all(isinstance(each, dict) and each for each in repeats)
+
+
+def paired(
+    best: Sequence[Mapping[str, float]], default: Sequence[Mapping[str, float]]
+) -> dict[str, Any]:
+    """Return, by test metric, the means of both sides and their paired difference."""
+    names = [name for name in METRICS if all(name in each for each in [*best, *default])]
+    found = {}
+    for name in names:
+        one, other = ([each[name] for each in side] for side in (best, default))
+        found[name] = {
+            "best": asdict(mean_interval(one)),
+            "default": asdict(mean_interval(other)),
+            "difference": asdict(difference(one, other)),
+        }
+    return found
+
+
+def rank_correlation(
+    first: Sequence[float], second: Sequence[float], seed: int = 0
+) -> dict[str, float | int | None]:
+    """Return Spearman's rank correlation with its bootstrap interval (95 %, over trials)."""
+    x, y = np.asarray(first, float), np.asarray(second, float)
+    value = spearman(x, y)
+    random = np.random.default_rng(seed)
+    draws = []
+    for _ in range(RESAMPLES if value is not None else 0):
+        chosen = random.integers(len(x), size=len(x))
+        drawn = spearman(x[chosen], y[chosen])
+        if drawn is not None:
+            draws.append(drawn)
+    low, high = np.quantile(draws, [0.025, 0.975]).tolist() if draws else (None, None)
+    return {"value": value, "low": low, "high": high, "trials": len(x)}
+
+
+def spearman(x: NDArray[np.float64], y: NDArray[np.float64]) -> float | None:
+    """Return the correlation of ranks, ties sharing theirs; None where one side never varies."""
+    from scipy.stats import rankdata  # noqa: PLC0415
+
+    if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return None
+    value = float(np.corrcoef(rankdata(x), rankdata(y))[0, 1])
+    return value if math.isfinite(value) else None
+
+
+def discard(place: str) -> None:
+    """Remove a folder of kept heads."""
+    if storage.exists(place):
+        for item in list(storage.list_objects(place)):
+            storage.delete(item.uri)

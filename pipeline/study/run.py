@@ -1,0 +1,141 @@
+"""The unit of a study: one configuration over all its categories, in one process, in three rungs.
+
+A head trains in seconds, so that a process of its own would cost more than it does. Every rung
+ends with a judgement; a scheduler may stop the trial there.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+
+from model.errors import NightshiftError
+from pipeline.study.features import view_key
+from pipeline.study.objective import Judged, objective
+from pipeline.study.settings import Study
+from pipeline.study.space import Configuration
+from pipeline.study.trial import HeadRun, Split
+
+logger = logging.getLogger(__name__)
+
+RUNGS = (0.25, 0.5, 1.0)  # shares of a training after which it is judged
+WORST = 0.0  # objective of a training that failed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What every worker of a study needs to know."""
+
+    study: Study
+    places: Mapping[str, str]  # of each view's sets, by category's name and ``view_key``
+    heads: str  # where trials keep their heads until the check
+    threads: int = 1
+
+    def run(self, configuration: Configuration, name: str, repeat: int) -> HeadRun:
+        """Return the training of one category, not begun.
+
+        Args:
+            configuration: what to try.
+            name: the category.
+            repeat: 0 is the search; every other one has a seed and a fold left out of its own.
+        """
+        settings = self.study.settings
+        category = next(each for each in self.study.categories if each.name == name)
+        variant = self.study.apply(configuration, category)
+        num_folds = max(round(1 / settings.validation_share), 2)
+        split = Split(
+            seed=settings.seed + repeat, fold=repeat % num_folds, members=settings.members
+        )
+        place = self.places[f"{name} {view_key(variant)}"]
+        return HeadRun(variant, place, split, device())
+
+
+def device() -> str:
+    """Return where this process trains."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@dataclass
+class StudyTrial:
+    """One configuration of the search."""
+
+    plan: Plan
+    configuration: Configuration
+    runs: dict[str, HeadRun] = field(default_factory=dict)
+    errors: dict[str, str] = field(default_factory=dict)
+
+    def advance(self, rung: int) -> dict[str, Any]:
+        """Train every category to the end of a rung and judge it; return plain values."""
+        categories: dict[str, dict[str, float]] = {}
+        curves: dict[str, list[float]] = {}
+        kind = self.plan.study.settings.objective
+        for category in self.plan.study.categories:
+            name = category.name
+            metrics = self._metrics(name, RUNGS[rung])
+            value = objective(metrics, kind) if metrics else WORST
+            categories[name] = {**metrics, "objective": value}
+            curves[name] = self.runs[name].curve if name in self.runs else []
+        values = [metrics["objective"] for metrics in categories.values()]
+        return {
+            "objective": sum(values) / len(values),
+            "share": RUNGS[rung],
+            "categories": categories,
+            "curves": curves,
+            "errors": dict(self.errors),
+        }
+
+    def _metrics(self, name: str, share: float) -> dict[str, float]:
+        if name in self.errors:
+            return {}
+        try:
+            if name not in self.runs:
+                self.runs[name] = self.plan.run(self.configuration, name, repeat=0)
+            self.runs[name].train_to(share)
+            return self.runs[name].judge().metrics()
+        except NightshiftError as error:  # it would fail again; the search goes elsewhere
+            logger.info("%s fails on %s", dict(self.configuration), name, exc_info=True)
+            self.errors[name] = str(error)
+            return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repeat:
+    """A whole training of a finalist with a seed and a fold of its own."""
+
+    configuration: dict[str, Any]
+    category: str
+    repeat: int  # from 1
+    metrics: dict[str, float]
+    good_scores: list[float]  # of good images it has not seen
+    anomalous_scores: list[float]
+    error: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return asdict(self)
+
+
+def train_again(plan: Plan, configuration: dict[str, Any], name: str, repeat: int) -> Repeat:
+    """Train a finalist to the end and judge it once."""
+    metrics: dict[str, float] = {}
+    judged: Judged | None = None
+    error = None
+    try:
+        run = plan.run(configuration, name, repeat)
+        run.train_to(1.0)
+        judged = run.judge()
+        metrics = judged.metrics()
+        metrics["objective"] = objective(metrics, plan.study.settings.objective)
+    except NightshiftError as failure:
+        error, judged, metrics = str(failure), None, {"objective": WORST}
+    return Repeat(
+        configuration=configuration,
+        category=name,
+        repeat=repeat,
+        metrics=metrics,
+        good_scores=judged.scores[~judged.anomalous].tolist() if judged else [],
+        anomalous_scores=judged.scores[judged.anomalous].tolist() if judged else [],
+        error=error,
+    )

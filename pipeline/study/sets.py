@@ -1,0 +1,218 @@
+"""The images a study trains on and is judged by: read, split into folds, marked, embedded once."""
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.backbone import Backbone
+from pipeline import storage
+from pipeline.backbones import fetch_backbone
+from pipeline.calibration import Part, TooFewImages, fold_by_content, split_by_content
+from pipeline.catalogue import Category
+from pipeline.features import read_all, refuse_many_unreadable
+from pipeline.images import ImageRead, ImageStatus, read_mask
+from pipeline.layout_files import LayoutError
+from pipeline.layouts import Sample, read_layout
+from pipeline.study.features import MASKS, SetWriter, View, is_there, publish, write_all
+from pipeline.study.settings import LabelledSet, StudySettings
+from pipeline.synthetic import make_anomalies
+
+logger = logging.getLogger(__name__)
+
+LEAST_HELD_OUT = 5  # good images of a fold; fewer say nothing of a false alarm
+BACKGROUNDS = 64  # images of a fold on which its anomalies are made
+THIN = 4  # every so many-th row and column of a map counts
+
+Pixels = NDArray[np.uint8]
+
+
+class Passes(NamedTuple):
+    """Images that were embedded, and how often a backbone ran over one of them."""
+
+    images: int = 0
+    passes: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldPlan:
+    """How good images are held out: which fold a training leaves out depends on its seed."""
+
+    num_folds: int
+    used: Sequence[int]  # folds that some training leaves out
+    num_anomalies: int  # on the images of each of them
+
+
+def fold_plan(settings: StudySettings) -> FoldPlan:
+    """Return the folds of a study: the first for the search, the next for the finalists."""
+    num_folds = max(round(1 / settings.validation_share), 2)
+    used = sorted({repeat % num_folds for repeat in range(settings.seeds + 1)})
+    return FoldPlan(num_folds=num_folds, used=used, num_anomalies=settings.anomalies)
+
+
+def build_view(
+    view: View, plan: FoldPlan, place: str, labelled: LabelledSet | None, device: str = "cpu"
+) -> Passes:
+    """Write the sets of a view below ``place`` unless they are there; return what it took.
+
+    Raises:
+        LayoutError, UnreadableImages, TooFewImages, WeightsError, NothingChanges: nothing can be
+            learned about this category.
+    """
+    if is_there(storage.join(place, "good")):  # it is published last
+        return Passes()
+    started = time.monotonic()
+    category = view.category
+    samples = read_layout(category.layout, category.images)
+    uris = [sample.uri for sample in samples if sample.split == "train" and sample.is_good]
+    refuse_few(category, len(uris), plan)
+    backbone = fetch_backbone(category.backbone_config).to(device)
+    with TemporaryDirectory(prefix="nightshift-study-") as scratch:
+        good = SetWriter(Path(scratch, "good"), view, backbone, len(uris))
+        folds_by_uri = _write_good(good, uris, plan)
+        num_judged = 0
+        if labelled is not None:
+            tests = {sample.uri for sample in samples if sample.split == "test"}
+            judged = read_labelled(category, labelled, tests)
+            num_judged = write_labelled(view, judged, backbone, storage.join(place, "labelled"))
+        marked = SetWriter(
+            Path(scratch, "anomalies"), view, backbone, len(plan.used) * plan.num_anomalies
+        )
+        _write_anomalies(marked, folds_by_uri, plan)
+        publish(marked.folder, storage.join(place, "anomalies"))
+        publish(good.folder, storage.join(place, "good"))
+    logger.info(
+        "embedded %s for the study: %d backbone passes, %.1f s",
+        *(category.name, backbone.num_images_seen, time.monotonic() - started),
+    )
+    return Passes(good.written + marked.written + num_judged, backbone.num_images_seen)
+
+
+def refuse_few(category: Category, num_images: int, plan: FoldPlan, what: str = "found") -> None:
+    """Refuse a category that is too small to hold a fold out of.
+
+    Raises:
+        TooFewImages: with how many would do.
+    """
+    needed = plan.num_folds * LEAST_HELD_OUT
+    if num_images < needed:
+        raise TooFewImages(
+            f"{category.name}: {num_images} good images to train on {what}; a study holds a fold "
+            f"of {plan.num_folds} out and needs at least {LEAST_HELD_OUT} images in it, {needed} "
+            f"in all. Collect more images, raise study.validation_share or false_alarm_rate, or "
+            f"leave the category out with --only.",
+            needed,
+        )
+
+
+def _write_good(writer: SetWriter, uris: Sequence[str], plan: FoldPlan) -> dict[str, int]:
+    """Embed all good images; return the fold of those that train, by URI."""
+    category = writer.view.category
+    read: list[ImageRead] = []
+    unreadable: list[ImageRead] = []
+    write_all(writer, _readable(read_all(uris, category.preprocessing), read, unreadable))
+    refuse_many_unreadable(category.name, unreadable, len(uris))
+    hashes = [image.sha256 for image in read]
+    parts = split_by_content(hashes, category.calibration_config)
+    train = np.flatnonzero(parts == Part.TRAIN).tolist()
+    refuse_few(category, len(train), plan, "besides those that are held out for the calibration")
+    folds = fold_by_content([hashes[row] for row in train], plan.num_folds).tolist()
+    writer.finish({"rows": train, "folds": folds, "num_unreadable": len(unreadable)})
+    return {read[row].uri: fold for row, fold in zip(train, folds, strict=True)}
+
+
+def _readable(
+    images: Iterator[ImageRead], read: list[ImageRead], unreadable: list[ImageRead]
+) -> Iterator[Pixels]:
+    """Yield the pixels of images that can be read; note all without them."""
+    for image in images:
+        known = ImageRead(
+            uri=image.uri, status=image.status, error=image.error, pixels=None, sha256=image.sha256
+        )
+        (read if image.status is ImageStatus.OK else unreadable).append(known)
+        if image.pixels is not None:
+            yield image.pixels
+
+
+def _write_anomalies(writer: SetWriter, folds_by_uri: dict[str, int], plan: FoldPlan) -> None:
+    """Make and embed the anomalies of every fold that is ever left out."""
+    preprocessing = writer.view.category.preprocessing
+    masks, folds = [], []
+    for fold in plan.used:
+        uris = [uri for uri, own in folds_by_uri.items() if own == fold][:BACKGROUNDS]
+        images = [image.pixels for image in read_all(uris, preprocessing)]
+        pixels = [image for image in images if image is not None]
+        anomalies = make_anomalies(pixels, plan.num_anomalies, seed=fold)
+        write_all(writer, (anomaly.pixels for anomaly in anomalies))
+        masks += [thin(anomaly.mask) for anomaly in anomalies]
+        folds += [fold] * len(anomalies)
+    np.save(writer.folder / MASKS, np.stack(masks))
+    writer.finish({"folds": folds})
+
+
+def thin(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return every THIN-th row and column of a mask."""
+    return mask[THIN // 2 :: THIN, THIN // 2 :: THIN]
+
+
+def read_labelled(category: Category, labelled: LabelledSet, tests: set[str]) -> list[Sample]:
+    """Return the labelled images that the catalogue names to judge by.
+
+    Raises:
+        LayoutError: there are none of both kinds, or they are the category's test images.
+    """
+    samples = read_layout(labelled.layout, labelled.images)
+    judged = [sample for sample in samples if sample.split == "test"]
+    common = sum(sample.uri in tests for sample in judged)
+    if common:
+        raise LayoutError(
+            f"{category.name}: {common} of the {len(judged)} labelled images in study.validation "
+            f"are test images of the category; a choice that has seen them could not be tested. "
+            f"Name other images, or leave the validation set out to use synthetic anomalies."
+        )
+    refuse_one_kind(category.name, judged)
+    return judged
+
+
+def refuse_one_kind(name: str, samples: Sequence[Sample]) -> None:
+    """Refuse labelled images that are all good or all defective.
+
+    Raises:
+        LayoutError: they are.
+    """
+    if len({sample.is_good for sample in samples}) < 2:
+        raise LayoutError(
+            f"{name}: {len(samples)} labelled images in study.validation, not of both kinds; "
+            f"needed are good and defective ones. Add some, or leave the validation set out."
+        )
+
+
+def write_labelled(view: View, samples: Sequence[Sample], backbone: Backbone, place: str) -> int:
+    """Embed labelled images and their masks; return how many could be read."""
+    preprocessing = view.category.preprocessing
+    with TemporaryDirectory(prefix="nightshift-study-") as scratch:
+        writer = SetWriter(Path(scratch, "labelled"), view, backbone, len(samples))
+        read: list[ImageRead] = []
+        images = read_all([sample.uri for sample in samples], preprocessing)
+        write_all(writer, _readable(images, read, []))
+        by_uri = {sample.uri: sample for sample in samples}
+        kept = [by_uri[image.uri] for image in read]
+        side = preprocessing.crop
+        masks = np.zeros((len(kept), side, side), dtype=bool)
+        for row, sample in enumerate(kept):
+            for uri in sample.mask_uris:
+                masks[row] |= read_mask(uri, preprocessing)
+        np.save(writer.folder / MASKS, np.stack([thin(mask) for mask in masks]))
+        told: dict[str, Any] = {
+            "defective": [not sample.is_good for sample in kept],
+            "marked": [sample.is_good or bool(sample.mask_uris) for sample in kept],
+        }
+        writer.finish(told)
+        publish(writer.folder, place)
+    return len(kept)

@@ -1,0 +1,188 @@
+"""The `study:` section of a catalogue: what is searched, for how long, and by what it is judged."""
+
+import hashlib
+import json
+import posixpath
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, Field, PositiveFloat, PositiveInt
+
+from model.backbone import BACKBONES
+from model.weights import RANDOM
+from pipeline import storage
+from pipeline.catalogue import (
+    CatalogueError,
+    Category,
+    Strict,
+    WeightsFile,
+    as_weights_file,
+    read_document,
+)
+from pipeline.catalogue_findings import findings_of_shape, nearest
+from pipeline.layouts import LAYOUTS
+from pipeline.study.space import (
+    DEFAULT_SPACE,
+    Configuration,
+    Domain,
+    apply,
+    findings_of_values,
+    label,
+    read_space,
+)
+
+Objective = Literal["balanced", "image_auroc", "pixel_ap", "aupro"]
+
+
+class LabelledSet(Strict):
+    """Labelled images to judge by instead of synthetic anomalies; never the test images."""
+
+    images: str
+    layout: str = "mvtec"
+
+
+class StudySettings(Strict):
+    """How a study runs; every setting has a default."""
+
+    trials: PositiveInt = 60
+    seed: int = Field(default=0, ge=0)  # of the sampler and of every trial's training
+    seeds: PositiveInt = 3  # with which the finalists are trained again
+    finalists: PositiveInt = 2  # best settings for all categories that are trained again
+    objective: Objective = "balanced"  # the mean of image AUROC and pixel average precision
+    members: PositiveInt = 1  # of a trial's head; those of the recipe differ in their start only
+    validation_share: float = Field(default=0.25, gt=0, le=0.5)  # good images held out of training
+    anomalies: int = Field(default=96, ge=12)  # synthetic ones that a trial is judged by
+    early_stopping: bool = True
+    concurrency: PositiveInt | None = None  # trials at a time; None: as many as there is room for
+    gpus_per_trial: PositiveFloat | None = None  # None: a whole one where there are GPUs
+    space: dict[str, Any] = Field(default_factory=lambda: dict(DEFAULT_SPACE))
+    weights: dict[str, Annotated[WeightsFile, BeforeValidator(as_weights_file)]] = Field(
+        default_factory=dict
+    )  # of backbones that are not the category's own
+    validation: dict[str, LabelledSet] = Field(default_factory=dict)  # by category
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """A study of some categories, everything about it checked."""
+
+    name: str
+    settings: StudySettings
+    space: Mapping[str, Domain]
+    categories: Sequence[Category]
+    key: str = ""  # its own, whatever becomes of its categories
+
+    def at(self, place: str) -> "Study":
+        """Return the study with the key that it has in this place."""
+        text = json.dumps([place, self.identity], sort_keys=True, default=str)
+        return replace(self, key=hashlib.sha256(text.encode()).hexdigest())
+
+    def apply(self, configuration: Configuration, category: Category) -> Category:
+        """Return the category with the settings of a configuration."""
+        return apply(configuration, category, self.settings.weights)
+
+    @property
+    def num_combinations(self) -> int | None:
+        """Combinations of the grids in the space; None without a grid."""
+        grids = [len(d.arguments) for d in self.space.values() if d.kind == "grid"]
+        total = 1
+        for size in grids:
+            total *= size
+        return total if grids else None
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What makes it this study and no other, as flat JSON values by dotted name."""
+        settings = self.settings.model_dump(mode="json", exclude={"space", "concurrency"})
+        found = {f"study.{name}": value for name, value in settings.items()}
+        found |= {f"space.{name}": domain.to_json() for name, domain in self.space.items()}
+        for category in self.categories:
+            settings = category.model_dump(mode="json", exclude={"name"})
+            found |= {f"{category.name}.{name}": value for name, value in settings.items()}
+        return found
+
+
+def load_study(
+    uri: str, name: str, categories: Sequence[Category], changes: Mapping[str, Any]
+) -> Study:
+    """Read and check the study section of a catalogue.
+
+    Args:
+        uri: the catalogue.
+        name: of the study.
+        categories: those it is about.
+        changes: settings that take precedence over the file's, by name.
+
+    Raises:
+        CatalogueError: anything in it is not as it must be; all findings in one message.
+    """
+    section = (read_document(uri) or {}).get("study")
+    section = {} if section is None else section
+    nested: dict[str, type[BaseModel]] = {"validation": LabelledSet, "weights": WeightsFile}
+    findings = findings_of_shape(StudySettings, section, "study", nested)
+    _refuse(uri, findings)
+    folder = posixpath.dirname(storage.absolute(uri))
+    settings = _absolute(StudySettings.model_validate({**section, **changes}), folder)
+    space, faults = read_space(settings.space)
+    findings = [
+        f"study.space.{fault}" if not fault.startswith("the") else f"study: {fault}"
+        for fault in faults
+    ]
+    findings += _findings_of_names(settings)
+    for category in categories if not findings else ():
+        findings += [
+            f"study.space.{f} ({category.name})" for f in findings_of_values(space, category)
+        ]
+    _refuse(uri, findings)
+    return Study(name=name, settings=settings, space=space, categories=categories)
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return one line for every entry in which two identities differ."""
+    lines = []
+    for name in sorted({*before, *now}):
+        old, new = before.get(name), now.get(name)
+        if old != new:
+            lines.append(f"{name}: {_said(old)} -> {_said(new)}")
+    return lines
+
+
+def _said(value: Any) -> str:
+    return "(not there)" if value is None else json.dumps(value, default=label)
+
+
+def _refuse(uri: str, findings: Sequence[str]) -> None:
+    if findings:
+        raise CatalogueError("\n".join(f"{uri}: {finding}" for finding in findings))
+
+
+def _findings_of_names(settings: StudySettings) -> list[str]:
+    """Return one line per layout or backbone that there is not."""
+    layouts = [
+        f"study.validation.{category}.layout: no layout `{place.layout}`"
+        f"{nearest(place.layout, sorted(LAYOUTS))}"
+        for category, place in settings.validation.items()
+        if place.layout not in LAYOUTS
+    ]
+    return layouts + [
+        f"study.weights: no backbone `{name}`{nearest(name, list(BACKBONES))}"
+        for name in settings.weights
+        if name not in BACKBONES
+    ]
+
+
+def _absolute(settings: StudySettings, folder: str) -> StudySettings:
+    """Return the settings with absolute places."""
+    weights = {
+        name: file
+        if file.uri == RANDOM
+        else file.model_copy(update={"uri": storage.absolute(file.uri, folder)})
+        for name, file in settings.weights.items()
+    }
+    validation = {
+        name: place.model_copy(update={"images": storage.absolute(place.images, folder)})
+        for name, place in settings.validation.items()
+    }
+    return settings.model_copy(update={"weights": weights, "validation": validation})

@@ -1,0 +1,172 @@
+"""One training of a study: one category under one configuration, on features that lie ready.
+
+No backbone runs here. The head over patches is trained, which is what a study's parameters
+concern, and judged on good images and anomalies of the fold that it has not seen.
+
+Shapes: N images, K patches, C channels.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model.anomaly_map import anomaly_maps, map_matrix
+from model.feature_bank import FeatureBank
+from model.folding import FoldedHead, fold
+from model.recipe import BLOCK_IMAGES, NO_MEMBER
+from model.rows import PatchRows
+from model.training import HeadTrainer, TrainingConfig
+from pipeline import storage
+from pipeline.catalogue import Category
+from pipeline.local_files import local_path
+from pipeline.study.features import about, is_there, masks, open_bank
+from pipeline.study.objective import Judged
+from pipeline.study.sets import THIN
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """What one training leaves out, and its random numbers."""
+
+    seed: int
+    fold: int
+    members: int
+
+
+class HeadRun:
+    """A head over patches on its way from random to trained, judged whenever asked."""
+
+    def __init__(self, category: Category, place: str, split: Split, device: str = "cpu") -> None:
+        """Set up a training.
+
+        Args:
+            category: with the settings to try.
+            place: of the view's sets.
+            split: what is left out.
+            device: where to train.
+        """
+        self.category, self.place, self.split, self.device = category, place, split, device
+        told = about(storage.join(place, "good"))
+        rows, folds = torch.tensor(told["rows"]), torch.tensor(told["folds"])
+        self.unseen = rows[folds == split.fold]
+        self.bank = open_bank(storage.join(place, "good"), category, device)
+        self.config = trial_config(category, split)
+        patches = _rows(self.bank, rows[folds != split.fold], self)
+        self.trainer = HeadTrainer(patches, self.config, self.bank.device)
+        self._running = self.trainer.run()
+
+    @property
+    def curve(self) -> list[float]:
+        """The loss of every finished pass."""
+        return [report.loss for report in self.trainer.reports]
+
+    def train_to(self, share: float) -> None:
+        """Train until a share of all passes is done."""
+        wanted = max(math.ceil(share * self.config.passes), 1)
+        while len(self.trainer.reports) < wanted:
+            next(self._running)
+
+    def folded(self) -> FoldedHead:
+        """Return the head as it stands, folded for scoring."""
+        trainer = self.trainer
+        channels = [level.shape[2] for level in self.bank.levels]
+        return fold(trainer.head.eval(), trainer.mean_C, trainer.std_C, channels)
+
+    def judge(self) -> Judged:
+        """Score the good images of the fold left out and what they are to be told from."""
+        head = self.folded()
+        labelled = storage.join(self.place, "labelled")
+        if is_there(labelled):
+            return judge_labelled(head, labelled, self.category, self.device)
+        place = storage.join(self.place, "anomalies")
+        chosen = np.flatnonzero(np.array(about(place)["folds"]) == self.split.fold)
+        bank = open_bank(place, self.category, self.device)
+        good, good_maps = score(head, self.bank, self.unseen, self.category)
+        bad, bad_maps = score(head, bank, torch.from_numpy(chosen), self.category)
+        marks = masks(place)[chosen]
+        total = len(good) + len(bad)
+        return Judged(
+            scores=np.concatenate([good, bad]),
+            anomalous=np.arange(total) >= len(good),
+            maps=np.concatenate([good_maps, bad_maps]),
+            masks=np.concatenate([np.zeros((len(good), *marks.shape[1:]), bool), marks]),
+            marked=np.ones(total, bool),
+        )
+
+
+def trial_config(category: Category, split: Split) -> TrainingConfig:
+    """Return how a trial trains the head over patches."""
+    patch = category.recipe.patch
+    head = replace(patch.head, members=split.members)
+    return replace(patch, head=head, seed=split.seed)
+
+
+def judge_labelled(head: FoldedHead, place: str, category: Category, device: str) -> Judged:
+    """Score a set of labelled images."""
+    told = about(place)
+    bank = open_bank(place, category, device)
+    scores, maps = score(head, bank, torch.arange(len(told["defective"])), category)
+    return Judged(
+        scores=scores,
+        anomalous=np.array(told["defective"]),
+        maps=maps,
+        masks=masks(place),
+        marked=np.array(told["marked"]),
+    )
+
+
+@torch.inference_mode()
+def score(
+    head: FoldedHead, bank: FeatureBank, images_N: Tensor, category: Category
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the scores (N,) and thinned anomaly maps (N, h, w) of some images of a bank."""
+    matrix = map_matrix(bank.grid[0], category.preprocessing.crop)[THIN // 2 :: THIN]
+    matrix = matrix.to(bank.device)
+    scores, maps = [], []
+    for index in images_N.split(BLOCK_IMAGES):
+        patch_scores = head(bank.images(index))
+        scores.append(patch_scores.flatten(1).amax(dim=1).cpu().numpy())
+        maps.append(anomaly_maps(patch_scores, matrix, matrix).cpu().numpy())
+    return np.concatenate(scores), np.concatenate(maps)
+
+
+def _rows(bank: FeatureBank, images: Tensor, run: HeadRun) -> PatchRows:
+    """Return what a head is trained on; a coreset is chosen once for all trials that share it."""
+    config = run.config
+    if not config.coreset:
+        return PatchRows(bank, images, torch.full_like(images, NO_MEMBER), config)
+    path = _coreset_path(run)
+    if path is not None and path.exists():
+        coreset = torch.from_numpy(np.load(path, mmap_mode="c"))
+        return PatchRows.of_coreset(bank, images, coreset, config.head.members)
+    rows = PatchRows(bank, images, torch.full_like(images, NO_MEMBER), config)
+    if path is not None and rows.coreset_KC is not None:
+        _write_array(path, rows.coreset_KC.cpu().numpy())
+    return rows
+
+
+def _coreset_path(run: HeadRun) -> Path | None:
+    """Return where the coreset of these features, images and seed lies; None on object storage."""
+    if run.place.startswith("s3://"):
+        return None
+    category = run.category
+    told: Sequence[Any] = [category.embedding, category.layers, run.split.fold]
+    name = sha256(repr([*told, run.config.seed, run.config.coreset]).encode()).hexdigest()[:16]
+    return Path(local_path(run.place)) / "coresets" / f"{name}.npy"
+
+
+def _write_array(path: Path, array: NDArray[np.generic]) -> None:
+    """Write a file that other processes see whole or not at all."""
+    path.parent.mkdir(exist_ok=True)
+    with NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        np.save(file, array)
+    Path(file.name).rename(path)
