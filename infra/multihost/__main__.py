@@ -59,7 +59,7 @@ def tell(network: Network, asked: argparse.Namespace) -> int:
         os.environ.update(hosts.environment())
         _start(hosts)
         story = Story(hosts, folder, asked.categories, asked.images)
-        lines: list[Line] = [story.onboarding(), story.night()]
+        lines: list[Line] = [story.on_one_and_on_two(), story.onboarding(), story.night()]
     finally:
         if asked.keep:
             say(f"logs and results stay in {folder}")
@@ -82,8 +82,8 @@ def _start(hosts: "Hosts") -> None:  # type: ignore[name-defined]  # noqa: F821
         hosts.start(hosts.tables)
     hosts.start(hosts.store, hosts.mlflow, hosts.ray["head"])
     make_buckets(hosts.settings)
-    hosts.start(hosts.ray["worker-a"], hosts.ray["worker-b"])
-    say("all hosts are up")
+    hosts.start(hosts.ray["worker-a"])
+    say("the stores, the head and one worker are up")
 
 
 if __name__ == "__main__":

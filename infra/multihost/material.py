@@ -31,20 +31,20 @@ def picture(category: int, number: int) -> bytes:
     return buffer.getvalue()
 
 
-def names(num_categories: int) -> list[str]:
+def names(num_categories: int, kind: str = "metal") -> list[str]:
     """Return the categories' names."""
-    return [f"metal-{number}" for number in range(num_categories)]
+    return [f"{kind}-{number}" for number in range(num_categories)]
 
 
-def upload_onboarding(num_categories: int, images_each: int = 40) -> str:
+def upload_onboarding(num_categories: int, images_each: int = 40, kind: str = "metal") -> str:
     """Store every category's good images; return the catalogue's text."""
+    named = names(num_categories, kind)
     entries = [
-        {"name": name, "images": f"s3://factory/{name}", "layout": "folder"}
-        for name in names(num_categories)
+        {"name": name, "images": f"s3://factory/{name}", "layout": "folder"} for name in named
     ]
     _upload(
         (f"s3://factory/{name}/{number:05d}.png", category, number)
-        for category, name in enumerate(names(num_categories))
+        for category, name in enumerate(named)
         for number in range(images_each)
     )
     return yaml.safe_dump({"defaults": SETTINGS, "categories": entries})

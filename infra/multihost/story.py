@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,14 +58,35 @@ class Story:
         if not self._run(command, line, self._jobs_begun, self.hosts.mlflow):
             return line
         answer = json.loads((self.folder / "answer.json").read_text())
-        versions, runs = _registered()
         wanted = dict.fromkeys(material.names(self.num_categories), 1)
+        versions, runs = _registered(wanted)
         line.ok = versions == runs == wanted and all(one["is_champion"] for one in answer)
         line.found = (
             f"{len(answer)} categories, {sum(versions.values())} versions, "
             f"{sum(runs.values())} finished runs"
         )
         return line
+
+    def on_one_and_on_two(self) -> Line:
+        """Onboard as many categories with one worker host and with both; starts the second."""
+        line = Line("onboarding, one worker host and two")
+        self._onboard_quietly("warm", 1)  # programs and weights are read from the disk once
+        one_s = self._onboard_quietly("single", self.num_categories)
+        self.hosts.start(self.hosts.ray["worker-b"])
+        two_s = self._onboard_quietly("double", self.num_categories)
+        line.seconds, line.starts, line.ok = one_s + two_s, 2, True
+        line.found = f"{one_s:.0f} s and {two_s:.0f} s: {two_s / one_s:.2f} of the time"
+        return line
+
+    def _onboard_quietly(self, kind: str, num_categories: int) -> float:
+        catalogue = self.folder / f"{kind}.yaml"
+        with self.hosts.owner():
+            catalogue.write_text(material.upload_onboarding(num_categories, kind=kind))
+        started = time.monotonic()
+        code = self._start(["onboard", str(catalogue), "--json"]).wait(LIMIT_S)
+        if code:
+            raise RuntimeError(f"onboarding in peace ended with code {code}, see nightshift.log")
+        return time.monotonic() - started
 
     def night(self) -> Line:
         """Score a dump; each of its images must have one row, with a score."""
@@ -141,8 +162,8 @@ class Story:
         return job.wait()
 
 
-def _registered() -> tuple[dict[str, int], dict[str, int]]:
-    """Count versions and finished runs by category, from the registry itself."""
+def _registered(wanted: Collection[str]) -> tuple[dict[str, int], dict[str, int]]:
+    """Count versions and finished runs of categories, from the registry itself."""
     from mlflow import MlflowClient  # noqa: PLC0415  it takes seconds
 
     client = MlflowClient()
@@ -150,7 +171,11 @@ def _registered() -> tuple[dict[str, int], dict[str, int]]:
     experiment = client.get_experiment_by_name("nightshift")
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id], "attributes.status = 'FINISHED'")
-    return dict(versions), dict(Counter(run.data.tags["nightshift.category"] for run in runs))
+    finished = Counter(run.data.tags["nightshift.category"] for run in runs)
+    return (
+        {name: count for name, count in versions.items() if name in wanted},
+        {name: count for name, count in finished.items() if name in wanted},
+    )
 
 
 def _count(listing: Callable[[], Any]) -> int:

@@ -29,6 +29,7 @@ from tests.bench.scoring import (
 )
 from tests.bench.settling import settling
 from tests.bench.study import study_vs_processes
+from tests.bench.whole_night import night_from_s3, night_memory, scaled_decoding
 
 BENCHMARKS: dict[str, Callable[[], Iterator[Ratio]]] = {
     benchmark.__name__: benchmark
@@ -37,6 +38,7 @@ BENCHMARKS: dict[str, Callable[[], Iterator[Ratio]]] = {
         *(inference_vs_reference, training_vs_reference, onboarding_memory),
         *(realised_false_alarms, settling, study_vs_processes),
         *(mixed_batch, many_categories, resident_heads, corrupt_images, nothing_new),
+        *(night_from_s3, scaled_decoding, night_memory),
     )
 }
 
