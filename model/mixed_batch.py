@@ -1,20 +1,16 @@
 """Images of many categories in one batch: each scored by its own category's heads.
 
 The backbone has seen them together. What is left are small products with another matrix for
-every category. On a CPU they run side by side, each on one core: shared among the cores a product
-this small mostly waits, and stacked into one batched product the same work takes two to three
-times as long, because nothing stays in the cache. Every image is computed alone, so that it has
-the same bits in whatever company and on however many cores. On a GPU it is the other way round:
-there every small product would wait for its launch.
+every category. On a CPU they are computed one image after the other, on as many cores at a time as
+there are (``lanes.py``): stacked into one batched product the same work takes two to three times
+as long, because nothing stays in the cache, and products over several images are summed up in
+another order. On a GPU it is the other way round: there every small product would wait for its
+launch.
 
 Shapes: B images, C channels of a level, H x W its grid, U hidden units of all members.
 """
 
-import math
-import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from itertools import groupby
 
 import torch
@@ -35,44 +31,21 @@ def score_mixed(heads_B: Sequence[FoldedHeads], levels: Sequence[Tensor]) -> tup
     """
     if levels[0].is_cuda and _stackable(heads_B):
         return _score_stacked(heads_B, levels)
-    return _score_side_by_side(heads_B, levels)
+    return _score_in_turn(heads_B, levels)
 
 
-def _score_side_by_side(
+def _score_in_turn(
     heads_B: Sequence[FoldedHeads], levels: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor]:
-    floats = [level.float() for level in levels]  # once for all
-    num_threads = torch.get_num_threads()
-
-    @torch.inference_mode(torch.is_inference_mode_enabled())  # a mode is each thread's own
-    def score(run: range) -> tuple[Tensor, Tensor]:
-        return heads_B[run.start].one_by_one([level[run.start : run.stop] for level in floats])
-
-    runs = _runs(heads_B, math.ceil(len(heads_B) / num_threads))
-    parts = list(map(score, runs) if num_threads == 1 else _lanes(num_threads).map(score, runs))
-    return torch.cat([scores for scores, _ in parts]), torch.cat([patches for _, patches in parts])
-
-
-def _runs(heads_B: Sequence[FoldedHeads], most: int) -> list[range]:
-    """Cut a batch into runs of at most ``most`` images, each with the same heads."""
-    runs, start = [], 0
+    levels = [level.float() for level in levels]  # once for all
+    scores, patch_scores, start = [], [], 0
     for _, same in groupby(heads_B, key=id):
         stop = start + len(list(same))
-        runs += [range(at, min(at + most, stop)) for at in range(start, stop, most)]
+        image, patch = heads_B[start].one_by_one([level[start:stop] for level in levels])
+        scores.append(image)
+        patch_scores.append(patch)
         start = stop
-    return runs
-
-
-@cache
-def _lanes(num_threads: int) -> ThreadPoolExecutor:
-    """Threads that compute alone, as many as a product would otherwise be shared among."""
-    lanes = ThreadPoolExecutor(num_threads, "heads", torch.set_num_threads, (1,))
-    everybody = threading.Barrier(num_threads)
-    list(lanes.map(lambda _: everybody.wait(), range(num_threads)))
-    torch.set_num_threads(
-        num_threads
-    )  # a thread's own number is also what later threads begin with
-    return lanes
+    return torch.cat(scores), torch.cat(patch_scores)
 
 
 def _stackable(heads_B: Sequence[FoldedHeads]) -> bool:

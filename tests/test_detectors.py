@@ -55,11 +55,14 @@ def test_a_mixed_batch_has_each_detectors_own_scores_and_maps(
     images = pixels(3)
     held = Detectors(fleet)
     scores, patches = held.score(NAMES, images)
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as every image has in a mixed batch
     for i, name in enumerate(NAMES):
         own = detector(Package.read(packages[name]))
         own_scores, own_patches = own(images[i : i + 1])
         assert torch.equal(scores[i : i + 1], own_scores)
         assert torch.equal(held.maps(name, patches[i : i + 1]), own.maps(own_patches))
+    torch.set_num_threads(num_threads)
     assert len({held.network(name) for name in NAMES}) == 1
 
 

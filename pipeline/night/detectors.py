@@ -14,6 +14,7 @@ from model.backbone import Backbone, BackboneConfig
 from model.detector import DetectorHeader, refuse_other_backbone
 from model.embedding import Embedding
 from model.folding import FoldedHeads
+from model.lanes import side_by_side
 from model.mixed_batch import score_mixed
 from model.preprocessing import Preprocessing
 from pipeline.backbones import fetch_backbone
@@ -60,8 +61,17 @@ class Detectors:
             images_BHWC: their pixels, uint8.
         """
         network = self.network(categories[0])
-        levels = network.embedding.pool(self.backbone(network.backbone)(images_BHWC))
-        return score_mixed([self.heads(category) for category in categories], levels)
+        backbone = self.backbone(network.backbone)
+        heads = [self.heads(category) for category in categories]
+
+        def score(run: slice) -> tuple[Tensor, Tensor]:
+            levels = network.embedding.pool(backbone(images_BHWC[run]))
+            return score_mixed(heads[run], levels)
+
+        if self.device != "cpu":
+            return score(slice(None))
+        scores, patch_scores = zip(*side_by_side(score, len(images_BHWC)), strict=True)
+        return torch.cat(scores), torch.cat(patch_scores)
 
     @torch.inference_mode()
     def maps(self, category: str, patch_scores_Bhw: Tensor) -> Tensor:
