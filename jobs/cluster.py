@@ -98,15 +98,28 @@ def slots(num_tasks: int) -> Slots:
 
     A job runs on one node, so it never gets more CPUs than the smallest node has.
     """
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = _nodes()
     gpus = int(sum(node.get("GPU", 0) for node in nodes))
-    cpus = [int(node["CPU"]) for node in nodes if node.get("CPU", 0) >= 1]
-    if not cpus:
-        raise ClusterError("the Ray cluster has no CPU to work with; add a worker node.")
+    cpus = [int(node["CPU"]) for node in nodes]
     if gpus:
-        return Slots(num_jobs=min(num_tasks, gpus), cpus=max(1, min(cpus) // gpus), gpus=1)
+        shares = [int(node["CPU"] // node["GPU"]) for node in nodes if node.get("GPU", 0)]
+        return Slots(num_jobs=min(num_tasks, gpus), cpus=max(1, min(shares)), gpus=1)
     per_job = max(1, min(*cpus, sum(cpus) // max(num_tasks, 1)))
     return Slots(num_jobs=max(1, sum(count // per_job for count in cpus)), cpus=per_job, gpus=0)
+
+
+def memory_per_job(share: Slots) -> int:
+    """Bytes that Ray has for each job on the node that is shortest of memory."""
+    return min(int(node["memory"] // max(1, node["CPU"] // share.cpus)) for node in _nodes())
+
+
+def _nodes() -> list[dict[str, float]]:
+    """Return the resources of each node that has a CPU to work with."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = [node for node in nodes if node.get("CPU", 0) >= 1]
+    if not nodes:
+        raise ClusterError("the Ray cluster has no CPU to work with; add a worker node.")
+    return nodes
 
 
 def reason(error: BaseException) -> str:

@@ -6,6 +6,7 @@ The lost worker is back in the pool once Ray has started it anew.
 """
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -21,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 POLL_S = 0.5
 MOST_LOSSES = 4  # of one shard: it may be what kills them
+RETURN_S = 900.0  # for which nobody works before the night is given up
 REMEDY = "What is scored is kept; score the night again when that is mended."
 
 
@@ -39,10 +41,18 @@ class Pool:
         Raises:
             ClusterError: a shard fails, is lost too often, or no worker is left.
         """
+        worked = time.monotonic()
         while self.waiting or self.running:
             while self.waiting and self.idle:
                 worker, bundle = self.idle.pop(), self.waiting.pop()
                 self.running[worker.write.remote(bundle)] = (worker, bundle)
+            if self.running:
+                worked = time.monotonic()
+            elif time.monotonic() - worked > RETURN_S:
+                raise ClusterError(
+                    f"no scoring worker has come back for {RETURN_S:g} s; are its nodes away? "
+                    f"{REMEDY}"
+                )
             ended, _ = ray.wait([*self.running, *self.coming_back], num_returns=1, timeout=POLL_S)
             for reference in ended:
                 if reference in self.coming_back:

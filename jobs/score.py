@@ -15,11 +15,12 @@ import pyarrow as pa
 import ray
 import torch
 
-from jobs.cluster import Slots, cluster, slots
+from jobs.cluster import Slots, cluster, memory_per_job, slots
 from jobs.night_metrics import NightMetrics
 from jobs.pool import Pool
 from jobs.progress import Display
 from pipeline import registry, storage, tracking
+from pipeline.night.detectors import HEADS_BYTES
 from pipeline.night.error_budget import ErrorBudget
 from pipeline.night.fleet import Fleet, pin_fleet, read_fleet, write_fleet
 from pipeline.night.fleet_pin import pinned_fleet
@@ -29,6 +30,7 @@ from pipeline.night.results import check_night, remove_shards
 from pipeline.night.scoring import ShardScorer, Written
 from pipeline.night.settling import settle
 from pipeline.night.summary import Summary
+from pipeline.patience import Patience
 from pipeline.report.writing import report_uri, write_report
 
 logger = logging.getLogger(__name__)
@@ -110,11 +112,16 @@ def _fleet(manifest: pa.Table, out: str, night: str) -> Fleet:
 class ScoringWorker:
     """A ``ShardScorer`` in a process of its own; it finds the fleet where it was pinned."""
 
-    def __init__(self, out: str, night: str, threads: int) -> None:
+    def __init__(self, out: str, night: str, threads: int, heads_bytes: int) -> None:
         torch.set_num_threads(threads)
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        fleet = read_fleet(out, night)
-        self.scorer = ShardScorer(fleet, out, night, device=device, observer=NightMetrics())
+        self.scorer = ShardScorer(
+            Patience().call(lambda: read_fleet(out, night)),
+            out,
+            night,
+            device="cuda" if torch.cuda.is_available() else "cpu",
+            heads_bytes=heads_bytes,
+            observer=NightMetrics(),
+        )
 
     def write(self, tasks: list[Task]) -> list[Written]:
         """Score a bundle of shards and store their rows."""
@@ -158,4 +165,5 @@ def progress_note(images_per_s: float, num_left: int, num_failed: int) -> str:
 def _start_workers(share: Slots, count: int, out: str, night: str) -> list[Any]:
     options: Mapping[str, Any] = {"num_cpus": share.cpus, "num_gpus": share.gpus}
     worker = ray.remote(ScoringWorker).options(**options, max_restarts=-1)
-    return [worker.remote(out, night, share.threads) for _ in range(count)]
+    room = min(HEADS_BYTES, memory_per_job(share) // 2)  # the rest is for the process itself
+    return [worker.remote(out, night, share.threads, room) for _ in range(count)]

@@ -1,16 +1,15 @@
 """Images of many categories in one batch: each scored by its own category's heads.
 
 The backbone has seen them together. What is left are small products with another matrix for
-every category. On a CPU they are computed one image after the other, on as many cores at a time as
-there are (``lanes.py``): stacked into one batched product the same work takes two to three times
-as long, because nothing stays in the cache, and products over several images are summed up in
-another order. On a GPU it is the other way round: there every small product would wait for its
-launch.
+every category. On a CPU they are computed image by image, several at a time (``lanes.py``):
+stacked into one batched product the same work takes two to three times as long, because nothing
+stays in the cache, and an image would have other bits in other company. On a GPU it is the other
+way round: there every small product would wait for its launch.
 
 Shapes: B images, C channels of a level, H x W its grid, U hidden units of all members.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 import torch
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from model.embedding import mean_levels, resize
 from model.folding import FoldedHead, FoldedHeads, join_scores
+from model.lanes import side_by_side
 from model.simplenet import LEAK
 
 
@@ -31,21 +31,31 @@ def score_mixed(heads_B: Sequence[FoldedHeads], levels: Sequence[Tensor]) -> tup
     """
     if levels[0].is_cuda and _stackable(heads_B):
         return _score_stacked(heads_B, levels)
-    return _score_in_turn(heads_B, levels)
+    return _score_side_by_side(heads_B, levels)
 
 
-def _score_in_turn(
+def _score_side_by_side(
     heads_B: Sequence[FoldedHeads], levels: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor]:
-    levels = [level.float() for level in levels]  # once for all
-    scores, patch_scores, start = [], [], 0
+    floats = [level.float() for level in levels]  # once for all
+
+    def score(run: slice) -> tuple[Tensor, Tensor]:
+        heads: FoldedHeads = heads_B[run.start]
+        return heads.one_by_one([level[run] for level in floats])
+
+    runs = list(_runs(heads_B, -(-len(heads_B) // torch.get_num_threads())))
+    scores, patch_scores = zip(*side_by_side(score, runs), strict=True)
+    return torch.cat(scores), torch.cat(patch_scores)
+
+
+def _runs(heads_B: Sequence[FoldedHeads], most: int) -> Iterator[slice]:
+    """Cut a batch into runs of at most ``most`` images, each with the same heads."""
+    start = 0
     for _, same in groupby(heads_B, key=id):
         stop = start + len(list(same))
-        image, patch = heads_B[start].one_by_one([level[start:stop] for level in levels])
-        scores.append(image)
-        patch_scores.append(patch)
+        for at in range(start, stop, most):
+            yield slice(at, min(at + most, stop))
         start = stop
-    return torch.cat(scores), torch.cat(patch_scores)
 
 
 def _stackable(heads_B: Sequence[FoldedHeads]) -> bool:

@@ -26,7 +26,7 @@ from ray_watch import Watch, checkpoints, training_workers, wait_until
 
 from jobs import onboard as onboarding
 from jobs import score as scoring
-from jobs.cluster import Slots, cluster, slots
+from jobs.cluster import Slots, cluster, memory_per_job, slots
 from jobs.local_s3 import LocalS3
 from jobs.onboard import Outcome, Plan, onboard
 from jobs.progress import Reporter, read_board, start_board
@@ -162,6 +162,9 @@ def test_a_board_that_is_lost_shows_nothing_and_stops_nobody(ray_cluster: None) 
 def test_slots_share_the_cluster_out(ray_cluster: None) -> None:
     assert slots(1) == Slots(num_jobs=1, cpus=2, gpus=0)
     assert slots(2) == slots(99) == HALF
+    memory = ray.cluster_resources()["memory"]
+    assert memory_per_job(HALF) == pytest.approx(memory / 2)
+    assert memory_per_job(slots(1)) == pytest.approx(memory)
 
 
 def test_a_good_category_is_onboarded_whatever_becomes_of_a_bad_one(onboarded: Onboarded) -> None:

@@ -1,6 +1,7 @@
-"""Images side by side: all of them once, in order, one thread each, the same bits everywhere."""
+"""Side by side: all of it once and in order; and an image has the same bits everywhere."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from model.backbone import Backbone, BackboneConfig
 from model.embedding import Embedding
 from model.folding import FoldedHead, FoldedHeads
-from model.lanes import MOST_IMAGES, side_by_side
+from model.lanes import side_by_side, use_enough_threads
 from model.mixed_batch import score_mixed
 
 NUM_IMAGES = 8
@@ -22,12 +23,6 @@ def threads_as_before() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.fixture(scope="module")
-def backbone() -> Backbone:
-    torch.manual_seed(0)
-    return Backbone(BackboneConfig(name="efficientnet_lite0", weights="random"))
-
-
 def made_heads(backbone: Backbone, seed: int) -> FoldedHeads:
     random = torch.Generator().manual_seed(seed)
     heads = [FoldedHead(backbone.config.channels, units) for units in (256, 128)]
@@ -38,45 +33,53 @@ def made_heads(backbone: Backbone, seed: int) -> FoldedHeads:
 
 
 @pytest.mark.parametrize("num_threads", [1, 2, 3])
-@pytest.mark.parametrize("num_images", [1, 2, 5, 8, 40])
-def test_every_image_is_computed_once_and_in_order(num_threads: int, num_images: int) -> None:
+def test_every_run_is_computed_once_and_in_order(num_threads: int) -> None:
     torch.set_num_threads(num_threads)
-    images = torch.arange(num_images)
-    runs = side_by_side(lambda run: images[run], num_images)
-    assert torch.equal(torch.cat(runs), images)
-    assert max(map(len, runs)) <= MOST_IMAGES
-    assert len(runs) >= min(num_threads, num_images)
+    images = torch.arange(20)
+    runs = [slice(0, 7), slice(7, 8), slice(8, 20)]
+    assert torch.equal(torch.cat(side_by_side(lambda run: images[run], runs)), images)
 
 
-def test_whoever_computes_has_one_thread_and_the_callers_mode() -> None:
+def test_a_lane_has_two_threads_and_the_callers_mode_and_changes_nothing_for_others() -> None:
     torch.set_num_threads(3)
+    runs = [slice(i, i + 1) for i in range(6)]
+
+    def look(_: slice) -> tuple[int, bool]:
+        return torch.get_num_threads(), torch.is_inference_mode_enabled()
+
     with torch.inference_mode():
-        seen = side_by_side(
-            lambda _: (torch.get_num_threads(), torch.is_inference_mode_enabled()), 6
-        )
-    assert seen == [(1, True)] * 3
-    assert side_by_side(lambda _: torch.is_inference_mode_enabled(), 3) == [False] * 3
+        assert side_by_side(look, runs) == [(2, True)] * 6
+    assert side_by_side(look, runs) == [(2, False)] * 6
     assert torch.get_num_threads() == 3
 
 
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 2), (5, 5)])
+def test_one_thread_is_too_few(before: int, after: int) -> None:
+    torch.set_num_threads(before)
+    use_enough_threads()
+    assert torch.get_num_threads() == after
+
+
+@pytest.mark.parametrize("crop", [64, 128, 224])
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "resnet18", "wide_resnet50_2"])
 def test_an_image_has_the_same_bits_in_whatever_company_and_on_however_many_threads(
-    backbone: Backbone,
+    name: str, crop: int
 ) -> None:
-    """With a real backbone: a small one is summed up in the same order anyway."""
-    images = torch.zeros(NUM_IMAGES, 224, 224, 3, dtype=torch.uint8).random_(256)
+    torch.manual_seed(0)
+    backbone = Backbone(BackboneConfig(name=name, weights="random"))
+    images = torch.zeros(NUM_IMAGES, crop, crop, 3, dtype=torch.uint8).random_(256)
     fleet = [made_heads(backbone, seed) for seed in range(3)]
     heads = [fleet[i] for i in (0, 0, 0, 1, 1, 1, 1, 2)]
-    embedding = Embedding()
 
-    def score(run: slice) -> tuple[Tensor, Tensor]:
-        return score_mixed(heads[run], embedding.pool(backbone(images[run])))
+    def score(part: slice) -> tuple[Tensor, Tensor]:
+        return score_mixed(heads[part], Embedding().pool(backbone(images[part])))
 
     with torch.inference_mode():
-        torch.set_num_threads(1)
-        alone = [score(slice(i, i + 1)) for i in range(NUM_IMAGES)]
-        for num_threads in (1, 2, 3, 8):
+        torch.set_num_threads(2)
+        whole = score(slice(0, NUM_IMAGES))
+        for num_threads, cuts in ((2, (2, 6)), (3, (3, 5)), (4, (4,))):
             torch.set_num_threads(num_threads)
-            runs = side_by_side(score, NUM_IMAGES)
-            for part in (0, 1):
-                together = torch.cat([run[part] for run in runs])
-                assert torch.equal(together, torch.cat([one[part] for one in alone]))
+            edges = [0, *cuts, NUM_IMAGES]
+            parts = [score(slice(*pair)) for pair in pairwise(edges)]
+            for one, others in zip(whole, zip(*parts, strict=True), strict=True):
+                assert torch.equal(one, torch.cat(others))

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,24 @@ def test_workers_that_never_come_back_are_done_without(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     with pytest.raises(ClusterError, match="no scoring worker is left"):
         list(pool(tmp_path, "d", max_restarts=0).results())
+
+
+@ray.remote(num_cpus=0)
+def never() -> None:
+    time.sleep(600)
+
+
+def test_a_night_does_not_wait_for_ever_for_workers_that_are_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.pool.RETURN_S", 1.0)
+    waiting = pool(tmp_path, "a")
+    waiting.idle.clear()
+    reference = never.remote()
+    waiting.coming_back[reference] = None
+    with pytest.raises(ClusterError, match="no scoring worker has come back for 1 s"):
+        list(waiting.results())
+    ray.cancel(reference, force=True)
 
 
 def test_an_error_of_the_work_itself_ends_the_night(tmp_path: Path) -> None:

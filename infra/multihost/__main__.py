@@ -68,10 +68,10 @@ def tell(network: Network, asked: argparse.Namespace) -> int:
     print("| job | seconds | starts | what was done to it | what was found | |")  # noqa: T201
     print("| --- | ---: | ---: | --- | --- | --- |")  # noqa: T201
     for line in lines:
-        verdict = "as it should" if line.ok else "WRONG"
+        verdict = "as it should" if line.ok else "NOT AS IT SHOULD"
         cells = [line.job, f"{line.seconds:.0f}", str(line.starts), "; ".join(line.disturbed)]
         print("|", " | ".join([*cells, line.found, verdict]), "|")  # noqa: T201
-    return 0 if all(line.ok for line in lines) else 1
+    return 0 if all(line.ok for line in lines[1:]) else 1  # the first one only measures
 
 
 def _start(hosts: "Hosts") -> None:  # type: ignore[name-defined]  # noqa: F821

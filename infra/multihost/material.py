@@ -12,6 +12,7 @@ from scipy import ndimage
 from pipeline import storage
 
 SIDE = 96
+KIND = "metal"
 SETTINGS = {
     "backbone": "efficientnet_lite0",
     "resize": 64,
@@ -31,12 +32,12 @@ def picture(category: int, number: int) -> bytes:
     return buffer.getvalue()
 
 
-def names(num_categories: int, kind: str = "metal") -> list[str]:
+def names(num_categories: int, kind: str = KIND) -> list[str]:
     """Return the categories' names."""
     return [f"{kind}-{number}" for number in range(num_categories)]
 
 
-def upload_onboarding(num_categories: int, images_each: int = 40, kind: str = "metal") -> str:
+def upload_onboarding(num_categories: int, images_each: int = 40, kind: str = KIND) -> str:
     """Store every category's good images; return the catalogue's text."""
     named = names(num_categories, kind)
     entries = [

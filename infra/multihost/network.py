@@ -101,7 +101,11 @@ def missing(arguments: Sequence[str] = ("ip", "netns", "add")) -> str | None:
     name = f"ns{os.getpid()}-probe"
     try:
         run(*arguments, name)
-        run("ip", "netns", "delete", name)
+        try:
+            run("ip", "-n", name, "link", "add", "bridge0", "type", "bridge")
+            run("ip", "-n", name, "link", "add", "port0", "type", "veth", "peer", "eth0")
+        finally:
+            run("ip", "netns", "delete", name)
     except (OSError, subprocess.CalledProcessError) as error:
         said = getattr(error, "stderr", None) or str(error)
         return f"network namespaces cannot be made here: {said.strip()}"

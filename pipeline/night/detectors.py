@@ -14,7 +14,7 @@ from model.backbone import Backbone, BackboneConfig
 from model.detector import DetectorHeader, refuse_other_backbone
 from model.embedding import Embedding
 from model.folding import FoldedHeads
-from model.lanes import side_by_side
+from model.lanes import LEAST_IMAGES, use_enough_threads
 from model.mixed_batch import score_mixed
 from model.preprocessing import Preprocessing
 from pipeline.backbones import fetch_backbone
@@ -46,6 +46,7 @@ class Detectors:
         self._resident_bytes = 0
         self._backbones: dict[BackboneConfig, Backbone] = {}
         self._lock = threading.RLock()
+        self._gates: dict[str, threading.Lock] = {}  # one thread fetches a category's heads
 
     def network(self, category: str) -> Network:
         """Say with whom a category's images may share a batch."""
@@ -56,22 +57,21 @@ class Detectors:
     def score(self, categories: Sequence[str], images_BHWC: Tensor) -> tuple[Tensor, Tensor]:
         """Return image scores (B,) and patch scores (B, h, w).
 
+        On a CPU an image has the same bits in whatever batch and on however many cores
+        (``model/lanes.py``), as long as the batch has no more than 8 images.
+
         Args:
             categories: the category of each image, sorted; all of one network.
             images_BHWC: their pixels, uint8.
         """
+        if self.device == "cpu":
+            use_enough_threads()
+            if len(images_BHWC) < LEAST_IMAGES:
+                twice = self.score([*categories, *categories], images_BHWC.repeat(2, 1, 1, 1))
+                return twice[0][:1], twice[1][:1]
         network = self.network(categories[0])
-        backbone = self.backbone(network.backbone)
-        heads = [self.heads(category) for category in categories]
-
-        def score(run: slice) -> tuple[Tensor, Tensor]:
-            levels = network.embedding.pool(backbone(images_BHWC[run]))
-            return score_mixed(heads[run], levels)
-
-        if self.device != "cpu":
-            return score(slice(None))
-        scores, patch_scores = zip(*side_by_side(score, len(images_BHWC)), strict=True)
-        return torch.cat(scores), torch.cat(patch_scores)
+        levels = network.embedding.pool(self.backbone(network.backbone)(images_BHWC))
+        return score_mixed([self.heads(category) for category in categories], levels)
 
     @torch.inference_mode()
     def maps(self, category: str, patch_scores_Bhw: Tensor) -> Tensor:
@@ -102,18 +102,22 @@ class Detectors:
         return self._load(category)[0]
 
     def _load(self, category: str) -> tuple[DetectorHeader, FoldedHeads]:
-        """Fetch heads; whoever scores goes on meanwhile. Of two who fetch the same, one is kept."""
-        header, heads = self.fleet[category].load_heads()
-        refuse_other_backbone(self.backbone(header.backbone_config), header)
-        heads.halve()
-        heads = heads.to(self.device)
+        """Fetch heads; whoever scores goes on meanwhile, whoever wants the same ones waits."""
         with self._lock:
-            self._headers[category] = header
-            if category not in self._heads:
-                self._heads[category] = heads
+            gate = self._gates.setdefault(category, threading.Lock())
+        with gate:
+            with self._lock:
+                if category in self._heads:
+                    return self._headers[category], self._heads[category]
+            header, heads = self.fleet[category].load_heads()
+            refuse_other_backbone(self.backbone(header.backbone_config), header)
+            heads.halve()
+            heads = heads.to(self.device)
+            with self._lock:
+                self._headers[category], self._heads[category] = header, heads
                 self._resident_bytes += _size_bytes(heads)
-            self._make_room()
-            return header, heads
+                self._make_room()
+        return header, heads
 
     def _make_room(self) -> None:
         while self._resident_bytes > self.heads_bytes and len(self._heads) > 1:

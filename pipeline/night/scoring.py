@@ -24,7 +24,7 @@ from pipeline import storage
 from pipeline.features import BATCH_IMAGES, stack
 from pipeline.image_statistics import image_statistics
 from pipeline.images import ImageRead, ImageStatus, read_image
-from pipeline.night.detectors import Detectors, Network
+from pipeline.night.detectors import HEADS_BYTES, Detectors, Network
 from pipeline.night.fleet import Champion, Fleet
 from pipeline.night.pictures import Subject, picture_uri, write_pictures
 from pipeline.night.plan import Task, has_failures, rows_made
@@ -32,7 +32,7 @@ from pipeline.night.results import RESULT_SCHEMA, write_shard
 from pipeline.night.stages import Observer, timed
 from pipeline.patience import Patience
 from pipeline.reading import NUM_THREADS, read_ahead, read_as_ready
-from pipeline.storage import StorageAway
+from pipeline.storage import StorageAway, StorageError
 
 UPLOADS = 4  # threads
 IN_FLIGHT = 2  # batches at a time: while one waits for its slowest thread, another one works
@@ -88,12 +88,13 @@ class ShardScorer:
         *,
         device: str = "cpu",
         num_threads: int = NUM_THREADS,
+        heads_bytes: int = HEADS_BYTES,
         clock: Clock = lambda: dt.datetime.now(dt.UTC),
         observer: Observer | None = None,
         patience: Patience | None = None,
     ) -> None:
         self.fleet, self.out, self.night = fleet, out, night
-        self.detectors = Detectors(fleet, device)
+        self.detectors = Detectors(fleet, device, heads_bytes)
         self.batch_images = BATCH_IMAGES if device == "cpu" else 8 * BATCH_IMAGES
         self.num_threads, self.clock = num_threads, clock
         self.observer = observer or Observer()
@@ -132,7 +133,7 @@ class ShardScorer:
 
     def _begin(self, task: Task) -> _Work:
         """Lay out a shard's rows; those that are stored already are taken over."""
-        made = rows_made(task, self.out, self.night)
+        made = self.patience.call(lambda: rows_made(task, self.out, self.night))
         scored_at, rows, missing = self.clock(), [], []
         for place, entry in enumerate(task.shard.rows.to_pylist()):
             row = made.get(entry["image_uri"])
@@ -151,9 +152,10 @@ class ShardScorer:
             error = f"category {category!r} has no champion; onboard it or mend the dump"
             image = ImageRead(uri, ImageStatus.UNROUTED, error, None, "")
             return _Item(work, row, category, image)
-        self.detectors.network(category)  # heads are fetched beside images, not between batches
-        fetch = partial(self._fetch, etag=entry["image_etag"])
         try:
+            # Heads are fetched beside images, not between batches.
+            self.patience.call(lambda: self.detectors.network(category))
+            fetch = self._fetched(uri, entry["image_etag"])
             with timed(self.observer, "decode"):
                 image = read_image(uri, self.fleet[category].preprocessing, fetch)
         except StorageAway as error:
@@ -162,9 +164,16 @@ class ShardScorer:
             image = ImageRead(uri, ImageStatus.UNREACHABLE, str(error), None, "")
         return _Item(work, row, category, image)
 
-    def _fetch(self, uri: str, etag: str | None) -> bytes:
+    def _fetched(self, uri: str, etag: str | None) -> Callable[[str], bytes]:
+        """Fetch a file now; return what gives its bytes, or raises what was wrong with it."""
         with timed(self.observer, "fetch"):
-            return self.patience.call(lambda: storage.read_bytes(uri, etag))
+            try:
+                data = self.patience.call(lambda: storage.read_bytes(uri, etag))
+            except StorageAway:
+                raise
+            except StorageError as error:
+                return partial(_raise, error)
+        return lambda _: data
 
     def _batches(self, items: Iterable[_Item]) -> Iterator[list[_Item]]:
         """Group images that can share a backbone pass; what cannot be scored passes through."""
@@ -250,3 +259,7 @@ def _decide(champion: Champion, score: NDArray[np.float32]) -> dict[str, Any]:
         "model_version": champion.model_version,
         "model_digest": champion.model_digest,
     }
+
+
+def _raise(error: StorageError, _: str) -> bytes:
+    raise error

@@ -22,5 +22,7 @@ class Observer:
 def timed(observer: Observer, stage: str) -> Iterator[None]:
     """Tell the observer how long the block took."""
     started = time.monotonic()
-    yield
-    observer.took(stage, time.monotonic() - started)
+    try:
+        yield
+    finally:
+        observer.took(stage, time.monotonic() - started)
