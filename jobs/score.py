@@ -22,7 +22,13 @@ from jobs.progress import Display
 from pipeline import registry, storage, tracking
 from pipeline.night.detectors import HEADS_BYTES
 from pipeline.night.error_budget import ErrorBudget
-from pipeline.night.fleet import Fleet, pin_fleet, read_fleet, write_fleet
+from pipeline.night.fleet import (
+    Fleet,
+    pin_fleet,
+    read_fleet,
+    silent_categories,
+    write_fleet,
+)
 from pipeline.night.fleet_pin import pinned_fleet
 from pipeline.night.manifest import load_manifest, store_manifest
 from pipeline.night.plan import Plan, Task, note_settled, plan_night
@@ -85,7 +91,7 @@ def score(dump: str, out: str, night: str, budget: ErrorBudget | None = None) ->
             failed = _score(plan, out, night)
     scoring_s = time.monotonic() - started
     remove_shards(out, night, plan.stale)
-    summary = settle(out, night, fleet)
+    summary = settle(out, night, fleet, silent_categories(out, night))
     page = report_uri(out, night) if plan.is_settled else write_report(out, night)
     note_settled(out, night, failed)
     return Night(
@@ -103,7 +109,7 @@ def _fleet(manifest: pa.Table, out: str, night: str) -> Fleet:
     held = pinned_fleet(out)
     if held is not None:
         fleet = {name: champion for name, champion in held.items() if name in categories}
-        write_fleet(out, fleet, night)
+        write_fleet(out, fleet, night, silent=held.keys() - categories)
         return fleet
     tracking.connect()
     return pin_fleet(out, night, registry.champions(), categories, registry.download)

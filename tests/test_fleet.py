@@ -11,7 +11,14 @@ from factory import make_fleet, make_package, version
 from model.errors import NightshiftError
 from pipeline import storage
 from pipeline.image_statistics import STATISTICS
-from pipeline.night.fleet import Champion, FleetError, fleet_uri, pin_fleet, read_fleet
+from pipeline.night.fleet import (
+    Champion,
+    FleetError,
+    fleet_uri,
+    pin_fleet,
+    read_fleet,
+    silent_categories,
+)
 from pipeline.package import DECIDING_FILES, Package, package_digest
 from pipeline.registry import RegisteredVersion
 
@@ -100,6 +107,7 @@ def test_a_category_without_a_champion_is_left_out_and_an_idle_champion_too(
     fleet = pin_fleet(out, NIGHT, versions, categories, lambda asked, _: folders[asked.category])
     assert list(fleet) == ["wood"]
     assert read_fleet(out, NIGHT) == fleet
+    assert silent_categories(out, NIGHT) == ["steel"]
 
 
 @pytest.mark.parametrize("digest", ["", "0" * 64])

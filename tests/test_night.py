@@ -188,6 +188,18 @@ def test_what_was_counted_from_a_table_is_counted_from_shards(
     assert summary["categories"]["new-part"]["fdr"] is None
 
 
+def test_a_category_with_a_champion_and_no_image_is_named(
+    fleet: dict[str, Champion], rows: pa.Table, tmp_path: Path
+) -> None:
+    write(tmp_path, rows)
+    summary = settle(str(tmp_path), NIGHT, fleet, ["hinge", "zip"])
+    idle = fleet.keys() - summary["categories"].keys()
+    assert summary["categories_without_images"] == sorted([*idle, "hinge", "zip"])
+    document = {"champions": {name: each.to_json() for name, each in fleet.items()}}
+    reported = summarise(rows, document | {"silent": ["zip", "hinge"]})
+    assert reported["categories_without_images"] == summary["categories_without_images"]
+
+
 def test_settling_again_writes_no_shard_and_says_the_same(
     fleet: dict[str, Champion], rows: pa.Table, tmp_path: Path
 ) -> None:

@@ -110,7 +110,7 @@ def pin_fleet(
         download: fetches a version's package into a folder.
     """
     fleet = resolve_fleet(out, versions, categories, download)
-    write_fleet(out, fleet, night)
+    write_fleet(out, fleet, night, silent=versions.keys() - set(categories))
     return fleet
 
 
@@ -126,13 +126,18 @@ def resolve_fleet(
     return {champion.category: champion for champion in pinned}
 
 
-def write_fleet(out: str, fleet: Fleet, night: str | None = None) -> str:
+def write_fleet(
+    out: str, fleet: Fleet, night: str | None = None, silent: Collection[str] = ()
+) -> str:
     """Store a fleet under its digest and, with ``night``, as that night's; return the digest.
 
-    What lies under a digest never changes.
+    What lies under a digest never changes. ``silent`` categories have a champion, and the night
+    has none of their images.
     """
     champions = {name: champion.to_json() for name, champion in sorted(fleet.items())}
-    document = {"format": FORMAT_VERSION, "champions": champions}
+    document: dict[str, Any] = {"format": FORMAT_VERSION, "champions": champions}
+    if silent:
+        document["silent"] = sorted(silent)
     content = json.dumps(document, sort_keys=True).encode()
     digest = hashlib.sha256(content).hexdigest()
     if not storage.exists(stored_fleet_uri(out, digest)):
@@ -150,6 +155,12 @@ def read_fleet(out: str, night: str) -> dict[str, Champion]:
         ObjectMissing: the night has not been scored.
     """
     return _read(fleet_uri(out, night))
+
+
+def silent_categories(out: str, night: str) -> list[str]:
+    """Return the categories that have a champion, but no image in the night's dump."""
+    silent: list[str] = json.loads(storage.read_bytes(fleet_uri(out, night))).get("silent", [])
+    return silent
 
 
 def read_stored_fleet(out: str, digest: str) -> dict[str, Champion]:

@@ -233,7 +233,8 @@ def summarise(rows: pa.Table, fleet: Mapping[str, Any]) -> Summary:
             float(np.median(scores)) if len(scores) else None,
             champions.get(name, {}),
         )
-    return describe_night(_count_statuses(rows), categories, champions)
+    known = [*champions, *fleet.get("silent", ())]
+    return describe_night(_count_statuses(rows), categories, known)
 
 
 def _count_statuses(rows: pa.Table) -> dict[str, int]:

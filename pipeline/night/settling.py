@@ -12,7 +12,7 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,7 +53,7 @@ SHARDS_AT_ONCE = 32
 SETTLED_VERSION = 1  # of what settling does with the same rows
 
 
-def settle(out: str, night: str, fleet: Fleet) -> Summary:
+def settle(out: str, night: str, fleet: Fleet, silent: Collection[str] = ()) -> Summary:
     """Settle a night and return its summary.
 
     Args:
@@ -61,6 +61,7 @@ def settle(out: str, night: str, fleet: Fleet) -> Summary:
             summary are written there.
         night: its date.
         fleet: the champions it was scored with.
+        silent: categories with a champion of whom there is no image.
 
     Raises:
         NightError: the night is no date.
@@ -85,6 +86,7 @@ def settle(out: str, night: str, fleet: Fleet) -> Summary:
     versions = {name: champion.model_version for name, champion in fleet.items()}
     write_drift(out, night, compared, shifted, versions)
     summary = _summarise(tally, fleet, found, _drift_summaries(compared, shifted))
+    summary["categories_without_images"] = sorted({*fleet, *silent} - set(summary["categories"]))
     summary["night"] = night
     after = _listing(out, night)
     if _unchanged(before, after, unsettled):
