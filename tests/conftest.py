@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import s3fs
+import torch
 from command_line import Run, runner
 from factory import make_category, write_catalogue, write_images
 
@@ -27,6 +28,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Where Ray's tests run beside them, the others step back: they are done sooner anyway."""
     if "PYTEST_XDIST_WORKER" in os.environ and item.get_closest_marker("ray") is None:
         os.nice(max(0, BEHIND_RAY - os.nice(0)))
+
+
+@pytest.fixture(autouse=True)
+def as_many_threads_as_before() -> Iterator[None]:
+    """Scoring uses two threads at least: what comes after it must not be slower for it."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -70,11 +70,10 @@ def test_an_image_has_the_same_bits_alone_as_in_a_batch(
     fleet: dict[str, Champion], loads: list[str], num_threads: int
 ) -> None:
     images, names = pixels(6), sorted([*NAMES, *NAMES])
-    held, before = Detectors(fleet), torch.get_num_threads()
+    held = Detectors(fleet)
     torch.set_num_threads(num_threads)
     together = held.score(names, images)
     alone = [held.score([name], image[None]) for name, image in zip(names, images, strict=True)]
-    torch.set_num_threads(before)
     for part, others in zip(together, zip(*alone, strict=True), strict=True):
         assert torch.equal(part, torch.cat(others))
 

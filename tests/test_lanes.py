@@ -1,6 +1,5 @@
 """Side by side: all of it once and in order; and an image has the same bits everywhere."""
 
-from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
@@ -14,13 +13,6 @@ from model.lanes import side_by_side, use_enough_threads
 from model.mixed_batch import score_mixed
 
 NUM_IMAGES = 8
-
-
-@pytest.fixture(autouse=True)
-def threads_as_before() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 def made_heads(backbone: Backbone, seed: int) -> FoldedHeads:
