@@ -21,7 +21,6 @@ from model.backbone import STRIDES, Backbone, BackboneConfig
 from model.embedding import Embedding
 from model.errors import NightshiftError
 from model.folding import FoldedHead, FoldedHeads
-from model.lanes import use_enough_threads
 from model.precision import Precision
 from model.preprocessing import Preprocessing
 
@@ -89,8 +88,6 @@ class Detector(nn.Module):
     @torch.inference_mode()
     def forward(self, images_BHWC: Tensor) -> tuple[Tensor, Tensor]:
         """Return image scores (B,) and patch scores (B, h, w); higher is more anomalous."""
-        if not images_BHWC.is_cuda:
-            use_enough_threads()
         pooled = self.header.embedding.pool(self.backbone(images_BHWC))
         return self.score_pooled(pooled)
 
