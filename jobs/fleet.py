@@ -88,14 +88,19 @@ def release(out: Out, as_json: Json = False) -> None:
 def _store_champions(out: str) -> str:
     """Copy every champion's package beside the results and return the fleet's digest."""
     from pipeline import registry, tracking  # noqa: PLC0415
-    from pipeline.night.fleet import FleetError, resolve_fleet, write_fleet  # noqa: PLC0415
+    from pipeline.night.fleet import FleetError, write_fleet  # noqa: PLC0415
+    from pipeline.night.resolving import resolve_fleet  # noqa: PLC0415
 
     with redirect_stdout(sys.stderr):
         tracking.connect()
         champions = registry.champions()
         if not champions:
             raise FleetError("the registry has no champion to pin; onboard a catalogue first")
-        return write_fleet(out, resolve_fleet(out, champions, champions, registry.download))
+        fleet, broken = resolve_fleet(out, champions, champions, registry.download)
+        if broken:
+            name, why = next(iter(broken.items()))
+            raise FleetError(f"{len(broken)} champions cannot be used; {name}: {why}")
+        return write_fleet(out, fleet)
 
 
 def _say(pin: Any, as_json: bool) -> None:

@@ -24,7 +24,7 @@ from pipeline.night.detectors import HEADS_BYTES
 from pipeline.night.error_budget import ErrorBudget
 from pipeline.night.fleet import (
     Fleet,
-    pin_fleet,
+    broken_champions,
     read_fleet,
     silent_categories,
     write_fleet,
@@ -32,6 +32,7 @@ from pipeline.night.fleet import (
 from pipeline.night.fleet_pin import pinned_fleet
 from pipeline.night.manifest import load_manifest, store_manifest
 from pipeline.night.plan import Plan, Task, note_settled, plan_night
+from pipeline.night.resolving import pin_fleet
 from pipeline.night.results import check_night, remove_shards
 from pipeline.night.scoring import ShardScorer, Written
 from pipeline.night.settling import settle
@@ -83,7 +84,7 @@ def score(dump: str, out: str, night: str, budget: ErrorBudget | None = None) ->
     manifest = load_manifest(dump)
     store_manifest(manifest, out, night)
     fleet = _fleet(manifest, out, night)
-    plan = plan_night(manifest, fleet, out, night)
+    plan = plan_night(manifest, fleet, out, night, broken_champions(out, night))
     logger.info("night %s: %d shards, %d to score", night, len(plan.names), len(plan.tasks))
     started, failed = time.monotonic(), set(plan.with_failures)
     if plan.tasks:
@@ -120,10 +121,14 @@ class ScoringWorker:
 
     def __init__(self, out: str, night: str, threads: int, heads_bytes: int) -> None:
         torch.set_num_threads(threads)
+        fleet, broken = Patience().call(
+            lambda: (read_fleet(out, night), broken_champions(out, night))
+        )
         self.scorer = ShardScorer(
-            Patience().call(lambda: read_fleet(out, night)),
+            fleet,
             out,
             night,
+            broken=broken,
             device="cuda" if torch.cuda.is_available() else "cpu",
             heads_bytes=heads_bytes,
             observer=NightMetrics(),

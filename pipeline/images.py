@@ -81,6 +81,7 @@ class ImageStatus(StrEnum):
     DENIED = "denied"
     CHANGED = "changed"
     UNREACHABLE = "unreachable"
+    BROKEN_MODEL = "broken_model"
 
 
 @dataclass(frozen=True, slots=True)

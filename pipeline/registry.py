@@ -22,8 +22,14 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
-from pipeline.package import EXAMPLES_FOLDER, OnboardingRecord, Package, package_digest
-from pipeline.tracking import RegistryError, clear_errors, experiment_id, flat
+from pipeline.package import (
+    EXAMPLES_FOLDER,
+    OnboardingRecord,
+    Package,
+    PackageError,
+    package_digest,
+)
+from pipeline.tracking import RegistryError, clear_errors, connect, experiment_id, flat
 
 logger = logging.getLogger(__name__)
 
@@ -137,16 +143,28 @@ def try_out() -> None:
 
 
 def download(version: RegisteredVersion, folder: Path) -> Path:
-    """Fetch a version's package into ``folder`` and return where it lies."""
-    with clear_errors():
-        root = mlflow.artifacts.download_artifacts(
-            artifact_uri=f"models:/{version.name}/{version.version}", dst_path=str(folder)
-        )
+    """Fetch a version's package into ``folder`` and return where it lies.
+
+    Raises:
+        RegistryError: MLflow is away.
+        PackageError: it is there, but this package is not.
+    """
+    try:
+        with clear_errors():
+            root = mlflow.artifacts.download_artifacts(
+                artifact_uri=f"models:/{version.name}/{version.version}", dst_path=str(folder)
+            )
+    except RegistryError as error:
+        connect()  # when nobody answers, it is not this version's fault
+        raise PackageError(
+            f"the files of {version.name} version {version.version} cannot be fetched: {error}"
+        ) from error
     found = next(Path(root).rglob("head.safetensors"), None)
     if found is None:
-        raise RegistryError(
-            f"{version.name} version {version.version} holds no Nightshift package. "
-            f"Move the champion alias to a version that Nightshift registered."
+        raise PackageError(
+            f"{version.name} version {version.version} holds no Nightshift package: its files "
+            f"were deleted, or something else registered it. Move the champion alias to a version "
+            f"that Nightshift registered."
         )
     return found.parent
 

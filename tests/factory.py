@@ -21,7 +21,8 @@ from model.recipe import Recipe
 from model.simplenet import HeadConfig
 from model.training import TrainingConfig
 from pipeline.catalogue import Category
-from pipeline.night.fleet import Champion, pin_fleet
+from pipeline.night.fleet import Champion
+from pipeline.night.resolving import pin_fleet
 from pipeline.onboarding import write_package
 from pipeline.package import Package, package_digest
 from pipeline.prepared import Prepared, make_trainer, prepare

@@ -8,17 +8,17 @@ import pytest
 import torch
 from factory import make_fleet, make_package, version
 
-from model.errors import NightshiftError
 from pipeline import storage
 from pipeline.image_statistics import STATISTICS
 from pipeline.night.fleet import (
     Champion,
     FleetError,
+    broken_champions,
     fleet_uri,
-    pin_fleet,
     read_fleet,
     silent_categories,
 )
+from pipeline.night.resolving import pin_fleet
 from pipeline.package import DECIDING_FILES, Package, package_digest
 from pipeline.registry import RegisteredVersion
 
@@ -35,6 +35,12 @@ def folders(tmp_path: Path) -> dict[str, Path]:
 @pytest.fixture
 def out(tmp_path: Path) -> str:
     return str(tmp_path / "out")
+
+
+def make_fleet_of(
+    out: str, versions: dict[str, RegisteredVersion], folders: dict[str, Path]
+) -> dict[str, Champion]:
+    return pin_fleet(out, NIGHT, versions, folders, lambda asked, _: folders[asked.category])
 
 
 def test_a_pinned_champion_is_its_package(folders: dict[str, Path], out: str) -> None:
@@ -125,8 +131,33 @@ def test_a_damaged_package_is_refused_before_the_night_starts(
 ) -> None:
     versions = {"steel": version("steel", folders["steel"])}
     (folders["steel"] / "head.safetensors").write_bytes(b"damaged")
-    with pytest.raises(NightshiftError, match="is not a readable detector file"):
+    with pytest.raises(
+        FleetError, match=r"none of 1 champions can be used; steel: .* is not a rea"
+    ):
         pin_fleet(out, NIGHT, versions, ["steel"], lambda *_: folders["steel"])
+
+
+def test_a_damaged_package_takes_no_other_champion_with_it(
+    folders: dict[str, Path], out: str
+) -> None:
+    versions = {name: version(name, folder) for name, folder in folders.items()}
+    (folders["steel"] / "head.safetensors").write_bytes(b"damaged")
+    assert list(make_fleet_of(out, versions, folders)) == ["wood"]
+    assert list(read_fleet(out, NIGHT)) == ["wood"]
+    (why,) = broken_champions(out, NIGHT).values()
+    assert "is not a readable detector file" in why
+    assert silent_categories(out, NIGHT) == []
+
+
+def test_a_storage_that_is_away_is_nobodys_own_fault(
+    folders: dict[str, Path], out: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(uri: str, content: bytes) -> None:
+        raise storage.StorageAway(f"{uri}: the server does not answer")
+
+    monkeypatch.setattr(storage, "write_bytes", away)
+    with pytest.raises(storage.StorageAway):
+        make_fleet(out, NIGHT, folders)
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"format": 1, "champions": {"a": {}}}'])

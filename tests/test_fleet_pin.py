@@ -11,12 +11,12 @@ from pipeline import storage
 from pipeline.night import fleet_pin
 from pipeline.night.fleet import (
     FleetError,
-    pin_fleet,
     read_fleet,
     read_stored_fleet,
     stored_fleet_uri,
     write_fleet,
 )
+from pipeline.night.resolving import pin_fleet
 
 MONDAY, TUESDAY = "2026-03-09", "2026-03-10"
 

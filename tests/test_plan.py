@@ -117,6 +117,33 @@ def test_a_new_champion_scores_its_own_category_again_and_no_other(factory: Fact
             assert row["score"] == rows[name]["score"]
 
 
+def test_a_broken_champion_scores_nothing_until_it_is_mended(factory: Factory) -> None:
+    usable = {"steel": factory.fleet["steel"]}
+    listed = build_manifest(str(factory.dump))
+
+    def score(broken: dict[str, str]) -> list[str]:
+        fleet = usable if broken else factory.fleet
+        plan = plan_night(listed, fleet, factory.out, NIGHT, broken)
+        ShardScorer(fleet, factory.out, NIGHT, broken=broken).write(plan.tasks)
+        remove_shards(factory.out, NIGHT, plan.stale)
+        return names(plan)
+
+    assert score({"wood": "damaged"}) == ["steel-00000", "steel-00001", "wood-00000"]
+    statuses = {name.split("/")[0]: row["status"] for name, row in factory.rows().items()}
+    assert statuses == {"steel": "ok", "wood": "broken_model"}
+    assert score({"wood": "damaged"}) == ["wood-00000"]  # it may be mended
+    assert score({}) == ["wood-00000"]
+    assert {row["status"] for row in factory.rows().values()} == {"ok"}
+
+
+def test_broken_and_unrouted_are_different_answers(factory: Factory) -> None:
+    usable = {"steel": factory.fleet["steel"]}
+    listed = build_manifest(str(factory.dump))
+    unrouted = plan_night(listed, usable, factory.out, NIGHT).names
+    broken = plan_night(listed, usable, factory.out, NIGHT, {"wood": "damaged"}).names
+    assert len(unrouted - broken) == len(broken - unrouted) == 1
+
+
 def test_a_late_image_is_scored_and_those_behind_it_only_move(factory: Factory) -> None:
     factory.score()
     rows = factory.rows()

@@ -1,5 +1,6 @@
 """Runs and registered models: one of each however often and wherever registering is interrupted."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,8 @@ from mlflow.entities.model_registry import ModelVersion
 
 from pipeline import registry, tracking
 from pipeline.health import NUM_ANOMALIES
-from pipeline.package import DECIDING_FILES, package_digest
+from pipeline.package import DECIDING_FILES, PackageError, package_digest
 from pipeline.registry import RegisteredVersion
-from pipeline.tracking import RegistryError
 
 
 class Killed(BaseException):
@@ -166,9 +166,19 @@ def test_a_version_that_nightshift_did_not_register_is_refused(
     client.set_registered_model_alias("nightshift.steel", "champion", "1")
     (champion,) = registry.champions().values()
     with pytest.raises(
-        RegistryError, match=r"nightshift\.steel version 1 holds no Nightshift pack"
+        PackageError, match=r"nightshift\.steel version 1 holds no Nightshift package"
     ):
         registry.download(champion, tmp_path / "download")
+
+
+def test_a_package_that_was_deleted_is_its_categorys_trouble_while_mlflow_answers(
+    folder: Path, client: MlflowClient, tmp_path: Path
+) -> None:
+    made = registry.register("steel", "key", folder)
+    model = client.get_model_version(made.name, made.version).source.removeprefix("models:/")
+    shutil.rmtree(client.get_logged_model(model).artifact_location)
+    with pytest.raises(PackageError, match=r"nightshift\.steel version 1 holds no Nightshift pack"):
+        registry.download(made, tmp_path / "download")
 
 
 def test_connecting_sets_an_empty_database_up_once(client: MlflowClient, tmp_path: Path) -> None:

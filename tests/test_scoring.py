@@ -329,6 +329,63 @@ class Refusing:
         monkeypatch.setattr(storage, "read_bytes", read_bytes)
 
 
+def test_a_champion_that_cannot_be_used_costs_its_own_images_only(
+    fleet: dict[str, Champion], tmp_path: Path
+) -> None:
+    manifest = write_dump(f"{tmp_path}/dump")
+    usable = {"wood": fleet["wood"]}
+    worker = ShardScorer(usable, str(tmp_path), NIGHT, broken={"steel": "its package is damaged"})
+    rows = worker.score(tasks_of(manifest, usable)).to_pylist()
+    reasons = {(row["status"], row["error"]) for row in rows if row["category"] == "steel"}
+    assert reasons == {("broken_model", "its package is damaged")}
+    assert {row["status"] for row in rows if row["category"] == "wood"} == {"ok"}
+
+
+def test_heads_that_are_gone_are_asked_for_once_and_cost_their_own_images_only(
+    fleet: dict[str, Champion], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = write_dump(f"{tmp_path}/dump")
+    storage.delete(f"{fleet['steel'].package}/head.safetensors")
+    asked: list[str] = []
+    load = Champion.load_heads
+    monkeypatch.setattr(
+        Champion,
+        "load_heads",
+        lambda champion: [asked.append(champion.category), load(champion)][1],
+    )
+    rows = score(fleet, tmp_path, manifest).to_pylist()
+    (reason,) = {(row["status"], row["error"]) for row in rows if row["category"] == "steel"}
+    assert reason[0] == "broken_model"
+    assert "head.safetensors does not exist" in reason[1]
+    assert {row["status"] for row in rows if row["category"] == "wood"} == {"ok"}
+    assert sorted(asked) == ["steel", "wood"]
+
+
+def test_heads_and_stored_rows_are_asked_for_with_patience(
+    fleet: dict[str, Champion], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = write_dump(f"{tmp_path}/dump")
+    expected = score(fleet, tmp_path, manifest)
+    tasks = tasks_of(manifest, fleet)
+    scorer(fleet, tmp_path).write(tasks)
+    again = [dataclasses.replace(task, reuse=(task.name,)) for task in tasks]
+    seen: set[str] = set()
+
+    def once(uri: str) -> bool:
+        first = uri not in seen and ("/packages/" in uri or "/results/" in uri)
+        seen.add(uri)
+        return first
+
+    refusing = Refusing(monkeypatch, once)
+    worker = ShardScorer(
+        fleet, str(tmp_path), NIGHT, clock=lambda: NOW, patience=Patience(first_pause_s=0)
+    )
+    assert worker.score(again) == expected
+    assert any("/results/" in uri for uri in refusing.asked)
+    assert worker.score(tasks) == expected
+    assert any("/packages/" in uri for uri in refusing.asked)
+
+
 def test_an_image_that_never_comes_is_unreachable_and_its_neighbours_are_scored(
     fleet: dict[str, Champion], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,12 +13,14 @@ from model.anomaly_map import anomaly_maps, map_matrix
 from model.backbone import Backbone, BackboneConfig
 from model.detector import DetectorHeader, refuse_other_backbone
 from model.embedding import Embedding
+from model.errors import NightshiftError
 from model.folding import FoldedHeads
 from model.lanes import LEAST_IMAGES, use_enough_threads
 from model.mixed_batch import score_mixed
 from model.preprocessing import Preprocessing
 from pipeline.backbones import fetch_backbone
 from pipeline.night.fleet import Fleet
+from pipeline.storage import StorageAway
 
 HEADS_BYTES = 3_500_000_000
 
@@ -35,6 +37,8 @@ class Network:
 class Detectors:
     """Scores mixed batches; loads what it needs when it is first asked, from many threads.
 
+    A category whose heads, backbone or precision are no good here is refused again at once.
+
     Beyond ``heads_bytes`` the heads that were not used for longest make room: a dump is scored
     category by category, so that they are rarely missed.
     """
@@ -47,6 +51,7 @@ class Detectors:
         self._backbones: dict[BackboneConfig, Backbone] = {}
         self._lock = threading.RLock()
         self._gates: dict[str, threading.Lock] = {}  # one thread fetches a category's heads
+        self._refused: dict[str, NightshiftError] = {}  # categories that cannot be scored here
 
     def network(self, category: str) -> Network:
         """Say with whom a category's images may share a batch."""
@@ -109,15 +114,26 @@ class Detectors:
             with self._lock:
                 if category in self._heads:
                     return self._headers[category], self._heads[category]
-            header, heads = self.fleet[category].load_heads()
-            refuse_other_backbone(self.backbone(header.backbone_config), header)
-            heads.halve()
-            heads = heads.to(self.device)
+                if category in self._refused:
+                    raise self._refused[category]
+            try:
+                header, heads = self._fetch(category)
+            except StorageAway:
+                raise
+            except NightshiftError as error:  # it will not be better for the next image
+                self._refused[category] = error
+                raise
             with self._lock:
                 self._headers[category], self._heads[category] = header, heads
                 self._resident_bytes += _size_bytes(heads)
                 self._make_room()
         return header, heads
+
+    def _fetch(self, category: str) -> tuple[DetectorHeader, FoldedHeads]:
+        header, heads = self.fleet[category].load_heads()
+        refuse_other_backbone(self.backbone(header.backbone_config), header)
+        heads.halve()
+        return header, heads.to(self.device)
 
     def _make_room(self) -> None:
         while self._resident_bytes > self.heads_bytes and len(self._heads) > 1:

@@ -34,7 +34,7 @@ class Explanation:
     """One row of a night, and what the same files say of the same image now."""
 
     row: dict[str, Any]
-    champion: Champion | None = None  # None: the category was unrouted
+    champion: Champion | None = None  # None: the category had none that could be used
     status: str  # of the image now
     error: str | None = None
     score: float | None = None  # made again; None where the image cannot be scored any more
@@ -69,7 +69,7 @@ def explain(image_uri: str, out: str, night: str) -> Explanation:
     row = find_row(image_uri, out, night)
     champion = read_fleet(out, night).get(row["category"])
     if champion is None:
-        return Explanation(row=row, status=ImageStatus.UNROUTED.value, error=row["error"])
+        return Explanation(row=row, status=row["status"], error=row["error"])
     fetch = partial(storage.read_bytes, etag=row["image_etag"])
     image = read_image(image_uri, champion.preprocessing, fetch)
     if image.pixels is None:

@@ -6,7 +6,7 @@ object storage and any row can be traced to the very files that made it.
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,16 +20,10 @@ from pipeline import storage
 from pipeline.calibration import Calibration
 from pipeline.image_statistics import Values
 from pipeline.package import (
-    CALIBRATION_FILE,
-    DECIDING_FILES,
     HEAD_FILE,
     MapScale,
-    Package,
-    package_digest,
     read_decision,
 )
-from pipeline.reading import read_ahead
-from pipeline.registry import RegisteredVersion
 
 FORMAT_VERSION = 1
 
@@ -90,54 +84,33 @@ class Champion:
 
 
 Fleet = Mapping[str, Champion]  # by category
-Download = Callable[[RegisteredVersion, Path], Path]
-
-
-def pin_fleet(
-    out: str,
-    night: str,
-    versions: Mapping[str, RegisteredVersion],
-    categories: Collection[str],
-    download: Download,
-) -> dict[str, Champion]:
-    """Copy the champions that the night needs beside its results and write the fleet file.
-
-    Args:
-        out: where the night's results go.
-        night: its date.
-        versions: every category's champion.
-        categories: categories of the dump; those without a champion are left out.
-        download: fetches a version's package into a folder.
-    """
-    fleet = resolve_fleet(out, versions, categories, download)
-    write_fleet(out, fleet, night, silent=versions.keys() - set(categories))
-    return fleet
-
-
-def resolve_fleet(
-    out: str,
-    versions: Mapping[str, RegisteredVersion],
-    categories: Collection[str],
-    download: Download,
-) -> dict[str, Champion]:
-    """Copy the champions of ``categories`` to where results go, once each; see ``pin_fleet``."""
-    needed = [versions[name] for name in sorted(categories) if name in versions]
-    pinned = read_ahead(lambda version: _pin(out, version, download), needed)
-    return {champion.category: champion for champion in pinned}
 
 
 def write_fleet(
-    out: str, fleet: Fleet, night: str | None = None, silent: Collection[str] = ()
+    out: str,
+    fleet: Fleet,
+    night: str | None = None,
+    *,
+    silent: Collection[str] = (),
+    broken: Mapping[str, str] | None = None,
 ) -> str:
     """Store a fleet under its digest and, with ``night``, as that night's; return the digest.
 
-    What lies under a digest never changes. ``silent`` categories have a champion, and the night
-    has none of their images.
+    What lies under a digest never changes.
+
+    Args:
+        out: where results go.
+        fleet: the champions by category.
+        night: the date of the night that is scored with them.
+        silent: categories with a champion of which the night has no image.
+        broken: why the champions of further categories cannot be used.
     """
     champions = {name: champion.to_json() for name, champion in sorted(fleet.items())}
     document: dict[str, Any] = {"format": FORMAT_VERSION, "champions": champions}
     if silent:
         document["silent"] = sorted(silent)
+    if broken:
+        document["broken"] = dict(broken)
     content = json.dumps(document, sort_keys=True).encode()
     digest = hashlib.sha256(content).hexdigest()
     if not storage.exists(stored_fleet_uri(out, digest)):
@@ -161,6 +134,12 @@ def silent_categories(out: str, night: str) -> list[str]:
     """Return the categories that have a champion, but no image in the night's dump."""
     silent: list[str] = json.loads(storage.read_bytes(fleet_uri(out, night))).get("silent", [])
     return silent
+
+
+def broken_champions(out: str, night: str) -> dict[str, str]:
+    """Return why champions cannot be used, by category; of categories in the night's dump."""
+    broken: dict[str, str] = json.loads(storage.read_bytes(fleet_uri(out, night))).get("broken", {})
+    return broken
 
 
 def read_stored_fleet(out: str, digest: str) -> dict[str, Champion]:
@@ -201,43 +180,3 @@ def fleet_uri(out: str, night: str) -> str:
 def stored_fleet_uri(out: str, digest: str) -> str:
     """Where the fleet of a digest is."""
     return storage.join(out, "fleet", f"{digest}.json")
-
-
-def _pin(out: str, version: RegisteredVersion, download: Download) -> Champion:
-    place = storage.join(out, "fleet", "packages", version.digest)
-    with TemporaryDirectory(prefix="nightshift-package-") as scratch:
-        if not storage.exists(storage.join(place, CALIBRATION_FILE)):
-            _copy(version, download(version, Path(scratch)), place)
-        header = _read_header(place, Path(scratch))
-    decision = json.loads(storage.read_bytes(storage.join(place, CALIBRATION_FILE)))
-    calibration, map_scale, statistics = read_decision(decision)
-    return Champion(
-        category=version.category,
-        model_name=version.name,
-        model_version=version.version,
-        model_digest=version.digest,
-        package=place,
-        calibration=calibration,
-        map_scale=map_scale,
-        preprocessing=header.preprocessing,
-        statistics=statistics,
-    )
-
-
-def _copy(version: RegisteredVersion, folder: Path, place: str) -> None:
-    Package.read(folder)  # refuse a damaged package before the night starts
-    found = package_digest(folder)
-    if found != version.digest:
-        raise FleetError(
-            f"{version.name} version {version.version} was registered with digest "
-            f"{version.digest[:12] or '(none)'}, its files have {found[:12]}. Move the champion "
-            f"alias to a version that Nightshift registered, or onboard the category again."
-        )
-    for name in DECIDING_FILES:  # the calibration last: it marks the copy as whole
-        storage.write_bytes(storage.join(place, name), (folder / name).read_bytes())
-
-
-def _read_header(place: str, scratch: Path) -> DetectorHeader:
-    path = scratch / HEAD_FILE
-    path.write_bytes(storage.read_bytes(storage.join(place, HEAD_FILE)))
-    return load_detector(path)[0]

@@ -9,7 +9,7 @@ dump has scored with the same champion, are found in the stored shards: only the
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -74,26 +74,38 @@ class Plan:
             yield bundle
 
 
-def result_name(shard: Shard, fleet: Fleet) -> str:
+def result_name(shard: Shard, fleet: Fleet, broken: Collection[str] = ()) -> str:
     """Name a shard's results by its rows and by everything that shapes them.
 
     A champion, a threshold or the meaning of a row that changes gives another name.
     """
-    return f"{shard.name}-{identity(shard.category, fleet)}"
+    return f"{shard.name}-{identity(shard.category, fleet, broken)}"
 
 
-def identity(category: str, fleet: Fleet) -> str:
+def identity(category: str, fleet: Fleet, broken: Collection[str] = ()) -> str:
     """Name what shapes a category's rows: its champion, and what a row means."""
     champion = fleet.get(category)
     pinned = [champion.model_version, champion.model_digest] if champion else []
+    if category in broken:
+        pinned = ["broken"]  # not the same as none
     document = json.dumps([RESULT_VERSION, *pinned])
     return hashlib.sha256(document.encode()).hexdigest()[:12]
 
 
-def plan_night(manifest: pa.Table, fleet: Fleet, out: str, night: str) -> Plan:
-    """Compare what the night needs with what is stored."""
+def plan_night(
+    manifest: pa.Table, fleet: Fleet, out: str, night: str, broken: Collection[str] = ()
+) -> Plan:
+    """Compare what the night needs with what is stored.
+
+    Args:
+        manifest: the night's images.
+        fleet: its champions.
+        out: where results go.
+        night: its date.
+        broken: categories whose champion cannot be used.
+    """
     finished = finished_shards(out, night)
-    needed = {result_name(s, fleet): s for s in shards(manifest, ROWS_PER_SHARD)}
+    needed = {result_name(s, fleet, broken): s for s in shards(manifest, ROWS_PER_SHARD)}
     names = frozenset(needed)
     stale = finished - names
     settled = _settled(finished, out, night)

@@ -8,9 +8,10 @@ A ``ShardScorer`` lives as long as its worker, and several threads may use it. I
 a cluster.
 """
 
+import dataclasses
 import datetime as dt
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from model.errors import NightshiftError
 from pipeline import storage
 from pipeline.features import BATCH_IMAGES, stack
 from pipeline.image_statistics import image_statistics
@@ -86,6 +88,7 @@ class ShardScorer:
         out: str,
         night: str,
         *,
+        broken: Mapping[str, str] | None = None,
         device: str = "cpu",
         num_threads: int = NUM_THREADS,
         heads_bytes: int = HEADS_BYTES,
@@ -94,11 +97,13 @@ class ShardScorer:
         patience: Patience | None = None,
     ) -> None:
         self.fleet, self.out, self.night = fleet, out, night
+        self.broken = broken or {}  # why the champions of these categories cannot be used
         self.detectors = Detectors(fleet, device, heads_bytes)
         self.batch_images = BATCH_IMAGES if device == "cpu" else 8 * BATCH_IMAGES
         self.num_threads, self.clock = num_threads, clock
         self.observer = observer or Observer()
         self.patience = patience or Patience()
+        self.heads_patience = dataclasses.replace(self.patience)  # heads at hand prove nothing
 
     def write(self, tasks: Sequence[Task]) -> list[Written]:
         """Score shards and store each one's rows whole, as soon as its last image is scored.
@@ -148,21 +153,31 @@ class ShardScorer:
         """Fetch and decode one image."""
         entry = work.rows[row]
         uri, category = entry["image_uri"], entry["category"]
+        if category in self.broken:
+            return _unscored(work, row, ImageStatus.BROKEN_MODEL, self.broken[category])
         if category not in self.fleet:
             error = f"category {category!r} has no champion; onboard it or mend the dump"
-            image = ImageRead(uri, ImageStatus.UNROUTED, error, None, "")
-            return _Item(work, row, category, image)
+            return _unscored(work, row, ImageStatus.UNROUTED, error)
         try:
             # Heads are fetched beside images, not between batches.
-            self.patience.call(lambda: self.detectors.network(category))
+            self.heads_patience.call(lambda: self.detectors.network(category))
+        except StorageAway as error:
+            return self._given_up(work, row, error)
+        except NightshiftError as error:
+            return _unscored(work, row, ImageStatus.BROKEN_MODEL, str(error))
+        try:
             fetch = self._fetched(uri, entry["image_etag"])
             with timed(self.observer, "decode"):
                 image = read_image(uri, self.fleet[category].preprocessing, fetch)
         except StorageAway as error:
-            if self.patience.is_over:
-                raise
-            image = ImageRead(uri, ImageStatus.UNREACHABLE, str(error), None, "")
+            return self._given_up(work, row, error)
         return _Item(work, row, category, image)
+
+    def _given_up(self, work: _Work, row: int, error: StorageAway) -> _Item:
+        """Go on without this image, unless the storage as a whole is away."""
+        if self.patience.is_over or self.heads_patience.is_over:
+            raise error
+        return _unscored(work, row, ImageStatus.UNREACHABLE, str(error))
 
     def _fetched(self, uri: str, etag: str | None) -> Callable[[str], bytes]:
         """Fetch a file now; return what gives its bytes, or raises what was wrong with it."""
@@ -200,7 +215,10 @@ class ShardScorer:
         with timed(self.observer, "score"):
             pixels = stack([item.image for item in batch])
             categories = [item.category for item in batch]
-            image_scores, patch_scores = self.detectors.score(categories, pixels)
+            # Heads that had to make room are fetched again.
+            image_scores, patch_scores = self.heads_patience.call(
+                lambda: self.detectors.score(categories, pixels)
+            )
             scores: NDArray[np.float32] = image_scores.cpu().numpy()
             statistics = image_statistics(pixels.numpy())
             results = []
@@ -259,6 +277,11 @@ def _decide(champion: Champion, score: NDArray[np.float32]) -> dict[str, Any]:
         "model_version": champion.model_version,
         "model_digest": champion.model_digest,
     }
+
+
+def _unscored(work: _Work, row: int, status: ImageStatus, error: str) -> _Item:
+    uri, category = work.rows[row]["image_uri"], work.rows[row]["category"]
+    return _Item(work, row, category, ImageRead(uri, status, error, None, ""))
 
 
 def _raise(error: StorageError, _: str) -> bytes:

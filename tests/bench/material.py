@@ -10,8 +10,9 @@ from scipy import ndimage
 
 from model.precision import Precision
 from pipeline.catalogue import Category
-from pipeline.night.fleet import Fleet, pin_fleet
+from pipeline.night.fleet import Fleet
 from pipeline.night.manifest import build_manifest
+from pipeline.night.resolving import pin_fleet
 from pipeline.onboarding import write_package
 from pipeline.package import package_digest
 from pipeline.prepared import prepare
