@@ -8,8 +8,9 @@ in the backbone, and every image alone in the heads.
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from typing import TypeVar
 
@@ -22,10 +23,17 @@ LEAST_IMAGES = 2
 _making = threading.Lock()
 
 
-def use_enough_threads() -> None:
-    """Let this thread's products be shared among at least two."""
-    if torch.get_num_threads() < LEAST_THREADS:
+@contextmanager
+def enough_threads() -> Iterator[None]:
+    """Let this thread's products be shared among at least two, for the block."""
+    before = torch.get_num_threads()
+    if before < LEAST_THREADS:
         torch.set_num_threads(LEAST_THREADS)
+    try:
+        yield
+    finally:
+        if before < LEAST_THREADS:
+            torch.set_num_threads(before)
 
 
 def side_by_side(compute: Callable[[slice], Result], runs: Sequence[slice]) -> list[Result]:

@@ -9,7 +9,7 @@ from torch import Tensor
 from model.backbone import Backbone, BackboneConfig
 from model.embedding import Embedding
 from model.folding import FoldedHead, FoldedHeads
-from model.lanes import side_by_side, use_enough_threads
+from model.lanes import enough_threads, side_by_side
 from model.mixed_batch import score_mixed
 
 NUM_IMAGES = 8
@@ -48,8 +48,9 @@ def test_a_lane_has_two_threads_and_the_callers_mode_and_changes_nothing_for_oth
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 2), (5, 5)])
 def test_one_thread_is_too_few(before: int, after: int) -> None:
     torch.set_num_threads(before)
-    use_enough_threads()
-    assert torch.get_num_threads() == after
+    with enough_threads():
+        assert torch.get_num_threads() == after
+    assert torch.get_num_threads() == before
 
 
 @pytest.mark.parametrize("crop", [64, 128, 224])

@@ -15,7 +15,7 @@ from model.detector import DetectorHeader, refuse_other_backbone
 from model.embedding import Embedding
 from model.errors import NightshiftError
 from model.folding import FoldedHeads
-from model.lanes import LEAST_IMAGES, use_enough_threads
+from model.lanes import LEAST_IMAGES, enough_threads
 from model.mixed_batch import score_mixed
 from model.preprocessing import Preprocessing
 from pipeline.backbones import fetch_backbone
@@ -69,11 +69,15 @@ class Detectors:
             categories: the category of each image, sorted; all of one network.
             images_BHWC: their pixels, uint8.
         """
-        if self.device == "cpu":
-            use_enough_threads()
-            if len(images_BHWC) < LEAST_IMAGES:
-                twice = self.score([*categories, *categories], images_BHWC.repeat(2, 1, 1, 1))
-                return twice[0][:1], twice[1][:1]
+        if self.device != "cpu":
+            return self._score(categories, images_BHWC)
+        with enough_threads():
+            if len(images_BHWC) >= LEAST_IMAGES:
+                return self._score(categories, images_BHWC)
+            twice = self._score([*categories, *categories], images_BHWC.repeat(2, 1, 1, 1))
+            return twice[0][:1], twice[1][:1]
+
+    def _score(self, categories: Sequence[str], images_BHWC: Tensor) -> tuple[Tensor, Tensor]:
         network = self.network(categories[0])
         levels = network.embedding.pool(self.backbone(network.backbone)(images_BHWC))
         return score_mixed([self.heads(category) for category in categories], levels)

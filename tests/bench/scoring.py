@@ -1,7 +1,7 @@
 """The night: how much of the bare backbone's speed is left, and whether memory stays flat."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import get_args
@@ -73,18 +73,24 @@ def _throughput(backbone: str, suffix: str) -> Ratio:
         out = str(Path(scratch, "out"))
         tasks = plan_night(manifest, fleet, out, NIGHT).tasks
         scorer = ShardScorer(fleet, out, NIGHT)
-        network = Backbone(BackboneConfig(name=backbone, weights="random"))
-        batch = torch.zeros(BATCH_IMAGES, 224, 224, 3, dtype=torch.uint8).random_(256)
-
-        def bare() -> None:
-            for _ in range(NUM_SCORED // BATCH_IMAGES):
-                network(batch)
-
-        alone, whole = alternate(bare, lambda: scorer.write(tasks))
-    side = f"{NUM_SCORED / whole.wall_s:.0f} images/s, bare {NUM_SCORED / alone.wall_s:.0f}"
-    cpu = f"CPU ms/image {1e3 * whole.cpu_s / NUM_SCORED:.1f}, {1e3 * alone.cpu_s / NUM_SCORED:.1f}"
+        value, detail = against_bare(backbone, NUM_SCORED, lambda: scorer.write(tasks))
     name = f"scoring_throughput {backbone} {suffix}"
-    return Ratio(name=name, value=alone.wall_s / whole.wall_s, target=0.7, detail=f"{side}; {cpu}")
+    return Ratio(name=name, value=value, target=0.7, detail=detail)
+
+
+def against_bare(backbone: str, count: int, score: Callable[[], object]) -> tuple[float, str]:
+    """Return images/s of scoring ``count`` images over the backbone's alone, and in words."""
+    network = Backbone(BackboneConfig(name=backbone, weights="random"))
+    batch = torch.zeros(BATCH_IMAGES, 224, 224, 3, dtype=torch.uint8).random_(256)
+
+    def bare() -> None:
+        for _ in range(count // BATCH_IMAGES):
+            network(batch)
+
+    alone, whole = alternate(bare, score)
+    speeds = f"{count / whole.wall_s:.0f} images/s, bare {count / alone.wall_s:.0f}"
+    cpu = f"CPU ms/image {1e3 * whole.cpu_s / count:.1f}, {1e3 * alone.cpu_s / count:.1f}"
+    return alone.wall_s / whole.wall_s, f"{speeds}; {cpu}"
 
 
 def _precision(backbone: str) -> Ratio:

@@ -13,10 +13,9 @@ import numpy as np
 import torch
 import yaml
 
+from jobs.cluster import WORKER_ENVIRONMENT
 from jobs.local_s3 import LocalS3
-from model.backbone import Backbone, BackboneConfig
 from pipeline import geometry, storage
-from pipeline.features import BATCH_IMAGES
 from pipeline.images import decode_image
 from pipeline.night.detectors import Detectors
 from pipeline.night.manifest import build_manifest
@@ -24,6 +23,7 @@ from pipeline.night.plan import plan_night
 from pipeline.night.scoring import ShardScorer
 from tests.bench.material import NIGHT, dump_of, onboard, write_pictures
 from tests.bench.measure import Ratio, alternate, in_fresh_process
+from tests.bench.scoring import against_bare
 from tests.bench.soak import processes
 
 NUM_GOOD = 40
@@ -50,7 +50,9 @@ def night_memory() -> Iterator[Ratio]:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         pictures = write_pictures(folder / "texture", NUM_GOOD, "png")
-        environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
+        # As users start it: only the workers have an environment of their own.
+        users = {name: os.environ[name] for name in os.environ.keys() - WORKER_ENVIRONMENT.keys()}
+        environment = {**users, "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
         settings = {"backbone": "efficientnet_lite0", "false_alarm_rate": 0.1}
         entry = {"name": "texture", "images": str(pictures), "layout": "folder"}
         training = {"training": {"passes": 2, "health": "warn"}, "calibration_share": 0.3}
@@ -81,18 +83,8 @@ def _from_s3(scratch: Path, bucket: str, environment: Mapping[str, str]) -> Rati
     out = f"{bucket}/out"
     tasks = plan_night(build_manifest(f"{bucket}/dump"), fleet, out, NIGHT).tasks
     scorer = ShardScorer(fleet, out, NIGHT)
-    network = Backbone(BackboneConfig(name="resnet18", weights="random"))
-    batch = torch.zeros(BATCH_IMAGES, 224, 224, 3, dtype=torch.uint8).random_(256)
-
-    def bare() -> None:
-        for _ in range(NUM_SCORED // BATCH_IMAGES):
-            network(batch)
-
-    alone, whole = alternate(bare, lambda: scorer.write(tasks))
-    side = f"{NUM_SCORED / whole.wall_s:.0f} images/s, bare {NUM_SCORED / alone.wall_s:.0f}"
-    cpu = f"CPU ms/image {1e3 * whole.cpu_s / NUM_SCORED:.1f}, {1e3 * alone.cpu_s / NUM_SCORED:.1f}"
-    ratio = alone.wall_s / whole.wall_s
-    return Ratio(name="night_from_s3", value=ratio, target=0.85, detail=f"{side}; {cpu}")
+    value, detail = against_bare("resnet18", NUM_SCORED, lambda: scorer.write(tasks))
+    return Ratio(name="night_from_s3", value=value, target=0.85, detail=detail)
 
 
 def _scaled_decoding() -> Ratio:
