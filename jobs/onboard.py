@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 POLL_S = 0.5
 CHECKPOINT_EVERY_S = 15.0
+AHEAD = 1  # jobs beyond what the cluster holds: their processes start while the others train
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +86,7 @@ def onboard(categories: Sequence[Category], plan: Plan) -> list[Outcome]:
 
 
 def _fan_out(todo: list[Category], keys: dict[str, str], plan: Plan) -> dict[str, Outcome]:
-    """Keep as many fits in flight as the cluster holds; register each as it comes in."""
+    """Keep a few more fits in flight than the cluster holds; register each as it comes in."""
     share = slots(len(todo))
     board = start_board()
     waiting = list(todo)
@@ -93,7 +94,7 @@ def _fan_out(todo: list[Category], keys: dict[str, str], plan: Plan) -> dict[str
     finished: list[Future[Outcome]] = []
     with Display("onboarding").shown() as display, ThreadPoolExecutor(2) as registrars:
         while waiting or running:
-            while waiting and len(running) < share.num_jobs:
+            while waiting and len(running) < share.num_jobs + AHEAD:
                 category = waiting.pop(0)
                 job = Job(
                     name=f"{category.name}-{keys[category.name][:16]}",
