@@ -54,6 +54,7 @@ def pin(
     """Score the coming nights with one fleet; without an option with today's champions."""
     from pipeline import storage  # noqa: PLC0415
     from pipeline.night import fleet_pin  # noqa: PLC0415
+    from pipeline.night.fleet import left_out  # noqa: PLC0415
 
     if night and digest:
         raise typer.BadParameter("give --night or --digest, not both")
@@ -64,7 +65,14 @@ def pin(
         chosen = fleet_pin.full_digest(out, digest)
     else:
         chosen = _store_champions(out)
-    _say(fleet_pin.pin(out, chosen), as_json)
+    pinned = fleet_pin.pin(out, chosen)
+    if absent := left_out(out, chosen):
+        typer.echo(
+            f"not held: {', '.join(absent)}; images of these will be unrouted. To hold every "
+            f"category's champion of today, pin without --night.",
+            err=True,
+        )
+    _say(pinned, as_json)
 
 
 @fleet_app.command()

@@ -103,6 +103,17 @@ def test_the_command_line_shows_pins_rolls_back_and_releases(run: Run, out: str)
     assert run("fleet", "pin", out, "--night", MONDAY, "--digest", monday).code == 2
 
 
+def test_pinning_a_night_says_which_categories_it_does_not_hold(
+    run: Run, package: Path, tmp_path: Path
+) -> None:
+    place = str(tmp_path / "out")
+    versions = {name: version(name, package) for name in ("steel", "wood")}
+    pin_fleet(place, MONDAY, versions, ["steel"], lambda *_: package)
+    answer = run("fleet", "pin", place, "--night", MONDAY)
+    assert (answer.code, answer.out.split(":")[0]) == (0, "pinned")
+    assert "not held: wood; images of these will be unrouted" in answer.err
+
+
 def test_pinning_champions_of_an_empty_registry_says_what_to_do(run: Run, tmp_path: Path) -> None:
     refusal = run("fleet", "pin", tmp_path / "out").refusal()
     assert "the registry has no champion to pin" in refusal

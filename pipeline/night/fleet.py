@@ -152,6 +152,15 @@ def read_stored_fleet(out: str, digest: str) -> dict[str, Champion]:
     return _read(stored_fleet_uri(out, digest))
 
 
+def left_out(out: str, digest: str) -> list[str]:
+    """Return categories that had a champion when a stored fleet was made, and are not in it.
+
+    The night had no image of them, or their champion could not be used.
+    """
+    document = json.loads(storage.read_bytes(stored_fleet_uri(out, digest)))
+    return sorted({*document.get("silent", ()), *document.get("broken", ())})
+
+
 def fleet_digest(out: str, night: str) -> str:
     """Return the digest of a night's fleet."""
     return hashlib.sha256(storage.read_bytes(fleet_uri(out, night))).hexdigest()
