@@ -12,14 +12,15 @@ from scipy import ndimage
 from pipeline import storage
 
 SIDE = 96
+IMAGES_EACH = 40  # good ones of a category
 KIND = "metal"
 SETTINGS = {
     "backbone": "efficientnet_lite0",
     "resize": 64,
     "crop": 64,
     "false_alarm_rate": 0.1,
-    "training": {"passes": 6, "health": "warn"},
 }
+SHORT = 6  # passes; enough to be disturbed
 
 
 def picture(category: int, number: int) -> bytes:
@@ -37,8 +38,12 @@ def names(num_categories: int, kind: str = KIND) -> list[str]:
     return [f"{kind}-{number}" for number in range(num_categories)]
 
 
-def upload_onboarding(num_categories: int, images_each: int = 40, kind: str = KIND) -> str:
-    """Store every category's good images; return the catalogue's text."""
+def upload_onboarding(num_categories: int, kind: str = KIND, passes: int | None = SHORT) -> str:
+    """Store every category's good images; return the text of a catalogue.
+
+    ``passes`` of training are made over them; None: as many as the default preset makes.
+    """
+    training = {"health": "warn"} | ({} if passes is None else {"passes": passes})
     named = names(num_categories, kind)
     entries = [
         {"name": name, "images": f"s3://factory/{name}", "layout": "folder"} for name in named
@@ -46,9 +51,9 @@ def upload_onboarding(num_categories: int, images_each: int = 40, kind: str = KI
     _upload(
         (f"s3://factory/{name}/{number:05d}.png", category, number)
         for category, name in enumerate(named)
-        for number in range(images_each)
+        for number in range(IMAGES_EACH)
     )
-    return yaml.safe_dump({"defaults": SETTINGS, "categories": entries})
+    return yaml.safe_dump({"defaults": SETTINGS | {"training": training}, "categories": entries})
 
 
 def upload_dump(num_categories: int, num_images: int) -> set[str]:
