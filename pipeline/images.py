@@ -1,7 +1,7 @@
 """From the bytes of a file to the pixels a network sees; a bad file is a status, never a crash.
 
 An image becomes RGB as a person would see it: the first frame, turned as EXIF says, transparent
-parts over black, CMYK and palettes as their colours.
+parts over black, CMYK and palettes as their colours. Damaged metadata does not hide sound pixels.
 
 Images with more than 8 bits are scaled by a fixed range, never stretched one by one, so that the
 same scene always gives the same grey: 0..65535 for 16 bits. Only when no pixel reaches 4096 is the
@@ -15,6 +15,7 @@ import io
 import struct
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -25,6 +26,7 @@ from PIL import Image, UnidentifiedImageError
 from model.errors import NightshiftError
 from model.preprocessing import Preprocessing
 from pipeline import geometry
+from pipeline.metadata import without_metadata
 from pipeline.storage import (
     AccessDenied,
     ObjectChanged,
@@ -149,6 +151,18 @@ def decode_image(
     """
     if not data:
         raise UnreadableImage("the file is empty (0 bytes); write it again")
+    try:
+        return _decode(data, max_pixels, least_side)
+    except UnreadableImage:
+        bare = without_metadata(data)
+        if bare is None:
+            raise
+        with suppress(UnreadableImage):  # then the first reason is the better one
+            return _decode(bare, max_pixels, least_side)
+        raise
+
+
+def _decode(data: bytes, max_pixels: int, least_side: int | None) -> Image.Image:
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_size(image.size, max_pixels)

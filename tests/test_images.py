@@ -2,13 +2,14 @@
 
 import io
 import struct
+import zlib
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pictures import encoded, png_header, scene
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from model.preprocessing import Preprocessing
 from pipeline.geometry import to_square
@@ -134,6 +135,54 @@ def test_orientation_six_turns_the_left_edge_up() -> None:
 def test_damaged_exif_does_not_hide_a_sound_picture() -> None:
     data = encoded(scene(), "PNG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff" + b"\x12\x01" * 9)
     assert np.array_equal(np.asarray(decode_image(data)), np.asarray(scene()))
+
+
+def chunk(kind: bytes, content: bytes, checksum: int | None = None) -> bytes:
+    right = zlib.crc32(kind + content)
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum or right)
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        chunk(b"tEXt", b"camera\0left", checksum=1),
+        chunk(b"zTXt", b"log\0\0" + zlib.compress(bytes(80_000_000))),
+        chunk(b"pHYs", b"12"),
+        chunk(b"gAMA", b"1"),
+        chunk(b"iCCP", b"x\0\1zz"),
+    ],
+)
+def test_damaged_metadata_does_not_hide_a_sound_png(damaged: bytes) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    data = encoded(scene(), "PNG", exif=exif)
+    hidden = data[:33] + damaged + data[33:]
+    with pytest.raises(Exception, match=r"."), Image.open(io.BytesIO(hidden)) as image:
+        image.load()  # Pillow alone gives up
+    assert decode_image(hidden).tobytes() == decode_image(data).tobytes()
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [b"\xff\xe0\x00\x08JFIF\0\1", b"\xff\xe2\x00\x0eICC_PROFILE\0", b"\xff\xee\x00\x08Adobe\0"],
+)
+def test_damaged_metadata_does_not_hide_a_sound_jpeg(damaged: bytes) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(scene(30, 20), "JPEG", exif=exif)
+    hidden = data[:2] + damaged + data[2:]
+    with pytest.raises(UnidentifiedImageError):
+        Image.open(io.BytesIO(hidden))
+    assert decode_image(hidden).tobytes() == decode_image(data).tobytes()
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG"])
+def test_damaged_pixels_behind_damaged_metadata_stay_unreadable(form: str) -> None:
+    data = encoded(scene(200, 200), form)
+    damaged = chunk(b"pHYs", b"12") if form == "PNG" else b"\xff\xe2\x00\x0eICC_PROFILE\0"
+    start = 33 if form == "PNG" else 2
+    with pytest.raises(UnreadableImage):
+        decode_image(data[:start] + damaged + data[start : len(data) // 2])
 
 
 @pytest.mark.parametrize("form", ["PNG", "BMP", "TIFF", "PPM", "GIF", "WEBP", "JPEG", "AVIF"])
