@@ -17,7 +17,8 @@ import ray
 
 from jobs.cluster import cluster, reason, slots
 from jobs.progress import Display, read_board, start_board
-from jobs.train import ERROR_FILE, Job, fit
+from jobs.train import Job, fit
+from jobs.train_loop import ERROR_FILE
 from model.errors import NightshiftError
 from pipeline import registry, storage, tracking
 from pipeline.catalogue import Category

@@ -2,6 +2,7 @@
 
 A worker that dies, or whose host or network is away, costs the bundle of shards it had in hand:
 others take them, one by one, so that a shard which takes its workers down is known by its name.
+What the worker had stored of them is not scored again.
 The lost worker is back in the pool once Ray has started it anew.
 """
 
@@ -83,7 +84,7 @@ class Pool:
                     f"shard {task.name} was lost with {MOST_LOSSES} workers: {reason(error)} "
                     f"{REMEDY}"
                 ) from error
-        self.waiting += [[task] for task in reversed(bundle)]
+        self.waiting += [[task.again()] for task in reversed(bundle)]
         # Ray answers once the worker runs again, or when it is dead for good.
         self.coming_back[worker.is_ready.options(max_task_retries=-1).remote()] = worker
 

@@ -1,34 +1,19 @@
 """One category's Ray Train job.
 
-Apart from ``jobs/onboard.py`` because every worker imports this module: no MLflow here.
+Beside each worker that trains there are processes that only steer it. They import this module,
+and must not import torch: it would take 0.3 GB of the head's memory for each, and seconds.
 """
 
-import json
-import logging
-import tempfile
-import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import ray
-import ray.train
-import torch
-from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train import BackendConfig, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from jobs.cluster import Slots
-from jobs.progress import Reporter
-from model.errors import NightshiftError
-from pipeline.catalogue import Category
-from pipeline.onboarding import write_package
-from pipeline.package import HEAD_FILE
-from pipeline.prepared import prepare
-
-logger = logging.getLogger(__name__)
 
 MAX_FAILURES = 3  # of a worker, each resumed from the last checkpoint
-STATE_FILE, ERROR_FILE = "trainer.pt", "error.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +30,7 @@ class Job:
 def fit(category: dict[str, Any], job: Job, board: Any) -> str:
     """Run one Ray Train job to its end; return where its last checkpoint lies."""
     share = job.share
-    trainer = TorchTrainer(
+    trainer = DataParallelTrainer(
         train_category,
         train_loop_config={
             "category": category,
@@ -53,7 +38,8 @@ def fit(category: dict[str, Any], job: Job, board: Any) -> str:
             "threads": share.cpus,
             "checkpoint_every_s": job.checkpoint_every_s,
         },
-        torch_config=TorchConfig(backend="gloo"),  # one worker: nothing to reduce between GPUs
+        # TorchTrainer would add a process group, and one worker has nobody to talk to.
+        backend_config=BackendConfig(),
         scaling_config=ScalingConfig(
             num_workers=1,
             use_gpu=bool(share.gpus),
@@ -73,55 +59,7 @@ def fit(category: dict[str, Any], job: Job, board: Any) -> str:
 
 
 def train_category(config: dict[str, Any]) -> None:
-    """What a Ray Train worker does: prepare, train from where it stopped, write the package."""
-    category = Category.model_validate(config["category"])
-    reporter = Reporter(config["board"], category.name)
-    torch.set_num_threads(config["threads"])
-    state = restore(ray.train.get_checkpoint())
-    if state == "finished":
-        return
-    try:
-        _train(category, state, reporter, config["checkpoint_every_s"])
-    except NightshiftError as error:  # trying again would not help; the category is reported
-        with tempfile.TemporaryDirectory() as folder:
-            Path(folder, ERROR_FILE).write_text(json.dumps({"error": str(error)}))
-            ray.train.report({"failed": 1}, checkpoint=Checkpoint.from_directory(folder))
+    """What the worker is sent."""
+    from jobs.train_loop import run  # noqa: PLC0415  torch belongs to the worker alone
 
-
-def _train(category: Category, state: Any, reporter: Reporter, checkpoint_every_s: float) -> None:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    if state is not None:  # another try on another machine might choose another
-        category = category.model_copy(update={"precision": state["precision"]})
-    prepared = prepare(category, lambda done, total: reporter.tell("features", done, total), device)
-    trainer = prepared.trainer
-    if state is not None:
-        trainer.load_state_dict(state)
-        logger.info("resumed %s at pass %d", category.name, len(trainer.reports))
-    saved = time.monotonic()
-    for report in trainer.run():
-        passes = len(trainer.reports)
-        reporter.tell("training", passes, trainer.num_passes)
-        if time.monotonic() - saved >= checkpoint_every_s:
-            with tempfile.TemporaryDirectory() as folder:
-                kept = {"precision": prepared.backbone.config.precision}
-                torch.save(trainer.state_dict() | kept, Path(folder, STATE_FILE))
-                checkpoint = Checkpoint.from_directory(folder)
-                ray.train.report({"pass": passes, "loss": report.loss}, checkpoint=checkpoint)
-            saved = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        write_package(prepared, Path(folder))
-        metrics = {"pass": len(trainer.reports), "loss": trainer.reports[-1][1].loss}
-        ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder))
-    reporter.tell("done", 1, 1)
-
-
-def restore(checkpoint: Checkpoint | None) -> Any:
-    """Return the trainer's saved state, "finished", or None to start anew."""
-    if checkpoint is None:
-        return None
-    with checkpoint.as_directory() as folder:
-        if Path(folder, HEAD_FILE).exists():
-            return "finished"
-        if Path(folder, STATE_FILE).exists():
-            return torch.load(Path(folder, STATE_FILE), weights_only=True)
-    return None  # it failed for a reason that may be gone now
+    run(config)

@@ -30,7 +30,7 @@ from jobs.cluster import Slots, cluster, memory_per_job, slots
 from jobs.local_s3 import LocalS3
 from jobs.onboard import Outcome, Plan, onboard
 from jobs.progress import Reporter, read_board, start_board
-from jobs.train import STATE_FILE, restore
+from jobs.train_loop import STATE_FILE, restore
 from pipeline import registry, storage, tracking
 from pipeline.catalogue import Category
 from pipeline.night import plan

@@ -211,6 +211,10 @@ def test_the_model_can_be_imported_beside_torch_and_torchvision_alone(tmp_path: 
     run_in_fresh_process(BLOCKED_IMPORT, [blocked, module_names("model")], tmp_path)
 
 
+def test_what_only_steers_a_training_is_light(tmp_path: Path) -> None:
+    run_in_fresh_process(BLOCKED_IMPORT, [["torch", "mlflow"], ["jobs.train"]], tmp_path)
+
+
 def test_no_other_distribution_owns_our_import_names() -> None:
     owners = importlib.metadata.packages_distributions()
     for package in PACKAGES:

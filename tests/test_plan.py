@@ -144,6 +144,19 @@ def test_broken_and_unrouted_are_different_answers(factory: Factory) -> None:
     assert len(unrouted - broken) == len(broken - unrouted) == 1
 
 
+def test_a_lost_workers_shards_are_scored_again_unless_they_were_stored(factory: Factory) -> None:
+    tasks = factory.plan().tasks
+    worker = ShardScorer(factory.fleet, factory.out, NIGHT, clock=lambda: FIRST)
+    worker.write(tasks[:1])
+    rows = factory.rows()
+    factory.read.clear()
+    worker.write([task.again() for task in tasks])
+    assert {name.split("/")[0] for name in factory.read} == {"steel", "wood"}
+    assert not rows.keys() & set(factory.read)
+    assert factory.rows().items() >= rows.items()
+    assert factory.plan().tasks == []
+
+
 def test_a_late_image_is_scored_and_those_behind_it_only_move(factory: Factory) -> None:
     factory.score()
     rows = factory.rows()

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -43,6 +43,10 @@ class Task:
     name: str  # of its results
     shard: Shard
     reuse: tuple[str, ...] = ()  # stored shards that may hold some of its rows, ready made
+
+    def again(self) -> "Task":
+        """Return what is left when its worker was lost: nothing, where it was stored already."""
+        return replace(self, reuse=(self.name, *self.reuse))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +142,10 @@ def rows_made(task: Task, out: str, night: str) -> dict[str, dict[str, Any]]:
     )
     found = {}
     for name in task.reuse:
-        rows = read_shard(shard_uri(out, night, name))
+        try:
+            rows = read_shard(shard_uri(out, night, name))
+        except storage.ObjectMissing:  # its worker was lost before it was stored
+            continue
         for row in rows.filter(_is_final(rows)).to_pylist():
             uri = row["image_uri"]
             if uri in wanted and wanted[uri] == row["image_etag"]:
