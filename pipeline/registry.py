@@ -76,14 +76,15 @@ def register(category: str, key: str, folder: Path) -> RegisteredVersion:
         client = MlflowClient()
         run = _find_run(client, key) or _create_run(client, category, key)
         run_id = run.info.run_id
-        _log_record(client, run, package.record)
+        params = [Param(name, str(value)[:500]) for name, value in flat(package.record.settings)]
+        client.log_batch(run_id, params=params)  # the model takes them over
+        version = _find_version(client, category, run_id)
+        if version is None:  # before there are metrics: MLflow would ask for each one's history
+            tags = _version_tags(package, folder)
+            version = _create_version(client, category, run_id, folder, tags)
+        _log_record(client, run, package.record, version)
         for picture in sorted((folder / EXAMPLES_FOLDER).glob("*.png")):
             client.log_artifact(run_id, str(picture), EXAMPLES_FOLDER)
-        version = _find_version(client, category, run_id)
-        if version is None:
-            version = _create_version(client, category, run_id, folder)
-        for name, value in _version_tags(package, folder).items():
-            client.set_model_version_tag(version.name, version.version, name, value)
         client.set_registered_model_alias(version.name, CHALLENGER, version.version)
         client.set_terminated(run_id, "FINISHED")
         version = client.get_model_version(version.name, version.version)
@@ -179,10 +180,15 @@ def _create_run(client: MlflowClient, category: str, key: str) -> Run:
     return client.create_run(experiment_id(client), tags=tags, run_name=f"onboard {category}")
 
 
-def _log_record(client: MlflowClient, run: Run, record: OnboardingRecord) -> None:
-    """Log parameters, curve and metrics; every entry carries the run's start, so twice is once."""
+def _log_record(
+    client: MlflowClient, run: Run, record: OnboardingRecord, version: ModelVersion
+) -> None:
+    """Log curve and metrics; every entry carries the run's start, so twice is once.
+
+    The metrics are the model's too, so that MLflow shows models beside each other.
+    """
     run_id, when = run.info.run_id, run.info.start_time
-    params = [Param(name, str(value)[:500]) for name, value in flat(record.settings)]
+    model_id = str(version.source).removeprefix("models:/")
     metrics = [
         Metric(f"{entry['head']}_{name}", value, when, step)
         for step, entry in enumerate(record.curve)
@@ -195,10 +201,12 @@ def _log_record(client: MlflowClient, run: Run, record: OnboardingRecord) -> Non
         **{f"seconds_{name}": seconds for name, seconds in record.timings_s.items()},
         "backbone_images": float(record.backbone_images),
     }
-    metrics += [Metric(name, value, when, 0) for name, value in scalars.items()]
+    metrics += [
+        Metric(name, value, when, 0, model_id=model_id, run_id=run_id)
+        for name, value in scalars.items()
+    ]
     for start in range(0, max(len(metrics), 1), PAGE):
         client.log_batch(run_id, metrics=metrics[start : start + PAGE])
-    client.log_batch(run_id, params=params)
     client.set_tag(run_id, "nightshift.dataset_digest", record.dataset_digest)
     client.log_dict(run_id, {"unreadable": list(record.unreadable)}, "unreadable.json")
 
@@ -209,7 +217,9 @@ def _find_version(client: MlflowClient, category: str, run_id: str) -> ModelVers
     return next((version for version in found if version.name == name), None)
 
 
-def _create_version(client: MlflowClient, category: str, run_id: str, folder: Path) -> ModelVersion:
+def _create_version(
+    client: MlflowClient, category: str, run_id: str, folder: Path, tags: dict[str, str]
+) -> ModelVersion:
     name = model_name(category)
     with _MODEL_FILE, warnings.catch_warnings():
         # MLflow wants a narrower type than "image or URI", and undoes any filter of warnings.
@@ -226,7 +236,7 @@ def _create_version(client: MlflowClient, category: str, run_id: str, folder: Pa
     if not client.search_registered_models(f"name = '{name}'"):
         client.create_registered_model(name, tags={CATEGORY_TAG: category})
     return client.create_model_version(
-        name, source=info.model_uri, run_id=run_id, model_id=info.model_id
+        name, source=info.model_uri, run_id=run_id, tags=tags, model_id=info.model_id
     )
 
 

@@ -75,13 +75,23 @@ def test_a_run_holds_settings_curve_metrics_and_pictures(
     assert all(picture.path.endswith(".png") for picture in pictures)
 
 
+def test_a_model_has_its_runs_settings_and_metrics(client: MlflowClient, folder: Path) -> None:
+    registry.register("steel", "key", folder)
+    (run,) = runs(client)
+    version = client.get_model_version("nightshift.steel", "1")
+    model = client.get_logged_model(version.source.removeprefix("models:/"))
+    assert model.params == run.data.params
+    metrics = {metric.key: metric.value for metric in model.metrics}
+    assert metrics.keys() >= {"image_auroc", "seconds_training", "backbone_images"}
+    assert metrics.items() <= run.data.metrics.items()
+
+
 @pytest.mark.parametrize(
     "last_call",
     [
         "log_batch",
         "log_artifact",
         "create_model_version",
-        "set_model_version_tag",
         "set_registered_model_alias",
         "set_terminated",
     ],
