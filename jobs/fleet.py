@@ -106,8 +106,8 @@ def _store_champions(out: str) -> str:
             raise FleetError("the registry has no champion to pin; onboard a catalogue first")
         fleet, broken = resolve_fleet(out, champions, champions, registry.download)
         if broken:
-            name, why = next(iter(broken.items()))
-            raise FleetError(f"{len(broken)} champions cannot be used; {name}: {why}")
+            why = next(iter(broken.values()))
+            raise FleetError(f"nothing is pinned, {len(broken)} champions are no good: {why}")
         return write_fleet(out, fleet)
 
 

@@ -132,7 +132,7 @@ def test_a_damaged_package_is_refused_before_the_night_starts(
     versions = {"steel": version("steel", folders["steel"])}
     (folders["steel"] / "head.safetensors").write_bytes(b"damaged")
     with pytest.raises(
-        FleetError, match=r"none of 1 champions can be used; steel: .* is not a rea"
+        FleetError, match=r"none of 1 champions can be used: .*steel version 1 .* is not a rea"
     ):
         pin_fleet(out, NIGHT, versions, ["steel"], lambda *_: folders["steel"])
 

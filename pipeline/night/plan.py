@@ -31,7 +31,7 @@ from pipeline.night.results import (
 )
 
 ROWS_PER_SHARD = 512
-RESULT_VERSION = 3  # of the meaning of a row; part of every shard's name
+RESULT_VERSION = 4  # of the meaning of a row; part of every shard's name
 FINAL = [ImageStatus.OK.value, ImageStatus.UNROUTED.value]
 FINAL_BYTES = [ImageStatus.UNREADABLE.value, ImageStatus.TOO_LARGE.value]
 

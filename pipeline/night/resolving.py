@@ -56,8 +56,8 @@ def pin_fleet(
     """
     fleet, broken = resolve_fleet(out, versions, categories, download)
     if broken and not fleet:
-        name, why = next(iter(broken.items()))
-        raise FleetError(f"none of {len(broken)} champions can be used; {name}: {why}")
+        why = next(iter(broken.values()))
+        raise FleetError(f"none of {len(broken)} champions can be used: {why}")
     write_fleet(out, fleet, night, silent=versions.keys() - set(categories), broken=broken)
     return fleet
 
@@ -80,7 +80,7 @@ def resolve_fleet(
         if isinstance(champion, Champion):
             fleet[version.category] = champion
         else:
-            logger.warning("%s cannot be used: %s", version.name, champion)
+            logger.warning("%s", champion)
             broken[version.category] = champion
     return fleet, broken
 
@@ -89,7 +89,7 @@ def _pin_or_say_why(out: str, version: RegisteredVersion, download: Download) ->
     try:
         return _pin(out, version, download)
     except ITS_OWN_FAULT as error:
-        return str(error)
+        return f"{version.name} version {version.version} cannot be used: {error}"
 
 
 def _pin(out: str, version: RegisteredVersion, download: Download) -> Champion:
