@@ -11,6 +11,7 @@ from jobs.options import Json, Out
 from jobs.tables import number, print_json, table
 
 DIGITS = 12  # of a digest, for people
+MOST_NAMES = 20  # of categories, likewise
 
 fleet_app = typer.Typer(
     no_args_is_help=True, help="Which champions score the nights: show, pin, roll back, release."
@@ -67,9 +68,10 @@ def pin(
         chosen = _store_champions(out)
     pinned = fleet_pin.pin(out, chosen)
     if absent := left_out(out, chosen):
+        more = f" and {len(absent) - MOST_NAMES} more" if len(absent) > MOST_NAMES else ""
         typer.echo(
-            f"not held: {', '.join(absent)}; images of these will be unrouted. To hold every "
-            f"category's champion of today, pin without --night.",
+            f"not held: {', '.join(absent[:MOST_NAMES])}{more}; images of these will be unrouted. "
+            f"To hold every category's champion of today, pin without --night.",
             err=True,
         )
     _say(pinned, as_json)

@@ -97,6 +97,8 @@ def test_a_second_night_downloads_nothing(folders: dict[str, Path], out: str) ->
 
 def test_a_copy_that_was_cut_short_is_made_again(folders: dict[str, Path], out: str) -> None:
     champion = make_fleet(out, NIGHT, {"steel": folders["steel"]})["steel"]
+    storage.delete(f"{champion.package}/head.safetensors")
+    assert make_fleet(out, NIGHT, {"steel": folders["steel"]})["steel"] == champion
     storage.delete(f"{champion.package}/calibration.json")
     storage.write_bytes(f"{champion.package}/head.safetensors", b"half of")
     assert make_fleet(out, NIGHT, {"steel": folders["steel"]})["steel"] == champion

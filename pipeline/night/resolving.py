@@ -95,7 +95,7 @@ def _pin_or_say_why(out: str, version: RegisteredVersion, download: Download) ->
 def _pin(out: str, version: RegisteredVersion, download: Download) -> Champion:
     place = storage.join(out, "fleet", "packages", version.digest)
     with TemporaryDirectory(prefix="nightshift-package-") as scratch:
-        if not storage.exists(storage.join(place, CALIBRATION_FILE)):
+        if not all(storage.exists(storage.join(place, name)) for name in DECIDING_FILES):
             _copy(version, download(version, Path(scratch)), place)
         header = _read_header(place, Path(scratch))
     decision = json.loads(storage.read_bytes(storage.join(place, CALIBRATION_FILE)))
