@@ -44,17 +44,8 @@ class Slots:
     """How many jobs run side by side, and what each of them gets."""
 
     num_jobs: int
-    cpus: int
+    cpus: int  # and threads of its PyTorch
     gpus: int  # 0 or 1
-
-    @property
-    def threads(self) -> int:
-        """Threads of each job's PyTorch.
-
-        Never one: PyTorch would then keep 1x1 convolutions from oneDNN, and EfficientNet-Lite0
-        or WideResNet-50 would need a third more CPU time.
-        """
-        return max(self.cpus, 2)
 
 
 @contextmanager

@@ -28,7 +28,7 @@ class Measured:
 @ray.remote(max_retries=2)
 def measure(category: dict[str, Any], num_seeds: int, share: Slots, board: Any) -> Measured:
     """Run one category's protocol in a process of its own, and draw what it found."""
-    torch.set_num_threads(share.threads)
+    torch.set_num_threads(share.cpus)
     checked = Category.model_validate(category)
     reporter = Reporter(board, checked.name)
     device = "cuda" if torch.cuda.is_available() else "cpu"

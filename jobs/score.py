@@ -177,4 +177,4 @@ def _start_workers(share: Slots, count: int, out: str, night: str) -> list[Any]:
     options: Mapping[str, Any] = {"num_cpus": share.cpus, "num_gpus": share.gpus}
     worker = ray.remote(ScoringWorker).options(**options, max_restarts=-1)
     room = min(HEADS_BYTES, memory_per_job(share) // 2)  # the rest is for the process itself
-    return [worker.remote(out, night, share.threads, room) for _ in range(count)]
+    return [worker.remote(out, night, share.cpus, room) for _ in range(count)]

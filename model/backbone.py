@@ -21,6 +21,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from model.efficientnet_lite import EfficientNetLite0
 from model.precision import PRECISIONS, Precision, exact_float32, require
+from model.thread_pool import map_threads
 from model.weights import (
     RANDOM,
     StateDict,
@@ -152,18 +153,37 @@ class Backbone(nn.Module):
     def forward(self, images_BHWC: Tensor) -> list[Tensor]:
         """Return one (B, C, H / stride, W / stride) map per level, finest first, in float32.
 
+        On a CPU every image is computed alone, on one thread (``thread_pool.py``): its features
+        have the same bits in whatever batch and on however many cores.
+
         Args:
             images_BHWC: uint8 RGB; H and W multiples of 32.
 
         Raises:
             PrecisionError: the device does not have the numeric mode.
         """
+        self.admit(len(images_BHWC))
+        if not self.is_on_cpu:
+            return self.levels(images_BHWC)
+        maps = map_threads(self.levels, images_BHWC.split(1))
+        return [torch.cat(level) for level in zip(*maps, strict=True)]
+
+    @property
+    def is_on_cpu(self) -> bool:
+        """Whether images are computed one by one."""
+        return self.mean.device.type == "cpu"
+
+    def admit(self, num_images: int) -> None:
+        """Count images that are about to be computed, if this device can.
+
+        Raises:
+            PrecisionError: the device does not have the numeric mode.
+        """
         require(self.config.precision, self.mean.device)
-        self.num_images_seen += len(images_BHWC)
-        return self.levels(images_BHWC)
+        self.num_images_seen += num_images
 
     def levels(self, images_BHWC: Tensor) -> list[Tensor]:
-        """Return what ``forward`` returns; a graph can be traced of this: it does not count."""
+        """Return what ``forward`` returns, in one pass that a graph can be traced of."""
         width = images_BHWC.shape[2]
         # A row of pixels and colours at a time: three numbers at a time take four times as long.
         rows = images_BHWC.to(self.mean.device).flatten(2).float()

@@ -21,6 +21,7 @@ from model.backbone import STRIDES, Backbone, BackboneConfig
 from model.embedding import Embedding
 from model.errors import NightshiftError
 from model.folding import FoldedHead, FoldedHeads
+from model.mixed_batch import score_images
 from model.precision import Precision
 from model.preprocessing import Preprocessing
 
@@ -88,8 +89,8 @@ class Detector(nn.Module):
     @torch.inference_mode()
     def forward(self, images_BHWC: Tensor) -> tuple[Tensor, Tensor]:
         """Return image scores (B,) and patch scores (B, h, w); higher is more anomalous."""
-        pooled = self.header.embedding.pool(self.backbone(images_BHWC))
-        return self.score_pooled(pooled)
+        heads_B = [self.heads] * len(images_BHWC)
+        return score_images(self.backbone, self.header.embedding, heads_B, images_BHWC)
 
     @torch.inference_mode()
     def score_pooled(self, pooled: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

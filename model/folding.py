@@ -19,6 +19,7 @@ rounded before anything is scored, so that whatever is calibrated is exactly wha
 Shapes: B images, C channels of a level, H x W its grid, U hidden units of all members.
 """
 
+import copy
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -59,22 +60,21 @@ class FoldedHead(nn.Module):
         """The (U, C) matrix of each level, finest first."""
         return [self.get_buffer(f"level{index}").float() for index in range(len(self.channels))]
 
-    def forward(self, levels: Sequence[Tensor], weights: Sequence[Tensor] = ()) -> Tensor:
+    def forward(self, levels: Sequence[Tensor]) -> Tensor:
         """Return scores (B, H, W) on the finest grid; higher is more anomalous.
 
         Args:
             levels: one (B, C, H, W) map per level, as ``Embedding.pool`` gives them.
-            weights: ``self.weights``, where they were taken before.
         """
-        units = self.units(levels, weights)
+        units = self.units(levels)
         scores = F.conv2d(units, self.output[None, :, None, None]).squeeze(1)
         return (scores - self.offset) / self.spread
 
-    def units(self, levels: Sequence[Tensor], weights: Sequence[Tensor] = ()) -> Tensor:
+    def units(self, levels: Sequence[Tensor]) -> Tensor:
         """Return what goes into the dot product, (B, U, H, W)."""
         grid = levels[0].shape[2:]
         parts = [level.float().contiguous(memory_format=torch.channels_last) for level in levels]
-        finest, *coarser = (weight_UC[:, :, None, None] for weight_UC in weights or self.weights)
+        finest, *coarser = (weight_UC[:, :, None, None] for weight_UC in self.weights)
         hidden = F.conv2d(parts[0], finest, self.bias)
         for part, weight in zip(parts[1:], coarser, strict=True):
             hidden += resize(F.conv2d(part, weight), grid)
@@ -147,6 +147,12 @@ class FoldedHead(nn.Module):
             if value.dim() > 1:
                 self.register_buffer(name, value.half())
 
+    def in_float32(self) -> "FoldedHead":
+        """Return the same head with matrices in float32: to be had once for many images."""
+        wide = copy.copy(self)
+        wide._buffers = {name: value.float() for name, value in self.named_buffers()}
+        return wide
+
     def set_scale(self, scores_N: Tensor) -> None:
         """Express scores in the spread of these, the image scores of unseen good images."""
         std, mean = torch.std_mean(scores_N, correction=0)
@@ -167,30 +173,10 @@ class FoldedHeads(nn.Module):
         An image scores as its most anomalous patch does, or as it does as a whole, whichever says
         more; what the other one says counts half.
         """
-        return self._score(levels)
-
-    def one_by_one(self, levels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Return what ``forward`` does, every image computed alone.
-
-        Products over many images are summed up in another order than over one: with ``forward``
-        an image may score differently in other company, by the last bits.
-        """
-        weights = self.patch.weights, self.image.weights if self.image is not None else ()
-        images = zip(*(level.split(1) for level in levels), strict=True)
-        scores, patch_scores = zip(*(self._score(image, *weights) for image in images), strict=True)
-        return torch.cat(scores), torch.cat(patch_scores)
-
-    def _score(
-        self,
-        levels: Sequence[Tensor],
-        patch_weights: Sequence[Tensor] = (),
-        image_weights: Sequence[Tensor] = (),
-    ) -> tuple[Tensor, Tensor]:
-        patch_scores = self.patch(levels, patch_weights)
+        patch_scores = self.patch(levels)
         scores = patch_scores.flatten(1).amax(dim=1)
         if self.image is not None:
-            whole = self.image(mean_levels(levels), image_weights).flatten()
-            scores = join_scores(scores, whole)
+            scores = join_scores(scores, self.image(mean_levels(levels)).flatten())
         return scores, patch_scores
 
     def round_to_half(self) -> None:
@@ -204,6 +190,12 @@ class FoldedHeads(nn.Module):
         for head in (self.patch, self.image):
             if head is not None:
                 head.halve()
+
+    def in_float32(self) -> "FoldedHeads":
+        """Return the same heads with matrices in float32."""
+        return FoldedHeads(
+            self.patch.in_float32(), None if self.image is None else self.image.in_float32()
+        )
 
     def split(self, members: int) -> list["FoldedHeads"]:
         """Return the members apart."""

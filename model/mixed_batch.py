@@ -1,50 +1,64 @@
-"""Images of many categories in one batch: each scored by its own category's heads.
+"""Images of many categories in one batch: one shared backbone, each image its own category's heads.
 
-The backbone has seen them together. What is left are small products with another matrix for
-every category. On a CPU they are computed image by image, several at a time (``lanes.py``):
-stacked into one batched product the same work takes two to three times as long, because nothing
-stays in the cache, and an image would have other bits in other company. On a GPU it is the other
-way round: there every small product would wait for its launch.
+On a CPU every image goes the whole way alone, on one thread, and images run side by side
+(``thread_pool.py``): its score has the same bits in whatever batch and on however many cores, and
+it is faster, because what an image needs next stays in the cache. On a GPU, where every small
+product would wait for its launch, images go through the backbone together and the heads are
+stacked into batched products: there an image's bits may depend on the device and on its batch.
 
 Shapes: B images, C channels of a level, H x W its grid, U hidden units of all members.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.embedding import mean_levels, resize
+from model.backbone import Backbone
+from model.embedding import Embedding, mean_levels, resize
 from model.folding import FoldedHead, FoldedHeads, join_scores
-from model.lanes import side_by_side
 from model.simplenet import LEAK
+from model.thread_pool import map_threads
 
 
-def score_mixed(heads_B: Sequence[FoldedHeads], levels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Return image scores (B,) and patch scores (B, H, W), as ``FoldedHeads.forward`` does.
+def score_images(
+    backbone: Backbone, embedding: Embedding, heads_B: Sequence[FoldedHeads], images_BHWC: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return image scores (B,) and patch scores (B, H, W) on the finest grid.
 
     Args:
+        backbone: the network that all images pass.
+        embedding: how its levels are pooled.
         heads_B: the heads of each image; those of one category lie side by side.
-        levels: pooled levels of all images, one (B, C, H, W) map each.
+        images_BHWC: uint8 RGB.
     """
-    if levels[0].is_cuda and _stackable(heads_B):
+    if backbone.is_on_cpu:
+        return _score_alone(backbone, embedding, heads_B, images_BHWC)
+    levels = embedding.pool(backbone(images_BHWC))
+    if _stackable(heads_B):
         return _score_stacked(heads_B, levels)
-    return _score_side_by_side(heads_B, levels)
+    runs = _runs(heads_B, len(heads_B))
+    return _join(heads_B[run.start]([level[run] for level in levels]) for run in runs)
 
 
-def _score_side_by_side(
-    heads_B: Sequence[FoldedHeads], levels: Sequence[Tensor]
+def _score_alone(
+    backbone: Backbone, embedding: Embedding, heads_B: Sequence[FoldedHeads], images_BHWC: Tensor
 ) -> tuple[Tensor, Tensor]:
-    floats = [level.float() for level in levels]  # once for all
+    backbone.admit(len(images_BHWC))
 
     def score(run: slice) -> tuple[Tensor, Tensor]:
-        heads: FoldedHeads = heads_B[run.start]
-        return heads.one_by_one([level[run] for level in floats])
+        heads: FoldedHeads = heads_B[run.start].in_float32()
+        images = images_BHWC[run].split(1)
+        return _join(heads(embedding.pool(backbone.levels(image))) for image in images)
 
-    runs = list(_runs(heads_B, -(-len(heads_B) // torch.get_num_threads())))
-    scores, patch_scores = zip(*side_by_side(score, runs), strict=True)
+    runs = _runs(heads_B, -(-len(heads_B) // torch.get_num_threads()))
+    return _join(map_threads(score, runs))
+
+
+def _join(parts: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    scores, patch_scores = zip(*parts, strict=True)
     return torch.cat(scores), torch.cat(patch_scores)
 
 

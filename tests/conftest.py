@@ -32,7 +32,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(autouse=True)
 def as_many_threads_as_before() -> Iterator[None]:
-    """Scoring uses two threads at least: what comes after it must not be slower for it."""
+    """Some tests choose a number of threads: what comes after them must not be slower for it."""
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)

@@ -94,7 +94,9 @@ def install(site: Path, name: str, files: list[str]) -> None:
     """What an installer leaves of a distribution."""
     about = f"{name}-1.0.dist-info"
     names = [*files, f"{about}/METADATA", f"{about}/RECORD", "../../../bin/nightshift"]
-    (site / about).mkdir(parents=True)
+    for file in [*files, f"{about}/RECORD"]:
+        (site / file).parent.mkdir(parents=True, exist_ok=True)
+        (site / file).touch()
     (site / about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
     (site / about / "RECORD").write_text("".join(f"{file},,\n" for file in names))
 

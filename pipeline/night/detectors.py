@@ -15,8 +15,7 @@ from model.detector import DetectorHeader, refuse_other_backbone
 from model.embedding import Embedding
 from model.errors import NightshiftError
 from model.folding import FoldedHeads
-from model.lanes import LEAST_IMAGES, enough_threads
-from model.mixed_batch import score_mixed
+from model.mixed_batch import score_images
 from model.preprocessing import Preprocessing
 from pipeline.backbones import fetch_backbone
 from pipeline.night.fleet import Fleet
@@ -63,24 +62,16 @@ class Detectors:
         """Return image scores (B,) and patch scores (B, h, w).
 
         On a CPU an image has the same bits in whatever batch and on however many cores
-        (``model/lanes.py``), as long as the batch has no more than 8 images.
+        (``model/thread_pool.py``); on a GPU they are those of the device and the batch.
 
         Args:
             categories: the category of each image, sorted; all of one network.
             images_BHWC: their pixels, uint8.
         """
-        if self.device != "cpu":
-            return self._score(categories, images_BHWC)
-        with enough_threads():
-            if len(images_BHWC) >= LEAST_IMAGES:
-                return self._score(categories, images_BHWC)
-            twice = self._score([*categories, *categories], images_BHWC.repeat(2, 1, 1, 1))
-            return twice[0][:1], twice[1][:1]
-
-    def _score(self, categories: Sequence[str], images_BHWC: Tensor) -> tuple[Tensor, Tensor]:
         network = self.network(categories[0])
-        levels = network.embedding.pool(self.backbone(network.backbone)(images_BHWC))
-        return score_mixed([self.heads(category) for category in categories], levels)
+        heads_B = [self.heads(category) for category in categories]
+        backbone = self.backbone(network.backbone)
+        return score_images(backbone, network.embedding, heads_B, images_BHWC)
 
     @torch.inference_mode()
     def maps(self, category: str, patch_scores_Bhw: Tensor) -> Tensor:

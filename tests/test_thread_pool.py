@@ -9,8 +9,9 @@ from torch import Tensor
 from model.backbone import Backbone, BackboneConfig
 from model.embedding import Embedding
 from model.folding import FoldedHead, FoldedHeads
-from model.lanes import enough_threads, side_by_side
-from model.mixed_batch import score_mixed
+from model.mixed_batch import score_images
+from model.precision import has_bfloat16
+from model.thread_pool import map_threads
 
 NUM_IMAGES = 8
 
@@ -25,32 +26,30 @@ def made_heads(backbone: Backbone, seed: int) -> FoldedHeads:
 
 
 @pytest.mark.parametrize("num_threads", [1, 2, 3])
-def test_every_run_is_computed_once_and_in_order(num_threads: int) -> None:
+def test_every_item_is_computed_once_and_in_order(num_threads: int) -> None:
     torch.set_num_threads(num_threads)
-    images = torch.arange(20)
-    runs = [slice(0, 7), slice(7, 8), slice(8, 20)]
-    assert torch.equal(torch.cat(side_by_side(lambda run: images[run], runs)), images)
+    assert map_threads(lambda item: item * item, range(20)) == [item**2 for item in range(20)]
 
 
-def test_a_lane_has_two_threads_and_the_callers_mode_and_changes_nothing_for_others() -> None:
-    torch.set_num_threads(3)
-    runs = [slice(i, i + 1) for i in range(6)]
+@pytest.mark.parametrize("num_threads", [1, 3])
+def test_an_item_has_one_thread_and_the_callers_mode_and_changes_nothing_for_others(
+    num_threads: int,
+) -> None:
+    torch.set_num_threads(num_threads)
 
-    def look(_: slice) -> tuple[int, bool]:
+    def look(_: int) -> tuple[int, bool]:
         return torch.get_num_threads(), torch.is_inference_mode_enabled()
 
     with torch.inference_mode():
-        assert side_by_side(look, runs) == [(2, True)] * 6
-    assert side_by_side(look, runs) == [(2, False)] * 6
-    assert torch.get_num_threads() == 3
+        assert map_threads(look, range(6)) == [(1, True)] * 6
+    assert map_threads(look, range(6)) == [(1, False)] * 6
+    assert torch.get_num_threads() == num_threads
 
 
-@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 2), (5, 5)])
-def test_one_thread_is_too_few(before: int, after: int) -> None:
-    torch.set_num_threads(before)
-    with enough_threads():
-        assert torch.get_num_threads() == after
-    assert torch.get_num_threads() == before
+def test_items_may_be_mapped_inside_an_item() -> None:
+    torch.set_num_threads(2)
+    sums = map_threads(lambda n: sum(map_threads(lambda m: n * m, range(4))), range(5))
+    assert sums == [0, 6, 12, 18, 24]
 
 
 @pytest.mark.parametrize("crop", [64, 128, 224])
@@ -65,14 +64,31 @@ def test_an_image_has_the_same_bits_in_whatever_company_and_on_however_many_thre
     heads = [fleet[i] for i in (0, 0, 0, 1, 1, 1, 1, 2)]
 
     def score(part: slice) -> tuple[Tensor, Tensor]:
-        return score_mixed(heads[part], Embedding().pool(backbone(images[part])))
+        return score_images(backbone, Embedding(), heads[part], images[part])
 
     with torch.inference_mode():
         torch.set_num_threads(2)
         whole = score(slice(0, NUM_IMAGES))
-        for num_threads, cuts in ((2, (2, 6)), (3, (3, 5)), (4, (4,))):
+        for num_threads, cuts in ((1, (1, 4)), (2, (2, 6)), (3, (3, 5)), (4, (1,))):
             torch.set_num_threads(num_threads)
             edges = [0, *cuts, NUM_IMAGES]
             parts = [score(slice(*pair)) for pair in pairwise(edges)]
             for one, others in zip(whole, zip(*parts, strict=True), strict=True):
                 assert torch.equal(one, torch.cat(others))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_features_have_the_same_bits_in_whatever_batch(precision: str) -> None:
+    torch.manual_seed(0)
+    backbone = Backbone(BackboneConfig(name="resnet18", weights="random"))
+    if precision == "bfloat16":
+        if not has_bfloat16(torch.device("cpu")):
+            pytest.skip("this processor has no bfloat16")
+        backbone = backbone.in_precision("bfloat16")
+    images = torch.zeros(5, 64, 64, 3, dtype=torch.uint8).random_(256)
+    torch.set_num_threads(2)
+    together = backbone(images)
+    torch.set_num_threads(3)
+    alone = [backbone(image[None]) for image in images]
+    for level, own in zip(together, zip(*alone, strict=True), strict=True):
+        assert torch.equal(level, torch.cat(own))
