@@ -33,7 +33,7 @@ down: $(READY)
 	$(BIN)/python -m infra.laptop down
 
 multihost: $(READY)
-	$(BIN)/python -m infra.multihost
+	$(BIN)/python -m tests.bench.multihost
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -50,7 +50,7 @@ Method = Literal["split", "cross"]
 
 # Of ten images on the night's list about one is good. A smaller level would list less than it
 # saves: with 99 calibration images it takes a tenth of the night's images to fill a list at 0.1,
-# a fifth at 0.05 (pipeline/night/discoveries.py).
+# a fifth at 0.05 (pipeline/night/settling/benjamini_hochberg.py).
 DEFAULT_FDR = 0.1
 
 
@@ -94,7 +94,9 @@ class Calibration:
     scores: tuple[float, ...]  # ascending, each a float32 value
     false_alarm_rate: float
     threshold: float  # in the unit of the scores; one of them
-    fdr: float = DEFAULT_FDR  # level of the night's list, see pipeline/night/discoveries.py
+    fdr: float = (
+        DEFAULT_FDR  # level of the night's list, see pipeline/night/settling/benjamini_hochberg.py
+    )
 
     def flagged(self, scores: NDArray[np.floating]) -> NDArray[np.bool_]:
         """True where score > threshold, compared in float32; the same as p-value <= rate."""

@@ -23,7 +23,7 @@ from model.detector import DetectorHeader, load_detector, save_detector
 from model.errors import NightshiftError
 from model.folding import FoldedHeads
 from pipeline.calibration import Calibration
-from pipeline.image_statistics import Values, read_values
+from pipeline.images.image_statistics import Values, read_values
 
 HEAD_FILE = "head.safetensors"
 CALIBRATION_FILE = "calibration.json"

@@ -12,7 +12,7 @@ import torch
 from command_line import Run, runner
 from factory import make_category, write_catalogue, write_images
 
-from jobs.local_s3 import LocalS3
+from jobs.local.s3 import LocalS3
 
 # A developer's own settings: with them a test could read or write their real data.
 FOREIGN_PREFIXES = ("AWS_", "MLFLOW_", "RAY_ADDRESS")

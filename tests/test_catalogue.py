@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from pipeline import storage
-from pipeline.catalogue import CatalogueError, Category, load_catalogue, select
+from pipeline.catalogue.catalogue import CatalogueError, Category, load_catalogue, select
 
 SHA256 = "5f" * 32
 PUBLISHED = ("paper", "official")

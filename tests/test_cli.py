@@ -14,7 +14,7 @@ NIGHT = "2026-03-12"
 HEAVY = ("torch", "ray", "mlflow", "pyarrow", "s3fs", "pandas")
 HELP = """\
 import sys
-from jobs.cli import main
+from jobs.cli.app import main
 sys.argv = ["nightshift", *sys.argv[1:]]
 try:
     main()
@@ -133,7 +133,7 @@ def test_a_ray_cluster_that_is_away_is_one_line(
 def test_something_that_is_not_ray_is_given_up(
     run: Run, dump: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobs.cluster.TIMEOUT_S", 0.5)
+    monkeypatch.setattr("jobs.cluster.join.TIMEOUT_S", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         monkeypatch.setenv("RAY_ADDRESS", address)

@@ -8,12 +8,13 @@ from command_line import Run
 from factory import make_fleet, make_package, write_catalogue
 
 from model.detector import FORMAT_VERSION
-from pipeline import registry, storage
-from pipeline.catalogue import load_catalogue
+from pipeline import storage
+from pipeline.catalogue.catalogue import load_catalogue
 from pipeline.night.manifest import build_manifest
-from pipeline.night.plan import plan_night
-from pipeline.night.scoring import ShardScorer
-from pipeline.onboarding import onboarding_key
+from pipeline.night.scoring.plan import plan_night
+from pipeline.night.scoring.scorer import ShardScorer
+from pipeline.onboarding.finish import onboarding_key
+from pipeline.registry import models
 
 NIGHT = "2026-03-12"
 
@@ -23,7 +24,7 @@ def registered(tracking_uri: str, catalogue: Path, tmp_path: Path) -> Path:
     """The catalogue's category is onboarded already."""
     (steel,) = load_catalogue(str(catalogue))
     make_package(tmp_path / "package")
-    registry.promote(registry.register("steel", onboarding_key(steel), tmp_path / "package"))
+    models.promote(models.register("steel", onboarding_key(steel), tmp_path / "package"))
     return catalogue
 
 
@@ -42,7 +43,7 @@ def test_what_is_onboarded_already_is_answered_without_a_cluster(
 def test_a_registered_model_of_another_format_is_onboarded_again(
     run: Run, registered: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.onboarding.FORMAT_VERSION", FORMAT_VERSION + 1)
+    monkeypatch.setattr("pipeline.onboarding.finish.FORMAT_VERSION", FORMAT_VERSION + 1)
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
     assert "no Ray cluster answers" in run("onboard", registered).refusal()
 

@@ -12,7 +12,7 @@ import yaml
 from elpv_dataset.utils import load_dataset
 from PIL import Image
 
-from jobs.demo_material import (
+from jobs.demo.material import (
     Cell,
     DemoMaterialError,
     broken_files,
@@ -24,8 +24,8 @@ from jobs.demo_material import (
     write_onboarding,
 )
 from pipeline import storage
-from pipeline.catalogue import load_catalogue
-from pipeline.layouts import read_layout
+from pipeline.catalogue.catalogue import load_catalogue
+from pipeline.datasets.layouts import read_layout
 
 
 @pytest.fixture(scope="module")

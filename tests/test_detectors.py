@@ -7,9 +7,9 @@ import torch
 from factory import backbone, detector, make_fleet, make_package
 
 from model.detector import DetectorFileError
-from pipeline.night import detectors as module
-from pipeline.night.detectors import Detectors
-from pipeline.night.fleet import Champion
+from pipeline.night.fleet.fleet import Champion
+from pipeline.night.scoring import detectors as module
+from pipeline.night.scoring.detectors import Detectors
 from pipeline.package import Package
 
 NIGHT = "2026-03-12"

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from pipeline.calibration import CalibrationConfig, fit
-from pipeline.night.discoveries import discoveries, p_value_ranks
+from pipeline.night.settling.benjamini_hochberg import discoveries, p_value_ranks
 
 
 def counts_of(ranks: np.ndarray, num_calibration: int) -> np.ndarray:

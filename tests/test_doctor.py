@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from command_line import Run
 
-from jobs.doctor import to_text
-from jobs.doctor_ray import check_resources, compare, source_digest
-from pipeline import doctor
-from pipeline.doctor import Check, Verdict, failed, passed, warned, worst
+from jobs.doctor.doctor import to_text
+from jobs.doctor.nodes import check_resources, compare, source_digest
+from pipeline.doctor import machine
+from pipeline.doctor.machine import Check, Verdict, failed, passed, warned, worst
 
 GB = 10**9
 
@@ -33,7 +33,7 @@ def test_the_worst_verdict_counts() -> None:
     [((3, 11, 0), "PASS"), ((3, 14, 2), "PASS"), ((3, 10, 14), "FAIL"), ((2, 7, 18), "FAIL")],
 )
 def test_python_3_11_is_the_least(version: tuple[int, ...], verdict: str) -> None:
-    assert doctor.check_python(version).verdict == verdict
+    assert machine.check_python(version).verdict == verdict
 
 
 def test_packages_that_do_not_fit_are_named_with_both_versions() -> None:
@@ -46,14 +46,14 @@ def test_packages_that_do_not_fit_are_named_with_both_versions() -> None:
             raise importlib.metadata.PackageNotFoundError from None
 
     wanted = ["torch>=2.15,<2.16", "ray[train]>=2.60", "scipy>=1", "onnx; extra == 'export'"]
-    check = doctor.check_packages(lambda _: wanted, installed)
+    check = machine.check_packages(lambda _: wanted, installed)
     assert check.verdict is Verdict.FAIL
     assert check.finding.split("; ") == [
         "torch 2.13.0 where <2.16,>=2.15 is needed",
         "scipy nothing where >=1 is needed",
     ]
     assert "constraints.txt" in check.advice
-    fitting = doctor.check_packages(lambda _: ["ray>=2.60", "onnx; extra == 'x'"], installed)
+    fitting = machine.check_packages(lambda _: ["ray>=2.60", "onnx; extra == 'x'"], installed)
     assert fitting == passed("packages", "the 1 packages asked for, in fitting versions")
 
 
@@ -61,7 +61,7 @@ def test_a_checkout_that_is_not_installed_is_no_failure() -> None:
     def nothing(_: str) -> list[str]:
         raise importlib.metadata.PackageNotFoundError
 
-    assert doctor.check_packages(nothing, str).verdict is Verdict.WARN
+    assert machine.check_packages(nothing, str).verdict is Verdict.WARN
 
 
 def test_a_gpu_that_cannot_compute_fails_and_one_that_is_not_seen_warns() -> None:
@@ -69,7 +69,7 @@ def test_a_gpu_that_cannot_compute_fails_and_one_that_is_not_seen_warns() -> Non
         def compute() -> float:
             return raising(error) if error else 2.0
 
-        return doctor.check_gpu(has_device=has_device, count=count, compute=compute)
+        return machine.check_gpu(has_device=has_device, count=count, compute=compute)
 
     assert check(True, 2).verdict is Verdict.PASS
     assert check(False, 0).verdict is Verdict.PASS
@@ -81,7 +81,7 @@ def test_a_gpu_that_cannot_compute_fails_and_one_that_is_not_seen_warns() -> Non
 
 def test_a_torchvision_of_another_torch_is_one_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torchvision", None)
-    [check] = doctor.check_torch()
+    [check] = machine.check_torch()
     assert (check.name, check.verdict) == ("torch", Verdict.FAIL)
     assert "torchvision" in check.finding
 
@@ -90,59 +90,59 @@ def test_a_torchvision_of_another_torch_is_one_failure(monkeypatch: pytest.Monke
     ("gigabytes", "verdict"), [(32, "PASS"), (6, "PASS"), (5.9, "WARN"), (1.4, "FAIL")]
 )
 def test_memory_is_judged_by_what_a_worker_and_a_cache_take(gigabytes: float, verdict: str) -> None:
-    assert doctor.check_memory(int(gigabytes * GB)).verdict == verdict
+    assert machine.check_memory(int(gigabytes * GB)).verdict == verdict
 
 
 def test_a_container_has_what_its_limit_leaves(tmp_path: Path) -> None:
     meminfo = tmp_path / "meminfo"
     meminfo.write_text("MemTotal: 16000000 kB\nMemAvailable:    8000000 kB\n")
-    assert doctor.available_memory(meminfo, tmp_path) == 8_192_000_000
+    assert machine.available_memory(meminfo, tmp_path) == 8_192_000_000
     (tmp_path / "memory.current").write_text("1000\n")
     (tmp_path / "memory.max").write_text("max\n")
-    assert doctor.available_memory(meminfo, tmp_path) == 8_192_000_000
+    assert machine.available_memory(meminfo, tmp_path) == 8_192_000_000
     (tmp_path / "memory.max").write_text("4000\n")
-    assert doctor.available_memory(meminfo, tmp_path) == 3000
+    assert machine.available_memory(meminfo, tmp_path) == 3000
     (tmp_path / "memory.max").write_text("900\n")
-    assert doctor.available_memory(meminfo, tmp_path) == 0
+    assert machine.available_memory(meminfo, tmp_path) == 0
 
 
 def test_memory_is_found_without_proc(tmp_path: Path) -> None:
-    assert doctor.available_memory(tmp_path / "none", tmp_path) > GB
+    assert machine.available_memory(tmp_path / "none", tmp_path) > GB
 
 
 def test_the_temporary_folder_must_take_a_file(tmp_path: Path) -> None:
-    check = doctor.check_disk(tmp_path / "missing", lambda _: "ext4")
+    check = machine.check_disk(tmp_path / "missing", lambda _: "ext4")
     assert check.verdict is Verdict.FAIL
     assert "TMPDIR" in check.advice
 
 
 def test_a_temporary_folder_in_memory_is_a_warning(tmp_path: Path) -> None:
-    check = doctor.check_disk(tmp_path, lambda _: "tmpfs")
+    check = machine.check_disk(tmp_path, lambda _: "tmpfs")
     assert check.verdict is not Verdict.PASS
     assert "TMPDIR" in check.advice
 
 
 def test_a_full_disk_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "LEAST_DISK_GB", 1e9)
-    check = doctor.check_disk(tmp_path, lambda _: "ext4")
+    monkeypatch.setattr(machine, "LEAST_DISK_GB", 1e9)
+    check = machine.check_disk(tmp_path, lambda _: "ext4")
     assert check.verdict is Verdict.FAIL
     assert "free" in check.finding
 
 
 def test_little_shared_memory_warns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert doctor.check_shared_memory(tmp_path / "none").verdict is Verdict.PASS
-    monkeypatch.setattr(doctor, "ENOUGH_SHARED_MEMORY_GB", 1e9)
-    assert "--shm-size" in doctor.check_shared_memory(tmp_path).advice
+    assert machine.check_shared_memory(tmp_path / "none").verdict is Verdict.PASS
+    monkeypatch.setattr(machine, "ENOUGH_SHARED_MEMORY_GB", 1e9)
+    assert "--shm-size" in machine.check_shared_memory(tmp_path).advice
 
 
 def test_a_folder_is_on_the_innermost_mount(tmp_path: Path) -> None:
     mounts = tmp_path / "mounts"
     inner = tmp_path / "in"
     mounts.write_text(f"a / ext4 rw 0 0\nb {tmp_path} xfs rw 0 0\nc {inner} tmpfs rw 0 0\n")
-    assert doctor.mounted_as(inner / "x", mounts) == "tmpfs"
-    assert doctor.mounted_as(tmp_path / "inside", mounts) == "xfs"
-    assert doctor.mounted_as(Path("/other"), mounts) == "ext4"
-    assert doctor.mounted_as(inner, tmp_path / "none") == ""
+    assert machine.mounted_as(inner / "x", mounts) == "tmpfs"
+    assert machine.mounted_as(tmp_path / "inside", mounts) == "xfs"
+    assert machine.mounted_as(Path("/other"), mounts) == "ext4"
+    assert machine.mounted_as(inner, tmp_path / "none") == ""
 
 
 def test_nodes_without_cpus_are_nothing_to_work_with() -> None:

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 import pytest
 import ray
 
-from jobs import doctor
-from jobs.doctor import check_ray
-from jobs.local_process import HOST, free_ports, start, stop
-from jobs.local_s3 import LocalS3
-from pipeline.doctor import Check, Verdict
+from jobs.doctor import doctor
+from jobs.doctor.doctor import check_ray
+from jobs.local.process import HOST, free_ports, start, stop
+from jobs.local.s3 import LocalS3
+from pipeline.doctor.machine import Check, Verdict
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 

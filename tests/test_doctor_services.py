@@ -10,10 +10,10 @@ import pytest
 import s3fs
 from factory import SETTINGS, write_catalogue
 
-from jobs.local_s3 import LocalS3
+from jobs.local.s3 import LocalS3
 from pipeline import storage
-from pipeline.doctor import Check, Verdict
-from pipeline.doctor_services import (
+from pipeline.doctor.machine import Check, Verdict
+from pipeline.doctor.services import (
     AMAZON,
     check_clock,
     check_mlflow,

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from pipeline.night.drift import (
+from pipeline.night.settling.drift import (
     MIN_IMAGES,
     NIGHT_LEVEL,
     TRIM,
@@ -24,7 +24,7 @@ from pipeline.night.drift import (
     compare,
     describe,
 )
-from pipeline.night.places import Places
+from pipeline.night.settling.rank_counts import Places
 
 NUM_TESTS = 8000  # of a night of 1,000 categories: four statistics, two directions
 Draw = Callable[[np.random.Generator, int], NDArray[np.float64]]

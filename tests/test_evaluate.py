@@ -12,14 +12,14 @@ from factory import category, write_catalogue
 from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
 
-from jobs import evaluate as job
-from jobs.evaluate import Evaluator
-from jobs.measure import Measured
+from jobs.evaluate import evaluate as job
+from jobs.evaluate.evaluate import Evaluator
+from jobs.evaluate.task import Measured
 from model.errors import NightshiftError
-from pipeline import tracking
-from pipeline.catalogue import Category
+from pipeline.catalogue.catalogue import Category
 from pipeline.evaluation.plots import draw
 from pipeline.evaluation.tables import scores_csv
+from pipeline.registry import tracking
 
 FILES = ("heatmaps.png", "pro.png", "roc.png", "scores.csv", "scores.png")
 

@@ -10,11 +10,11 @@ from factory import make_fleet, make_package, write_images
 from PIL import Image
 
 from pipeline import storage
-from pipeline.night.explanation import explain, find_row
+from pipeline.night.feedback.explanation import explain, find_row
 from pipeline.night.manifest import build_manifest, manifest_uri, store_manifest
-from pipeline.night.plan import plan_night
 from pipeline.night.results import NightError, read_night
-from pipeline.night.scoring import ShardScorer
+from pipeline.night.scoring.plan import plan_night
+from pipeline.night.scoring.scorer import ShardScorer
 
 NIGHT = "2026-03-12"
 

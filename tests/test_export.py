@@ -26,11 +26,11 @@ from model.embedding import Embedding, mean_levels
 from model.export import trace
 from model.folding import FoldedHead, FoldedHeads
 from model.preprocessing import Preprocessing
-from pipeline import registry
 from pipeline.calibration import CalibrationConfig, fit
-from pipeline.export import to_onnx
 from pipeline.package import Package, package_digest
-from pipeline.predictor import Predictor
+from pipeline.registry import models
+from pipeline.registry.onnx_export import to_onnx
+from pipeline.registry.predictor import Predictor
 
 CROP = 64  # pixels
 ALONE = """\
@@ -176,8 +176,8 @@ def registered(tracking_uri: str, tmp_path: Path) -> Path:
     """Two versions of steel, of which the second is the champion; returns their folder."""
     for seed in (0, 1):
         make_package(tmp_path / f"package{seed}", seed)
-        version = registry.register("steel", f"key{seed}", tmp_path / f"package{seed}")
-    registry.promote(version)
+        version = models.register("steel", f"key{seed}", tmp_path / f"package{seed}")
+    models.promote(version)
     return tmp_path
 
 
@@ -200,7 +200,7 @@ def test_with_the_file_alone_anybody_decides_as_the_registered_model_does(
     for seed, path in enumerate(paths):
         Image.fromarray(texture(seed)).save(path)
     predictor = recalibrate(registered / "package1", paths)
-    registry.promote(registry.register("steel", "key2", registered / "package1"))
+    models.promote(models.register("steel", "key2", registered / "package1"))
     answer = run("export", "steel", "--format", "onnx", "--out", "line/3/steel.onnx", "--json")
     assert (answer.code, answer.err) == (0, "")
     done = subprocess.run(
@@ -262,7 +262,7 @@ def test_bad_usage_is_code_2(run: Run, arguments: list[str]) -> None:
 
 
 def test_files_that_are_not_what_was_registered_are_refused(run: Run, registered: Path) -> None:
-    MlflowClient().set_model_version_tag("nightshift.steel", "2", registry.DIGEST_TAG, "0" * 64)
+    MlflowClient().set_model_version_tag("nightshift.steel", "2", models.DIGEST_TAG, "0" * 64)
     refusal = run("export", "steel").refusal()
     digest = package_digest(registered / "package1")
     assert f"registered with digest {'0' * 12}, its files have {digest[:12]}" in refusal
@@ -272,7 +272,7 @@ def test_a_detector_in_bfloat16_is_refused(run: Run, registered: Path) -> None:
     package = Package.read(registered / "package1")
     header = dataclasses.replace(package.header, precision="bfloat16")
     dataclasses.replace(package, header=header).write(registered / "package1", {})
-    registry.promote(registry.register("steel", "key3", registered / "package1"))
+    models.promote(models.register("steel", "key3", registered / "package1"))
     refusal = run("export", "steel").refusal()
     assert "nightshift.steel version 3 computes in bfloat16" in refusal
     assert "Set `precision: float32` and onboard the category again" in refusal

@@ -18,12 +18,12 @@ from model.recipe import Recipe, RecipeTrainer
 from model.simplenet import HeadConfig
 from model.training import TrainingConfig
 from pipeline.calibration import Part
-from pipeline.catalogue import CatalogueError, Category, load_catalogue
-from pipeline.feature_cache import CacheTooSmall, FeatureCache, mapped
-from pipeline.features import extract
-from pipeline.onboarding import finish, write_package
+from pipeline.catalogue.catalogue import CatalogueError, Category, load_catalogue
+from pipeline.onboarding.feature_cache import CacheTooSmall, FeatureCache, mapped
+from pipeline.onboarding.features import extract
+from pipeline.onboarding.finish import finish, write_package
+from pipeline.onboarding.prepare import Prepared, prepare
 from pipeline.package import package_digest
-from pipeline.prepared import Prepared, prepare
 
 TINY = 1e-6  # GB: no image fits
 # A 64-pixel crop with EfficientNet-Lite0: 40 channels on 8 x 8, 112 on 4 x 4, half precision.
@@ -140,7 +140,7 @@ def test_what_does_not_fit_trains_on_a_share_and_says_so(
     many: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     category = two_members(many, cache_gb=ROOM_GB, cache_disk_gb=TINY)
-    with caplog.at_level(logging.WARNING, logger="pipeline.feature_cache"):
+    with caplog.at_level(logging.WARNING, logger="pipeline.onboarding.feature_cache"):
         FeatureCache(
             category=category, shapes=[(40, 8, 8), (112, 4, 4)], device=torch.device("cpu")
         ).training(NUM_GOOD)

@@ -9,8 +9,8 @@ import torch
 from factory import make_fleet, make_package, version
 
 from pipeline import storage
-from pipeline.image_statistics import STATISTICS
-from pipeline.night.fleet import (
+from pipeline.images.image_statistics import STATISTICS
+from pipeline.night.fleet.fleet import (
     Champion,
     FleetError,
     broken_champions,
@@ -18,9 +18,9 @@ from pipeline.night.fleet import (
     read_fleet,
     silent_categories,
 )
-from pipeline.night.resolving import pin_fleet
+from pipeline.night.fleet.resolve import pin_fleet
 from pipeline.package import DECIDING_FILES, Package, package_digest
-from pipeline.registry import RegisteredVersion
+from pipeline.registry.models import RegisteredVersion
 
 NIGHT = "2026-03-12"
 

@@ -8,15 +8,15 @@ from command_line import Run
 from factory import make_fleet, make_package, version
 
 from pipeline import storage
-from pipeline.night import fleet_pin
-from pipeline.night.fleet import (
+from pipeline.night.fleet import hold
+from pipeline.night.fleet.fleet import (
     FleetError,
     read_fleet,
     read_stored_fleet,
     stored_fleet_uri,
     write_fleet,
 )
-from pipeline.night.resolving import pin_fleet
+from pipeline.night.fleet.resolve import pin_fleet
 
 MONDAY, TUESDAY = "2026-03-09", "2026-03-10"
 
@@ -39,51 +39,49 @@ def out(package: Path, tmp_path: Path) -> str:
 
 
 def digest(out: str, night: str) -> str:
-    return fleet_pin.digest_of_night(out, night)
+    return hold.digest_of_night(out, night)
 
 
 def test_a_nights_fleet_is_stored_under_its_digest_for_good(out: str) -> None:
     for night in (MONDAY, TUESDAY):
         assert read_stored_fleet(out, digest(out, night)) == read_fleet(out, night)
     assert digest(out, MONDAY) != digest(out, TUESDAY)
-    assert sorted(fleet_pin.stored_digests(out)) == sorted(
-        fleet_pin.digests_of_nights(out).values()
-    )
+    assert sorted(hold.stored_digests(out)) == sorted(hold.digests_of_nights(out).values())
     before = storage.read_bytes(stored_fleet_uri(out, digest(out, MONDAY)))
     assert write_fleet(out, read_fleet(out, MONDAY)) == digest(out, MONDAY)
     assert storage.read_bytes(stored_fleet_uri(out, digest(out, MONDAY))) == before
 
 
 def test_without_a_pin_nights_take_the_registrys_champions(tmp_path: Path) -> None:
-    assert fleet_pin.read_pin(str(tmp_path)) == fleet_pin.Pin(digest=None)
-    assert fleet_pin.pinned_fleet(str(tmp_path)) is None
+    assert hold.read_pin(str(tmp_path)) == hold.Pin(digest=None)
+    assert hold.pinned_fleet(str(tmp_path)) is None
 
 
 def test_pins_are_taken_back_one_by_one(out: str) -> None:
     monday, tuesday = digest(out, MONDAY), digest(out, TUESDAY)
-    fleet_pin.pin(out, monday)
-    fleet_pin.pin(out, tuesday)
-    fleet_pin.pin(out, tuesday)  # twice is once
-    held = fleet_pin.pinned_fleet(out)
+    hold.pin(out, monday)
+    hold.pin(out, tuesday)
+    hold.pin(out, tuesday)  # twice is once
+    held = hold.pinned_fleet(out)
     assert held is not None
     assert held["steel"].model_version == "2"
-    assert fleet_pin.rollback(out) == fleet_pin.Pin(digest=monday)
+    assert hold.rollback(out) == hold.Pin(digest=monday)
     with pytest.raises(FleetError, match=r"no fleet was pinned under .* before"):
-        fleet_pin.rollback(out)
-    assert fleet_pin.release(out) == fleet_pin.Pin(digest=None, earlier=(monday,))
-    assert fleet_pin.rollback(out).digest == monday
+        hold.rollback(out)
+    assert hold.release(out) == hold.Pin(digest=None, earlier=(monday,))
+    assert hold.rollback(out).digest == monday
 
 
 def test_what_is_not_there_or_damaged_cannot_be_pinned(out: str) -> None:
     with pytest.raises(storage.ObjectMissing, match="does not exist"):
-        fleet_pin.pin(out, "0" * 64)
+        hold.pin(out, "0" * 64)
     with pytest.raises(FleetError, match=r"2 fleets under .* start"):
-        fleet_pin.full_digest(out, "")
+        hold.full_digest(out, "")
     with pytest.raises(FleetError, match="night 2020-01-01 was not scored"):
-        fleet_pin.digest_of_night(out, "2020-01-01")
+        hold.digest_of_night(out, "2020-01-01")
     storage.write_bytes(f"{out}/fleet/pinned.json", b"{}")
     with pytest.raises(FleetError, match=r"pinned\.json is damaged"):
-        fleet_pin.read_pin(out)
+        hold.read_pin(out)
 
 
 def test_the_command_line_shows_pins_rolls_back_and_releases(run: Run, out: str) -> None:

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from model.preprocessing import Preprocessing
-from pipeline.geometry import to_square
-from pipeline.images import decode_image, read_mask
+from pipeline.images.decode import decode_image, read_mask
+from pipeline.images.fit import to_square
 
 PAD = Preprocessing(resize=64, crop=64, fit="pad")
 STRETCH = Preprocessing(resize=64, crop=64, fit="stretch")

@@ -9,9 +9,9 @@ import pytest
 import torch
 from factory import category, make_category
 
-from pipeline.health import UnhealthyHead, refuse_unhealthy, synthetic_auroc
-from pipeline.onboarding import finish
-from pipeline.prepared import prepare
+from pipeline.onboarding.finish import finish
+from pipeline.onboarding.health import UnhealthyHead, refuse_unhealthy, synthetic_auroc
+from pipeline.onboarding.prepare import prepare
 
 TRAINED = {"passes": 20, "steps_per_pass": 10, "batch_rows": 512, "hidden": 64, "members": 2}
 

@@ -11,14 +11,14 @@ from PIL import Image
 
 from model.preprocessing import Preprocessing
 from pipeline import storage
-from pipeline.geometry import to_square
-from pipeline.images import (
+from pipeline.images.decode import (
     ImageStatus,
     UnreadableImage,
     decode_image,
     read_image,
     read_mask,
 )
+from pipeline.images.fit import to_square
 from pipeline.storage import StorageAway
 
 SMALL = Preprocessing(resize=32, crop=32)

@@ -11,16 +11,16 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from pipeline.image_statistics import (
+from pipeline.images.decode import read_image
+from pipeline.images.image_statistics import (
     MAX_VALUES,
     STATISTICS,
     condense,
     image_statistics,
     read_values,
 )
-from pipeline.images import read_image
-from pipeline.onboarding import finish
-from pipeline.prepared import make_detector, prepare, score_unseen
+from pipeline.onboarding.finish import finish
+from pipeline.onboarding.prepare import make_detector, prepare, score_unseen
 
 
 def grey(levels: NDArray[np.generic]) -> NDArray[np.uint8]:

@@ -12,8 +12,8 @@ from pictures import encoded, png_header, scene
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from model.preprocessing import Preprocessing
-from pipeline.geometry import to_square
-from pipeline.images import ImageTooLarge, UnreadableImage, decode_image
+from pipeline.images.decode import ImageTooLarge, UnreadableImage, decode_image
+from pipeline.images.fit import to_square
 
 SMALL = Preprocessing(resize=32, crop=32)
 

@@ -101,7 +101,7 @@ def install(site: Path, name: str, files: list[str]) -> None:
     (site / about / "RECORD").write_text("".join(f"{file},,\n" for file in names))
 
 
-OURS = ["model/__init__.py", "pipeline/__init__.py", "jobs/cli.py"]
+OURS = ["model/__init__.py", "pipeline/__init__.py", "jobs/cli/app.py"]
 
 
 @pytest.mark.parametrize(

@@ -24,20 +24,21 @@ from PIL import Image
 from ray.train import Checkpoint
 from ray_watch import Watch, checkpoints, training_workers, wait_until
 
-from jobs import onboard as onboarding
-from jobs import score as scoring
-from jobs.cluster import Slots, cluster, memory_per_job, slots
-from jobs.local_s3 import LocalS3
-from jobs.onboard import Outcome, Plan, onboard
-from jobs.progress import Reporter, read_board, start_board
-from jobs.train_loop import STATE_FILE, restore
-from pipeline import registry, storage, tracking
-from pipeline.catalogue import Category
-from pipeline.night import plan
+from jobs.cluster.join import Slots, cluster, memory_per_job, slots
+from jobs.local.s3 import LocalS3
+from jobs.night import score as scoring
+from jobs.onboard import onboard as onboarding
+from jobs.onboard.onboard import Outcome, Plan, onboard
+from jobs.onboard.train_loop import STATE_FILE, restore
+from jobs.terminal.progress import Reporter, read_board, start_board
+from pipeline import storage
+from pipeline.catalogue.catalogue import Category
 from pipeline.night.manifest import build_manifest
 from pipeline.night.results import read_night
-from pipeline.night.scoring import ShardScorer
+from pipeline.night.scoring import plan
+from pipeline.night.scoring.scorer import ShardScorer
 from pipeline.package import HEAD_FILE
+from pipeline.registry import models, tracking
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
@@ -46,9 +47,9 @@ PASSES = 18
 HALF = Slots(num_jobs=2, cpus=1, gpus=0)  # another number of threads would be other last bits
 DRIVER = """\
 import sys
-from jobs import onboard
-from jobs.cluster import Slots
-from pipeline.catalogue import Category
+from jobs.onboard import onboard
+from jobs.cluster.join import Slots
+from pipeline.catalogue.catalogue import Category
 onboard.slots = lambda num_tasks: Slots(num_jobs=2, cpus=1, gpus=0)
 plan = onboard.Plan(runs=sys.argv[2], checkpoint_every_s=0)
 onboard.onboard([Category.model_validate_json(sys.argv[1])], plan)
@@ -106,7 +107,7 @@ def onboarded(
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
         outcomes = onboard(categories, Plan(runs=str(root / "runs")))
-        digest = registry.champions()["steel"].digest
+        digest = models.champions()["steel"].digest
     return Onboarded(categories, outcomes, uri, str(root / "runs"), digest)
 
 
@@ -186,7 +187,7 @@ def test_the_registry_holds_one_run_and_one_champion_each_and_nothing_is_done_tw
     monkeypatch.setattr(onboarding, "_fan_out", None)  # nothing is left to train
     (again,) = onboard(good, Plan(runs=onboarded.runs))
     assert again.status == "unchanged"
-    assert list(registry.champions()) == ["steel"]
+    assert list(models.champions()) == ["steel"]
     client = MlflowClient()
     assert len(client.search_model_versions()) == 1
     experiment = client.get_experiment_by_name("nightshift")
@@ -230,7 +231,7 @@ def test_a_killed_worker_and_a_killed_driver_go_on_to_the_very_same_head(
     (outcome,) = onboard([steel], Plan(runs=runs))
     assert outcome.status == "onboarded"
     assert min(watch.passes()) > 2  # each of them went on from the one before
-    assert registry.champions()["steel"].digest == onboarded.digest
+    assert models.champions()["steel"].digest == onboarded.digest
     client = MlflowClient()
     assert len(client.search_model_versions()) == 1
     experiment = client.get_experiment_by_name("nightshift")
@@ -252,8 +253,8 @@ def test_a_night_on_s3_has_the_rows_of_a_plain_call_and_is_scored_once(
     assert (night.num_scored, night.num_failed) == (19, 10)
     rows = read_night(out, NIGHT)
 
-    versions = registry.champions()
-    fleet = scoring.pin_fleet(f"{s3}/plain", NIGHT, versions, versions, registry.download)
+    versions = models.champions()
+    fleet = scoring.pin_fleet(f"{s3}/plain", NIGHT, versions, versions, models.download)
     tasks = plan.plan_night(build_manifest(dump), fleet, f"{s3}/plain", NIGHT).tasks
     plain = ShardScorer(fleet, f"{s3}/plain", NIGHT).score(tasks)
     expected = {row["image_uri"]: row for row in plain.to_pylist()}

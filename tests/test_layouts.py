@@ -10,9 +10,9 @@ from PIL import Image
 
 from model.preprocessing import Preprocessing
 from pipeline import storage
-from pipeline.images import read_mask
-from pipeline.layouts import LAYOUTS, LayoutError, Sample, read_layout
-from pipeline.manifest_files import ManifestError
+from pipeline.datasets.image_lists import ManifestError
+from pipeline.datasets.layouts import LAYOUTS, LayoutError, Sample, read_layout
+from pipeline.images.decode import read_mask
 
 
 def tree(folder: Path, *names: str) -> str:

@@ -16,16 +16,16 @@ from urllib.parse import urlsplit
 
 import pytest
 
-import jobs.local_process
-import jobs.local_s3
-from jobs.local_process import NoFreePortError, free_ports
-from jobs.local_s3 import LocalS3, LocalS3Error, has_storage, http_get
+import jobs.local.process
+import jobs.local.s3
+from jobs.local.process import NoFreePortError, free_ports
+from jobs.local.s3 import LocalS3, LocalS3Error, has_storage, http_get
 from pipeline import storage
 
 PARENT = """\
 import sys, time
 from pathlib import Path
-from jobs.local_s3 import LocalS3
+from jobs.local.s3 import LocalS3
 with LocalS3(Path(sys.argv[1])) as server:
     print(server.endpoint_url, *server._ports.values(), flush=True)
     time.sleep(120)

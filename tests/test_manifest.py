@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import storage
-from pipeline.manifest_files import ROWS_AT_ONCE
+from pipeline.datasets.image_lists import ROWS_AT_ONCE
 from pipeline.night.manifest import (
     MANIFEST_SCHEMA,
     ManifestError,

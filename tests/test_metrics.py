@@ -10,7 +10,7 @@ from scipy.stats import binomtest
 from skimage.measure import label
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
-from pipeline.evaluation.metrics import (
+from pipeline.measuring.metrics import (
     ImageMetrics,
     NotANumber,
     clopper_pearson,

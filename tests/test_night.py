@@ -19,12 +19,10 @@ from scipy import stats
 from model.preprocessing import Preprocessing
 from pipeline import storage
 from pipeline.calibration import CalibrationConfig, fit
-from pipeline.image_statistics import STATISTICS, image_statistics
-from pipeline.images import read_image
-from pipeline.night.drift_table import drift_uri, read_drift
-from pipeline.night.fleet import Champion
+from pipeline.images.decode import read_image
+from pipeline.images.image_statistics import STATISTICS, image_statistics
+from pipeline.night.fleet.fleet import Champion
 from pipeline.night.manifest import build_manifest
-from pipeline.night.plan import plan_night
 from pipeline.night.results import (
     RESULT_SCHEMA,
     ResultsError,
@@ -34,8 +32,10 @@ from pipeline.night.results import (
     summary_uri,
     write_shard,
 )
-from pipeline.night.scoring import ShardScorer
-from pipeline.night.settling import settle
+from pipeline.night.scoring.plan import plan_night
+from pipeline.night.scoring.scorer import ShardScorer
+from pipeline.night.settling.drift_table import drift_uri, read_drift
+from pipeline.night.settling.settle import settle
 from pipeline.package import MapScale
 
 NIGHT = "2026-03-12"

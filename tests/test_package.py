@@ -14,7 +14,7 @@ from PIL import Image
 
 from model.errors import NightshiftError
 from pipeline.calibration import CalibrationConfig, fit
-from pipeline.image_statistics import STATISTICS
+from pipeline.images.image_statistics import STATISTICS
 from pipeline.package import DECIDING_FILES, MapScale, Package, PackageError, package_digest
 
 FILES = ("head.safetensors", "calibration.json", "onboarding.json")

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from pipeline.patience import Patience
 from pipeline.storage import ObjectMissing, StorageAway
+from pipeline.storage.retry import Patience
 
 
 def away(times: int) -> Callable[[], str]:
@@ -71,7 +71,7 @@ def test_when_it_is_over_nobody_waits_for_further_attempts() -> None:
 
 def test_pauses_grow_to_the_longest(monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
-    monkeypatch.setattr("pipeline.patience.time.sleep", pauses.append)
+    monkeypatch.setattr("pipeline.storage.retry.time.sleep", pauses.append)
     with pytest.raises(StorageAway):
         Patience(attempts=5, first_pause_s=1, longest_pause_s=4).call(away(9))
     for pause, middle in zip(pauses, (1, 2, 4, 4), strict=True):

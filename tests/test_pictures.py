@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.night import pictures
-from pipeline.night.pictures import Subject, picture_uri, write_pictures
+from pipeline.night.scoring import pictures
+from pipeline.night.scoring.pictures import Subject, picture_uri, write_pictures
 
 NIGHT = "2026-03-12"
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.night.places import Medians, Places
+from pipeline.night.settling.rank_counts import Medians, Places
 
 VALUES = st.sampled_from([-1e30, -2.5, -1.0, -0.0, 0.0, 1e-30, 1.0, 1.5, 2.0, 3e38])
 

@@ -12,14 +12,14 @@ import pytest
 from factory import make_fleet, make_package, write_images
 
 from pipeline import storage
-from pipeline.images import read_image
-from pipeline.night import plan as planning
-from pipeline.night import scoring
-from pipeline.night.fleet import Champion
+from pipeline.images.decode import read_image
+from pipeline.night.fleet.fleet import Champion
 from pipeline.night.manifest import MANIFEST_SCHEMA, build_manifest
-from pipeline.night.plan import Plan, Task, note_settled, plan_night
 from pipeline.night.results import read_night, remove_shards
-from pipeline.night.scoring import ShardScorer
+from pipeline.night.scoring import plan as planning
+from pipeline.night.scoring import scorer
+from pipeline.night.scoring.plan import Plan, Task, note_settled, plan_night
+from pipeline.night.scoring.scorer import ShardScorer
 
 NIGHT = "2026-03-12"
 FIRST, SECOND = (dt.datetime(2026, 3, 13, hour, tzinfo=dt.UTC) for hour in (1, 5))
@@ -75,7 +75,7 @@ def factory(tmp_path: Path, packages: dict[str, Path], monkeypatch: pytest.Monke
         made.read.append("/".join(uri.split("/")[-2:]))
         return read_image(uri, *arguments)
 
-    monkeypatch.setattr(scoring, "read_image", noted)
+    monkeypatch.setattr(scorer, "read_image", noted)
     return made
 
 

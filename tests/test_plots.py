@@ -30,10 +30,10 @@ from pipeline.evaluation.heatmap_grid import (
     grid_figure,
     grid_size,
 )
-from pipeline.evaluation.metrics import Curve
 from pipeline.evaluation.plots import CURVE_SIZE, draw, pro_figure, roc_figure, up_to
 from pipeline.evaluation.protocol import CategoryResult
 from pipeline.evaluation.score_plot import SIZE, score_axis, scores_figure
+from pipeline.measuring.metrics import Curve
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,11 @@ import pyarrow as pa
 import pytest
 import ray
 
-from jobs.cluster import ClusterError, cluster
-from jobs.pool import MOST_LOSSES, Pool
+from jobs.cluster.join import ClusterError, cluster
+from jobs.night.pool import MOST_LOSSES, Pool
 from pipeline.night.manifest import Shard
-from pipeline.night.plan import Task
-from pipeline.night.scoring import Written
+from pipeline.night.scoring.plan import Task
+from pipeline.night.scoring.scorer import Written
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
@@ -96,7 +96,7 @@ def never() -> None:
 def test_a_night_does_not_wait_for_ever_for_workers_that_are_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobs.pool.RETURN_S", 1.0)
+    monkeypatch.setattr("jobs.night.pool.RETURN_S", 1.0)
     waiting = pool(tmp_path, "a")
     waiting.idle.clear()
     reference = never.remote()

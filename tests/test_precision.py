@@ -15,9 +15,9 @@ from model.backbone import Backbone, BackboneConfig
 from model.precision import Precision, has_bfloat16
 from pipeline import backbones
 from pipeline.backbones import fastest
-from pipeline.onboarding import write_package
-from pipeline.predictor import Predictor
-from pipeline.prepared import Prepared, make_detector, prepare
+from pipeline.onboarding.finish import write_package
+from pipeline.onboarding.prepare import Prepared, make_detector, prepare
+from pipeline.registry.predictor import Predictor
 
 CPU = torch.device("cpu")
 LITE = BackboneConfig(name="efficientnet_lite0")

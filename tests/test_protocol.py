@@ -10,8 +10,8 @@ from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from model.recipe import PRESETS
+from pipeline.datasets.layouts import LayoutError
 from pipeline.evaluation.protocol import CategoryResult, mean_and_std, run_protocol
-from pipeline.layouts import LayoutError
 
 SCRATCH = (slice(40, 52), slice(20, 76))  # of a picture of 96 x 96, which is scored at 64 x 64
 

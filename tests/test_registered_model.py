@@ -13,10 +13,10 @@ import torch
 from factory import detector, make_package, texture
 from PIL import Image
 
-from pipeline import registry
-from pipeline.images import read_image
+from pipeline.images.decode import read_image
 from pipeline.package import Package
-from pipeline.predictor import Predictor
+from pipeline.registry import models
+from pipeline.registry.predictor import Predictor
 
 LOAD_AND_PREDICT = """\
 import json, sys
@@ -64,7 +64,7 @@ def by_hand(package: Package, arrays: list[np.ndarray]) -> list[dict[str, object
 def test_a_champion_is_loaded_and_predicts_in_a_process_of_its_own(
     tracking_uri: str, package: Package, tmp_path: Path
 ) -> None:
-    registry.promote(registry.register("steel", "key", tmp_path / "package"))
+    models.promote(models.register("steel", "key", tmp_path / "package"))
     arrays = [texture(seed, scratched=seed % 2 == 1) for seed in range(900, 910)]
     uris = [str(tmp_path / f"{index}.png") for index in range(len(arrays))]
     for uri, array in zip(uris, arrays, strict=True):

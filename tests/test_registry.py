@@ -10,10 +10,10 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
-from pipeline import registry, tracking
-from pipeline.health import NUM_ANOMALIES
+from pipeline.onboarding.health import NUM_ANOMALIES
 from pipeline.package import DECIDING_FILES, PackageError, package_digest
-from pipeline.registry import RegisteredVersion
+from pipeline.registry import models, tracking
+from pipeline.registry.models import RegisteredVersion
 
 
 class Killed(BaseException):
@@ -45,21 +45,21 @@ def aliases(client: MlflowClient, category: str) -> dict[str, str]:
 
 
 def test_what_is_registered_is_found_by_its_key_only(client: MlflowClient, folder: Path) -> None:
-    assert registry.find("steel", "key") is None
-    version = registry.register("steel", "key", folder)
+    assert models.find("steel", "key") is None
+    version = models.register("steel", "key", folder)
     assert (version.name, version.version, version.is_new) == ("nightshift.steel", "1", True)
     assert version.digest == package_digest(folder)
-    found = registry.find("steel", "key")
+    found = models.find("steel", "key")
     assert found == RegisteredVersion(**{**vars(version), "is_new": False})
-    assert registry.find("steel", "other") is None
-    assert registry.find("wood", "key") is None
+    assert models.find("steel", "other") is None
+    assert models.find("wood", "key") is None
 
 
 def test_a_run_holds_settings_curve_metrics_and_pictures(
     client: MlflowClient, folder: Path
 ) -> None:
-    registry.register("steel", "key", folder)
-    registry.register("steel", "key", folder)
+    models.register("steel", "key", folder)
+    models.register("steel", "key", folder)
     (run,) = runs(client)
     assert run.info.status == "FINISHED"
     assert run.data.params["backbone"] == "efficientnet_lite0"
@@ -76,7 +76,7 @@ def test_a_run_holds_settings_curve_metrics_and_pictures(
 
 
 def test_a_model_has_its_runs_settings_and_metrics(client: MlflowClient, folder: Path) -> None:
-    registry.register("steel", "key", folder)
+    models.register("steel", "key", folder)
     (run,) = runs(client)
     version = client.get_model_version("nightshift.steel", "1")
     model = client.get_logged_model(version.source.removeprefix("models:/"))
@@ -105,11 +105,11 @@ def test_a_registering_that_was_killed_leaves_one_run_and_one_version_when_done_
     with monkeypatch.context() as patched:
         patched.setattr(MlflowClient, last_call, die)
         with pytest.raises(Killed, match="died"):
-            registry.register("steel", "key", folder)
-    assert registry.find("steel", "key") is None
-    version = registry.register("steel", "key", folder)
+            models.register("steel", "key", folder)
+    assert models.find("steel", "key") is None
+    version = models.register("steel", "key", folder)
     assert len(runs(client)) == len(versions(client)) == 1
-    assert registry.find("steel", "key") == RegisteredVersion(**{**vars(version), "is_new": False})
+    assert models.find("steel", "key") == RegisteredVersion(**{**vars(version), "is_new": False})
     assert version.digest == package_digest(folder)
     assert aliases(client, "steel") == {"challenger": "1"}
     assert versions(client)[0].tags["nightshift.backbone"] == "efficientnet_lite0"
@@ -118,17 +118,17 @@ def test_a_registering_that_was_killed_leaves_one_run_and_one_version_when_done_
 def test_a_new_version_is_challenger_until_it_is_promoted(
     client: MlflowClient, folder: Path
 ) -> None:
-    first = registry.register("steel", "monday", folder)
+    first = models.register("steel", "monday", folder)
     assert aliases(client, "steel") == {"challenger": "1"}
-    assert registry.champions() == {}
-    assert registry.promote(first).is_champion
-    second = registry.register("steel", "tuesday", folder)
+    assert models.champions() == {}
+    assert models.promote(first).is_champion
+    second = models.register("steel", "tuesday", folder)
     assert not second.is_champion
     assert aliases(client, "steel") == {"champion": "1", "challenger": "2"}
-    assert registry.champions()["steel"].version == "1"
-    registry.promote(second)
-    assert registry.champions()["steel"].version == "2"
-    monday = registry.find("steel", "monday")
+    assert models.champions()["steel"].version == "1"
+    models.promote(second)
+    assert models.champions()["steel"].version == "2"
+    monday = models.find("steel", "monday")
     assert monday is not None
     assert not monday.is_champion
 
@@ -136,7 +136,7 @@ def test_a_new_version_is_challenger_until_it_is_promoted(
 def test_champions_of_many_categories_come_in_pages(
     client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry, "PAGE", 4)
+    monkeypatch.setattr(models, "PAGE", 4)
     for index in range(11):
         name = f"nightshift.c{index:02d}"
         client.create_registered_model(name)
@@ -148,7 +148,7 @@ def test_champions_of_many_categories_come_in_pages(
     client.create_registered_model("nightshiftx.other")
     client.create_model_version("nightshiftx.other", source="file:///none")
     client.set_registered_model_alias("nightshiftx.other", "champion", "1")
-    found = registry.champions()
+    found = models.champions()
     assert sorted(found) == [f"c{index:02d}" for index in range(11) if index != 5]
     assert {name: champion.digest for name, champion in found.items()} == {
         f"c{index:02d}": f"{index}-{1 + index % 2}" for index in range(11) if index != 5
@@ -159,8 +159,8 @@ def test_champions_of_many_categories_come_in_pages(
 def test_a_download_is_the_package_that_was_registered(
     client: MlflowClient, folder: Path, tmp_path: Path
 ) -> None:
-    version = registry.register("steel", "key", folder)
-    place = registry.download(version, tmp_path / "download")
+    version = models.register("steel", "key", folder)
+    place = models.download(version, tmp_path / "download")
     for name in DECIDING_FILES:
         assert (place / name).read_bytes() == (folder / name).read_bytes()
 
@@ -174,21 +174,21 @@ def test_a_version_that_nightshift_did_not_register_is_refused(
     client.create_registered_model("nightshift.steel")
     client.create_model_version("nightshift.steel", source=str(foreign))
     client.set_registered_model_alias("nightshift.steel", "champion", "1")
-    (champion,) = registry.champions().values()
+    (champion,) = models.champions().values()
     with pytest.raises(
         PackageError, match=r"nightshift\.steel version 1 holds no Nightshift package"
     ):
-        registry.download(champion, tmp_path / "download")
+        models.download(champion, tmp_path / "download")
 
 
 def test_a_package_that_was_deleted_is_its_categorys_trouble_while_mlflow_answers(
     folder: Path, client: MlflowClient, tmp_path: Path
 ) -> None:
-    made = registry.register("steel", "key", folder)
+    made = models.register("steel", "key", folder)
     model = client.get_model_version(made.name, made.version).source.removeprefix("models:/")
     shutil.rmtree(client.get_logged_model(model).artifact_location)
     with pytest.raises(PackageError, match=r"nightshift\.steel version 1 holds no Nightshift pack"):
-        registry.download(made, tmp_path / "download")
+        models.download(made, tmp_path / "download")
 
 
 def test_connecting_sets_an_empty_database_up_once(client: MlflowClient, tmp_path: Path) -> None:

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import tracking
-from pipeline.tracking import RegistryError
+from pipeline.registry import tracking
+from pipeline.registry.tracking import RegistryError
 
 GIVE_UP_SOON = """\
-from pipeline import tracking
+from pipeline.registry import tracking
 tracking.SET_UP_TIMEOUT_S = 1
 try:
     tracking.connect()

@@ -11,7 +11,7 @@ import pytest
 from night_maker import HOSTILE_NAMES, NIGHT, NightMaker, hostile_night
 
 from pipeline.night.results import NightError
-from pipeline.report import page as report_page
+from pipeline.report import document as report_page
 from pipeline.report.view import percent, strip, visible
 from pipeline.report.writing import write_report
 

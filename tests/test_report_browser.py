@@ -15,8 +15,8 @@ from playwright.sync_api import Browser, Error
 from report_visit import Visit, open_browser
 from test_report_data import EVIL
 
-from pipeline import heatmap
-from pipeline.night.pictures import picture_uri
+from pipeline.images import heatmap
+from pipeline.night.scoring.pictures import picture_uri
 from pipeline.report.view import visible
 from pipeline.report.writing import write_report
 

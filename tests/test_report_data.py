@@ -15,9 +15,9 @@ from night_maker import HOSTILE_NAMES, NIGHT, NightMaker
 from numpy.typing import NDArray
 
 from pipeline import storage
-from pipeline.night.label_import import import_labels
-from pipeline.night.pictures import Subject, picture_uri, write_pictures
+from pipeline.night.feedback.label_import import import_labels
 from pipeline.night.results import RESULT_SCHEMA, ResultsError, write_shard
+from pipeline.night.scoring.pictures import Subject, picture_uri, write_pictures
 from pipeline.report import data as report_data
 from pipeline.report import rows as report_rows
 from pipeline.report.data import DEFECT, FLAGGED, GOOD, PAGE_ROWS, STILL_FLAGGED, data_files

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import heatmap
-from pipeline.report import charts
+from pipeline.images import heatmap
+from pipeline.report import score_histogram
 
 
 def test_an_overlay_leaves_usual_surfaces_as_they_are() -> None:
@@ -39,7 +39,7 @@ def test_the_filter_of_the_page_holds_the_colours_of_the_overlay() -> None:
 def test_histogram_counts_by_hand() -> None:
     scores = np.array([0.0, 0.05, 2.2, 2.21, 99.0])
     flagged = scores > 2.2
-    bins = charts.bin_scores(scores, flagged, np.array([0.15, 2.15]), threshold=2.2)
+    bins = score_histogram.bin_scores(scores, flagged, np.array([0.15, 2.15]), threshold=2.2)
     # 22 bins of 0.1 from 0 to 2.2; both ends of the scale take what lies beyond
     assert bins.width == pytest.approx(0.1)
     assert bins.usual[0] == pytest.approx(2 / 5)
@@ -54,15 +54,15 @@ def test_histogram_shares_add_up_whatever_the_scores(seed: int, n: int, m: int) 
     random = np.random.default_rng(seed)
     scores, calibration = random.standard_cauchy(n).astype(np.float32), random.normal(size=m)
     threshold = float(random.normal())
-    bins = charts.bin_scores(scores, scores > threshold, calibration, threshold)
+    bins = score_histogram.bin_scores(scores, scores > threshold, calibration, threshold)
     assert bins.usual.sum() + bins.flagged.sum() == pytest.approx(1)
     assert bins.flagged.sum() == pytest.approx(np.mean(scores > threshold))
     assert bins.calibration.sum() == pytest.approx(1 if m else 0)
-    drawing = str(charts.score_histogram(bins, threshold, "d"))
+    drawing = str(score_histogram.score_histogram(bins, threshold, "d"))
     assert "nan" not in drawing
     assert "inf" not in drawing
 
 
 def test_a_chart_escapes_its_description() -> None:
-    bins = charts.bin_scores(np.array([1.0]), np.array([False]), np.array([]), 2.0)
-    assert '"><script>' not in charts.score_histogram(bins, 2.0, '"><script>')
+    bins = score_histogram.bin_scores(np.array([1.0]), np.array([False]), np.array([]), 2.0)
+    assert '"><script>' not in score_histogram.score_histogram(bins, 2.0, '"><script>')

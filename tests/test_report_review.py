@@ -13,7 +13,7 @@ from playwright.sync_api import Browser
 from report_visit import Visit, open_browser
 from typer.testing import CliRunner
 
-from jobs.cli import app
+from jobs.cli.app import app
 from pipeline.report.writing import write_report
 
 pytestmark = pytest.mark.browser

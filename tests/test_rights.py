@@ -10,17 +10,17 @@ import pytest
 import s3fs
 from factory import category, make_category, make_fleet, make_package, write_images
 
-from jobs.local_s3 import OWNER, LocalS3
+from jobs.local.s3 import OWNER, LocalS3
 from pipeline import storage
-from pipeline.night.fleet import read_fleet
-from pipeline.night.fleet_pin import pinned_fleet
-from pipeline.night.labels import Label, store_labels
+from pipeline.night.feedback.labels import Label, store_labels
+from pipeline.night.fleet.fleet import read_fleet
+from pipeline.night.fleet.hold import pinned_fleet
 from pipeline.night.manifest import build_manifest, store_manifest
-from pipeline.night.plan import note_settled, plan_night
 from pipeline.night.results import read_night, remove_shards, write_shard
-from pipeline.night.scoring import ShardScorer
-from pipeline.night.settling import settle
-from pipeline.prepared import prepare
+from pipeline.night.scoring.plan import note_settled, plan_night
+from pipeline.night.scoring.scorer import ShardScorer
+from pipeline.night.settling.settle import settle
+from pipeline.onboarding.prepare import prepare
 from pipeline.report.writing import write_report
 from pipeline.storage import AccessDenied
 

@@ -22,16 +22,16 @@ from PIL import Image
 from model.backbone import Backbone, BackboneConfig
 from pipeline import storage
 from pipeline.calibration import Calibration, CalibrationConfig, fit
-from pipeline.images import read_image
-from pipeline.night import detectors
-from pipeline.night.fleet import Champion
+from pipeline.images.decode import read_image
+from pipeline.night.fleet.fleet import Champion
 from pipeline.night.manifest import MANIFEST_SCHEMA, Shard, build_manifest, shards
-from pipeline.night.plan import Task, result_name
 from pipeline.night.results import RESULT_SCHEMA, read_night
-from pipeline.night.scoring import ShardScorer
-from pipeline.night.stages import Observer
+from pipeline.night.scoring import detectors
+from pipeline.night.scoring.observer import Observer
+from pipeline.night.scoring.plan import Task, result_name
+from pipeline.night.scoring.scorer import ShardScorer
 from pipeline.package import Package
-from pipeline.patience import Patience
+from pipeline.storage.retry import Patience
 
 NIGHT = "2026-03-12"
 NOW = dt.datetime(2026, 3, 13, 1, 2, 3, 456789, tzinfo=dt.UTC)

@@ -13,7 +13,7 @@ import pytest
 import s3fs
 from factory import make_category, write_catalogue, write_images
 
-from jobs.local_s3 import LocalS3
+from jobs.local.s3 import LocalS3
 from pipeline import storage
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]

@@ -11,11 +11,11 @@ from studied import load, make_study, write_study_catalogue
 from model.patch_sample import Features
 from pipeline import storage
 from pipeline.calibration import Part, TooFewImages, split_by_content
-from pipeline.features import extract
-from pipeline.layout_files import LayoutError
-from pipeline.layouts import read_layout
+from pipeline.datasets.layouts import read_layout
+from pipeline.datasets.samples import LayoutError
+from pipeline.onboarding.features import extract
 from pipeline.study.check import build_test
-from pipeline.study.features import View, about, is_there, masks, open_bank, wanted_views
+from pipeline.study.feature_view import View, about, is_there, masks, open_bank, wanted_views
 from pipeline.study.sets import FoldPlan, Passes, build_view, fold_plan
 from pipeline.study.settings import LabelledSet, Study, StudySettings
 

@@ -6,7 +6,7 @@ import pytest
 from mlflow import MlflowClient
 from studied import load, make_study, record, repeat, write_study_catalogue
 
-from pipeline import tracking
+from pipeline.registry import tracking
 from pipeline.study import tracking as study_tracking
 from pipeline.study.records import StudyError, StudyFolder, repeat_name
 

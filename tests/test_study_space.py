@@ -9,7 +9,7 @@ import yaml
 from command_line import Run
 from factory import SETTINGS, category
 
-from pipeline.catalogue import CatalogueError, load_catalogue
+from pipeline.catalogue.catalogue import CatalogueError, load_catalogue
 from pipeline.study.settings import Study, differences, load_study
 from pipeline.study.space import (
     DEFAULT_SPACE,

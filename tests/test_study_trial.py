@@ -9,7 +9,7 @@ from studied import make_plan, make_study
 
 from model.errors import NightshiftError
 from pipeline.study.check import keep_head, measure_heads, read_head
-from pipeline.study.features import wanted_views
+from pipeline.study.feature_view import wanted_views
 from pipeline.study.objective import Judged, objective
 from pipeline.study.run import RUNGS, WORST, Plan, StudyTrial, train_again
 from pipeline.study.sets import build_view, fold_plan

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pipeline.synthetic import (
+from pipeline.onboarding.synthetic import (
     MAKERS,
     MIN_CHANGE,
     MIN_PIXELS,

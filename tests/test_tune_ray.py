@@ -16,12 +16,12 @@ from ray import cloudpickle
 from ray_watch import wait_until
 from studied import load, write_study_catalogue
 
-from jobs import search as searching
-from jobs.cluster import cluster
-from jobs.trials import TuneTrial
-from jobs.tune import tune
-from pipeline import tracking
-from pipeline.catalogue import load_catalogue
+from jobs.cluster.join import cluster
+from jobs.study import search as searching
+from jobs.study.tasks import TuneTrial
+from jobs.study.tune import tune
+from pipeline.catalogue.catalogue import load_catalogue
+from pipeline.registry import tracking
 from pipeline.study.records import StudyFolder
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
@@ -29,9 +29,9 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 TRIALS = 6
 DRIVER = """\
 import sys
-from jobs import cli
+from jobs.cli import app
 sys.argv = ["nightshift", *sys.argv[1:]]
-cli.main()
+app.main()
 """
 
 

@@ -18,7 +18,7 @@ import s3fs
 from infra.laptop import process, servers
 from infra.laptop.process import Server
 from infra.laptop.settings import BUCKETS, Settings, load_or_make, write_private
-from jobs.local_s3 import OWNER
+from jobs.local.s3 import OWNER
 from model.errors import NightshiftError
 
 FOLDER = "nightshift-laptop"

@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from infra.laptop.process import LaptopError, Server
 from infra.laptop.settings import USER, Settings, write_private
-from jobs.local_s3 import find_weed, has_storage, http_get, server_arguments, write_config
+from jobs.local.s3 import find_weed, has_storage, http_get, server_arguments, write_config
 
 POSTGRES_PACKAGES = Path("/usr/lib/postgresql")  # Debian keeps its programs off the PATH
 POSTGRES_USER = "postgres"  # the database refuses to run as root

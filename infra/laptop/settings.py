@@ -8,8 +8,8 @@ import secrets
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from jobs.local_process import HOST, free_ports
-from jobs.local_s3 import OWNER, PORT_FLAGS, REGION, make_identity
+from jobs.local.process import HOST, free_ports
+from jobs.local.s3 import OWNER, PORT_FLAGS, REGION, make_identity
 
 BUCKETS = ("factory", "dump", "results", "runs", "mlflow")
 RIGHTS = Path(__file__).parents[1] / "rights" / "seaweedfs.json"

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageColor
 from scipy import ndimage
 
-from pipeline import heatmap
 from pipeline.evaluation import plot_style as style
+from pipeline.images import heatmap
 from pipeline.package import THRESHOLD_GREY
 
 NUM_GOOD, NUM_DEFECTIVE = 3, 9

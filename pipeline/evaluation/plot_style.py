@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from PIL import Image
 
-# The light page of pipeline/report/report.css.
+# The light page of pipeline/report/static/report.css.
 INK, SOFT, LINE, BAR = "#1d1c1a", "#67635c", "#e5e1da", "#c3beb4"
 SURFACE, FLAG, FLAG_TINT = "#ffffff", "#b8400e", "#fbeee7"
 DPI = 160  # pixels per inch

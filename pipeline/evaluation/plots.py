@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from pipeline.evaluation import plot_style as style
 from pipeline.evaluation.heatmap_grid import grid_figure
-from pipeline.evaluation.metrics import Curve
 from pipeline.evaluation.protocol import CategoryResult
 from pipeline.evaluation.score_plot import scores_figure
 from pipeline.evaluation.tables import percent
+from pipeline.measuring.metrics import Curve
 
 CURVE_SIZE = (1040, 900)  # pixels
 CURVE_BOX = (130, 136, 1000, 800)  # left, top, right, bottom

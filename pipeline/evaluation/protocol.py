@@ -19,16 +19,16 @@ from model.detector import Detector
 from model.feature_bank import FeatureBank
 from model.recipe import RecipeTrainer
 from pipeline.calibration import Calibration, Part, fit
-from pipeline.catalogue import Category
-from pipeline.evaluation.detector import Marks, ScoredSamples, measure, read_marks
+from pipeline.catalogue.catalogue import Category
+from pipeline.datasets.layouts import Sample
+from pipeline.datasets.samples import LayoutError
 from pipeline.evaluation.heatmap_grid import Tile, choose
-from pipeline.evaluation.metrics import Curve, PixelCurves, image_curve, image_metrics, pixel_curves
-from pipeline.features import BATCH_IMAGES, extract
-from pipeline.images import read_image
-from pipeline.layout_files import LayoutError
-from pipeline.layouts import Sample
+from pipeline.images.decode import read_image
+from pipeline.measuring.labelled import Marks, ScoredSamples, measure, read_marks
+from pipeline.measuring.metrics import Curve, PixelCurves, image_curve, image_metrics, pixel_curves
+from pipeline.onboarding.features import BATCH_IMAGES, extract
+from pipeline.onboarding.prepare import Prepared, make_detector, make_trainer, prepare, score_unseen
 from pipeline.package import MapScale
-from pipeline.prepared import Prepared, make_detector, make_trainer, prepare, score_unseen
 
 ORACLE = "oracle_image_auroc"
 ORACLE_LOOKS = 8  # passes that the oracle compares, evenly spread; the last is one of them

@@ -19,8 +19,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline import storage
-from pipeline.category_name import is_category_name
-from pipeline.manifest_files import (
+from pipeline.catalogue.category_name import is_category_name
+from pipeline.datasets.image_lists import (
     ROWS_AT_ONCE,
     ManifestError,
     read_columns,

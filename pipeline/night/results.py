@@ -19,9 +19,9 @@ import pyarrow.parquet as pq
 
 from model.errors import NightshiftError
 from pipeline import storage
-from pipeline.image_statistics import STATISTICS
+from pipeline.images.image_statistics import STATISTICS
+from pipeline.images.prefetch import read_ahead
 from pipeline.night.summary import CategorySummary, Summary, describe_category, describe_night
-from pipeline.reading import read_ahead
 
 __all__ = [
     "RESULT_SCHEMA",

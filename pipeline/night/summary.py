@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, NotRequired, TypedDict
 
-from pipeline.images import ImageStatus
+from pipeline.images.decode import ImageStatus
 
 
 class DriftSummary(TypedDict):

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.image_statistics import STATISTICS
-from pipeline.images import ImageStatus
+from pipeline.images.decode import ImageStatus
+from pipeline.images.image_statistics import STATISTICS
 from pipeline.night.results import RESULT_SCHEMA, each_shard, read_night
 
 NOTABLE_P_VALUE = 0.05  # flagged images are notable too; the others are left out

@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from markupsafe import Markup
 
-from pipeline.category_name import is_category_name
-from pipeline.images import ImageStatus
+from pipeline.catalogue.category_name import is_category_name
+from pipeline.images.decode import ImageStatus
 from pipeline.night.results import Summary
-from pipeline.report import charts
+from pipeline.report import score_histogram
 from pipeline.report.rows import CONTROLLED
 from pipeline.report.verdict import Assessment, plural
 
@@ -54,8 +54,10 @@ def card(assessment: Assessment, rows: pa.Table, champion: Mapping[str, Any] | N
         calibration = np.asarray(champion.get("calibration_scores", ()), dtype=np.float64)
         threshold = float(champion["threshold"])
         flagged = scored["flagged"].to_numpy()
-        bins = charts.bin_scores(scores, flagged, calibration, threshold)
-        chart = charts.score_histogram(bins, threshold, _describe(scores, calibration, assessment))
+        bins = score_histogram.bin_scores(scores, flagged, calibration, threshold)
+        chart = score_histogram.score_histogram(
+            bins, threshold, _describe(scores, calibration, assessment)
+        )
     return Card(assessment=assessment, champion=champion, chart=chart)
 
 

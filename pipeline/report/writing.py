@@ -16,9 +16,9 @@ from contextlib import suppress
 from typing import Any
 
 from pipeline import storage
-from pipeline.night.labels import read_labels
+from pipeline.night.feedback.labels import read_labels
 from pipeline.night.results import NightError, by_category, check_night, night_prefix, summarise
-from pipeline.report import page as report_page
+from pipeline.report import document as report_page
 from pipeline.report import verdict, view
 from pipeline.report.alerts import Alert, make_alerts, read_drift, shifted
 from pipeline.report.data import FOLDER, data_files

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from pipeline.catalogue import Category
+from pipeline.catalogue.catalogue import Category
 from pipeline.study.choice import (
     Choice,
     choose,

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from model.folding import FoldedHead
 from pipeline import storage
 from pipeline.backbones import fetch_backbone
-from pipeline.layouts import read_layout
+from pipeline.datasets.layouts import read_layout
 from pipeline.study.choice import difference, mean_interval
-from pipeline.study.features import View, is_there, view_key
+from pipeline.study.feature_view import View, is_there, view_key
 from pipeline.study.objective import METRICS
 from pipeline.study.records import TrialRecord
 from pipeline.study.run import Plan

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.evaluation.metrics import image_metrics, pixel_metrics
+from pipeline.measuring.metrics import image_metrics, pixel_metrics
 
 METRICS = ("image_auroc", "pixel_ap", "aupro")
 

@@ -7,13 +7,13 @@ policy that lets no script run at all.
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline import heatmap
-from pipeline.pages import page_environment
+from pipeline.images import heatmap
+from pipeline.pages.environment import page_environment
 from pipeline.report import view as report_view
 from pipeline.study.charts import cloud
 from pipeline.study.space import label
 
-TEMPLATE = "study/study.html.j2"
+TEMPLATE = "study/static/study.html.j2"
 METRIC_WORDS = {
     "image_auroc": "image AUROC",
     "pixel_ap": "pixel average precision",

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from model.errors import NightshiftError
-from pipeline.study.features import view_key
+from pipeline.study.feature_view import view_key
 from pipeline.study.objective import Judged, objective
 from pipeline.study.settings import Study
 from pipeline.study.space import Configuration

@@ -15,14 +15,14 @@ from model.backbone import Backbone
 from pipeline import storage
 from pipeline.backbones import fetch_backbone
 from pipeline.calibration import Part, TooFewImages, fold_by_content, split_by_content
-from pipeline.catalogue import Category
-from pipeline.features import read_all, refuse_many_unreadable
-from pipeline.images import ImageRead, ImageStatus, read_mask
-from pipeline.layout_files import LayoutError
-from pipeline.layouts import Sample, read_layout
-from pipeline.study.features import MASKS, SetWriter, View, is_there, publish, write_all
+from pipeline.catalogue.catalogue import Category
+from pipeline.datasets.layouts import Sample, read_layout
+from pipeline.datasets.samples import LayoutError
+from pipeline.images.decode import ImageRead, ImageStatus, read_mask
+from pipeline.onboarding.features import read_all, refuse_many_unreadable
+from pipeline.onboarding.synthetic import make_anomalies
+from pipeline.study.feature_view import MASKS, SetWriter, View, is_there, publish, write_all
 from pipeline.study.settings import LabelledSet, StudySettings
-from pipeline.synthetic import make_anomalies
 
 logger = logging.getLogger(__name__)
 

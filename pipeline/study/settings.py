@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, Field, PositiveFloat, PositiveI
 from model.backbone import BACKBONES
 from model.weights import RANDOM
 from pipeline import storage
-from pipeline.catalogue import (
+from pipeline.catalogue.catalogue import (
     CatalogueError,
     Category,
     Strict,
@@ -21,8 +21,8 @@ from pipeline.catalogue import (
     as_weights_file,
     read_document,
 )
-from pipeline.catalogue_findings import findings_of_shape, nearest
-from pipeline.layouts import LAYOUTS
+from pipeline.catalogue.findings import findings_of_shape, nearest
+from pipeline.datasets.layouts import LAYOUTS
 from pipeline.study.space import (
     DEFAULT_SPACE,
     Configuration,

@@ -15,9 +15,9 @@ from model.embedding import Embedding
 from model.preprocessing import Fit
 from model.simplenet import Adaptor, Loss
 from model.training import SigmaUnit
-from pipeline.catalogue import Category, WeightsFile
-from pipeline.catalogue_findings import nearest
-from pipeline.strict_yaml import shown
+from pipeline.catalogue.catalogue import Category, WeightsFile
+from pipeline.catalogue.findings import nearest
+from pipeline.catalogue.strict_yaml import shown
 
 Configuration = Mapping[str, Any]
 Kind = Literal["uniform", "loguniform", "quniform", "randint", "choice", "grid"]

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline import tracking
+from pipeline.registry import tracking
+from pipeline.registry.tracking import RunRecord
 from pipeline.study.records import TrialRecord
 from pipeline.study.settings import Study
-from pipeline.tracking import RunRecord
 
 STEPS = 100  # a rung's step is its share of the training, in percent
 

@@ -26,9 +26,9 @@ from model.recipe import BLOCK_IMAGES, NO_MEMBER
 from model.rows import PatchRows
 from model.training import HeadTrainer, TrainingConfig
 from pipeline import storage
-from pipeline.catalogue import Category
-from pipeline.local_files import local_path
-from pipeline.study.features import about, is_there, masks, open_bank
+from pipeline.catalogue.catalogue import Category
+from pipeline.storage.local import local_path
+from pipeline.study.feature_view import about, is_there, masks, open_bank
 from pipeline.study.objective import Judged
 from pipeline.study.sets import THIN
 

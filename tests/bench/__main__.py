@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from jobs.cluster import WORKER_ENVIRONMENT
+from jobs.cluster.join import WORKER_ENVIRONMENT
 from tests.bench.cache import onboarding_memory
 from tests.bench.calibration import realised_false_alarms
 from tests.bench.measure import Ratio

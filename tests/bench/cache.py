@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.onboarding import write_package
-from pipeline.prepared import prepare
+from pipeline.onboarding.finish import write_package
+from pipeline.onboarding.prepare import prepare
 from tests.bench.material import category, write_pictures
 from tests.bench.measure import Ratio, in_fresh_process
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from tests.bench.measure import Ratio
-from tests.made_up_categories import NUM_GOOD, RATE, realised_rate
+from tests.support.made_up_categories import NUM_GOOD, RATE, realised_rate
 
 NUM_CATEGORIES = 1000
 

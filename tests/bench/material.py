@@ -9,14 +9,14 @@ from PIL import Image
 from scipy import ndimage
 
 from model.precision import Precision
-from pipeline.catalogue import Category
-from pipeline.night.fleet import Fleet
+from pipeline.catalogue.catalogue import Category
+from pipeline.night.fleet.fleet import Fleet
+from pipeline.night.fleet.resolve import pin_fleet
 from pipeline.night.manifest import build_manifest
-from pipeline.night.resolving import pin_fleet
-from pipeline.onboarding import write_package
+from pipeline.onboarding.finish import write_package
+from pipeline.onboarding.prepare import prepare
 from pipeline.package import package_digest
-from pipeline.prepared import prepare
-from pipeline.registry import RegisteredVersion
+from pipeline.registry.models import RegisteredVersion
 
 NIGHT = "2026-01-31"
 SIDES = {"png": 300, "jpg": 1000}  # pixels

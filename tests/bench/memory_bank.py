@@ -13,11 +13,11 @@ from rich.console import Console
 from model.anomaly_map import anomaly_maps, map_matrix
 from model.feature_bank import FeatureBank
 from pipeline.calibration import Part
-from pipeline.catalogue import Category, load_catalogue, select
-from pipeline.evaluation.metrics import image_metrics, pixel_metrics
+from pipeline.catalogue.catalogue import Category, load_catalogue, select
 from pipeline.evaluation.protocol import read_test_set
-from pipeline.prepared import prepare
-from tests import patchcore
+from pipeline.measuring.metrics import image_metrics, pixel_metrics
+from pipeline.onboarding.prepare import prepare
+from tests.support import patchcore
 
 BLOCK = 16  # images at a time
 

@@ -13,13 +13,13 @@ import torch
 
 from model.folding import FoldedHead, FoldedHeads
 from model.recipe import PRESETS
-from pipeline.night import plan as planning
-from pipeline.night.detectors import Detectors, _size_bytes
-from pipeline.night.fleet import Fleet
+from pipeline.night.fleet.fleet import Fleet
 from pipeline.night.manifest import MANIFEST_SCHEMA, load_manifest, shards, store_manifest
-from pipeline.night.plan import note_settled, plan_night, result_name
 from pipeline.night.results import shard_uri
-from pipeline.night.scoring import ShardScorer
+from pipeline.night.scoring import plan as planning
+from pipeline.night.scoring.detectors import Detectors, _size_bytes
+from pipeline.night.scoring.plan import note_settled, plan_night, result_name
+from pipeline.night.scoring.scorer import ShardScorer
 from tests.bench.material import NIGHT, dump_of, onboard, write_pictures
 from tests.bench.measure import Ratio, alternate, in_fresh_process, peak_mib
 

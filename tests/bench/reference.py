@@ -15,12 +15,12 @@ from model.detector import Detector, DetectorHeader
 from model.folding import FoldedHead, FoldedHeads
 from model.preprocessing import Preprocessing
 from model.recipe import PRESETS
-from pipeline.catalogue import Category
-from pipeline.features import read_all, stack
-from pipeline.prepared import prepare
+from pipeline.catalogue.catalogue import Category
+from pipeline.onboarding.features import read_all, stack
+from pipeline.onboarding.prepare import prepare
 from tests.bench.material import category, write_pictures
 from tests.bench.measure import Ratio, alternate, in_fresh_process, peak_mib
-from tests.reference_simplenet import (
+from tests.support.reference_simplenet import (
     ReferenceHead,
     ReferenceSimpleNet,
     Schedule,

@@ -9,10 +9,10 @@ import pyarrow as pa
 
 from model.preprocessing import Preprocessing
 from pipeline.calibration import CalibrationConfig, fit
-from pipeline.image_statistics import STATISTICS, condense
-from pipeline.night.fleet import Champion
+from pipeline.images.image_statistics import STATISTICS, condense
+from pipeline.night.fleet.fleet import Champion
 from pipeline.night.results import RESULT_SCHEMA, write_shard
-from pipeline.night.settling import settle
+from pipeline.night.settling.settle import settle
 from pipeline.package import MapScale
 from tests.bench.material import NIGHT
 from tests.bench.measure import Ratio, in_fresh_process, peak_mib

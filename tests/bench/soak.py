@@ -21,13 +21,13 @@ from pathlib import Path
 import pyarrow as pa
 from rich.console import Console
 
-from jobs.local_s3 import LocalS3
+from jobs.local.s3 import LocalS3
 from pipeline import storage
 from pipeline.night.manifest import build_manifest
 from pipeline.night.results import read_night
 
-TESTS = Path(__file__).parent.parent
-sys.path.insert(0, str(TESTS))  # tests are flat, and import each other so
+SUPPORT = Path(__file__).parents[1] / "support"
+sys.path.insert(0, str(SUPPORT))  # as pytest does
 
 from factory import make_category, texture, write_catalogue  # noqa: E402
 from faulty_proxy import FaultyProxy  # noqa: E402

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 import yaml
 
-from pipeline.catalogue import load_catalogue
-from pipeline.study.features import wanted_views
+from pipeline.catalogue.catalogue import load_catalogue
+from pipeline.study.feature_view import wanted_views
 from pipeline.study.run import RUNGS, Plan, StudyTrial
 from pipeline.study.sets import build_view, fold_plan
 from pipeline.study.settings import Study, load_study

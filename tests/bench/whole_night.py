@@ -13,14 +13,15 @@ import numpy as np
 import torch
 import yaml
 
-from jobs.cluster import WORKER_ENVIRONMENT
-from jobs.local_s3 import LocalS3
-from pipeline import geometry, storage
-from pipeline.images import decode_image
-from pipeline.night.detectors import Detectors
+from jobs.cluster.join import WORKER_ENVIRONMENT
+from jobs.local.s3 import LocalS3
+from pipeline import storage
+from pipeline.images import fit
+from pipeline.images.decode import decode_image
 from pipeline.night.manifest import build_manifest
-from pipeline.night.plan import plan_night
-from pipeline.night.scoring import ShardScorer
+from pipeline.night.scoring.detectors import Detectors
+from pipeline.night.scoring.plan import plan_night
+from pipeline.night.scoring.scorer import ShardScorer
 from tests.bench.material import NIGHT, dump_of, onboard, write_pictures
 from tests.bench.measure import Ratio, alternate, in_fresh_process
 from tests.bench.scoring import against_bare
@@ -98,9 +99,7 @@ def _scaled_decoding() -> Ratio:
 
     def decoded(least_side: int | None) -> torch.Tensor:
         images = [decode_image(content, least_side=least_side) for content in contents]
-        return torch.from_numpy(
-            np.stack([geometry.to_square(image, preprocessing) for image in images])
-        )
+        return torch.from_numpy(np.stack([fit.to_square(image, preprocessing) for image in images]))
 
     full, scaled = alternate(lambda: decoded(None), lambda: decoded(preprocessing.least_side))
     of_full, of_scaled = (

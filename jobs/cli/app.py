@@ -1,0 +1,284 @@
+"""The command line: ``nightshift`` or ``python -m jobs``.
+
+Answers go to stdout, progress and logs to stderr. Exit codes: 0 done, 1 an operator must act,
+2 bad usage, 3 done but some categories or images failed.
+"""
+
+import logging
+import os
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from jobs.cli import labels
+from jobs.cli.fleet import fleet_app
+from jobs.cli.options import Json, Night
+from jobs.cli.printing import print_night, print_outcomes, print_study
+from jobs.terminal.tables import number, print_json
+from model.errors import NightshiftError
+
+if TYPE_CHECKING:
+    from pipeline.night.error_budget import ErrorBudget
+
+DONE, ACT, PARTLY = 0, 1, 3
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help="One SimpleNet anomaly detector per product category, trained and run every night.",
+)
+app.add_typer(labels.app, name="labels")
+app.add_typer(fleet_app, name="fleet")
+
+
+@app.command()
+def onboard(
+    catalogue: Annotated[str, typer.Argument(help="Catalogue file (YAML), local or s3://.")],
+    only: Annotated[list[str] | None, typer.Option(help="Only this category; repeatable.")] = None,
+    promote: Annotated[bool, typer.Option(help="Make the new versions champions.")] = True,
+    runs: Annotated[
+        str, typer.Option(envvar="NIGHTSHIFT_RUNS", help="Folder or s3:// prefix of checkpoints.")
+    ] = "nightshift-runs",
+    as_json: Json = False,
+) -> None:
+    """Train, calibrate and register one detector for every category of a catalogue."""
+    from pipeline import storage  # noqa: PLC0415  torch and Ray load in seconds
+    from pipeline.catalogue.catalogue import load_catalogue, select  # noqa: PLC0415
+
+    categories = select(load_catalogue(catalogue), only or [])
+    from jobs.onboard import onboard as job  # noqa: PLC0415  not before the catalogue is known to be right
+
+    with redirect_stdout(sys.stderr):
+        outcomes = job.onboard(categories, job.Plan(runs=storage.absolute(runs), promote=promote))
+    answer = job.to_json(outcomes)
+    if as_json:
+        print_json(answer)
+    else:
+        print_outcomes(answer)
+    failed = [outcome for outcome in answer if outcome["error"]]
+    for outcome in failed:
+        typer.echo(f"nightshift: {outcome['category']}: {outcome['error']}", err=True)
+    raise typer.Exit(PARTLY if failed else DONE)
+
+
+@app.command()
+def evaluate(
+    catalogue: Annotated[str, typer.Argument(help="Catalogue file (YAML), local or s3://.")],
+    only: Annotated[list[str] | None, typer.Option(help="Only this category; repeatable.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings per category.")] = 3,
+    out: Annotated[str, typer.Option(help="Folder or s3:// prefix.")] = "nightshift-evaluation",
+    as_json: Json = False,
+) -> None:
+    """Measure a catalogue's detectors on its labelled test images; registers nothing."""
+    from pipeline import storage  # noqa: PLC0415
+    from pipeline.catalogue.catalogue import load_catalogue, select  # noqa: PLC0415
+
+    categories = select(load_catalogue(catalogue), only or [])
+    from jobs.evaluate import evaluate as job  # noqa: PLC0415  not before the catalogue is known to be right
+
+    with redirect_stdout(sys.stderr):
+        done = job.evaluate(categories, seeds, storage.absolute(out))
+    if as_json:
+        print_json(done.to_json())
+    else:
+        typer.echo(done.to_markdown())
+    for name, error in done.errors.items():
+        typer.echo(f"nightshift: {name}: {error}", err=True)
+    raise typer.Exit(PARTLY if done.errors else DONE)
+
+
+@app.command()
+def tune(  # noqa: PLR0913, PLR0917  options of a command
+    catalogue: Annotated[str, typer.Argument(help="Catalogue file (YAML), local or s3://.")],
+    study: Annotated[str, typer.Option(help="Name of the study; its folder below --out.")],
+    only: Annotated[list[str] | None, typer.Option(help="Only this category; repeatable.")] = None,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Configurations; else the catalogue's, or 60.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a study.")] = False,
+    out: Annotated[str, typer.Option(help="Folder or s3:// prefix.")] = "nightshift-studies",
+    write_catalogue: Annotated[
+        str | None, typer.Option(help="Also write the winners as a catalogue here.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Search training settings for each category and for all; registers and promotes nothing."""
+    from pipeline import storage  # noqa: PLC0415
+    from pipeline.catalogue.catalogue import load_catalogue, select  # noqa: PLC0415
+    from pipeline.study.settings import load_study  # noqa: PLC0415
+
+    categories = select(load_catalogue(catalogue), only or [])
+    asked = load_study(catalogue, study, categories, {"trials": trials} if trials else {})
+    from jobs.study import tune as job  # noqa: PLC0415  not before the catalogue is known to be right
+
+    with redirect_stdout(sys.stderr):
+        done = job.tune(asked, storage.absolute(out), resume=resume)
+    if write_catalogue:
+        storage.write_bytes(storage.absolute(write_catalogue), done.catalogue)
+    if as_json:
+        print_json(done.answer)
+    else:
+        print_study(done.answer)
+        typer.echo(f"page: {done.page}")
+    for name, error in done.errors.items():
+        typer.echo(f"nightshift: {name}: {error}", err=True)
+    raise typer.Exit(PARTLY if done.errors else DONE)
+
+
+@app.command()
+def score(
+    dump: Annotated[str, typer.Argument(help="Prefix of the night's images, or a manifest.")],
+    out: Annotated[str, typer.Option(help="Folder or s3:// prefix of the results.")],
+    night: Night,
+    error_budget: Annotated[
+        tuple[float, float],
+        typer.Option(metavar="NIGHT CATEGORY", help="Shares of images that may fail."),
+    ] = (0.01, 0.1),
+    as_json: Json = False,
+) -> None:
+    """Score every image of a dump with its category's champion."""
+    from pipeline.night.results import check_night  # noqa: PLC0415
+
+    check_night(night)
+    budget = _budget(error_budget)
+    from jobs.night import score as job  # noqa: PLC0415
+
+    with redirect_stdout(sys.stderr):
+        done = job.score(dump, out, night, budget)
+    if as_json:
+        answer = {"report": done.report, "scored_now": done.num_scored, "overruns": done.overruns}
+        print_json({**done.summary, **answer})
+    else:
+        print_night(done)
+    for sentence in done.overruns:
+        typer.echo(f"nightshift: {sentence}", err=True)
+    raise typer.Exit(ACT if done.overruns else PARTLY if done.num_failed else DONE)
+
+
+@app.command()
+def report(
+    out: Annotated[str, typer.Argument(help="Folder or s3:// prefix of the results.")],
+    night: Night,
+) -> None:
+    """Write the morning report of a scored night again."""
+    from pipeline.report.writing import write_report  # noqa: PLC0415
+
+    typer.echo(write_report(out, night))
+
+
+@app.command()
+def explain(
+    image: Annotated[str, typer.Argument(help="Address of the image, as in the results.")],
+    out: Annotated[str, typer.Option(help="Folder or s3:// prefix of the results.")],
+    night: Night,
+    picture: Annotated[
+        Path | None, typer.Option(help="Write the image beside its map to this PNG file.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Score one image of a night again with the files that scored it, and say what they say."""
+    from jobs.cli.explain import print_explanation, write_picture  # noqa: PLC0415
+    from pipeline import storage  # noqa: PLC0415
+    from pipeline.night.feedback.explanation import explain as make  # noqa: PLC0415
+
+    explanation = make(storage.absolute(image), storage.absolute(out), night)
+    if picture is not None:
+        write_picture(explanation, picture)
+    if as_json:
+        print_json(explanation.to_json())
+    else:
+        print_explanation(explanation)
+    raise typer.Exit(DONE if explanation.score is not None else PARTLY)
+
+
+@app.command()
+def export(
+    category: Annotated[str, typer.Argument(help="Category with a registered model.")],
+    kind: Annotated[Literal["onnx"], typer.Option("--format", help="File format.")] = "onnx",
+    out: Annotated[
+        str | None, typer.Option(help="File, local or s3://; without it CATEGORY.onnx here.")
+    ] = None,
+    version: Annotated[
+        int | None, typer.Option(min=1, help="Registered version; without it the champion.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a category's model as one file that scores without Nightshift."""
+    from pipeline.registry.onnx_export import export_onnx  # noqa: PLC0415
+
+    with redirect_stdout(sys.stderr):
+        done = export_onnx(category, out or f"{category}.{kind}", version)
+    about = done.metadata
+    if as_json:
+        print_json({"file": done.uri, "size_bytes": done.size_bytes, **about})
+    else:
+        typer.echo(
+            f"{done.uri}: {category} version {about['model_version']}, flagged above "
+            f"{number(about['threshold'])}, false-alarm rate {number(about['false_alarm_rate'])}"
+        )
+
+
+@app.command()
+def doctor(
+    out: Annotated[
+        str | None, typer.Option(help="Folder or s3:// prefix whose rights are tried out.")
+    ] = None,
+    catalogue: Annotated[
+        str | None, typer.Option(help="Catalogue file whose backbones' weights are loaded.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Check machine, MLflow, object storage and Ray cluster; say how to mend what fails."""
+    from jobs.doctor import doctor as job  # noqa: PLC0415
+
+    with redirect_stdout(sys.stderr):
+        checks = list(job.examine(out, catalogue))
+    if as_json:
+        print_json(job.to_json(checks))
+    else:
+        typer.echo(job.to_text(checks))
+    raise typer.Exit(ACT if job.to_json(checks)["verdict"] == "FAIL" else DONE)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("nightshift-demo"),
+) -> None:
+    """Show the whole story on real solar cells; needs no server and no download."""
+    from jobs.demo.demo import run_demo  # noqa: PLC0415
+
+    raise typer.Exit(run_demo(out.resolve()))
+
+
+def main() -> None:
+    """Run the command line; an error that a user can act on is one line."""
+    _set_up_logging()
+    try:
+        app()
+    except NightshiftError as error:
+        typer.echo(f"nightshift: {error}", err=True)
+        sys.exit(ACT)
+
+
+def _budget(shares: tuple[float, float]) -> "ErrorBudget":
+    from pipeline.night.error_budget import ErrorBudget  # noqa: PLC0415
+
+    try:
+        return ErrorBudget(night=shares[0], category=shares[1])
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def _set_up_logging() -> None:
+    level = os.environ.get("NIGHTSHIFT_LOG", "WARNING").upper()
+    logging.basicConfig(
+        level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    for chatty in ("mlflow", "alembic", "ray"):  # their own handlers say INFO whatever we ask for
+        logging.getLogger(chatty).setLevel(level)
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", level)  # it sets its level again when imported
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")

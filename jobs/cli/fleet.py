@@ -1,0 +1,135 @@
+"""``nightshift fleet``: which champions score the nights, held or rolled back."""
+
+import sys
+from contextlib import redirect_stdout
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from jobs.cli.options import Json, Out
+from jobs.terminal.tables import number, print_json, table
+
+DIGITS = 12  # of a digest, for people
+MOST_NAMES = 20  # of categories, likewise
+
+fleet_app = typer.Typer(
+    no_args_is_help=True, help="Which champions score the nights: show, pin, roll back, release."
+)
+
+
+@fleet_app.command()
+def show(
+    out: Out,
+    night: Annotated[str | None, typer.Option(help="The fleet that scored this night.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show the pinned fleet, or a night's, and which nights were scored with which."""
+    from pipeline import storage  # noqa: PLC0415  torch loads in seconds
+    from pipeline.night.fleet import hold  # noqa: PLC0415  torch loads in seconds
+    from pipeline.night.fleet.fleet import read_stored_fleet  # noqa: PLC0415
+
+    out = storage.absolute(out)
+    pin, nights = hold.read_pin(out), hold.digests_of_nights(out)
+    digest = hold.digest_of_night(out, night) if night else pin.digest
+    fleet = read_stored_fleet(out, digest) if digest else {}
+    champions = {name: champion.to_json() for name, champion in fleet.items()}
+    if as_json:
+        answer = {"pinned": pin.digest, "earlier": pin.earlier, "nights": nights}
+        print_json({**answer, "digest": digest, "champions": champions})
+        return
+    typer.echo(f"pinned: {pin.digest[:DIGITS] if pin.digest else 'nothing; nights take champions'}")
+    for date, used in sorted(nights.items(), reverse=True):
+        typer.echo(f"night {date}: {used[:DIGITS]}")
+    if champions:
+        _print_champions(champions)
+
+
+@fleet_app.command()
+def pin(
+    out: Out,
+    night: Annotated[str | None, typer.Option(help="Pin what scored this night.")] = None,
+    digest: Annotated[str | None, typer.Option(help="Pin the fleet of this digest.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Score the coming nights with one fleet; without an option with today's champions."""
+    from pipeline import storage  # noqa: PLC0415
+    from pipeline.night.fleet import hold  # noqa: PLC0415
+    from pipeline.night.fleet.fleet import left_out  # noqa: PLC0415
+
+    if night and digest:
+        raise typer.BadParameter("give --night or --digest, not both")
+    out = storage.absolute(out)
+    if night:
+        chosen = hold.digest_of_night(out, night)
+    elif digest:
+        chosen = hold.full_digest(out, digest)
+    else:
+        chosen = _store_champions(out)
+    pinned = hold.pin(out, chosen)
+    if absent := left_out(out, chosen):
+        more = f" and {len(absent) - MOST_NAMES} more" if len(absent) > MOST_NAMES else ""
+        typer.echo(
+            f"not held: {', '.join(absent[:MOST_NAMES])}{more}; images of these will be unrouted. "
+            f"To hold every category's champion of today, pin without --night.",
+            err=True,
+        )
+    _say(pinned, as_json)
+
+
+@fleet_app.command()
+def rollback(out: Out, as_json: Json = False) -> None:
+    """Pin the fleet that was pinned before."""
+    from pipeline import storage  # noqa: PLC0415
+    from pipeline.night.fleet import hold  # noqa: PLC0415
+
+    _say(hold.rollback(storage.absolute(out)), as_json)
+
+
+@fleet_app.command()
+def release(out: Out, as_json: Json = False) -> None:
+    """Let nights take the champions of the registry again."""
+    from pipeline import storage  # noqa: PLC0415
+    from pipeline.night.fleet import hold  # noqa: PLC0415
+
+    _say(hold.release(storage.absolute(out)), as_json)
+
+
+def _store_champions(out: str) -> str:
+    """Copy every champion's package beside the results and return the fleet's digest."""
+    from pipeline.night.fleet.fleet import FleetError, write_fleet  # noqa: PLC0415
+    from pipeline.night.fleet.resolve import resolve_fleet  # noqa: PLC0415
+    from pipeline.registry import models, tracking  # noqa: PLC0415
+
+    with redirect_stdout(sys.stderr):
+        tracking.connect()
+        champions = models.champions()
+        if not champions:
+            raise FleetError("the registry has no champion to pin; onboard a catalogue first")
+        fleet, broken = resolve_fleet(out, champions, champions, models.download)
+        if broken:
+            why = next(iter(broken.values()))
+            raise FleetError(f"nothing is pinned, {len(broken)} champions are no good: {why}")
+        return write_fleet(out, fleet)
+
+
+def _say(pin: Any, as_json: bool) -> None:
+    if as_json:
+        print_json({"pinned": pin.digest, "earlier": pin.earlier})
+    elif pin.digest:
+        typer.echo(f"pinned: {pin.digest[:DIGITS]}, {len(pin.earlier)} before it to roll back to")
+    else:
+        typer.echo("released: nights take the champions of the registry")
+
+
+def _print_champions(champions: dict[str, dict[str, Any]]) -> None:
+    answer = table("category", "version", "digest", "threshold", "false alarms")
+    for name, champion in sorted(champions.items()):
+        answer.add_row(
+            name,
+            champion["model_version"],
+            champion["model_digest"][:DIGITS],
+            number(champion["threshold"]),
+            f"{champion['false_alarm_rate']:g}",
+        )
+    Console().print(answer)

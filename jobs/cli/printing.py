@@ -1,0 +1,73 @@
+"""What commands answer a person."""
+
+import json
+from typing import Any
+
+import typer
+from rich.console import Console
+
+from jobs.terminal.tables import number, table
+
+
+def print_outcomes(outcomes: list[dict[str, Any]]) -> None:
+    """Print a row for each category of an onboarding, and what was left out."""
+    answer = table("category", "status", "version", "train", "held out", "threshold", "AUROC")
+    for outcome in outcomes:
+        counts, metrics = outcome["counts"] or {}, outcome["metrics"] or {}
+        answer.add_row(
+            outcome["category"],
+            outcome["status"],
+            f"{outcome['version'] or '-'}{' champion' if outcome['is_champion'] else ''}",
+            str(counts.get("train", "-")),
+            str(counts.get("calibration", "-")),
+            number(metrics.get("threshold")),
+            number(metrics.get("image_auroc")),
+        )
+    Console().print(answer)
+    for outcome in outcomes:
+        note = _note(outcome["counts"] or {})
+        if note:
+            typer.echo(f"{outcome['category']}: {note}")
+
+
+def print_study(answer: dict[str, Any]) -> None:
+    """Print what a study found for each category, and why it chose what it chose."""
+    shown = table("category", "as it was", "best", "better by", "regret of one for all")
+    for name, own in answer["categories"].items():
+        shown.add_row(
+            name,
+            number(own["default_objective"]["mean"]),
+            number(own["best"]["objective"]["mean"]),
+            f"{own['best']['over_default']['mean']:+.4f}",
+            f"{own['regret_of_one_for_all']['mean']:.4f}",
+        )
+    Console().print(shown)
+    for name, own in {**answer["categories"], "all together": answer["overall"]}.items():
+        typer.echo(f"{name}: {json.dumps(own['configuration'])}: {own['reason']}")
+
+
+def print_night(done: Any) -> None:
+    """Print a row for each category of a night, its alerts, and where the report is."""
+    answer = table("category", "images", "flagged", "listed", "failed", "threshold", "version")
+    for name, category in done.summary["categories"].items():
+        answer.add_row(
+            name or "(none)",
+            str(category["images"]),
+            str(category["flagged"]),
+            str(category["flagged_fdr"]),
+            str(sum(category["failed"].values()) + category["unrouted"]),
+            number(category["threshold"]),
+            category["model_version"] or "no champion",
+        )
+    Console().print(answer)
+    for name, category in done.summary["categories"].items():
+        if category["drift"]["alert"]:
+            typer.echo(f"{name} has shifted: {category['drift']['reason']}")
+    typer.echo(f"report: {done.report}")
+
+
+def _note(counts: dict[str, int]) -> str:
+    """Say which good images were left out of an onboarding."""
+    words = {"unreadable": "unreadable", "duplicate": "in there twice"}
+    notes = [f"{counts[name]} {word}" for name, word in words.items() if counts.get(name)]
+    return ", ".join(notes)

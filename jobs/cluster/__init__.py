@@ -1,0 +1,1 @@
+"""Ray: a cluster to work on, and its answers as they come."""

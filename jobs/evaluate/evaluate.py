@@ -1,0 +1,142 @@
+"""Evaluate a catalogue by the honest protocol, a Ray task per category.
+
+A category's files and its MLflow run are written as soon as it is measured, the tables of all at
+the end. A category that fails has its place in the tables and never stops the rest.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any
+
+import ray
+
+from jobs.cluster.join import cluster, reason, slots
+from jobs.evaluate.task import Measured, measure
+from jobs.terminal.progress import Display, read_board, start_board
+from model.errors import NightshiftError
+from pipeline import storage
+from pipeline.catalogue.catalogue import Category
+from pipeline.evaluation.protocol import CategoryResult
+from pipeline.evaluation.tables import Evaluation, tables
+from pipeline.registry import tracking
+from pipeline.registry.tracking import RunRecord
+
+logger = logging.getLogger(__name__)
+
+POLL_S = 0.5
+
+
+@dataclass(kw_only=True)
+class Evaluator:
+    """Takes categories one by one as they are measured, and keeps what they come to."""
+
+    categories: Sequence[Category]
+    num_seeds: int
+    out: str
+    results: dict[str, CategoryResult] = field(default_factory=dict)
+    errors: dict[str, str] = field(default_factory=dict)
+    files: dict[str, list[str]] = field(default_factory=dict)
+
+    def take(self, category: Category, work: Callable[[], Measured]) -> None:
+        """Log and write what a category's work gives, or note why it gives nothing.
+
+        Raises:
+            StorageError: the files cannot be written; nor could the next category's be.
+        """
+        name, files = category.name, {}
+        try:
+            measured = work()
+        except Exception as error:  # one bad category never stops the others
+            logger.info("evaluating %s failed", name, exc_info=True)
+            self.errors[name] = reason(error)
+        else:
+            files = {f"{name}/{file}": data for file, data in sorted(measured.files.items())}
+            self.results[name], self.files[name] = measured.result, list(files)
+        try:
+            tracking.log_run(self._record(category, files))
+        except NightshiftError as error:  # what was measured is still worth having
+            self.errors[name] = f"{self.errors.get(name, 'measured, but not logged')}: {error}"
+        for path, data in files.items():
+            storage.write_bytes(storage.join(self.out, path), data)
+        logger.info("evaluated %s: %s", name, self.errors.get(name, "done"))
+
+    def found(self, only: str | None = None) -> Evaluation:
+        """Return what became of all categories, or of one."""
+        names = [category.name for category in self.categories if only in (None, category.name)]
+        return Evaluation(
+            categories=names,
+            num_seeds=self.num_seeds,
+            results={name: self.results[name] for name in names if name in self.results},
+            errors={name: self.errors[name] for name in names if name in self.errors},
+            files={name: self.files[name] for name in names if name in self.files},
+        )
+
+    def _record(self, category: Category, files: Mapping[str, bytes]) -> RunRecord:
+        """What goes into the category's run: its own tables and the files they link to."""
+        result = self.results.get(category.name)
+        settings = category.model_dump(mode="json") | {"num_seeds": self.num_seeds}
+        key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+        return RunRecord(
+            name=f"evaluate {category.name}",
+            key=key,
+            category=category.name,
+            settings=settings | ({"recipe": asdict(category.recipe)} if result else {}),
+            metrics=_metrics(result) if result else [],
+            files={**tables(self.found(category.name)), **files},
+            error=self.errors.get(category.name),
+        )
+
+
+def evaluate(categories: Sequence[Category], num_seeds: int, out: str) -> Evaluation:
+    """Train and measure every category, plot it and log it; write the tables under ``out``.
+
+    Raises:
+        RegistryError, StorageError, ClusterError: what every category needs is away.
+    """
+    tracking.connect()
+    _try_out(out)
+    evaluator = Evaluator(categories=categories, num_seeds=num_seeds, out=out)
+    with cluster():
+        share, board = slots(len(categories)), start_board()
+        task = measure.options(num_cpus=share.cpus, num_gpus=share.gpus)
+        running = {
+            task.remote(category.model_dump(), num_seeds, share, board): category
+            for category in categories
+        }
+        with Display("evaluating").shown() as display:
+            while running:
+                done, _ = ray.wait(list(running), num_returns=1, timeout=POLL_S)
+                for reference in done:
+                    evaluator.take(running.pop(reference), partial(_fetch, reference))
+                display.update(read_board(board))
+    evaluation = evaluator.found()
+    for name, content in tables(evaluation).items():
+        storage.write_bytes(storage.join(out, name), content)
+    return evaluation
+
+
+def _fetch(reference: Any) -> Measured:
+    measured: Measured = ray.get(reference)
+    return measured
+
+
+def _try_out(out: str) -> None:
+    """Find out that nothing can be written now, and not after hours of training."""
+    probe = storage.join(out, ".nightshift")
+    storage.write_bytes(probe, b"")
+    storage.delete(probe)
+
+
+def _metrics(result: CategoryResult) -> list[tuple[str, float, int]]:
+    """Return (name, value, step): a mean, its spread, and each seed's value at its own step."""
+    found = []
+    for name, (mean, std) in result.summary().items():
+        found.append((name, mean, 0))
+        if std is not None:
+            found.append((f"std/{name}", std, 0))
+        found += [(f"seeds/{name}", seed.numbers[name], seed.seed) for seed in result.seeds]
+    return found

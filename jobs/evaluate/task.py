@@ -1,0 +1,37 @@
+"""One category's evaluation, a Ray task.
+
+Apart from ``jobs/evaluate/evaluate.py`` because every worker imports this module: no MLflow here.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import ray
+import torch
+
+from jobs.cluster.join import Slots
+from jobs.terminal.progress import Reporter
+from pipeline.catalogue.catalogue import Category
+from pipeline.evaluation.plots import draw
+from pipeline.evaluation.protocol import CategoryResult, run_protocol
+from pipeline.evaluation.tables import scores_csv
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """A category's result and the files that show it."""
+
+    result: CategoryResult
+    files: dict[str, bytes]  # by name
+
+
+@ray.remote(max_retries=2)
+def measure(category: dict[str, Any], num_seeds: int, share: Slots, board: Any) -> Measured:
+    """Run one category's protocol in a process of its own, and draw what it found."""
+    torch.set_num_threads(share.cpus)
+    checked = Category.model_validate(category)
+    reporter = Reporter(board, checked.name)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    result = run_protocol(checked, num_seeds, reporter.tell, device)
+    files = {**draw(result), "scores.csv": scores_csv(result).encode()}
+    return Measured(result=replace(result, tiles=()), files=files)  # they are in the picture

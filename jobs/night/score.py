@@ -1,0 +1,181 @@
+"""Score a night's dump: manifest, fleet, shards over a fixed pool of actors, report.
+
+What a rerun has to do is planned from what is stored: shards that are missing or out of date, and
+rows that failed.
+"""
+
+import datetime as dt
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import ray
+import torch
+
+from jobs.cluster.join import Slots, cluster, memory_per_job, slots
+from jobs.night.pool import Pool
+from jobs.night.prometheus import NightMetrics
+from jobs.terminal.progress import Display
+from pipeline import storage
+from pipeline.night.error_budget import ErrorBudget
+from pipeline.night.fleet.fleet import (
+    Fleet,
+    broken_champions,
+    read_fleet,
+    silent_categories,
+    write_fleet,
+)
+from pipeline.night.fleet.hold import pinned_fleet
+from pipeline.night.fleet.resolve import pin_fleet
+from pipeline.night.manifest import load_manifest, store_manifest
+from pipeline.night.results import check_night, remove_shards
+from pipeline.night.scoring.detectors import HEADS_BYTES
+from pipeline.night.scoring.plan import Plan, Task, note_settled, plan_night
+from pipeline.night.scoring.scorer import ShardScorer, Written
+from pipeline.night.settling.settle import settle
+from pipeline.night.summary import Summary
+from pipeline.registry import models, tracking
+from pipeline.report.writing import report_uri, write_report
+from pipeline.storage.retry import Patience
+
+logger = logging.getLogger(__name__)
+
+BUNDLE_IMAGES = 1024  # what a worker takes at a time, and loses at most when it dies
+LEAST_BUNDLES = 4  # for each worker, so that none is left with all the rest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Night:
+    """What a scored night came to."""
+
+    summary: Summary
+    report: str
+    num_scored: int  # images of the shards that this call scored; the others were done before
+    scoring_s: float  # from the first worker's start to the last shard's rows
+    overruns: tuple[str, ...]  # why the night is no good; none when the error budget held
+
+    @property
+    def images_per_s(self) -> float:
+        """Throughput of this call, from storage to stored rows."""
+        return self.num_scored / max(self.scoring_s, 1e-9)
+
+    @property
+    def num_failed(self) -> int:
+        """Images that have no score."""
+        totals = self.summary["totals"]
+        return sum(count for status, count in totals.items() if status != "ok")
+
+
+def score(dump: str, out: str, night: str, budget: ErrorBudget | None = None) -> Night:
+    """Score every image of a dump exactly once and write results, summary and report.
+
+    A cluster is joined or started when there is something to score.
+
+    Args:
+        dump: prefix of the night's images, or a ready manifest.
+        out: where results go; a folder or an S3 prefix.
+        night: YYYY-MM-DD.
+        budget: how many images may fail.
+    """
+    check_night(night)
+    out = storage.absolute(out).rstrip("/")
+    manifest = load_manifest(dump)
+    store_manifest(manifest, out, night)
+    fleet = _fleet(manifest, out, night)
+    plan = plan_night(manifest, fleet, out, night, broken_champions(out, night))
+    logger.info("night %s: %d shards, %d to score", night, len(plan.names), len(plan.tasks))
+    started, failed = time.monotonic(), set(plan.with_failures)
+    if plan.tasks:
+        with cluster():
+            failed = _score(plan, out, night)
+    scoring_s = time.monotonic() - started
+    remove_shards(out, night, plan.stale)
+    summary = settle(out, night, fleet, silent_categories(out, night))
+    page = report_uri(out, night) if plan.is_settled else write_report(out, night)
+    note_settled(out, night, failed)
+    return Night(
+        summary=summary,
+        report=page,
+        num_scored=plan.num_images,
+        scoring_s=scoring_s,
+        overruns=tuple((budget or ErrorBudget()).overruns(summary)),
+    )
+
+
+def _fleet(manifest: pa.Table, out: str, night: str) -> Fleet:
+    """Pin what the night is scored with: the held fleet, or what are champions now."""
+    categories = set(manifest["category"].unique().to_pylist())
+    held = pinned_fleet(out)
+    if held is not None:
+        fleet = {name: champion for name, champion in held.items() if name in categories}
+        write_fleet(out, fleet, night, silent=held.keys() - categories)
+        return fleet
+    tracking.connect()
+    return pin_fleet(out, night, models.champions(), categories, models.download)
+
+
+class ScoringWorker:
+    """A ``ShardScorer`` in a process of its own; it finds the fleet where it was pinned."""
+
+    def __init__(self, out: str, night: str, threads: int, heads_bytes: int) -> None:
+        torch.set_num_threads(threads)
+        fleet, broken = Patience().call(
+            lambda: (read_fleet(out, night), broken_champions(out, night))
+        )
+        self.scorer = ShardScorer(
+            fleet,
+            out,
+            night,
+            broken=broken,
+            device="cuda" if torch.cuda.is_available() else "cpu",
+            heads_bytes=heads_bytes,
+            observer=NightMetrics(),
+        )
+
+    def write(self, tasks: list[Task]) -> list[Written]:
+        """Score a bundle of shards and store their rows."""
+        return self.scorer.write(tasks)
+
+    def is_ready(self) -> bool:
+        """Answer at all."""
+        return True
+
+
+def _score(plan: Plan, out: str, night: str) -> set[str]:
+    """Score what is left; return the names of all stored shards that hold failed rows."""
+    share = slots(len(plan.tasks))
+    least = LEAST_BUNDLES * share.num_jobs
+    bundles = list(plan.bundles(min(BUNDLE_IMAGES, max(1, plan.num_images // least))))
+    workers = _start_workers(share, min(share.num_jobs, len(bundles)), out, night)
+    failed: set[str] = set(plan.with_failures)
+    done = num_failed = 0
+    started = time.monotonic()
+    with Display("scoring").shown() as display:
+        for written in Pool(workers, bundles).results():
+            for shard in written:
+                done += sum(shard.statuses.values())
+                num_failed += sum(n for status, n in shard.statuses.items() if status != "ok")
+                failed -= {shard.name}
+                failed |= {shard.name} if shard.has_failures else set()
+            rate = done / (time.monotonic() - started)
+            note = progress_note(rate, plan.num_images - done, num_failed)
+            display.update({night: ("images", done, plan.num_images)}, note)
+    return failed
+
+
+def progress_note(images_per_s: float, num_left: int, num_failed: int) -> str:
+    """Say how fast the night goes, when it will be done and what has failed so far."""
+    if not images_per_s:
+        return "starting"
+    left = dt.timedelta(seconds=round(num_left / images_per_s))
+    return f"{images_per_s:.1f} images/s, {left} left, {num_failed} failed"
+
+
+def _start_workers(share: Slots, count: int, out: str, night: str) -> list[Any]:
+    options: Mapping[str, Any] = {"num_cpus": share.cpus, "num_gpus": share.gpus}
+    worker = ray.remote(ScoringWorker).options(**options, max_restarts=-1)
+    room = min(HEADS_BYTES, memory_per_job(share) // 2)  # the rest is for the process itself
+    return [worker.remote(out, night, share.cpus, room) for _ in range(count)]

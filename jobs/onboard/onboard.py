@@ -1,0 +1,165 @@
+"""Onboard many categories: one Ray Train job each, as many at once as the cluster holds.
+
+A job's name is its onboarding key, so a run that was killed is found again under the same name
+and goes on from its last checkpoint; a category that fails is reported and never stops the rest.
+"""
+
+import json
+import logging
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from jobs.cluster.join import cluster, reason, slots
+from jobs.onboard.train import Job, fit
+from jobs.onboard.train_loop import ERROR_FILE
+from jobs.terminal.progress import Display, read_board, start_board
+from model.errors import NightshiftError
+from pipeline import storage
+from pipeline.catalogue.catalogue import Category
+from pipeline.onboarding.finish import onboarding_key
+from pipeline.package import RECORD_FILE
+from pipeline.registry import models, tracking
+from pipeline.registry.models import RegisteredVersion
+
+logger = logging.getLogger(__name__)
+
+POLL_S = 0.5
+CHECKPOINT_EVERY_S = 15.0
+AHEAD = 1  # jobs beyond what the cluster holds: their processes start while the others train
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of one category."""
+
+    category: str
+    status: str  # onboarded | unchanged | failed
+    error: str | None = None
+    model: str | None = None
+    version: str | None = None
+    is_champion: bool = False
+    counts: dict[str, int] | None = None
+    metrics: dict[str, float] | None = None
+    timings_s: dict[str, float] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How the categories of one call are onboarded."""
+
+    runs: str  # folder or S3 prefix for checkpoints; every node must reach it
+    promote: bool = True  # make the new versions champions
+    checkpoint_every_s: float = CHECKPOINT_EVERY_S
+
+
+def onboard(categories: Sequence[Category], plan: Plan) -> list[Outcome]:
+    """Onboard every category and register what comes out; one outcome each, in their order.
+
+    A cluster is joined or started when there is something to train.
+
+    Raises:
+        RegistryError, StorageAway, ClusterError: what every category needs is away.
+    """
+    tracking.connect()
+    outcomes: dict[str, Outcome] = {}
+    keys: dict[str, str] = {}
+    for category in categories:
+        try:
+            keys[category.name] = onboarding_key(category)
+        except storage.StorageAway:  # the next category would wait as long for the same answer
+            raise
+        except NightshiftError as error:
+            outcomes[category.name] = _failed(category, str(error))
+            continue
+        known = models.find(category.name, keys[category.name])
+        if known is not None:
+            outcomes[category.name] = _registered(category, "unchanged", known, plan)
+    todo = [category for category in categories if category.name not in outcomes]
+    if todo:
+        with cluster():
+            outcomes |= _fan_out(todo, keys, plan)
+    return [outcomes[category.name] for category in categories]
+
+
+def _fan_out(todo: list[Category], keys: dict[str, str], plan: Plan) -> dict[str, Outcome]:
+    """Keep a few more fits in flight than the cluster holds; register each as it comes in."""
+    share = slots(len(todo))
+    board = start_board()
+    waiting = list(todo)
+    running: dict[Any, Category] = {}
+    finished: list[Future[Outcome]] = []
+    with Display("onboarding").shown() as display, ThreadPoolExecutor(2) as registrars:
+        while waiting or running:
+            while waiting and len(running) < share.num_jobs + AHEAD:
+                category = waiting.pop(0)
+                job = Job(
+                    name=f"{category.name}-{keys[category.name][:16]}",
+                    runs=plan.runs,
+                    share=share,
+                    checkpoint_every_s=plan.checkpoint_every_s,
+                )
+                running[fit.remote(category.model_dump(), job, board)] = category
+            done, _ = ray.wait(list(running), num_returns=1, timeout=POLL_S)
+            for reference in done:
+                category = running.pop(reference)
+                key = keys[category.name]
+                finished.append(registrars.submit(_take, reference, category, key, plan))
+            display.update(read_board(board))
+        outcomes = [future.result() for future in finished]
+    return {outcome.category: outcome for outcome in outcomes}
+
+
+def _take(reference: Any, category: Category, key: str, plan: Plan) -> Outcome:
+    """Register what a job left, or say why there is nothing."""
+    try:
+        place = ray.get(reference)
+        with tempfile.TemporaryDirectory(prefix="nightshift-package-") as scratch:
+            folder = Path(scratch)
+            for item in storage.list_objects(place):
+                path = folder / item.uri[len(place) :].lstrip("/")
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(storage.read_bytes(item.uri))
+            if (folder / ERROR_FILE).exists():
+                return _failed(category, json.loads((folder / ERROR_FILE).read_text())["error"])
+            version = models.register(category.name, key, folder)
+            record = json.loads((folder / RECORD_FILE).read_text())
+        return _registered(category, "onboarded", version, plan, record)
+    except Exception as error:  # one bad category never stops the others
+        logger.info("onboarding %s failed", category.name, exc_info=True)
+        return _failed(category, reason(error))
+
+
+def _failed(category: Category, error: str) -> Outcome:
+    logger.info("onboarding %s failed: %s", category.name, error)
+    return Outcome(category=category.name, status="failed", error=error)
+
+
+def _registered(
+    category: Category,
+    status: str,
+    version: RegisteredVersion,
+    plan: Plan,
+    record: dict[str, Any] | None = None,
+) -> Outcome:
+    if plan.promote and not version.is_champion:
+        version = models.promote(version)
+    details = {name: (record or {}).get(name) for name in ("counts", "metrics", "timings_s")}
+    return Outcome(
+        category=category.name,
+        status=status,
+        model=version.name,
+        version=version.version,
+        is_champion=version.is_champion,
+        **details,
+    )
+
+
+def to_json(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """Return outcomes as plain JSON values."""
+    return [asdict(outcome) for outcome in outcomes]

@@ -1,0 +1,170 @@
+"""Study hyper-parameters across categories: features once, the search, finalists, answer, check."""
+
+import dataclasses
+import json
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import ray
+
+from jobs.cluster.as_completed import PLENTY, gather
+from jobs.cluster.join import cluster, reason, slots
+from jobs.study.search import search
+from jobs.study.tasks import embed, repeat
+from jobs.study.test_set_check import check
+from pipeline import storage
+from pipeline.registry import tracking
+from pipeline.study import tracking as study_tracking
+from pipeline.study.answer import Answer, answer, catalogue_fragment, log_metrics
+from pipeline.study.choice import finalists
+from pipeline.study.feature_view import wanted_views
+from pipeline.study.page import study_page
+from pipeline.study.records import (
+    FRAGMENT,
+    PAGE,
+    RESULT,
+    Ledger,
+    StudyError,
+    StudyFolder,
+    TrialRecord,
+    repeat_name,
+)
+from pipeline.study.run import Plan, Repeat
+from pipeline.study.sets import fold_plan
+from pipeline.study.settings import Study
+
+logger = logging.getLogger(__name__)
+
+HEADS = "heads"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """What a study came to, and where it lies."""
+
+    answer: Answer
+    page: str
+    catalogue: bytes  # of the winners
+    errors: dict[str, str]  # by category
+
+
+def tune(study: Study, out: str, *, resume: bool = False) -> Done:
+    """Run a study, or go on with it; write its answer below ``out``. Nothing is promoted.
+
+    Raises:
+        StudyError: its name is taken, or no trial or category is left.
+        RegistryError, StorageError, ClusterError: what every trial needs is away.
+    """
+    tracking.connect()
+    folder = StudyFolder(storage.join(out, study.name))
+    folder.begin(study, resume=resume)
+    study = study.at(folder.place)
+    ledger = Ledger(folder)
+    parent = study_tracking.begin(study)
+    with cluster():
+        share = slots(PLENTY)
+        places, errors = _features(study, folder, ledger)
+        left = [category for category in study.categories if category.name not in errors]
+        if not left:
+            raise StudyError(f"no category is left to study: {'; '.join(errors.values())}")
+        plan = Plan(
+            study=dataclasses.replace(study, categories=left),
+            places=places,
+            heads=folder.join(HEADS),
+            threads=share.cpus,
+        )
+        started = time.monotonic()
+        records = search(plan, folder, parent, share)
+        ledger.took("search", started)
+        repeats = _finals(plan, folder, records, ledger)
+        found = answer(plan.study, records, repeats)
+        _write(folder, found)  # before any test image is read
+        started = time.monotonic()
+        found["check"] = check(plan, folder, records, found)
+        ledger.took("check", started)
+    found["cost"] = ledger.to_json()
+    found["failed_categories"] = errors
+    return _finish(plan.study, folder, records, found)
+
+
+def _features(
+    study: Study, folder: StudyFolder, ledger: Ledger
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Embed every view; return its place by key, and why a category has none."""
+    started = time.monotonic()
+    wanted = wanted_views(study)
+    places = {key: folder.join("features", view.name) for key, view in wanted.items()}
+    share = slots(len(wanted))
+    task = embed.options(num_cpus=share.cpus, num_gpus=share.gpus)
+    folds = fold_plan(study.settings)
+    work = {
+        key: task.remote(
+            view, folds, places[key], study.settings.validation.get(view.category.name)
+        )
+        for key, view in wanted.items()
+    }
+    errors: dict[str, str] = {}
+    for key, outcome in gather(work, "features"):
+        name = wanted[key].category.name
+        if isinstance(outcome, Exception):
+            errors.setdefault(name, reason(outcome))
+        else:
+            ledger.embedded(wanted[key].name, outcome)
+    ledger.took("features", started)
+    return places, errors
+
+
+def _finals(
+    plan: Plan, folder: StudyFolder, records: Sequence[TrialRecord], ledger: Ledger
+) -> list[Repeat]:
+    """Train the finalists again with other seeds; what is there already stays."""
+    started = time.monotonic()
+    settings = plan.study.settings
+    names = [category.name for category in plan.study.categories]
+    chosen = finalists(records, names, settings.finalists)
+    if len(chosen) == len(names):
+        why = next((record.error for record in records if record.error), "none was trained")
+        raise StudyError(f"no trial of {len(records)} finished its training: {why}")
+    known = folder.repeats()
+    wanted = {
+        repeat_name(configuration, name, number): (configuration, name, number)
+        for configuration, name in chosen
+        for number in range(1, settings.seeds + 1)
+    }
+    share = slots(PLENTY)
+    task = repeat.options(num_cpus=share.cpus, num_gpus=share.gpus)
+    shared = ray.put(plan)
+    work = {key: task.remote(shared, *job) for key, job in wanted.items() if key not in known}
+    for key, outcome in gather(work, "finalists"):
+        if isinstance(outcome, Exception):
+            raise StudyError(f"a finalist could not be trained again: {reason(outcome)}")
+        folder.write_repeat(outcome)
+        known[key] = outcome
+    ledger.took("finalists", started)
+    return [known[key] for key in wanted]
+
+
+def _write(folder: StudyFolder, found: Answer) -> None:
+    storage.write_bytes(folder.join(RESULT), json.dumps(found, indent=1).encode())
+
+
+def _finish(
+    study: Study, folder: StudyFolder, records: Sequence[TrialRecord], found: Answer
+) -> Done:
+    """Write and log everything."""
+    files = {
+        RESULT: json.dumps(found, indent=1).encode(),
+        PAGE: study_page(found).encode(),
+        FRAGMENT: catalogue_fragment(study, found),
+    }
+    for name, content in files.items():
+        storage.write_bytes(folder.join(name), content)
+    study_tracking.finish(study, records, log_metrics(found), files)
+    return Done(
+        answer=found,
+        page=folder.join(PAGE),
+        catalogue=files[FRAGMENT],
+        errors=found["failed_categories"],
+    )

@@ -1,0 +1,1 @@
+"""The catalogue: which categories there are, with which settings."""

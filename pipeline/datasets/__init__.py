@@ -1,0 +1,1 @@
+"""Data sets: which images a category has, and what is known of them."""

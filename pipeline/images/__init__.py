@@ -1,0 +1,1 @@
+"""Images: from bytes to the pixels that a network sees, and to pictures that people see."""

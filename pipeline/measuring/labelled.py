@@ -1,0 +1,90 @@
+"""Measure a finished detector on labelled images, once, after every decision has been taken."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.detector import Detector
+from model.preprocessing import Preprocessing
+from pipeline.calibration import Calibration
+from pipeline.datasets.layouts import Sample
+from pipeline.images.decode import ImageRead, ImageStatus, read_mask
+from pipeline.images.prefetch import batches
+from pipeline.measuring.metrics import image_metrics, pixel_metrics, realised_rates
+from pipeline.onboarding.features import BATCH_IMAGES, read_all, stack
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredSamples:
+    """Test images that could be read, with their scores and maps."""
+
+    samples: list[Sample]
+    scores: NDArray[np.float32]  # (N,)
+    maps: NDArray[np.float16]  # (N, H, W); half precision halves the largest array of a run
+    unreadable: list[ImageRead]
+
+    @property
+    def defective(self) -> NDArray[np.bool_]:
+        """Labels, shape (N,)."""
+        return np.array([not sample.is_good for sample in self.samples], dtype=bool)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Marks:
+    """Which pixels of labelled images are defect."""
+
+    known: NDArray[np.bool_]  # (N,), of good images and of defective ones that have a mask
+    masks: NDArray[np.bool_]  # (N, H, W), the union of an image's masks
+
+
+def score_samples(samples: Sequence[Sample], detector: Detector) -> ScoredSamples:
+    """Score labelled images in the order given; unreadable ones are set aside."""
+    preprocessing = detector.header.preprocessing
+    scored: list[Sample] = []
+    scores, maps, unreadable = [], [], []
+    reads = read_all([sample.uri for sample in samples], preprocessing)
+    for batch in batches(zip(samples, reads, strict=True), BATCH_IMAGES):
+        good = [pair for pair in batch if pair[1].status is ImageStatus.OK]
+        unreadable += [image for _, image in batch if image.status is not ImageStatus.OK]
+        if not good:
+            continue
+        batch_scores, patch_scores = detector(stack([image for _, image in good]))
+        scores.append(batch_scores.cpu().numpy())
+        maps.append(detector.maps(patch_scores).half().cpu().numpy())
+        scored += [sample for sample, _ in good]
+    side = preprocessing.crop
+    return ScoredSamples(
+        samples=scored,
+        scores=np.concatenate(scores) if scores else np.zeros(0, np.float32),
+        maps=np.concatenate(maps) if maps else np.zeros((0, side, side), np.float16),
+        unreadable=unreadable,
+    )
+
+
+def read_marks(samples: Sequence[Sample], preprocessing: Preprocessing) -> Marks:
+    """Read every sample's masks; nothing is marked on a good one."""
+    masks = np.zeros((len(samples), preprocessing.crop, preprocessing.crop), dtype=bool)
+    for index, sample in enumerate(samples):
+        for uri in sample.mask_uris:
+            masks[index] |= read_mask(uri, preprocessing)
+    known = np.array([sample.is_good or bool(sample.mask_uris) for sample in samples], dtype=bool)
+    return Marks(known=known, masks=masks)
+
+
+def measure(scored: ScoredSamples, calibration: Calibration, marks: Marks) -> dict[str, float]:
+    """Return image, pixel and threshold metrics by name; what is undefined is left out."""
+    rates = realised_rates(calibration.flagged(scored.scores), scored.defective)
+    found: dict[str, float | None] = {
+        f"image_{name}": value
+        for name, value in asdict(image_metrics(scored.scores, scored.defective)).items()
+    }
+    for name, share in asdict(rates).items():
+        if share["total"]:
+            found[f"test_{name}"] = share["value"]
+            found[f"test_{name}_low"], found[f"test_{name}_high"] = share["low"], share["high"]
+    if any(sample.mask_uris for sample in scored.samples):
+        pixels = asdict(pixel_metrics(scored.maps[marks.known], marks.masks[marks.known]))
+        found |= {f"pixel_{name}": value for name, value in pixels.items() if name != "num_regions"}
+    return {name: float(value) for name, value in found.items() if value is not None}

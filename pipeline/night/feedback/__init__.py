@@ -1,0 +1,1 @@
+"""What people ask and say of a night afterwards."""

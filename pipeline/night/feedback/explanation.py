@@ -1,0 +1,126 @@
+"""Why an image was flagged, or was not: its row, made again from what the night was pinned to."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from numpy.typing import NDArray
+
+from pipeline import storage
+from pipeline.images import heatmap
+from pipeline.images.decode import ImageStatus, read_image
+from pipeline.night.fleet.fleet import Champion, read_fleet
+from pipeline.night.manifest import manifest_uri, read_manifest, shard_prefix
+from pipeline.night.results import (
+    PARALLEL_READS,
+    NightError,
+    check_night,
+    finished_shards,
+    night_prefix,
+    read_shard,
+    shard_uri,
+)
+from pipeline.night.scoring.detectors import Detectors
+from pipeline.storage import StorageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explanation:
+    """One row of a night, and what the same files say of the same image now."""
+
+    row: dict[str, Any]
+    champion: Champion | None = None  # None: the category had none that could be used
+    status: str  # of the image now
+    error: str | None = None
+    score: float | None = None  # made again; None where the image cannot be scored any more
+    picture: NDArray[np.uint8] | None = None  # (H, 2 W, 3): what was scored, its map over it
+
+    @property
+    def difference(self) -> float | None:
+        """Score made again minus stored score."""
+        stored = self.row["score"]
+        return None if self.score is None or stored is None else self.score - stored
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types, without the picture."""
+        now = {"status": self.status, "error": self.error, "score": self.score}
+        answer = {"row": self.row, "now": now | {"difference": self.difference}}
+        if self.champion is None:
+            return answer
+        scores = np.array(self.champion.calibration.scores)
+        calibration = {"num_images": len(scores), "median": float(np.median(scores))}
+        return answer | {
+            "package": self.champion.package,
+            "calibration": calibration | {"highest": float(scores.max())},
+        }
+
+
+def explain(image_uri: str, out: str, night: str) -> Explanation:
+    """Find an image's row and score the image again with the very files that made it.
+
+    Raises:
+        NightError: the night has no row of this image.
+    """
+    row = find_row(image_uri, out, night)
+    champion = read_fleet(out, night).get(row["category"])
+    if champion is None:
+        return Explanation(row=row, status=row["status"], error=row["error"])
+    fetch = partial(storage.read_bytes, etag=row["image_etag"])
+    image = read_image(image_uri, champion.preprocessing, fetch)
+    if image.pixels is None:
+        status = image.status.value
+        return Explanation(row=row, champion=champion, status=status, error=image.error)
+    detectors = Detectors({champion.category: champion})
+    pixels = torch.from_numpy(image.pixels)[None]
+    scores, patch_scores = detectors.score([champion.category], pixels)
+    maps = detectors.maps(champion.category, patch_scores).numpy()
+    coloured = heatmap.overlay(image.pixels, champion.map_scale.to_grey(maps[0]))
+    return Explanation(
+        row=row,
+        champion=champion,
+        status=ImageStatus.OK.value,
+        score=scores.item(),
+        picture=np.concatenate([image.pixels, coloured], axis=1),
+    )
+
+
+def find_row(image_uri: str, out: str, night: str) -> dict[str, Any]:
+    """Return the row of one image of a night.
+
+    Raises:
+        NightError: there is none.
+    """
+    names = sorted(finished_shards(out, check_night(night)))
+    names = _of_category(image_uri, names, out, night)
+    with ThreadPoolExecutor(PARALLEL_READS) as pool:
+        found: Iterator[pa.Table] = pool.map(
+            lambda name: read_shard(shard_uri(out, night, name)), names
+        )
+        for rows in found:
+            own = rows.filter(pc.equal(rows["image_uri"], image_uri))
+            if own.num_rows:
+                row: dict[str, Any] = own.to_pylist()[0]
+                return row
+    raise NightError(
+        f"no row of {image_uri} in {night_prefix(out, night)}; give the address as it stands in "
+        f"the results, and the night it was scored in"
+    )
+
+
+def _of_category(image_uri: str, names: list[str], out: str, night: str) -> list[str]:
+    """Leave only the shards that can hold the image, where the night's manifest tells."""
+    try:
+        manifest = read_manifest(manifest_uri(out, night))
+    except StorageError:
+        return names
+    listed = manifest.filter(pc.equal(manifest["image_uri"], image_uri))
+    if not listed.num_rows:
+        return names
+    prefix = shard_prefix(listed["category"][0].as_py())
+    return [name for name in names if name.rsplit("-", 3)[0] == prefix]

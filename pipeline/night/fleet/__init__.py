@@ -1,0 +1,1 @@
+"""The champions that a night is scored with."""

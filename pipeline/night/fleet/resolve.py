@@ -1,0 +1,132 @@
+"""Resolve champions into a fleet: whole packages, copied beside the results once.
+
+A champion whose files are no good costs its own category's images a score, and nobody else's.
+"""
+
+import json
+import logging
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from model.detector import DetectorFileError, DetectorHeader, load_detector
+from pipeline import storage
+from pipeline.calibration import CalibrationError
+from pipeline.images.prefetch import read_ahead
+from pipeline.night.fleet.fleet import Champion, FleetError, write_fleet
+from pipeline.package import (
+    CALIBRATION_FILE,
+    DECIDING_FILES,
+    HEAD_FILE,
+    Package,
+    PackageError,
+    package_digest,
+    read_decision,
+)
+from pipeline.registry.models import RegisteredVersion
+
+logger = logging.getLogger(__name__)
+
+# What is wrong with one champion, and with no other.
+ITS_OWN_FAULT = (FleetError, PackageError, DetectorFileError, CalibrationError)
+
+Download = Callable[[RegisteredVersion, Path], Path]
+
+
+def pin_fleet(
+    out: str,
+    night: str,
+    versions: Mapping[str, RegisteredVersion],
+    categories: Collection[str],
+    download: Download,
+) -> dict[str, Champion]:
+    """Copy the champions that the night needs beside its results and write the fleet file.
+
+    A champion whose package is damaged is left out, and the file says why.
+
+    Args:
+        out: where the night's results go.
+        night: its date.
+        versions: every category's champion.
+        categories: categories of the dump; those without a champion are left out.
+        download: fetches a version's package into a folder.
+
+    Raises:
+        FleetError: all the packages are damaged.
+    """
+    fleet, broken = resolve_fleet(out, versions, categories, download)
+    if broken and not fleet:
+        why = next(iter(broken.values()))
+        raise FleetError(f"none of {len(broken)} champions can be used: {why}")
+    write_fleet(out, fleet, night, silent=versions.keys() - set(categories), broken=broken)
+    return fleet
+
+
+def resolve_fleet(
+    out: str,
+    versions: Mapping[str, RegisteredVersion],
+    categories: Collection[str],
+    download: Download,
+) -> tuple[dict[str, Champion], dict[str, str]]:
+    """Copy the champions of ``categories`` to where results go, once each; see ``pin_fleet``.
+
+    Returns:
+        The champions, and why others cannot be used; both by category.
+    """
+    needed = [versions[name] for name in sorted(categories) if name in versions]
+    fleet, broken = {}, {}
+    pinned = read_ahead(lambda version: _pin_or_say_why(out, version, download), needed)
+    for version, champion in zip(needed, pinned, strict=True):
+        if isinstance(champion, Champion):
+            fleet[version.category] = champion
+        else:
+            logger.warning("%s", champion)
+            broken[version.category] = champion
+    return fleet, broken
+
+
+def _pin_or_say_why(out: str, version: RegisteredVersion, download: Download) -> Champion | str:
+    try:
+        return _pin(out, version, download)
+    except ITS_OWN_FAULT as error:
+        return f"{version.name} version {version.version} cannot be used: {error}"
+
+
+def _pin(out: str, version: RegisteredVersion, download: Download) -> Champion:
+    place = storage.join(out, "fleet", "packages", version.digest)
+    with TemporaryDirectory(prefix="nightshift-package-") as scratch:
+        if not all(storage.exists(storage.join(place, name)) for name in DECIDING_FILES):
+            _copy(version, download(version, Path(scratch)), place)
+        header = _read_header(place, Path(scratch))
+    decision = json.loads(storage.read_bytes(storage.join(place, CALIBRATION_FILE)))
+    calibration, map_scale, statistics = read_decision(decision)
+    return Champion(
+        category=version.category,
+        model_name=version.name,
+        model_version=version.version,
+        model_digest=version.digest,
+        package=place,
+        calibration=calibration,
+        map_scale=map_scale,
+        preprocessing=header.preprocessing,
+        statistics=statistics,
+    )
+
+
+def _copy(version: RegisteredVersion, folder: Path, place: str) -> None:
+    Package.read(folder)  # refuse a damaged package
+    found = package_digest(folder)
+    if found != version.digest:
+        raise FleetError(
+            f"{version.name} version {version.version} was registered with digest "
+            f"{version.digest[:12] or '(none)'}, its files have {found[:12]}. Move the champion "
+            f"alias to a version that Nightshift registered, or onboard the category again."
+        )
+    for name in DECIDING_FILES:  # the calibration last: it marks the copy as whole
+        storage.write_bytes(storage.join(place, name), (folder / name).read_bytes())
+
+
+def _read_header(place: str, scratch: Path) -> DetectorHeader:
+    path = scratch / HEAD_FILE
+    path.write_bytes(storage.read_bytes(storage.join(place, HEAD_FILE)))
+    return load_detector(path)[0]

@@ -1,0 +1,1 @@
+"""From the night's plan to stored rows."""

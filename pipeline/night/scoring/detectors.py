@@ -1,0 +1,145 @@
+"""The detectors of a fleet in one process: each backbone once, heads as long as there is room."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from model.anomaly_map import anomaly_maps, map_matrix
+from model.backbone import Backbone, BackboneConfig
+from model.detector import DetectorHeader, refuse_other_backbone
+from model.embedding import Embedding
+from model.errors import NightshiftError
+from model.folding import FoldedHeads
+from model.mixed_batch import score_images
+from model.preprocessing import Preprocessing
+from pipeline.backbones import fetch_backbone
+from pipeline.night.fleet.fleet import Fleet
+from pipeline.storage import StorageAway
+
+HEADS_BYTES = 3_500_000_000
+
+
+@dataclass(frozen=True)
+class Network:
+    """What images must share to go through the backbone together."""
+
+    backbone: BackboneConfig
+    preprocessing: Preprocessing
+    embedding: Embedding
+
+
+class Detectors:
+    """Scores mixed batches; loads what it needs when it is first asked, from many threads.
+
+    A category whose heads, backbone or precision are no good here is refused again at once.
+
+    Beyond ``heads_bytes`` the heads that were not used for longest make room: a dump is scored
+    category by category, so that they are rarely missed.
+    """
+
+    def __init__(self, fleet: Fleet, device: str = "cpu", heads_bytes: int = HEADS_BYTES) -> None:
+        self.fleet, self.device, self.heads_bytes = fleet, device, heads_bytes
+        self._headers: dict[str, DetectorHeader] = {}
+        self._heads: OrderedDict[str, FoldedHeads] = OrderedDict()  # used longest ago first
+        self._resident_bytes = 0
+        self._backbones: dict[BackboneConfig, Backbone] = {}
+        self._lock = threading.RLock()
+        self._gates: dict[str, threading.Lock] = {}  # one thread fetches a category's heads
+        self._refused: dict[str, NightshiftError] = {}  # categories that cannot be scored here
+
+    def network(self, category: str) -> Network:
+        """Say with whom a category's images may share a batch."""
+        header = self._header(category)
+        return Network(header.backbone_config, header.preprocessing, header.embedding)
+
+    @torch.inference_mode()
+    def score(self, categories: Sequence[str], images_BHWC: Tensor) -> tuple[Tensor, Tensor]:
+        """Return image scores (B,) and patch scores (B, h, w).
+
+        On a CPU an image has the same bits in whatever batch and on however many cores
+        (``model/thread_pool.py``); on a GPU they are those of the device and the batch.
+
+        Args:
+            categories: the category of each image, sorted; all of one network.
+            images_BHWC: their pixels, uint8.
+        """
+        network = self.network(categories[0])
+        heads_B = [self.heads(category) for category in categories]
+        backbone = self.backbone(network.backbone)
+        return score_images(backbone, network.embedding, heads_B, images_BHWC)
+
+    @torch.inference_mode()
+    def maps(self, category: str, patch_scores_Bhw: Tensor) -> Tensor:
+        """Return anomaly maps (B, H, W) at the size of the crop."""
+        header = self._header(category)
+        rows = _map_matrix(header.grid, header.preprocessing.crop).to(patch_scores_Bhw.device)
+        return anomaly_maps(patch_scores_Bhw, rows, rows)
+
+    def heads(self, category: str) -> FoldedHeads:
+        """Return a category's heads, on the device."""
+        with self._lock:
+            if category in self._heads:
+                self._heads.move_to_end(category)
+                return self._heads[category]
+        return self._load(category)[1]
+
+    def backbone(self, config: BackboneConfig) -> Backbone:
+        """Return a backbone, on the device."""
+        with self._lock:
+            if config not in self._backbones:
+                self._backbones[config] = fetch_backbone(config).to(self.device)
+            return self._backbones[config]
+
+    def _header(self, category: str) -> DetectorHeader:
+        with self._lock:
+            if category in self._headers:
+                return self._headers[category]
+        return self._load(category)[0]
+
+    def _load(self, category: str) -> tuple[DetectorHeader, FoldedHeads]:
+        """Fetch heads; whoever scores goes on meanwhile, whoever wants the same ones waits."""
+        with self._lock:
+            gate = self._gates.setdefault(category, threading.Lock())
+        with gate:
+            with self._lock:
+                if category in self._heads:
+                    return self._headers[category], self._heads[category]
+                if category in self._refused:
+                    raise self._refused[category]
+            try:
+                header, heads = self._fetch(category)
+            except StorageAway:
+                raise
+            except NightshiftError as error:  # it will not be better for the next image
+                self._refused[category] = error
+                raise
+            with self._lock:
+                self._headers[category], self._heads[category] = header, heads
+                self._resident_bytes += _size_bytes(heads)
+                self._make_room()
+        return header, heads
+
+    def _fetch(self, category: str) -> tuple[DetectorHeader, FoldedHeads]:
+        header, heads = self.fleet[category].load_heads()
+        refuse_other_backbone(self.backbone(header.backbone_config), header)
+        heads.halve()
+        return header, heads.to(self.device)
+
+    def _make_room(self) -> None:
+        while self._resident_bytes > self.heads_bytes and len(self._heads) > 1:
+            _, evicted = self._heads.popitem(last=False)
+            self._resident_bytes -= _size_bytes(evicted)
+
+
+@cache
+def _map_matrix(grid: int, crop: int) -> Tensor:
+    return map_matrix(grid, crop)
+
+
+def _size_bytes(heads: FoldedHeads) -> int:
+    return sum(value.numel() * value.element_size() for value in heads.state_dict().values())

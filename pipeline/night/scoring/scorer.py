@@ -1,0 +1,288 @@
+"""Score bundles of shards: rows in, rows out, and one stored object per shard.
+
+Images are fetched and decoded ahead and go on as soon as they are there: none waits for a slow
+one. They pass the backbone in batches of mixed categories, then each its own category's folded
+heads. An image's score does not depend on its company, so the order plays no part.
+
+A ``ShardScorer`` lives as long as its worker, and several threads may use it. It knows nothing of
+a cluster.
+"""
+
+import dataclasses
+import datetime as dt
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from model.errors import NightshiftError
+from pipeline import storage
+from pipeline.images.decode import ImageRead, ImageStatus, read_image
+from pipeline.images.image_statistics import image_statistics
+from pipeline.images.prefetch import NUM_THREADS, read_ahead, read_as_ready
+from pipeline.night.fleet.fleet import Champion, Fleet
+from pipeline.night.results import RESULT_SCHEMA, write_shard
+from pipeline.night.scoring.detectors import HEADS_BYTES, Detectors, Network
+from pipeline.night.scoring.observer import Observer, timed
+from pipeline.night.scoring.pictures import Subject, picture_uri, write_pictures
+from pipeline.night.scoring.plan import Task, has_failures, rows_made
+from pipeline.onboarding.features import BATCH_IMAGES, stack
+from pipeline.storage import StorageAway, StorageError
+from pipeline.storage.retry import Patience
+
+UPLOADS = 4  # threads
+IN_FLIGHT = 2  # batches at a time: while one waits for its slowest thread, another one works
+MAP_P_VALUE = 0.05  # maps are kept of flagged images and of those nearly as unusual
+
+Clock = Callable[[], dt.datetime]
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What became of one shard."""
+
+    name: str
+    statuses: dict[str, int]  # images by status
+    num_flagged: int
+    has_failures: bool  # worth trying again
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """One manifest row on its way: its place in its shard, its image."""
+
+    work: "_Work"
+    row: int
+    category: str
+    image: ImageRead
+
+
+@dataclass
+class _Work:
+    """A task, its rows as far as they are known, and the pictures that must be stored first."""
+
+    task: Task
+    rows: list[dict[str, Any]]
+    missing: list[int]  # places of the rows to score
+    num_left: int
+    pictures: list[Future[None]] = field(default_factory=list)
+
+    @property
+    def table(self) -> pa.Table:
+        """The shard's rows, in its order."""
+        return pa.Table.from_pylist(self.rows, RESULT_SCHEMA)
+
+
+class ShardScorer:
+    """Scores with the champions of one fleet; loads each backbone once, heads as it needs them."""
+
+    def __init__(  # noqa: PLR0913  each is something a test or a cluster chooses
+        self,
+        fleet: Fleet,
+        out: str,
+        night: str,
+        *,
+        broken: Mapping[str, str] | None = None,
+        device: str = "cpu",
+        num_threads: int = NUM_THREADS,
+        heads_bytes: int = HEADS_BYTES,
+        clock: Clock = lambda: dt.datetime.now(dt.UTC),
+        observer: Observer | None = None,
+        patience: Patience | None = None,
+    ) -> None:
+        self.fleet, self.out, self.night = fleet, out, night
+        self.broken = broken or {}  # why the champions of these categories cannot be used
+        self.detectors = Detectors(fleet, device, heads_bytes)
+        self.batch_images = BATCH_IMAGES if device == "cpu" else 8 * BATCH_IMAGES
+        self.num_threads, self.clock = num_threads, clock
+        self.observer = observer or Observer()
+        self.patience = patience or Patience()
+        self.heads_patience = dataclasses.replace(self.patience)  # heads at hand prove nothing
+
+    def write(self, tasks: Sequence[Task]) -> list[Written]:
+        """Score shards and store each one's rows whole, as soon as its last image is scored.
+
+        Raises:
+            StorageAway: the storage does not answer any more, neither for images nor for rows.
+        """
+        with ThreadPoolExecutor(UPLOADS, "uploads") as uploads:
+            waiting = [
+                uploads.submit(self._store, work) for work in self._score_all(tasks, uploads)
+            ]
+            return [stored.result() for stored in waiting]
+
+    def score(self, tasks: Sequence[Task]) -> pa.Table:
+        """Return the rows of shards, in their order; stores nothing but pictures."""
+        with ThreadPoolExecutor(UPLOADS, "uploads") as uploads:
+            works = {work.task.name: work for work in self._score_all(tasks, uploads)}
+            wait([picture for work in works.values() for picture in work.pictures])
+        return pa.concat_tables([works[task.name].table for task in tasks])
+
+    def _score_all(self, tasks: Sequence[Task], uploads: ThreadPoolExecutor) -> Iterator[_Work]:
+        """Yield each task's work when all its rows are known, whichever is first."""
+        works = [self._begin(task) for task in tasks]
+        yield from (work for work in works if not work.num_left)
+        wanted = ((work, row) for work in works for row in work.missing)
+        items = read_as_ready(lambda place: self._read(*place), wanted, self.num_threads)
+        for batch in read_ahead(self._score_batch, self._batches(items), IN_FLIGHT):
+            for item, result in batch:
+                self._note(item, result, uploads)
+                if not item.work.num_left:
+                    yield item.work
+
+    def _begin(self, task: Task) -> _Work:
+        """Lay out a shard's rows; those that are stored already are taken over."""
+        made = self.patience.call(lambda: rows_made(task, self.out, self.night))
+        scored_at, rows, missing = self.clock(), [], []
+        for place, entry in enumerate(task.shard.rows.to_pylist()):
+            row = made.get(entry["image_uri"])
+            if row is None:
+                missing.append(place)
+                row = dict.fromkeys(RESULT_SCHEMA.names) | {"scored_at": scored_at}
+                row |= {name: entry[name] for name in ("image_uri", "image_etag", "category")}
+            rows.append(row | {"shard": task.name})
+        return _Work(task, rows, missing, len(missing))
+
+    def _read(self, work: _Work, row: int) -> _Item:
+        """Fetch and decode one image."""
+        entry = work.rows[row]
+        uri, category = entry["image_uri"], entry["category"]
+        if category in self.broken:
+            return _unscored(work, row, ImageStatus.BROKEN_MODEL, self.broken[category])
+        if category not in self.fleet:
+            error = f"category {category!r} has no champion; onboard it or mend the dump"
+            return _unscored(work, row, ImageStatus.UNROUTED, error)
+        try:
+            # Heads are fetched beside images, not between batches.
+            self.heads_patience.call(lambda: self.detectors.network(category))
+        except StorageAway as error:
+            return self._given_up(work, row, error)
+        except NightshiftError as error:
+            return _unscored(work, row, ImageStatus.BROKEN_MODEL, str(error))
+        try:
+            fetch = self._fetched(uri, entry["image_etag"])
+            with timed(self.observer, "decode"):
+                image = read_image(uri, self.fleet[category].preprocessing, fetch)
+        except StorageAway as error:
+            return self._given_up(work, row, error)
+        return _Item(work, row, category, image)
+
+    def _given_up(self, work: _Work, row: int, error: StorageAway) -> _Item:
+        """Go on without this image, unless the storage as a whole is away."""
+        if self.patience.is_over or self.heads_patience.is_over:
+            raise error
+        return _unscored(work, row, ImageStatus.UNREACHABLE, str(error))
+
+    def _fetched(self, uri: str, etag: str | None) -> Callable[[str], bytes]:
+        """Fetch a file now; return what gives its bytes, or raises what was wrong with it."""
+        with timed(self.observer, "fetch"):
+            try:
+                data = self.patience.call(lambda: storage.read_bytes(uri, etag))
+            except StorageAway:
+                raise
+            except StorageError as error:
+                return partial(_raise, error)
+        return lambda _: data
+
+    def _batches(self, items: Iterable[_Item]) -> Iterator[list[_Item]]:
+        """Group images that can share a backbone pass; what cannot be scored passes through."""
+        waiting: dict[Network, list[_Item]] = defaultdict(list)
+        for item in items:
+            if item.image.status is not ImageStatus.OK:
+                yield [item]
+                continue
+            group = waiting[self.detectors.network(item.category)]
+            group.append(item)
+            self.observer.waiting(sum(map(len, waiting.values())))
+            if len(group) == self.batch_images:
+                yield sorted(group, key=lambda item: item.category)
+                group.clear()
+        for group in waiting.values():
+            if group:
+                yield sorted(group, key=lambda item: item.category)
+
+    def _score_batch(self, batch: list[_Item]) -> list[tuple[_Item, dict[str, Any]]]:
+        """Return each item of a batch with its result fields."""
+        if batch[0].image.status is not ImageStatus.OK:
+            image = batch[0].image
+            return [(batch[0], {"status": image.status.value, "error": image.error})]
+        with timed(self.observer, "score"):
+            pixels = stack([item.image for item in batch])
+            categories = [item.category for item in batch]
+            # Heads that had to make room are fetched again.
+            image_scores, patch_scores = self.heads_patience.call(
+                lambda: self.detectors.score(categories, pixels)
+            )
+            scores: NDArray[np.float32] = image_scores.cpu().numpy()
+            statistics = image_statistics(pixels.numpy())
+            results = []
+            for i, item in enumerate(batch):
+                champion = self.fleet[item.category]
+                result = _decide(champion, scores[i : i + 1])
+                result |= {name: values[i] for name, values in statistics.items()}
+                if result["flagged"] or result["p_value"] <= MAP_P_VALUE:
+                    maps = self.detectors.maps(item.category, patch_scores[i : i + 1])
+                    result["map"] = champion.map_scale.to_grey(maps[0].cpu().numpy())
+                results.append((item, result))
+        return results
+
+    def _note(self, item: _Item, result: dict[str, Any], uploads: ThreadPoolExecutor) -> None:
+        """Fill in one row; its pictures are stored beside, and before it."""
+        work = item.work
+        levels = result.pop("map", None)
+        if levels is not None:
+            subject = Subject(self.out, self.night, item.category, item.image.uri)
+            result["map_uri"] = picture_uri(*subject, "maps")
+            store = partial(write_pictures, subject, levels, item.image.pixels)
+            work.pictures.append(uploads.submit(self._patiently, store))
+        work.rows[item.row] |= result
+        work.num_left -= 1
+
+    def _patiently(self, store: Callable[[], Any]) -> None:
+        with timed(self.observer, "write"):
+            self.patience.call(store)
+
+    def _store(self, work: _Work) -> Written:
+        """Store a shard's rows, after all that they point to."""
+        for picture in work.pictures:
+            picture.result()
+        table, name = work.table, work.task.name
+        self._patiently(partial(write_shard, self.out, self.night, name, table))
+        counts = table["status"].value_counts().to_pylist()
+        statuses = {entry["values"]: entry["counts"] for entry in counts}
+        num_flagged = sum(1 for row in work.rows if row["flagged"])
+        for status, count in statuses.items():
+            self.observer.finished(status, count, num_flagged if status == "ok" else 0)
+        return Written(name, statuses, num_flagged, has_failures(table))
+
+
+def _decide(champion: Champion, score: NDArray[np.float32]) -> dict[str, Any]:
+    """Return what a row says of an image, from its score (1,)."""
+    calibration = champion.calibration
+    return {
+        "status": ImageStatus.OK.value,
+        "score": score[0],
+        "p_value": calibration.p_value(score)[0],
+        "flagged": bool(calibration.flagged(score)[0]),
+        "flagged_fdr": False,  # settled when the whole night is there
+        "threshold": calibration.threshold,
+        "false_alarm_rate": calibration.false_alarm_rate,
+        "model_name": champion.model_name,
+        "model_version": champion.model_version,
+        "model_digest": champion.model_digest,
+    }
+
+
+def _unscored(work: _Work, row: int, status: ImageStatus, error: str) -> _Item:
+    uri, category = work.rows[row]["image_uri"], work.rows[row]["category"]
+    return _Item(work, row, category, ImageRead(uri, status, error, None, ""))
+
+
+def _raise(error: StorageError, _: str) -> bytes:
+    raise error

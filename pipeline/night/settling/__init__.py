@@ -1,0 +1,1 @@
+"""What can be said of a night once all its rows are there."""

@@ -1,0 +1,183 @@
+"""What settling a night needs to know of its rows, counted as they stream by.
+
+Kept are counts per category, 8 bytes per image to see that none is there twice, and 9 bytes for
+each image that may come on the list (about ``fdr`` of the good ones).
+
+Shapes: N rows of a batch.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from pipeline.images.decode import ImageStatus
+from pipeline.images.image_statistics import STATISTICS
+from pipeline.night.fleet.fleet import Champion
+from pipeline.night.results import ResultsError
+from pipeline.night.settling.benjamini_hochberg import Discoveries, discoveries, p_value_ranks
+from pipeline.night.settling.drift import SCORE, Sample
+from pipeline.night.settling.rank_counts import Medians, Places
+
+COLUMNS = (
+    *("image_uri", "category", "status", "score", "p_value", "flagged", "flagged_fdr"),
+    *STATISTICS,
+)
+FLAG_MISSING = -1
+TOLERANCE = 1e-6  # of a rank that is read from a p-value
+LARGEST_SHARE = 1 + 1e-9  # of fdr: no p-value above fdr is ever listed
+
+
+class Tally:
+    """Counts of a night's rows."""
+
+    def __init__(self, fleet: Mapping[str, Champion]) -> None:
+        self.routed = sorted(fleet)  # a category's number is its place; others come behind
+        self._names = self.routed.copy()
+        self._numbers = {name: number for number, name in enumerate(self._names)}
+        champions = [fleet[name] for name in self.routed]
+        self._num_calibration = np.array([len(c.calibration.scores) for c in champions], np.int64)
+        self._fdr = np.array([c.calibration.fdr for c in champions], np.float64)
+        self._ends = np.cumsum(self._num_calibration + 1)
+        self._ranks = np.zeros(int(self._ends[-1]) if champions else 0, np.int64)
+        self.references = {
+            SCORE: [np.array(c.calibration.scores, np.float32) for c in champions],
+            **{
+                name: [np.array(c.statistics.get(name, ()), np.float32) for c in champions]
+                for name in STATISTICS
+            },
+        }
+        self._places = {name: Places(values) for name, values in self.references.items()}
+        self._medians = {name: Medians() for name in self.references}
+        self._statuses: Counter[tuple[int, str]] = Counter()
+        self._flagged = np.zeros(len(champions), np.int64)
+        self._hashes: list[NDArray[np.uint64]] = []
+        self._candidates: list[tuple[NDArray[np.integer], ...]] = []
+
+    def add(self, rows: pa.Table, shards: NDArray[np.int32]) -> None:
+        """Count rows of COLUMNS; ``shards`` (N,) numbers the shard of each.
+
+        Raises:
+            ResultsError: an image was scored by a champion that is not in the fleet.
+        """
+        self._hashes.append(uri_hashes(rows))
+        numbers = self._number(rows)
+        self._count_statuses(numbers, rows)
+        is_ok = pc.equal(rows["status"], ImageStatus.OK.value).to_numpy()
+        rows, numbers, shards = rows.filter(pa.array(is_ok)), numbers[is_ok], shards[is_ok]
+        if len(numbers) and numbers.max() >= len(self.routed):
+            raise ResultsError(
+                f"category {self._names[numbers.max()]!r} has scored images, but the night's fleet "
+                f"file has no champion for it; score the night again"
+            )
+        flagged = pc.fill_null(rows["flagged"], False).to_numpy()
+        self._flagged += np.bincount(numbers[flagged], minlength=len(self.routed))
+        self._count_p_values(numbers, rows, shards)
+        for name in self.references:
+            values = rows[name].to_numpy()
+            known = ~np.isnan(values)
+            self._places[name].add(numbers[known], values[known])
+            self._medians[name].add(numbers[known], values[known])
+
+    def statuses(self) -> dict[str, dict[str, int]]:
+        """Return the number of images by category and status, both in alphabetical order."""
+        found: dict[str, dict[str, int]] = {}
+        named = [(self._names[number], status) for number, status in self._statuses]
+        for (name, status), count in sorted(zip(named, self._statuses.values(), strict=True)):
+            found.setdefault(name, {})[status] = count
+        return found
+
+    def flagged(self, name: str) -> int:
+        """Return how many of a category's images are above the threshold."""
+        number = self._numbers[name]
+        return int(self._flagged[number]) if number < len(self.routed) else 0
+
+    def discoveries(self) -> dict[str, Discoveries]:
+        """Return what Benjamini-Hochberg lists, by category of the fleet."""
+        counts = np.split(self._ranks, self._ends[:-1])
+        every = zip(self.routed, counts, self._fdr.tolist(), strict=True) if self.routed else ()
+        return {name: discoveries(own, fdr) for name, own, fdr in every}
+
+    def median_scores(self) -> dict[str, float]:
+        """Return each category's median score, to a 4,096th of itself."""
+        medians = self._medians[SCORE].of_all()
+        return {self.routed[number]: median for number, median in medians.items()}
+
+    def samples(self) -> list[Sample]:
+        """Return each statistic of each category beside its calibration values."""
+        return [
+            Sample(
+                category=name,
+                statistic=statistic,
+                calibration=values[number],
+                cells=self._places[statistic].of(number),
+                median=medians.get(number),
+            )
+            for statistic, values in self.references.items()
+            for medians in [self._medians[statistic].of_all()]
+            for number, name in enumerate(self.routed)
+        ]
+
+    def unsettled(self, found: Mapping[str, Discoveries]) -> list[int]:
+        """Return the numbers of the shards whose flagged_fdr is not what the lists say."""
+        listed = np.array([found[name].rank for name in self.routed], np.int64)
+        wrong = [np.zeros(0, np.int32)]
+        for shards, numbers, ranks, flags in self._candidates:
+            wrong.append(shards[(ranks <= listed[numbers]) != flags])
+        shards_wrong: list[int] = np.unique(np.concatenate(wrong)).tolist()
+        return shards_wrong
+
+    def repeated(self) -> NDArray[np.uint64]:
+        """Return hashes of addresses that are there more than once, sorted."""
+        hashes = np.sort(np.concatenate([np.zeros(0, np.uint64), *self._hashes]))
+        return np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
+
+    def _number(self, rows: pa.Table) -> NDArray[np.int64]:
+        encoded = rows["category"].combine_chunks().dictionary_encode()
+        for name in encoded.dictionary.to_pylist():
+            if name not in self._numbers:
+                self._numbers[name] = len(self._names)
+                self._names.append(name)
+        numbers = np.array([self._numbers[name] for name in encoded.dictionary.to_pylist()], int)
+        found: NDArray[np.int64] = numbers[encoded.indices.to_numpy()]
+        return found
+
+    def _count_statuses(self, numbers: NDArray[np.int64], rows: pa.Table) -> None:
+        encoded = rows["status"].combine_chunks().dictionary_encode()
+        names = encoded.dictionary.to_pylist()
+        codes, counts = np.unique(
+            numbers * len(names) + encoded.indices.to_numpy(), return_counts=True
+        )
+        for code, count in zip(codes.tolist(), counts.tolist(), strict=True):
+            self._statuses[code // len(names), names[code % len(names)]] += count
+
+    def _count_p_values(
+        self, numbers: NDArray[np.int64], rows: pa.Table, shards: NDArray[np.int32]
+    ) -> None:
+        p_values = rows["p_value"].to_numpy()
+        num_calibration = self._num_calibration[numbers]
+        ranks = p_value_ranks(p_values, num_calibration)
+        belongs = np.abs(p_values * (num_calibration + 1) - ranks) <= TOLERANCE
+        if not (belongs & (ranks > 0)).all():
+            name = self.routed[numbers[np.argmin(belongs & (ranks > 0))]]
+            raise ResultsError(
+                f"category {name!r} has p-values that are not of its champion's "
+                f"{len(self.references[SCORE][self._numbers[name]])} calibration scores; "
+                f"score the night again"
+            )
+        np.add.at(self._ranks, self._ends[numbers] - num_calibration + ranks - 2, 1)
+        flags = pc.fill_null(rows["flagged_fdr"].cast(pa.int8()), FLAG_MISSING).to_numpy()
+        kept = (p_values <= self._fdr[numbers] * LARGEST_SHARE) | (flags != 0)
+        small = (numbers[kept].astype(np.int32), ranks[kept].astype(np.int32), flags[kept])
+        self._candidates.append((shards[kept], *small))
+
+
+def uri_hashes(rows: pa.Table) -> NDArray[np.uint64]:
+    """Return 64-bit hashes of the rows' addresses, (N,)."""
+    uris = rows["image_uri"].to_numpy()
+    hashes: NDArray[np.uint64] = pd.util.hash_array(uris, categorize=False)
+    return hashes

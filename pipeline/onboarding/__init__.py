@@ -1,0 +1,1 @@
+"""One category, from its images to a package that can be registered."""

@@ -1,0 +1,162 @@
+"""Good images to cached features: the one backbone pass of an onboarding.
+
+Unreadable images are skipped, counted and listed; too many of them refuse the category.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model.backbone import STRIDES, Backbone
+from model.embedding import Embedding
+from model.errors import NightshiftError
+from model.feature_bank import FeatureBank
+from model.patch_sample import Features
+from model.preprocessing import Preprocessing
+from pipeline.catalogue.catalogue import Category
+from pipeline.images.decode import ImageRead, ImageStatus, read_image
+from pipeline.images.image_statistics import STATISTICS, image_statistics
+from pipeline.images.prefetch import batches, read_ahead
+from pipeline.onboarding.feature_cache import FeatureCache
+
+logger = logging.getLogger(__name__)
+
+BATCH_IMAGES = 8
+MAX_UNREADABLE_SHARE = 0.1
+EMPTY = np.zeros(0, np.float32)
+
+Progress = Callable[[int, int], None]  # images done, images in all
+Bank = TypeVar("Bank", bound=Features)
+
+
+class UnreadableImages(NightshiftError):
+    """Too many of a category's images cannot be read to trust the rest."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GoodImages(Generic[Bank]):
+    """What one backbone pass over the good images of a category left."""
+
+    uris: list[str]  # of the images that could be read, in the order of ``bank``
+    hashes: list[str]  # sha256 of their files
+    unreadable: list[ImageRead]
+    statistics: dict[str, NDArray[np.float32]]  # of the images, by name, each (N,)
+    bank: Bank
+
+
+def extract(
+    uris: Sequence[str], category: Category, backbone: Backbone, progress: Progress | None = None
+) -> GoodImages[FeatureBank]:
+    """Read, check and embed every image once, and keep it whole.
+
+    Raises:
+        UnreadableImages: more than a tenth cannot be read.
+        CacheTooSmall: neither memory nor disk has room.
+    """
+    bank = _cache(category, backbone).whole(len(uris))
+    return _fill(bank, uris, category, backbone, progress)
+
+
+def extract_training(
+    uris: Sequence[str], category: Category, backbone: Backbone, progress: Progress | None = None
+) -> GoodImages[Features]:
+    """Read, check and embed every image once, and keep what training and calibration need.
+
+    Raises:
+        UnreadableImages: more than a tenth cannot be read.
+        CacheTooSmall: not even a share of the patches has room.
+        TooFewImages: there are too few to hold out, seen before the first is read.
+    """
+    bank = _cache(category, backbone).training(len(uris))
+    return _fill(bank, uris, category, backbone, progress)
+
+
+def _cache(category: Category, backbone: Backbone) -> FeatureCache:
+    shapes = level_shapes(backbone, category.embedding, category.preprocessing.crop)
+    return FeatureCache(category=category, shapes=shapes, device=backbone.mean.device)
+
+
+def _fill(
+    bank: Bank,
+    uris: Sequence[str],
+    category: Category,
+    backbone: Backbone,
+    progress: Progress | None,
+) -> GoodImages[Bank]:
+    started = time.monotonic()
+    good: list[ImageRead] = []
+    unreadable: list[ImageRead] = []
+    statistics: dict[str, list[NDArray[np.float32]]] = {name: [] for name in STATISTICS}
+    for batch in batches(read_all(uris, category.preprocessing), BATCH_IMAGES):
+        readable = [image for image in batch if image.status is ImageStatus.OK]
+        unreadable += [image for image in batch if image.status is not ImageStatus.OK]
+        if readable:
+            pixels = stack(readable)
+            for name, values in image_statistics(pixels.numpy()).items():
+                statistics[name].append(values)
+            pooled = category.embedding.pool(backbone(pixels))
+            bank.write(len(good), pooled, [image.sha256 for image in readable])
+        good += [_without_pixels(image) for image in readable]
+        if progress:
+            progress(len(good) + len(unreadable), len(uris))
+    refuse_many_unreadable(category.name, unreadable, len(uris))
+    logger.info(
+        "embedded %s: %d images, %d unreadable, %.1f s",
+        *(category.name, len(good), len(unreadable), time.monotonic() - started),
+    )
+    return GoodImages(
+        uris=[image.uri for image in good],
+        hashes=[image.sha256 for image in good],
+        unreadable=unreadable,
+        statistics={name: np.concatenate([*v, EMPTY]) for name, v in statistics.items()},
+        bank=bank,
+    )
+
+
+def read_all(uris: Sequence[str], preprocessing: Preprocessing) -> Iterator[ImageRead]:
+    """Yield every image in order, read and decoded ahead of the consumer."""
+    return read_ahead(lambda uri: read_image(uri, preprocessing), uris)
+
+
+def stack(images: Sequence[ImageRead]) -> Tensor:
+    """Return readable images as one uint8 tensor, (B, H, W, 3)."""
+    return torch.from_numpy(
+        np.stack([image.pixels for image in images if image.pixels is not None])
+    )
+
+
+def level_shapes(backbone: Backbone, embedding: Embedding, crop: int) -> list[tuple[int, int, int]]:
+    """Return (C, H, W) of every pooled level for a square crop."""
+    config = backbone.config
+    return [
+        (channels, crop // STRIDES[layer], crop // STRIDES[layer])
+        for channels, layer in zip(embedding.channels(config.channels), config.layers, strict=True)
+    ]
+
+
+def refuse_many_unreadable(name: str, unreadable: Sequence[ImageRead], total: int) -> None:
+    """Refuse a category too many of whose images cannot be read.
+
+    Raises:
+        UnreadableImages: more than a tenth.
+    """
+    if len(unreadable) > MAX_UNREADABLE_SHARE * total:
+        first = unreadable[0]
+        raise UnreadableImages(
+            f"{name}: {len(unreadable)} of {total} good images cannot be read, more than "
+            f"{MAX_UNREADABLE_SHARE:.0%} (first: {first.uri}, {first.error}). "
+            f"Mend or remove them and onboard again."
+        )
+
+
+def _without_pixels(image: ImageRead) -> ImageRead:
+    return ImageRead(
+        uri=image.uri, status=image.status, error=image.error, pixels=None, sha256=image.sha256
+    )

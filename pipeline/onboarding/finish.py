@@ -1,0 +1,136 @@
+"""Onboard one category: images -> features -> head -> calibration -> evaluation -> package.
+
+Everything here runs in one process and knows nothing of a cluster. ``prepare``
+(``prepare.py``) looks at every good image once; the trainer it returns may be stopped and
+restored between passes; ``finish`` takes every decision on good images that the heads have not
+been trained on and only then looks at labelled ones.
+"""
+
+import copy
+import hashlib
+import json
+import logging
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.detector import FORMAT_VERSION
+from pipeline import storage
+from pipeline.calibration import Calibration, Part, fit
+from pipeline.catalogue.catalogue import Category
+from pipeline.images.image_statistics import Values, condense
+from pipeline.measuring.labelled import ScoredSamples, measure, read_marks, score_samples
+from pipeline.onboarding.examples import examples, worst_unseen
+from pipeline.onboarding.health import measure_health, refuse_unhealthy
+from pipeline.onboarding.prepare import Prepared, UnseenScores, make_detector, score_unseen
+from pipeline.package import MapScale, OnboardingRecord, Package
+
+logger = logging.getLogger(__name__)
+
+
+def finish(prepared: Prepared) -> tuple[Package, dict[str, NDArray[np.uint8]]]:
+    """Fold, calibrate, then evaluate; return the package and example pictures by name."""
+    trained = time.monotonic()
+    category = prepared.category
+    detector = make_detector(prepared, prepared.trainer)
+    unseen = score_unseen(prepared, prepared.trainer, detector)
+    calibration = fit(unseen.scores, category.calibration_config)
+    scale = MapScale(low=unseen.map_median, threshold=calibration.threshold)
+    health = measure_health(prepared, detector, unseen)
+    refuse_unhealthy(category.name, health, warn=category.training.health == "warn")
+    calibrated = time.monotonic()
+    test = [sample for sample in prepared.samples if sample.split == "test"]
+    scored = score_samples(test, detector)
+    timings = {
+        "embedding": prepared.embedded - prepared.started,
+        "training": trained - prepared.embedded,
+        "calibration": calibrated - trained,
+        "evaluation": time.monotonic() - calibrated,
+    }
+    package = Package(
+        header=detector.header,
+        heads=copy.deepcopy(detector.heads).cpu(),
+        calibration=calibration,
+        map_scale=scale,
+        record=_record(prepared, scored, calibration, timings, health),
+        statistics=_statistics(prepared, unseen),
+    )
+    logger.info(
+        "onboarded %s: %d train, %d calibration, threshold %.4g, %.1f s",
+        *(category.name, *np.bincount(prepared.parts, minlength=2)[:2], calibration.threshold),
+        time.monotonic() - prepared.started,
+    )
+    shown = scored if scored.samples else worst_unseen(prepared, detector, unseen)
+    return package, examples(shown, scale, category.preprocessing)
+
+
+def write_package(prepared: Prepared, folder: Path) -> Package:
+    """Finish and write everything into ``folder``."""
+    package, examples = finish(prepared)
+    package.write(folder, examples)
+    return package
+
+
+def onboarding_key(category: Category) -> str:
+    """Return what identifies an onboarding: its settings and the names and etags of its files.
+
+    The same catalogue entry over the same files has the same key, so that a job that is started
+    again finds what it began, and finds a finished one done. A new detector format has new keys.
+    """
+    settings = [FORMAT_VERSION, category.model_dump()]
+    total = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    if category.layout == "manifest":
+        total.update(storage.read_bytes(category.images))
+    else:
+        listed = sorted((item.uri, item.etag) for item in storage.list_objects(category.images))
+        total.update(json.dumps(listed).encode())
+    return total.hexdigest()
+
+
+def _statistics(prepared: Prepared, unseen: UnseenScores) -> Values:
+    """Return the statistics of the calibration images, what a night's are compared with."""
+    places = unseen.images.cpu().numpy()
+    return {name: condense(v[places]) for name, v in prepared.good.statistics.items()}
+
+
+def _record(
+    prepared: Prepared,
+    scored: ScoredSamples,
+    calibration: Calibration,
+    timings: dict[str, float],
+    health: dict[str, float],
+) -> OnboardingRecord:
+    category, good = prepared.category, prepared.good
+    settings = category.model_dump(mode="json")
+    settings |= {
+        "precision": prepared.backbone.config.precision,  # what `auto` came to
+        "recipe": asdict(prepared.trainer.recipe),
+    }
+    metrics = {"threshold": calibration.threshold}
+    metrics |= {f"health_{name}": value for name, value in health.items()}
+    if scored.samples:
+        marks = read_marks(scored.samples, category.preprocessing)
+        metrics |= measure(scored, calibration, marks)
+    per_part = np.bincount(prepared.parts, minlength=len(Part))
+    return OnboardingRecord(
+        category=category.name,
+        settings=settings,
+        dataset_digest=hashlib.sha256("".join(sorted(good.hashes)).encode()).hexdigest(),
+        counts={
+            **{part.name.lower(): int(per_part[part]) for part in Part},
+            "unreadable": len(good.unreadable),
+            "test": len(scored.samples),
+            "test_unreadable": len(scored.unreadable),
+        },
+        unreadable=[
+            {"uri": image.uri, "status": image.status.value, "error": image.error or ""}
+            for image in [*good.unreadable, *scored.unreadable]
+        ],
+        curve=[{"head": name, **vars(report)} for name, report in prepared.trainer.reports],
+        metrics=metrics,
+        timings_s=timings,
+        backbone_images=prepared.backbone.num_images_seen,
+    )

@@ -1,0 +1,143 @@
+"""Is a trained head worth registering? Judged without a single label.
+
+A head can fail quietly: it never trained (too small a sigma, a learning rate of nothing), or it
+collapsed (every image scores the same, the adaptor shrank its features below the noise). Its
+threshold would still be "calibrated". So every onboarding measures what a sound head must have,
+and a category whose head lacks it fails.
+
+How well it tells synthetic anomalies from good images that it has not seen is the one number about
+defects that a category without labels has. It is reported and refuses nobody: it is no promise
+about real defects, and too coarse to choose between two sound settings.
+"""
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from model.detector import Detector
+from model.errors import NightshiftError
+from model.folding import FoldedHeads
+from model.recipe import RecipeTrainer
+from pipeline.images.decode import ImageRead
+from pipeline.images.prefetch import batches
+from pipeline.measuring.metrics import image_metrics
+from pipeline.onboarding.features import BATCH_IMAGES, read_all
+from pipeline.onboarding.prepare import Prepared, UnseenScores
+from pipeline.onboarding.synthetic import NothingChanges, make_anomalies
+
+logger = logging.getLogger(__name__)
+
+NUM_ANOMALIES, NUM_GROUPS = 48, 8  # synthetic anomalies, from so many groups of unseen images
+# What a sound head must reach. An untrained one has 7 % of its normal rows beyond the margin, a
+# collapsed one none on one side; sound ones have 80 to 95 %.
+MIN_BEYOND_MARGIN = 0.3
+SPREAD_OVER_SIGMA = (0.01, 200.0)  # beyond: noise that drowns all features, or none at all
+MIN_SCORE_SPREAD = 1e-4
+
+
+class UnhealthyHead(NightshiftError):
+    """A head that did not train or collapsed; registering it would promise what it cannot do."""
+
+
+def measure_health(
+    prepared: Prepared, detector: Detector, unseen: UnseenScores
+) -> dict[str, float]:
+    """Return by name what tells a sound head from a broken one; all finite where sound."""
+    health = training_health(prepared.trainer) | {"score_spread": float(unseen.scores.std())}
+    pairs = list(prepared.unseen(prepared.trainer, detector))
+    pairs = pairs[:: -(-len(pairs) // NUM_GROUPS)]
+    anomalous = [np.zeros(0, np.float32)]
+    for heads, index in pairs:
+        uris = [prepared.good.uris[place] for place in index.tolist()]
+        images = list(read_all(uris, prepared.category.preprocessing))
+        num = NUM_ANOMALIES // len(pairs)
+        anomalous.append(synthetic_scores(heads, detector, images, num))
+    auroc = synthetic_auroc(unseen.scores, np.concatenate(anomalous))
+    return health if auroc is None else health | {"synthetic_auroc": auroc}
+
+
+def training_health(trainer: RecipeTrainer) -> dict[str, float]:
+    """Return, for every head, shares beyond the margins and feature spread over sigma."""
+    found = {}
+    for name, head in trainer.trainers.items():
+        last = head.reports[-1]
+        found[f"{name}_normal_beyond_margin"] = last.normal_beyond_margin
+        found[f"{name}_noisy_beyond_margin"] = last.noisy_beyond_margin
+        found[f"{name}_spread_over_sigma"] = head.spread_over_sigma()
+    return found
+
+
+@torch.inference_mode()
+def synthetic_scores(
+    heads: FoldedHeads, detector: Detector, images: Sequence[ImageRead], num: int
+) -> NDArray[np.float32]:
+    """Score ``num`` synthetic anomalies (N,) on images that these heads have not seen.
+
+    Fewer or none where images cannot be read any more or nothing can be seen on them.
+    """
+    pixels = [image.pixels for image in images if image.pixels is not None]
+    try:
+        anomalies = make_anomalies(pixels, num, seed=0) if pixels else []
+    except NothingChanges as error:
+        logger.warning("no synthetic anomalies: %s", error)
+        anomalies = []
+    scores = [np.zeros(0, np.float32)]
+    for batch in batches(anomalies, BATCH_IMAGES):
+        images_BHWC = torch.from_numpy(np.stack([anomaly.pixels for anomaly in batch]))
+        levels = detector.header.embedding.pool(detector.backbone(images_BHWC))
+        scores.append(heads(levels)[0].cpu().numpy())
+    return np.concatenate(scores)
+
+
+def synthetic_auroc(good: NDArray[np.float32], anomalous: NDArray[np.float32]) -> float | None:
+    """Return the AUROC of synthetic anomalies against good images; None without either."""
+    labels = np.arange(len(good) + len(anomalous)) >= len(good)
+    return image_metrics(np.concatenate([good, anomalous]), labels).auroc
+
+
+def refuse_unhealthy(category: str, health: Mapping[str, float], *, warn: bool) -> None:
+    """Fail a category whose head did not train or collapsed.
+
+    Args:
+        category: its name.
+        warn: only say so in the log.
+        health: what ``training_health`` returned, with ``score_spread`` (standard deviation of
+            the scores of unseen good images) and, where known, ``synthetic_auroc``.
+
+    Raises:
+        UnhealthyHead: with every finding and what to do.
+    """
+    findings = [finding for name, value in health.items() if (finding := _finding(name, value))]
+    if not findings:
+        return
+    message = f"{category}: the trained head is not fit for use: {'; '.join(findings)}."
+    if warn:
+        logger.warning("%s", message)
+        return
+    raise UnhealthyHead(
+        f"{message} Look at the images, train longer, or change training.sigma; "
+        f"training.health: warn registers it all the same."
+    )
+
+
+def _finding(name: str, value: float) -> str | None:
+    """Return what is wrong with one number, in words."""
+    if not math.isfinite(value):
+        return f"{name} is {value}, not a number"
+    low, high = _bounds(name)
+    if low <= value <= high:
+        return None
+    sign = f"at least {low:g}" if value < low else f"at most {high:g}"
+    return f"{name} is {value:.3g}, a sound head has {sign}"
+
+
+def _bounds(name: str) -> tuple[float, float]:
+    if name.endswith("beyond_margin"):
+        return MIN_BEYOND_MARGIN, 1.0
+    if name.endswith("spread_over_sigma"):
+        return SPREAD_OVER_SIGMA
+    return (0.0 if name == "synthetic_auroc" else MIN_SCORE_SPREAD), math.inf

@@ -1,0 +1,131 @@
+"""A category ready to train: images read, split and embedded; heads from it, and what they say.
+
+Shapes: N unseen good images.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from model.backbone import Backbone
+from model.detector import Detector, DetectorHeader
+from model.folding import FoldedHeads
+from model.patch_sample import Features
+from model.recipe import Recipe, RecipeTrainer
+from pipeline.backbones import fastest, fetch_backbone
+from pipeline.calibration import Part, fold_by_content, split_by_content
+from pipeline.catalogue.catalogue import Category
+from pipeline.datasets.layouts import Sample, read_layout
+from pipeline.onboarding.features import BATCH_IMAGES, GoodImages, Progress, extract_training
+
+Unseen = tuple[FoldedHeads, torch.Tensor]  # heads, and places in the bank of unseen images
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnseenScores:
+    """What heads say of good images that they have not been trained on."""
+
+    images: torch.Tensor  # (N,), places in the bank
+    scores: NDArray[np.float32]  # (N,)
+    map_median: float  # level of an ordinary map
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A category whose images are read, split and embedded, ready to train."""
+
+    category: Category
+    samples: list[Sample]
+    good: GoodImages[Features]
+    parts: NDArray[np.int8]  # ``Part`` of each good image
+    backbone: Backbone
+    trainer: RecipeTrainer
+    started: float  # monotonic clock, seconds
+    embedded: float
+
+    def images_of(self, part: Part) -> torch.Tensor:
+        """Return the bank's indices of one part."""
+        return torch.from_numpy(np.flatnonzero(self.parts == part))
+
+    def unseen(self, trainer: RecipeTrainer, detector: Detector) -> Iterator[Unseen]:
+        """Yield heads with good images they have not been trained on, a few at a time.
+
+        The whole detector with the held-out images or, where every image trains, each member of
+        its heads with the images that this member left out.
+        """
+        if self.category.calibration == "cross":
+            yield from trainer.unseen(detector.heads)
+        else:
+            for index in self.images_of(Part.CALIBRATION).split(BATCH_IMAGES):
+                yield detector.heads, index
+
+
+def make_trainer(
+    good: GoodImages[Features], parts: NDArray[np.int8], recipe: Recipe
+) -> RecipeTrainer:
+    """Return a trainer on the training images; its members leave images out by their content."""
+    train = np.flatnonzero(parts == Part.TRAIN)
+    folds = fold_by_content([good.hashes[index] for index in train], recipe.members)
+    return RecipeTrainer(good.bank, torch.from_numpy(train), torch.from_numpy(folds), recipe)
+
+
+def prepare(category: Category, progress: Progress | None = None, device: str = "cpu") -> Prepared:
+    """Read the layout, embed every good training image once, and set the trainer up.
+
+    Raises:
+        LayoutError, UnreadableImages, TooFewImages, CacheTooSmall, WeightsError: the category
+            cannot be onboarded.
+    """
+    started = time.monotonic()
+    samples = read_layout(category.layout, category.images)
+    uris = [sample.uri for sample in samples if sample.split == "train" and sample.is_good]
+    backbone = fetch_backbone(category.backbone_config).to(device)
+    if category.precision == "auto":
+        backbone = fastest(backbone, category.preprocessing.crop)
+    good = extract_training(uris, category, backbone, progress)
+    parts = split_by_content(good.hashes, category.calibration_config)
+    return Prepared(
+        category=category,
+        samples=samples,
+        good=good,
+        parts=parts,
+        backbone=backbone,
+        trainer=make_trainer(good, parts, category.recipe),
+        started=started,
+        embedded=time.monotonic(),
+    )
+
+
+def make_detector(prepared: Prepared, trainer: RecipeTrainer) -> Detector:
+    """Fold a trainer's heads and join them with the backbone."""
+    category = prepared.category
+    header = DetectorHeader(
+        backbone=category.backbone,
+        backbone_digest=prepared.backbone.digest,
+        layers=tuple(category.layers),
+        weights=category.weights_uri,
+        precision=prepared.backbone.config.precision,
+        embedding=category.embedding,
+        preprocessing=category.preprocessing,
+    )
+    return Detector(prepared.backbone, trainer.folded(), header).to(prepared.good.bank.device)
+
+
+@torch.inference_mode()
+def score_unseen(prepared: Prepared, trainer: RecipeTrainer, detector: Detector) -> UnseenScores:
+    """Score good images by heads that have not been trained on them."""
+    scores, medians, images = [], [], []
+    for heads, index in prepared.unseen(trainer, detector):
+        batch_scores, patch_scores = heads(prepared.good.bank.images(index))
+        scores.append(batch_scores.cpu().numpy())
+        medians.append(detector.maps(patch_scores).flatten(1).median(dim=1).values.cpu().numpy())
+        images.append(index)
+    return UnseenScores(
+        images=torch.cat(images),
+        scores=np.concatenate(scores),
+        map_median=float(np.median(np.concatenate(medians))),
+    )

@@ -1,0 +1,1 @@
+"""What all static pages share."""

@@ -1,0 +1,22 @@
+"""Static pages: whatever comes from outside is text to them, and escaped."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+FOLDER = Path(__file__).parents[1]  # templates are named from here, so that pages can share a style
+
+
+def page_environment(filters: Mapping[str, Any]) -> Environment:
+    """Return what renders the templates of this package, with a page's own filters."""
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= filters
+    return environment

@@ -1,0 +1,1 @@
+"""MLflow: runs, registered models and what can be done with one of them."""

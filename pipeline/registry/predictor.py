@@ -1,0 +1,85 @@
+"""Score single images with one category's package: what stands behind the registered model."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from model.backbone import Backbone
+from model.detector import Detector
+from pipeline.backbones import fetch_backbone
+from pipeline.images.decode import ImageRead, ImageStatus, read_image
+from pipeline.images.fit import to_square
+from pipeline.images.prefetch import batches, read_ahead
+from pipeline.onboarding.features import BATCH_IMAGES, stack
+from pipeline.package import Package
+
+# What has no value is missing in its column's own way; without the types, one bad image would
+# turn a column of decisions into one of objects.
+COLUMNS = {
+    "status": "str",
+    "error": "str",
+    "score": "float64",
+    "p_value": "float64",
+    "flagged": "boolean",
+    "threshold": "float64",
+}
+
+
+class Predictor:
+    """A detector, its calibration and its backbone, ready to score."""
+
+    def __init__(self, package: Package, backbone: Backbone) -> None:
+        self.package = package
+        self.detector = Detector(backbone, package.heads, package.header)
+
+    @classmethod
+    def load(cls, folder: str) -> "Predictor":
+        """Load a package and the backbone it names."""
+        package = Package.read(Path(folder))
+        return cls(package, fetch_backbone(package.header.backbone_config))
+
+    def predict(self, images: Sequence[Any]) -> pd.DataFrame:
+        """Return one row per image, in order; an image that cannot be read has a status.
+
+        Args:
+            images: uint8 arrays (H, W, 3), or URIs; both may stand in one list.
+        """
+        reads = read_ahead(self._read, images)
+        rows: list[dict[str, Any]] = []
+        for batch in batches(reads, BATCH_IMAGES):
+            rows += self._score(batch)
+        return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
+
+    def _read(self, image: Any) -> ImageRead:
+        preprocessing = self.package.header.preprocessing
+        if isinstance(image, str):
+            return read_image(image, preprocessing)
+        pixels = np.asarray(image)
+        if pixels.dtype != np.uint8 or pixels.shape[2:] != (3,) or not pixels.size:
+            error = f"expected uint8 (H, W, 3) or a URI, found {pixels.dtype} {pixels.shape}"
+            return ImageRead("", ImageStatus.UNREADABLE, error, None, "")
+        picture = Image.fromarray(pixels)
+        return ImageRead("", ImageStatus.OK, None, to_square(picture, preprocessing), "")
+
+    def _score(self, batch: list[ImageRead]) -> list[dict[str, Any]]:
+        good = [image for image in batch if image.status is ImageStatus.OK]
+        calibration = self.package.calibration
+        scores = self.detector(stack(good))[0].numpy() if good else np.zeros(0, np.float32)
+        values = zip(scores, calibration.p_value(scores), calibration.flagged(scores), strict=True)
+        rows = []
+        for image in batch:
+            row: dict[str, Any] = {"status": image.status.value, "error": image.error}
+            if image.status is ImageStatus.OK:
+                score, p_value, flagged = next(values)
+                row |= {
+                    "score": float(score),
+                    "p_value": float(p_value),
+                    "flagged": bool(flagged),
+                    "threshold": calibration.threshold,
+                }
+            rows.append(row)
+        return rows

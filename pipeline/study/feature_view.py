@@ -1,0 +1,207 @@
+"""Features that all trials of a study share: one backbone pass over each image and setting.
+
+A view is a category seen by one backbone at one image size. Every level and patch size that the
+study may choose is pooled in that one pass and kept in a file of its own, which trials map into
+memory: however many processes read it, it is there once. Held-out good images of the calibration
+are in no set: what a study chooses cannot bend the threshold's promise.
+
+good/       the images that would train, in folds by content; a trial leaves one fold out
+anomalies/  synthetic ones on the images of each fold
+labelled/   labelled images to judge by, where the catalogue names some
+test/       written after the choice, to check it
+
+Shapes: N images, H x W positions of a level, C channels.
+"""
+
+import itertools
+import json
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model.backbone import STRIDES, Backbone
+from model.embedding import Embedding
+from model.feature_bank import FeatureBank
+from pipeline import storage
+from pipeline.catalogue.catalogue import Category
+from pipeline.images.prefetch import batches
+from pipeline.onboarding.features import BATCH_IMAGES
+from pipeline.storage.local import local_path
+from pipeline.study.settings import Study
+from pipeline.study.space import FEATURE_PARAMETERS
+
+logger = logging.getLogger(__name__)
+
+ABOUT, MASKS = "about.json", "masks.npy"
+Setting = tuple[Embedding, tuple[int, ...]]  # patch size and kind, layers
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """A category as one backbone sees it, with every setting of features that is wanted."""
+
+    category: Category  # its layers are all that are wanted
+    settings: Sequence[Setting]
+
+    @property
+    def name(self) -> str:
+        """Folder of the view: the same for the same backbone, weights and preprocessing."""
+        category = self.category
+        wanted = sorted(
+            plane_name(embedding, layer, len(layers))
+            for embedding, layers in self.settings
+            for layer in layers
+        )
+        told = [view_key(category), wanted]
+        return f"{category.name}-{sha256(json.dumps(told).encode()).hexdigest()[:12]}"
+
+
+def view_key(category: Category) -> str:
+    """Return what tells backbone passes apart: backbone, weights and what happens to an image."""
+    weights = category.weights.model_dump() if category.weights else None
+    return json.dumps([category.backbone, weights, vars(category.preprocessing)], sort_keys=True)
+
+
+def wanted_views(study: Study) -> dict[str, View]:
+    """Return the views of every category of a study, by its name and ``view_key``."""
+    domains = {name: d for name, d in study.space.items() if name in FEATURE_PARAMETERS}
+    combinations = itertools.product(*(domain.arguments for domain in domains.values()))
+    settings = [{}, *(dict(zip(domains, values, strict=True)) for values in combinations)]
+    return views(study.apply(each, category) for category in study.categories for each in settings)
+
+
+def views(variants: Iterable[Category]) -> dict[str, View]:
+    """Return, by name of category and ``view_key``, the views that these variants need."""
+    grouped: dict[str, list[Category]] = {}
+    for variant in variants:
+        grouped.setdefault(f"{variant.name} {view_key(variant)}", []).append(variant)
+    found = {}
+    for key, members in grouped.items():
+        layers = sorted({layer for member in members for layer in member.layers})
+        settings = dict.fromkeys((member.embedding, tuple(member.layers)) for member in members)
+        category = members[0].model_copy(update={"layers": layers})
+        found[key] = View(category=category, settings=list(settings))
+    return found
+
+
+def plane_name(embedding: Embedding, layer: int, num_layers: int) -> str:
+    """Name the file of one level; the official embedding's width depends on how many there are."""
+    among = f"-of{num_layers}" if embedding.kind == "official" else ""
+    return f"{embedding.kind}{among}-window{embedding.patch_size}-layer{layer}"
+
+
+@dataclass
+class SetWriter:
+    """Fills the files of one set of images, image by image."""
+
+    folder: Path
+    view: View
+    backbone: Backbone
+    num_rows: int
+    files: dict[str, NDArray[np.float16]] = field(default_factory=dict)
+    written: int = 0
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True)
+
+    def write(self, images_BHWC: Tensor) -> None:
+        """Take a batch of images through the backbone and keep all that is wanted of it."""
+        assert self.written + len(images_BHWC) <= self.num_rows
+        levels = dict(zip(self.backbone.config.layers, self.backbone(images_BHWC), strict=True))
+        done: set[str] = set()
+        for embedding, layers in self.view.settings:
+            names = [plane_name(embedding, layer, len(layers)) for layer in layers]
+            if done.issuperset(names):
+                continue
+            pooled = embedding.pool([levels[layer] for layer in layers])
+            for name, level_BCHW in zip(names, pooled, strict=True):
+                if name not in done:
+                    done.add(name)
+                    self._keep(name, level_BCHW)
+        self.written += len(images_BHWC)
+
+    def _keep(self, name: str, level_BCHW: Tensor) -> None:
+        rows = level_BCHW.flatten(2).transpose(1, 2).cpu().numpy()
+        if name not in self.files:
+            path, shape = self.folder / f"{name}.npy", (self.num_rows, *rows.shape[1:])
+            self.files[name] = np.lib.format.open_memmap(path, "w+", np.float16, shape)
+        self.files[name][self.written : self.written + len(rows)] = rows
+
+    def finish(self, about: Mapping[str, Any]) -> None:
+        """Write what is known of the images."""
+        for file in self.files.values():
+            file.flush()  # type: ignore[attr-defined]
+        (self.folder / ABOUT).write_text(json.dumps(about))
+
+
+def write_all(writer: SetWriter, images: Iterable[NDArray[np.uint8]]) -> None:
+    """Write images (H, W, 3) in their order."""
+    for batch in batches(images, BATCH_IMAGES):
+        writer.write(torch.from_numpy(np.stack(list(batch))))
+
+
+def publish(folder: Path, place: str) -> None:
+    """Move a finished set to where it belongs, whole or not at all."""
+    if not place.startswith("s3://"):
+        target = Path(local_path(place))
+        shutil.rmtree(target, ignore_errors=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(folder, target)
+        return
+    files = sorted(folder.iterdir(), key=lambda path: path.name == ABOUT)  # what it is, last
+    for path in files:
+        storage.write_bytes(storage.join(place, path.name), path.read_bytes())
+
+
+def about(place: str) -> dict[str, Any]:
+    """Return what ``SetWriter.finish`` was told of the images of a set."""
+    told: dict[str, Any] = json.loads(storage.read_bytes(storage.join(place, ABOUT)))
+    return told
+
+
+def is_there(place: str) -> bool:
+    """Whether a set has been published."""
+    return storage.exists(storage.join(place, ABOUT))
+
+
+def masks(place: str) -> NDArray[np.bool_]:
+    """Return the thinned masks of a set, (N, h, w)."""
+    found: NDArray[np.bool_] = np.load(_local(place, MASKS))
+    return found
+
+
+def open_bank(place: str, category: Category, device: str = "cpu") -> FeatureBank:
+    """Return a set's features as a category's settings want them, mapped into memory."""
+    embedding, layers = category.embedding, category.layers
+    arrays = [
+        np.load(_local(place, f"{plane_name(embedding, layer, len(layers))}.npy"), mmap_mode="c")
+        for layer in layers
+    ]
+    sides = [category.preprocessing.crop // STRIDES[layer] for layer in layers]
+    shapes = [(rows.shape[2], side, side) for rows, side in zip(arrays, sides, strict=True)]
+    stores = map(torch.from_numpy, arrays)
+    return FeatureBank(len(arrays[0]), shapes, device, allocate=lambda _: next(stores))
+
+
+def _local(place: str, name: str) -> Path:
+    """Return a file of a set on this machine; one on object storage is fetched once."""
+    if not place.startswith("s3://"):
+        return Path(local_path(place)) / name
+    digest = sha256(place.encode()).hexdigest()[:16]
+    path = Path(tempfile.gettempdir(), f"nightshift-study-{digest}", name)
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+            file.write(storage.read_bytes(storage.join(place, name)))
+        Path(file.name).rename(path)
+    return path
