@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from model.efficientnet_lite import EfficientNetLite0
-from model.precision import PRECISIONS, Precision, exact_float32, require
+from model.precision import PRECISIONS, Precision, disable_tf32, require
 from model.thread_pool import map_threads
 from model.weights import (
     RANDOM,
@@ -131,7 +131,7 @@ class Backbone(nn.Module):
             load_into(trunk, _state(config, spec), config.name)
         self.digest = digest(trunk.state_dict())
         _fold_batch_norm(trunk)
-        exact_float32()
+        disable_tf32()
         trunk.requires_grad_(False).to(PRECISIONS[config.precision])
         self.trunk = trunk.to(memory_format=torch.channels_last)
         self.register_buffer("mean", torch.tensor(spec.mean), persistent=False)

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from model.embedding import mean_levels, resize
 from model.simplenet import EPS, LEAK, Head
 
-SECOND = 0.5  # weight of the head that says less: either may be the only one to see a defect
+SECOND_HEAD_WEIGHT = 0.5  # of the lower score: either head may be the only one to see a defect
 
 
 class FoldedHead(nn.Module):
@@ -221,7 +221,7 @@ class FoldedHeads(nn.Module):
 
 def join_scores(patch_B: Tensor, image_B: Tensor) -> Tensor:
     """Return the score of an image from what its worst patch and the image as a whole say."""
-    return torch.maximum(patch_B, image_B) + SECOND * torch.minimum(patch_B, image_B)
+    return torch.maximum(patch_B, image_B) + SECOND_HEAD_WEIGHT * torch.minimum(patch_B, image_B)
 
 
 def _round_rows(matrices: Sequence[Tensor], bias_U: Tensor) -> Tensor:

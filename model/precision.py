@@ -29,7 +29,7 @@ def has_bfloat16(device: torch.device) -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def exact_float32() -> None:
+def disable_tf32() -> None:
     """Let float32 mean float32 on every device, for the whole process.
 
     cuDNN would convolve float32 numbers with 10 bits instead of 23: one more numeric mode, of which

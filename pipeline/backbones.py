@@ -34,7 +34,7 @@ def fetch_backbone(config: BackboneConfig) -> Backbone:
 
 
 @torch.inference_mode()
-def fastest(backbone: Backbone, crop: int) -> Backbone:
+def choose_precision(backbone: Backbone, crop: int) -> Backbone:
     """Return a float32 backbone as it is or in bfloat16, whichever its device is faster in.
 
     Both take turns on the same images; whatever slows the machine down meanwhile slows both.

@@ -24,7 +24,7 @@ from pipeline.night.settling.drift import (
     compare,
     describe,
 )
-from pipeline.night.settling.rank_counts import Places
+from pipeline.night.settling.rank_counts import RankCounts
 
 NUM_TESTS = 8000  # of a night of 1,000 categories: four statistics, two directions
 Draw = Callable[[np.random.Generator, int], NDArray[np.float64]]
@@ -32,7 +32,7 @@ Draw = Callable[[np.random.Generator, int], NDArray[np.float64]]
 
 def sample(calibration: NDArray[np.floating], night: NDArray[np.floating], **known: str) -> Sample:
     ascending = np.sort(calibration.astype(np.float32))
-    places = Places([ascending])
+    places = RankCounts([ascending])
     places.add(np.zeros(len(night), np.int64), night.astype(np.float32))
     return Sample(
         category=known.get("category", "bottle"),

@@ -22,7 +22,7 @@ from pipeline.catalogue.catalogue import CatalogueError, Category, load_catalogu
 from pipeline.onboarding.feature_cache import CacheTooSmall, FeatureCache, mapped
 from pipeline.onboarding.features import extract
 from pipeline.onboarding.finish import finish, write_package
-from pipeline.onboarding.prepare import Prepared, prepare
+from pipeline.onboarding.prepare import PreparedCategory, prepare
 from pipeline.package import package_digest
 
 TINY = 1e-6  # GB: no image fits
@@ -52,12 +52,12 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def whole(many: Path) -> Prepared:
+def whole(many: Path) -> PreparedCategory:
     return prepare(two_members(many))
 
 
 @pytest.fixture(scope="module", params=["memory", "file"])
-def sampled(request: pytest.FixtureRequest, many: Path) -> Prepared:
+def sampled(request: pytest.FixtureRequest, many: Path) -> PreparedCategory:
     """With room for a share only, be it in memory or on disk."""
     room = {"memory": (ROOM_GB, TINY), "file": (TINY, ROOM_GB)}[request.param]
     return prepare(two_members(many, cache_gb=room[0], cache_disk_gb=room[1]))
@@ -67,7 +67,7 @@ def two_members(images: Path, **changes: Any) -> Category:
     return factory.category(images, training={"members": 2}, **changes)
 
 
-def both_heads(prepared: Prepared) -> RecipeTrainer:
+def both_heads(prepared: PreparedCategory) -> RecipeTrainer:
     """A trainer of tiny heads over patches and over images."""
     config = TrainingConfig(
         head=HeadConfig(hidden=4, members=2), passes=1, steps_per_pass=2, batch_rows=64
@@ -151,7 +151,7 @@ def test_what_does_not_fit_trains_on_a_share_and_says_so(
     assert message.endswith("; trains on 4.7 % of each image's patches, 336 images whole")
 
 
-def test_a_share_stays_within_the_room(sampled: Prepared) -> None:
+def test_a_share_stays_within_the_room(sampled: PreparedCategory) -> None:
     bank = sampled.good.bank
     assert isinstance(bank, PatchSample)
     assert bank.patches_NPC.nbytes == NUM_GOOD * 3 * PATCH_BYTES
@@ -160,7 +160,7 @@ def test_a_share_stays_within_the_room(sampled: Prepared) -> None:
 
 
 def test_the_split_is_the_same_and_held_out_images_stay_whole(
-    whole: Prepared, sampled: Prepared
+    whole: PreparedCategory, sampled: PreparedCategory
 ) -> None:
     assert sampled.parts.tolist() == whole.parts.tolist()
     held_out = sampled.images_of(Part.CALIBRATION)
@@ -173,7 +173,7 @@ def test_the_split_is_the_same_and_held_out_images_stay_whole(
 
 
 def test_what_is_kept_of_a_training_image_are_patches_of_it(
-    whole: Prepared, sampled: Prepared
+    whole: PreparedCategory, sampled: PreparedCategory
 ) -> None:
     for image in sampled.images_of(Part.TRAIN)[::40]:
         kept = sampled.good.bank.whole(image[None])
@@ -184,7 +184,7 @@ def test_what_is_kept_of_a_training_image_are_patches_of_it(
 
 
 def test_the_scale_is_set_on_whole_training_images_that_a_member_left_out(
-    sampled: Prepared,
+    sampled: PreparedCategory,
 ) -> None:
     trainer = both_heads(sampled)
     for _ in trainer.run():
@@ -202,7 +202,7 @@ def test_the_scale_is_set_on_whole_training_images_that_a_member_left_out(
         assert scores.std(correction=0).item() == pytest.approx(1, abs=1e-4)
 
 
-def test_a_category_onboards_on_a_share(sampled: Prepared) -> None:
+def test_a_category_onboards_on_a_share(sampled: PreparedCategory) -> None:
     for _ in sampled.trainer.run():
         pass
     package, _ = finish(sampled)
@@ -226,7 +226,7 @@ def test_room_for_less_than_the_whole_images_is_refused_with_what_is_needed(many
         prepare(category)
 
 
-def test_labelled_images_are_never_sampled(many: Path, whole: Prepared) -> None:
+def test_labelled_images_are_never_sampled(many: Path, whole: PreparedCategory) -> None:
     category = two_members(many, cache_gb=ROOM_GB, cache_disk_gb=TINY)
     with pytest.raises(CacheTooSmall, match=r"400 images take 0\.00348 GB.*all of it is needed"):
         extract(whole.good.uris, category, whole.backbone)

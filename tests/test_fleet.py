@@ -18,7 +18,7 @@ from pipeline.night.fleet.fleet import (
     read_fleet,
     silent_categories,
 )
-from pipeline.night.fleet.resolve import pin_fleet
+from pipeline.night.fleet.resolve import snapshot_fleet
 from pipeline.package import DECIDING_FILES, Package, package_digest
 from pipeline.registry.models import RegisteredVersion
 
@@ -40,7 +40,7 @@ def out(tmp_path: Path) -> str:
 def make_fleet_of(
     out: str, versions: dict[str, RegisteredVersion], folders: dict[str, Path]
 ) -> dict[str, Champion]:
-    return pin_fleet(out, NIGHT, versions, folders, lambda asked, _: folders[asked.category])
+    return snapshot_fleet(out, NIGHT, versions, folders, lambda asked, _: folders[asked.category])
 
 
 def test_a_pinned_champion_is_its_package(folders: dict[str, Path], out: str) -> None:
@@ -86,11 +86,13 @@ def test_a_second_night_downloads_nothing(folders: dict[str, Path], out: str) ->
         return folders[asked.category]
 
     versions = {name: version(name, folder) for name, folder in folders.items()}
-    first = pin_fleet(out, NIGHT, versions, ["steel"], download)
+    first = snapshot_fleet(out, NIGHT, versions, ["steel"], download)
     assert downloads == ["steel"]
-    assert list(pin_fleet(out, "2026-03-13", versions, ["steel", "wood"], download)) == [*folders]
+    assert list(snapshot_fleet(out, "2026-03-13", versions, ["steel", "wood"], download)) == [
+        *folders
+    ]
     assert downloads == ["steel", "wood"]
-    again = pin_fleet(out, NIGHT, versions, ["steel"], download)
+    again = snapshot_fleet(out, NIGHT, versions, ["steel"], download)
     assert again == first
     assert downloads == ["steel", "wood"]
 
@@ -112,7 +114,9 @@ def test_a_category_without_a_champion_is_left_out_and_an_idle_champion_too(
 ) -> None:
     versions = {name: version(name, folder) for name, folder in folders.items()}
     categories = {"wood", "new-part", ""}
-    fleet = pin_fleet(out, NIGHT, versions, categories, lambda asked, _: folders[asked.category])
+    fleet = snapshot_fleet(
+        out, NIGHT, versions, categories, lambda asked, _: folders[asked.category]
+    )
     assert list(fleet) == ["wood"]
     assert read_fleet(out, NIGHT) == fleet
     assert silent_categories(out, NIGHT) == ["steel"]
@@ -124,7 +128,7 @@ def test_files_that_are_not_the_registered_ones_are_refused(
 ) -> None:
     wrong = dataclasses.replace(version("steel", folders["steel"]), digest=digest)
     with pytest.raises(FleetError, match=r"nightshift\.steel version 1 was registered with digest"):
-        pin_fleet(out, NIGHT, {"steel": wrong}, ["steel"], lambda *_: folders["steel"])
+        snapshot_fleet(out, NIGHT, {"steel": wrong}, ["steel"], lambda *_: folders["steel"])
     assert not storage.exists(fleet_uri(out, NIGHT))
 
 
@@ -136,7 +140,7 @@ def test_a_damaged_package_is_refused_before_the_night_starts(
     with pytest.raises(
         FleetError, match=r"none of 1 champions can be used: .*steel version 1 .* is not a rea"
     ):
-        pin_fleet(out, NIGHT, versions, ["steel"], lambda *_: folders["steel"])
+        snapshot_fleet(out, NIGHT, versions, ["steel"], lambda *_: folders["steel"])
 
 
 def test_a_damaged_package_takes_no_other_champion_with_it(

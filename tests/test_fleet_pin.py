@@ -16,7 +16,7 @@ from pipeline.night.fleet.fleet import (
     stored_fleet_uri,
     write_fleet,
 )
-from pipeline.night.fleet.resolve import pin_fleet
+from pipeline.night.fleet.resolve import snapshot_fleet
 
 MONDAY, TUESDAY = "2026-03-09", "2026-03-10"
 
@@ -34,7 +34,7 @@ def out(package: Path, tmp_path: Path) -> str:
     place = str(tmp_path / "out")
     make_fleet(place, MONDAY, {"steel": package})
     versions = {"steel": version("steel", package, "2")}
-    pin_fleet(place, TUESDAY, versions, ["steel"], lambda *_: package)
+    snapshot_fleet(place, TUESDAY, versions, ["steel"], lambda *_: package)
     return place
 
 
@@ -106,7 +106,7 @@ def test_pinning_a_night_says_which_categories_it_does_not_hold(
 ) -> None:
     place = str(tmp_path / "out")
     versions = {name: version(name, package) for name in ("steel", "wood")}
-    pin_fleet(place, MONDAY, versions, ["steel"], lambda *_: package)
+    snapshot_fleet(place, MONDAY, versions, ["steel"], lambda *_: package)
     answer = run("fleet", "pin", place, "--night", MONDAY)
     assert (answer.code, answer.out.split(":")[0]) == (0, "pinned")
     assert "not held: wood; images of these will be unrouted" in answer.err

@@ -24,11 +24,11 @@ from PIL import Image
 from ray.train import Checkpoint
 from ray_watch import Watch, checkpoints, training_workers, wait_until
 
-from jobs.cluster.join import Slots, cluster, memory_per_job, slots
+from jobs.cluster.join import Resources, cluster, memory_per_job, resources_for
 from jobs.local.s3 import LocalS3
 from jobs.night import score as scoring
 from jobs.onboard import onboard as onboarding
-from jobs.onboard.onboard import Outcome, Plan, onboard
+from jobs.onboard.onboard import OnboardingOptions, Outcome, onboard
 from jobs.onboard.train_loop import STATE_FILE, restore
 from jobs.terminal.progress import Reporter, read_board, start_board
 from pipeline import storage
@@ -44,14 +44,14 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 NIGHT = "2026-03-12"
 PASSES = 18
-HALF = Slots(num_jobs=2, cpus=1, gpus=0)  # another number of threads would be other last bits
+HALF = Resources(num_jobs=2, cpus=1, gpus=0)  # another number of threads would be other last bits
 DRIVER = """\
 import sys
 from jobs.onboard import onboard
-from jobs.cluster.join import Slots
+from jobs.cluster.join import Resources
 from pipeline.catalogue.catalogue import Category
-onboard.slots = lambda num_tasks: Slots(num_jobs=2, cpus=1, gpus=0)
-plan = onboard.Plan(runs=sys.argv[2], checkpoint_every_s=0)
+onboard.resources_for = lambda num_tasks: Resources(num_jobs=2, cpus=1, gpus=0)
+plan = onboard.OnboardingOptions(runs=sys.argv[2], checkpoint_every_s=0)
 onboard.onboard([Category.model_validate_json(sys.argv[1])], plan)
 """
 
@@ -106,7 +106,7 @@ def onboarded(
     categories = [category(images / "few", name="few"), steel]
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-        outcomes = onboard(categories, Plan(runs=str(root / "runs")))
+        outcomes = onboard(categories, OnboardingOptions(runs=str(root / "runs")))
         digest = models.champions()["steel"].digest
     return Onboarded(categories, outcomes, uri, str(root / "runs"), digest)
 
@@ -133,7 +133,7 @@ def driver(steel: Category, runs: str) -> Iterator[subprocess.Popen[bytes]]:
 def watch(ray_cluster: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
     watch = Watch(start_board())
     monkeypatch.setattr(onboarding, "start_board", lambda: watch.board)
-    monkeypatch.setattr(onboarding, "slots", lambda num_tasks: HALF)
+    monkeypatch.setattr(onboarding, "resources_for", lambda num_tasks: HALF)
     thread = threading.Thread(target=watch.follow)
     thread.start()
     yield watch
@@ -161,11 +161,11 @@ def test_a_board_that_is_lost_shows_nothing_and_stops_nobody(ray_cluster: None) 
 
 
 def test_slots_share_the_cluster_out(ray_cluster: None) -> None:
-    assert slots(1) == Slots(num_jobs=1, cpus=2, gpus=0)
-    assert slots(2) == slots(99) == HALF
+    assert resources_for(1) == Resources(num_jobs=1, cpus=2, gpus=0)
+    assert resources_for(2) == resources_for(99) == HALF
     memory = ray.cluster_resources()["memory"]
     assert memory_per_job(HALF) == pytest.approx(memory / 2)
-    assert memory_per_job(slots(1)) == pytest.approx(memory)
+    assert memory_per_job(resources_for(1)) == pytest.approx(memory)
 
 
 def test_a_good_category_is_onboarded_whatever_becomes_of_a_bad_one(onboarded: Onboarded) -> None:
@@ -185,7 +185,7 @@ def test_the_registry_holds_one_run_and_one_champion_each_and_nothing_is_done_tw
     monkeypatch.setenv("MLFLOW_TRACKING_URI", onboarded.tracking_uri)
     good = [c for c in onboarded.categories if c.name != "few"]
     monkeypatch.setattr(onboarding, "_fan_out", None)  # nothing is left to train
-    (again,) = onboard(good, Plan(runs=onboarded.runs))
+    (again,) = onboard(good, OnboardingOptions(runs=onboarded.runs))
     assert again.status == "unchanged"
     assert list(models.champions()) == ["steel"]
     client = MlflowClient()
@@ -228,7 +228,7 @@ def test_a_killed_worker_and_a_killed_driver_go_on_to_the_very_same_head(
         os.kill(worker, signal.SIGKILL)
         seen |= checkpoints(runs)
         wait_for_more_checkpoints()  # from a worker that was started again
-    (outcome,) = onboard([steel], Plan(runs=runs))
+    (outcome,) = onboard([steel], OnboardingOptions(runs=runs))
     assert outcome.status == "onboarded"
     assert min(watch.passes()) > 2  # each of them went on from the one before
     assert models.champions()["steel"].digest == onboarded.digest
@@ -254,7 +254,7 @@ def test_a_night_on_s3_has_the_rows_of_a_plain_call_and_is_scored_once(
     rows = read_night(out, NIGHT)
 
     versions = models.champions()
-    fleet = scoring.pin_fleet(f"{s3}/plain", NIGHT, versions, versions, models.download)
+    fleet = scoring.snapshot_fleet(f"{s3}/plain", NIGHT, versions, versions, models.download)
     tasks = plan.plan_night(build_manifest(dump), fleet, f"{s3}/plain", NIGHT).tasks
     plain = ShardScorer(fleet, f"{s3}/plain", NIGHT).score(tasks)
     expected = {row["image_uri"]: row for row in plain.to_pylist()}

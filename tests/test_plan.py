@@ -18,11 +18,11 @@ from pipeline.night.manifest import MANIFEST_SCHEMA, build_manifest
 from pipeline.night.results import read_night, remove_shards
 from pipeline.night.scoring import plan as planning
 from pipeline.night.scoring import scorer
-from pipeline.night.scoring.plan import Plan, Task, note_settled, plan_night
+from pipeline.night.scoring.plan import NightPlan, Task, note_settled, plan_night
 from pipeline.night.scoring.scorer import ShardScorer
 
 NIGHT = "2026-03-12"
-FIRST, SECOND = (dt.datetime(2026, 3, 13, hour, tzinfo=dt.UTC) for hour in (1, 5))
+FIRST, SECOND_HEAD_WEIGHT = (dt.datetime(2026, 3, 13, hour, tzinfo=dt.UTC) for hour in (1, 5))
 
 
 @pytest.fixture(autouse=True)
@@ -48,11 +48,11 @@ class Factory:
         write_images(self.dump / "wood", range(10_700, 10_703))
         self.read: list[str] = []  # images that were fetched
 
-    def plan(self, manifest: pa.Table | None = None) -> Plan:
+    def plan(self, manifest: pa.Table | None = None) -> NightPlan:
         listed = build_manifest(str(self.dump)) if manifest is None else manifest
         return plan_night(listed, self.fleet, self.out, NIGHT)
 
-    def score(self, manifest: pa.Table | None = None, at: dt.datetime = FIRST) -> Plan:
+    def score(self, manifest: pa.Table | None = None, at: dt.datetime = FIRST) -> NightPlan:
         """Returns what was planned; ``read`` holds what was fetched."""
         plan = self.plan(manifest)
         self.read.clear()
@@ -79,7 +79,7 @@ def factory(tmp_path: Path, packages: dict[str, Path], monkeypatch: pytest.Monke
     return made
 
 
-def names(plan: Plan) -> list[str]:
+def names(plan: NightPlan) -> list[str]:
     return [task.shard.name.rsplit("-", 1)[0] for task in plan.tasks]
 
 
@@ -105,7 +105,7 @@ def test_a_new_champion_scores_its_own_category_again_and_no_other(factory: Fact
     factory.score()
     rows = factory.rows()
     factory.fleet["wood"] = dataclasses.replace(factory.fleet["wood"], model_version="2")
-    plan = factory.score(at=SECOND)
+    plan = factory.score(at=SECOND_HEAD_WEIGHT)
     assert names(plan) == ["wood-00000"]
     assert len(plan.stale) == 1
     assert {name.split("/")[0] for name in factory.read} == {"wood"}
@@ -113,7 +113,7 @@ def test_a_new_champion_scores_its_own_category_again_and_no_other(factory: Fact
         if name.startswith("steel/"):
             assert row == rows[name]
         else:
-            assert (row["model_version"], row["scored_at"]) == ("2", SECOND)
+            assert (row["model_version"], row["scored_at"]) == ("2", SECOND_HEAD_WEIGHT)
             assert row["score"] == rows[name]["score"]
 
 
@@ -161,12 +161,12 @@ def test_a_late_image_is_scored_and_those_behind_it_only_move(factory: Factory) 
     factory.score()
     rows = factory.rows()
     write_images(factory.dump / "steel", range(699, 700))  # the first of its category
-    plan = factory.score(at=SECOND)
+    plan = factory.score(at=SECOND_HEAD_WEIGHT)
     assert names(plan) == ["steel-00000", "steel-00001"]
     assert factory.read == ["steel/000699.png"]
     after = factory.rows()
     assert after.keys() == rows.keys() | {"steel/000699.png"}
-    assert after["steel/000699.png"]["scored_at"] == SECOND
+    assert after["steel/000699.png"]["scored_at"] == SECOND_HEAD_WEIGHT
     for name, row in rows.items():
         assert after[name] | {"shard": ""} == row | {"shard": ""}
     assert factory.plan().tasks == []
@@ -176,7 +176,7 @@ def test_a_replaced_image_is_the_only_one_that_is_scored_again(factory: Factory)
     factory.score()
     rows = factory.rows()
     shutil.copy(factory.dump / "wood/010700.png", factory.dump / "steel/000701.png")
-    factory.score(at=SECOND)
+    factory.score(at=SECOND_HEAD_WEIGHT)
     assert factory.read == ["steel/000701.png"]
     changed = {name for name, row in factory.rows().items() if row["score"] != rows[name]["score"]}
     assert changed == {"steel/000701.png"}
@@ -192,7 +192,7 @@ def test_an_image_that_failed_is_tried_again_and_its_neighbours_are_not(factory:
     factory.score(listed)
     assert factory.read == ["steel/000702.png"]
     kept.rename(gone)
-    factory.score(listed, at=SECOND)
+    factory.score(listed, at=SECOND_HEAD_WEIGHT)
     assert factory.read == ["steel/000702.png"]
     assert {row["status"] for row in factory.rows().values()} == {"ok"}
     assert factory.plan(listed).tasks == []
@@ -241,7 +241,7 @@ def test_bundles_hold_every_task_once_and_no_more_images_than_asked() -> None:
     rows = pa.Table.from_pylist([{"image_uri": "x", "category": "a"}] * 10, MANIFEST_SCHEMA)
     sizes = [3, 4, 1, 9, 2, 2, 2]
     tasks = [Task(str(i), planning.Shard("s", "a", rows.slice(0, n))) for i, n in enumerate(sizes)]
-    plan = Plan(
+    plan = NightPlan(
         tasks=tasks,
         names=frozenset(),
         stale=frozenset(),

@@ -14,9 +14,9 @@ from factory import category, make_category, texture
 from model.backbone import Backbone, BackboneConfig
 from model.precision import Precision, has_bfloat16
 from pipeline import backbones
-from pipeline.backbones import fastest
+from pipeline.backbones import choose_precision
 from pipeline.onboarding.finish import write_package
-from pipeline.onboarding.prepare import Prepared, make_detector, prepare
+from pipeline.onboarding.prepare import PreparedCategory, make_detector, prepare
 from pipeline.registry.predictor import Predictor
 
 CPU = torch.device("cpu")
@@ -63,10 +63,11 @@ def test_a_machine_without_bfloat16_chooses_float32_and_says_what_to_do_with_the
     """oneDNN is told to do without AVX-512."""
     script = (
         "import torch; from model.backbone import Backbone, BackboneConfig;"
-        "from model.precision import PrecisionError; from pipeline.backbones import fastest;"
+        "from model.precision import PrecisionError;"
+        "from pipeline.backbones import choose_precision;"
         "exact = Backbone(BackboneConfig(name='efficientnet_lite0'));"
         "images = torch.zeros(1, 64, 64, 3, dtype=torch.uint8);"
-        "assert fastest(exact, 64) is exact and len(exact(images)) == 2\n"
+        "assert choose_precision(exact, 64) is exact and len(exact(images)) == 2\n"
         "try: exact.in_precision('bfloat16')(images)\n"
         "except PrecisionError as error: print(error)"
     )
@@ -96,16 +97,16 @@ def test_bfloat16_is_chosen_where_it_is_a_fifth_faster(
     seconds = {"float32": exact_s, "bfloat16": rounded_s}
     monkeypatch.setattr(backbones, "has_bfloat16", lambda device: True)
     monkeypatch.setattr(backbones, "_seconds", lambda one, _: seconds[one.config.precision])
-    assert fastest(exact, 64).config.precision == chosen
+    assert choose_precision(exact, 64).config.precision == chosen
 
 
 @needs_bfloat16
 def test_the_choice_looks_at_no_image_of_the_category(exact: Backbone) -> None:
     before = exact.num_images_seen
-    assert fastest(exact, 64).num_images_seen == before
+    assert choose_precision(exact, 64).num_images_seen == before
 
 
-def trained(prepared: Prepared) -> Prepared:
+def trained(prepared: PreparedCategory) -> PreparedCategory:
     for _ in prepared.trainer.run():
         pass
     return prepared

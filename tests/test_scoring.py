@@ -31,7 +31,7 @@ from pipeline.night.scoring.observer import Observer
 from pipeline.night.scoring.plan import Task, result_name
 from pipeline.night.scoring.scorer import ShardScorer
 from pipeline.package import Package
-from pipeline.storage.retry import Patience
+from pipeline.storage.retry import Retry
 
 NIGHT = "2026-03-12"
 NOW = dt.datetime(2026, 3, 13, 1, 2, 3, 456789, tzinfo=dt.UTC)
@@ -361,7 +361,7 @@ def test_heads_that_are_gone_are_asked_for_once_and_cost_their_own_images_only(
     assert sorted(asked) == ["steel", "wood"]
 
 
-def test_heads_and_stored_rows_are_asked_for_with_patience(
+def test_heads_and_stored_rows_are_asked_for_again(
     fleet: dict[str, Champion], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manifest = write_dump(f"{tmp_path}/dump")
@@ -378,7 +378,7 @@ def test_heads_and_stored_rows_are_asked_for_with_patience(
 
     refusing = Refusing(monkeypatch, once)
     worker = ShardScorer(
-        fleet, str(tmp_path), NIGHT, clock=lambda: NOW, patience=Patience(first_pause_s=0)
+        fleet, str(tmp_path), NIGHT, clock=lambda: NOW, retry=Retry(first_pause_s=0)
     )
     assert worker.score(again) == expected
     assert any("/results/" in uri for uri in refusing.asked)
@@ -391,9 +391,7 @@ def test_an_image_that_never_comes_is_unreachable_and_its_neighbours_are_scored(
 ) -> None:
     manifest = write_dump(f"{tmp_path}/dump")
     refusing = Refusing(monkeypatch, lambda uri: uri.endswith("steel/3.png"))
-    worker = ShardScorer(
-        fleet, str(tmp_path), NIGHT, patience=Patience(attempts=3, first_pause_s=0)
-    )
+    worker = ShardScorer(fleet, str(tmp_path), NIGHT, retry=Retry(attempts=3, first_pause_s=0))
     rows = by_name(worker.score(tasks_of(manifest, fleet)))
     assert rows["steel/3.png"]["status"] == "unreachable"
     assert "the server does not answer" in rows["steel/3.png"]["error"]
@@ -406,8 +404,8 @@ def test_a_storage_that_gives_nothing_any_more_stops_the_night(
 ) -> None:
     manifest = write_dump(f"{tmp_path}/dump", num_images=30)
     Refusing(monkeypatch, lambda uri: "/dump/" in uri)
-    patience = Patience(attempts=2, first_pause_s=0, max_given_up=5)
-    worker = ShardScorer(fleet, str(tmp_path), NIGHT, patience=patience)
+    retry = Retry(attempts=2, first_pause_s=0, max_given_up=5)
+    worker = ShardScorer(fleet, str(tmp_path), NIGHT, retry=retry)
     with pytest.raises(storage.StorageAway, match="does not answer"):
         worker.write(tasks_of(manifest, fleet))
     assert read_night(str(tmp_path), NIGHT).num_rows <= 2  # unrouted ones, which nobody reads
@@ -445,14 +443,14 @@ def test_a_storage_on_a_bad_day_changes_no_row(s3: str, packages: dict[str, Path
     manifest = write_dump(f"{s3}/dump", num_images=20)
     fleet = make_fleet(s3, NIGHT, packages)
     expected = score(fleet, f"{s3}/quiet", manifest)
-    patience = Patience(first_pause_s=0.01)
+    retry = Retry(first_pause_s=0.01)
     with (
         FaultyProxy(os.environ["AWS_ENDPOINT_URL"], share=0.2) as proxy,
         pytest.MonkeyPatch.context() as bad_day,
     ):
         for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
             bad_day.setenv(name, proxy.endpoint_url)
-        worker = ShardScorer(fleet, s3, NIGHT, clock=lambda: NOW, patience=patience)
+        worker = ShardScorer(fleet, s3, NIGHT, clock=lambda: NOW, retry=retry)
         worker.write(tasks_of(manifest, fleet))
     assert proxy.faults.total() - proxy.faults[""] >= 5
     found = read_night(s3, NIGHT)

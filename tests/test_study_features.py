@@ -15,7 +15,7 @@ from pipeline.datasets.layouts import read_layout
 from pipeline.datasets.samples import LayoutError
 from pipeline.onboarding.features import extract
 from pipeline.study.check import build_test
-from pipeline.study.feature_view import View, about, is_there, masks, open_bank, wanted_views
+from pipeline.study.feature_view import FeatureView, about, is_there, masks, open_bank, wanted_views
 from pipeline.study.sets import FoldPlan, Passes, build_view, fold_plan
 from pipeline.study.settings import LabelledSet, Study, StudySettings
 
@@ -27,7 +27,7 @@ SPACE = {
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, View, str, Passes]:
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, FeatureView, str, Passes]:
     folder = tmp_path_factory.mktemp("study")
     study = make_study(folder, space=SPACE)
     (view,) = wanted_views(study).values()
@@ -50,7 +50,7 @@ def test_one_view_holds_every_level_and_patch_size_of_a_backbone_and_image_size(
 
 
 def test_every_image_passes_the_backbone_once_whatever_is_searched(
-    built: tuple[Study, View, str, Passes],
+    built: tuple[Study, FeatureView, str, Passes],
 ) -> None:
     study, view, place, passes = built
     num_anomalies = len(about(f"{place}/anomalies")["folds"])
@@ -61,7 +61,7 @@ def test_every_image_passes_the_backbone_once_whatever_is_searched(
 
 @pytest.mark.parametrize(("layers", "size"), [([2], 3), ([1, 3], 1), ([2, 3], 3)])
 def test_a_bank_holds_what_an_onboarding_would_train_on(
-    built: tuple[Study, View, str, Passes], layers: list[int], size: int
+    built: tuple[Study, FeatureView, str, Passes], layers: list[int], size: int
 ) -> None:
     study, _, place, _ = built
     variant = study.apply({"layers": layers, "patch_size": size}, study.categories[0])
@@ -80,7 +80,7 @@ def fresh_backbone(variant: object) -> torch.nn.Module:
 
 
 def test_images_held_out_for_the_calibration_are_in_no_fold(
-    built: tuple[Study, View, str, Passes],
+    built: tuple[Study, FeatureView, str, Passes],
 ) -> None:
     study, _, place, _ = built
     category = study.categories[0]
@@ -94,7 +94,9 @@ def test_images_held_out_for_the_calibration_are_in_no_fold(
     assert sizes.max() - sizes.min() <= 1
 
 
-def test_anomalies_are_marked_where_they_differ(built: tuple[Study, View, str, Passes]) -> None:
+def test_anomalies_are_marked_where_they_differ(
+    built: tuple[Study, FeatureView, str, Passes],
+) -> None:
     _, view, place, _ = built
     marks = masks(f"{place}/anomalies")
     side = view.category.preprocessing.crop // 4
@@ -102,7 +104,9 @@ def test_anomalies_are_marked_where_they_differ(built: tuple[Study, View, str, P
     assert marks.any(axis=(1, 2)).mean() > 0.8  # the smallest may fall between thinned pixels
 
 
-def test_test_images_are_embedded_apart_and_once(built: tuple[Study, View, str, Passes]) -> None:
+def test_test_images_are_embedded_apart_and_once(
+    built: tuple[Study, FeatureView, str, Passes],
+) -> None:
     _, view, place, _ = built
     assert not is_there(f"{place}/test")
     assert build_test(view, place) == (8, 8)

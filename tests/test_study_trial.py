@@ -1,4 +1,4 @@
-"""One training of a study: stopped and judged on its way, and what it is judged by."""
+"""One training of a study: stopped and scored on its way, and what it is scored by."""
 
 from pathlib import Path
 
@@ -10,15 +10,15 @@ from studied import make_plan, make_study
 from model.errors import NightshiftError
 from pipeline.study.check import keep_head, measure_heads, read_head
 from pipeline.study.feature_view import wanted_views
-from pipeline.study.objective import Judged, objective
-from pipeline.study.run import RUNGS, WORST, Plan, StudyTrial, train_again
+from pipeline.study.objective import Scored, objective
+from pipeline.study.run import RUNGS, WORST, StudyContext, StudyTrial, train_again
 from pipeline.study.sets import build_view, fold_plan
 
 CONFIGURATION = {"sigma": 1.0, "layers": [2, 3]}
 
 
 @pytest.fixture(scope="module")
-def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
+def plan(tmp_path_factory: pytest.TempPathFactory) -> StudyContext:
     folder = tmp_path_factory.mktemp("study")
     study = make_study(folder, ("steel", "brass"))
     places = {}
@@ -28,12 +28,12 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     return make_plan(study, places, folder)
 
 
-def judged(scores: list[float], anomalous: list[bool]) -> Judged:
+def scored(scores: list[float], anomalous: list[bool]) -> Scored:
     count = len(scores)
     masks = np.zeros((count, 2, 2), bool)
     masks[np.array(anomalous), 0, 0] = True
     maps = np.array(scores, np.float32)[:, None, None] * np.ones((count, 2, 2), np.float32)
-    return Judged(
+    return Scored(
         scores=np.array(scores, np.float32),
         anomalous=np.array(anomalous),
         maps=maps,
@@ -43,7 +43,7 @@ def judged(scores: list[float], anomalous: list[bool]) -> Judged:
 
 
 def test_the_objective_is_the_mean_of_noticing_and_finding() -> None:
-    metrics = judged([1, 2, 3, 4], [False, False, True, True]).metrics()
+    metrics = scored([1, 2, 3, 4], [False, False, True, True]).metrics()
     assert metrics["image_auroc"] == 1.0
     # Both anomalies light all four pixels of which one is marked: precision 1/4 at either level.
     assert metrics["pixel_ap"] == pytest.approx(0.25)
@@ -57,33 +57,35 @@ def test_without_masks_only_images_are_judged() -> None:
     assert {objective(metrics, kind) for kind in ("balanced", "pixel_ap", "aupro")} == {0.75}
 
 
-def test_a_training_that_is_judged_on_its_way_comes_to_the_same_head(plan: Plan) -> None:
+def test_a_training_that_is_judged_on_its_way_comes_to_the_same_head(plan: StudyContext) -> None:
     straight, halting = (plan.run(CONFIGURATION, "steel", 0) for _ in range(2))
     straight.train_to(1.0)
     for share in RUNGS:
         halting.train_to(share)
-        halting.judge()
+        halting.evaluate()
     assert len(halting.curve) == halting.config.passes
     assert halting.curve == straight.curve
     for name, value in straight.folded().state_dict().items():
         assert torch.equal(value, halting.folded().state_dict()[name])
 
 
-def test_a_head_is_judged_on_images_it_has_not_seen(plan: Plan) -> None:
+def test_a_head_is_judged_on_images_it_has_not_seen(plan: StudyContext) -> None:
     run = plan.run(CONFIGURATION, "steel", 1)
     patches = run.trainer.rows
     assert not set(run.unseen.tolist()) & set(patches.images.tolist())  # type: ignore[attr-defined]
-    assert len(run.judge().scores) == len(run.unseen) + plan.study.settings.anomalies
+    assert len(run.evaluate().scores) == len(run.unseen) + plan.study.settings.anomalies
 
 
-def test_a_repeat_has_a_seed_and_a_fold_of_its_own(plan: Plan) -> None:
+def test_a_repeat_has_a_seed_and_a_fold_of_its_own(plan: StudyContext) -> None:
     first, second = (plan.run(CONFIGURATION, "steel", number) for number in (1, 2))
     assert (first.split.seed, first.split.fold) == (1, 1)
     assert (second.split.seed, second.split.fold) == (2, 2)
     assert plan.run(CONFIGURATION, "steel", 5).split.fold == 1  # of four
 
 
-def test_a_coreset_that_was_chosen_before_trains_the_same_head(plan: Plan, tmp_path: Path) -> None:
+def test_a_coreset_that_was_chosen_before_trains_the_same_head(
+    plan: StudyContext, tmp_path: Path
+) -> None:
     chosen = plan.run({"sigma": 2.0}, "brass", 0)
     stored = list(Path(chosen.place, "coresets").glob("*.npy"))
     again = plan.run({"sigma": 2.0}, "brass", 0)
@@ -93,7 +95,7 @@ def test_a_coreset_that_was_chosen_before_trains_the_same_head(plan: Plan, tmp_p
     assert chosen.curve == again.curve
 
 
-def test_a_trial_covers_every_category_and_means_over_them(plan: Plan) -> None:
+def test_a_trial_covers_every_category_and_means_over_them(plan: StudyContext) -> None:
     trial = StudyTrial(plan, CONFIGURATION)
     for rung in range(len(RUNGS)):
         told = trial.advance(rung)
@@ -103,7 +105,7 @@ def test_a_trial_covers_every_category_and_means_over_them(plan: Plan) -> None:
     assert told["errors"] == {}
 
 
-def test_a_training_that_fails_counts_as_the_worst_and_says_why(plan: Plan) -> None:
+def test_a_training_that_fails_counts_as_the_worst_and_says_why(plan: StudyContext) -> None:
     trial = StudyTrial(plan, {"sigma": 1e39})  # infinite in float32
     told = trial.advance(0)
     assert told["objective"] == WORST
@@ -114,18 +116,18 @@ def test_a_training_that_fails_counts_as_the_worst_and_says_why(plan: Plan) -> N
     assert "hold NaN" in (repeat.error or "")
 
 
-def test_a_finalist_keeps_the_scores_that_thresholds_are_taken_from(plan: Plan) -> None:
+def test_a_finalist_keeps_the_scores_that_thresholds_are_taken_from(plan: StudyContext) -> None:
     found = train_again(plan, CONFIGURATION, "steel", 1)
     run = plan.run(CONFIGURATION, "steel", 1)
     run.train_to(1.0)
-    metrics = run.judge().metrics()
+    metrics = run.evaluate().metrics()
     assert found.metrics == metrics | {"objective": objective(metrics, "balanced")}
     assert len(found.good_scores) == len(run.unseen)
     assert len(found.anomalous_scores) == plan.study.settings.anomalies
 
 
 def test_a_kept_head_scores_as_it_did_and_is_measured_only_where_labels_are(
-    plan: Plan, tmp_path: Path
+    plan: StudyContext, tmp_path: Path
 ) -> None:
     run = plan.run(CONFIGURATION, "steel", 0)
     run.train_to(1.0)
@@ -137,7 +139,7 @@ def test_a_kept_head_scores_as_it_did_and_is_measured_only_where_labels_are(
     assert measure_heads(plan, CONFIGURATION, str(tmp_path)) == {}  # nothing was embedded
 
 
-def test_a_two_layer_adaptor_is_kept_too(plan: Plan, tmp_path: Path) -> None:
+def test_a_two_layer_adaptor_is_kept_too(plan: StudyContext, tmp_path: Path) -> None:
     run = plan.run({"adaptor": "two_layer"}, "steel", 0)
     uri = str(tmp_path / "head.safetensors")
     keep_head(run.folded(), uri)
@@ -146,7 +148,7 @@ def test_a_two_layer_adaptor_is_kept_too(plan: Plan, tmp_path: Path) -> None:
         assert torch.equal(read_head(uri)(levels), run.folded()(levels))
 
 
-def test_an_error_of_ours_is_no_result(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_ours_is_no_result(plan: StudyContext, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not issubclass(ValueError, NightshiftError)
     trial = StudyTrial(plan, {"layers": [2, 7]})
     with pytest.raises((ValueError, KeyError, FileNotFoundError)):

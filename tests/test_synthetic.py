@@ -32,7 +32,7 @@ Floats = NDArray[np.float64]
 
 
 def points(seed: int, num: int = 500) -> tuple[Floats, Floats]:
-    """Places in lattice cells, some of them negative and beyond the lattice."""
+    """RankCounts in lattice cells, some of them negative and beyond the lattice."""
     random = np.random.default_rng(seed)
     return random.uniform(-9, 9, num), random.uniform(-9, 9, num)
 

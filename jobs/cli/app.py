@@ -53,7 +53,9 @@ def onboard(
     from jobs.onboard import onboard as job  # noqa: PLC0415  not before the catalogue is known to be right
 
     with redirect_stdout(sys.stderr):
-        outcomes = job.onboard(categories, job.Plan(runs=storage.absolute(runs), promote=promote))
+        outcomes = job.onboard(
+            categories, job.OnboardingOptions(runs=storage.absolute(runs), promote=promote)
+        )
     answer = job.to_json(outcomes)
     if as_json:
         print_json(answer)

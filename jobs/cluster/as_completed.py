@@ -10,7 +10,7 @@ from jobs.terminal.progress import Display
 PLENTY = 10_000  # tasks to share a cluster out among: each gets the least there is
 
 
-def gather(work: Mapping[str, Any], stage: str) -> Iterator[tuple[str, Any]]:
+def as_completed(work: Mapping[str, Any], stage: str) -> Iterator[tuple[str, Any]]:
     """Yield the outcome of every task, or what it died of, as they come in."""
     running = {reference: key for key, reference in work.items()}
     with Display("tuning").shown() as display:

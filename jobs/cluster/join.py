@@ -40,7 +40,7 @@ class ClusterError(NightshiftError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Slots:
+class Resources:
     """How many jobs run side by side, and what each of them gets."""
 
     num_jobs: int
@@ -83,7 +83,7 @@ def cluster(num_cpus: int | None = None) -> Iterator[None]:
         ray.shutdown()
 
 
-def slots(num_tasks: int) -> Slots:
+def resources_for(num_tasks: int) -> Resources:
     """Share the cluster out among ``num_tasks``: a GPU each where there are GPUs, else CPUs.
 
     A job runs on one node, so it never gets more CPUs than the smallest node has.
@@ -93,14 +93,14 @@ def slots(num_tasks: int) -> Slots:
     cpus = [int(node["CPU"]) for node in nodes]
     if gpus:
         shares = [int(node["CPU"] // node["GPU"]) for node in nodes if node.get("GPU", 0)]
-        return Slots(num_jobs=min(num_tasks, gpus), cpus=max(1, min(shares)), gpus=1)
+        return Resources(num_jobs=min(num_tasks, gpus), cpus=max(1, min(shares)), gpus=1)
     per_job = max(1, min(*cpus, sum(cpus) // max(num_tasks, 1)))
-    return Slots(num_jobs=max(1, sum(count // per_job for count in cpus)), cpus=per_job, gpus=0)
+    return Resources(num_jobs=max(1, sum(count // per_job for count in cpus)), cpus=per_job, gpus=0)
 
 
-def memory_per_job(share: Slots) -> int:
+def memory_per_job(resources: Resources) -> int:
     """Bytes that Ray has for each job on the node that is shortest of memory."""
-    return min(int(node["memory"] // max(1, node["CPU"] // share.cpus)) for node in _nodes())
+    return min(int(node["memory"] // max(1, node["CPU"] // resources.cpus)) for node in _nodes())
 
 
 def _nodes() -> list[dict[str, float]]:
@@ -129,7 +129,7 @@ def _refuse_dead(address: str) -> None:
         parts = urlsplit(address if "://" in address else f"//{address}")
         port = parts.port or DEFAULT_PORTS.get(parts.scheme, 6379)
         with socket.create_connection((parts.hostname or "", port), TIMEOUT_S) as connection:
-            _greet(connection)
+            _check_http2(connection)
     except (OSError, ValueError) as error:
         raise ClusterError(
             f"no Ray cluster answers at RAY_ADDRESS={address} ({error}). "
@@ -137,7 +137,7 @@ def _refuse_dead(address: str) -> None:
         ) from error
 
 
-def _greet(connection: socket.socket) -> None:
+def _check_http2(connection: socket.socket) -> None:
     """Make sure that a gRPC server listens: Ray would wait for ever for anything else."""
     if os.environ.get("RAY_USE_TLS", "0") == "1":
         return

@@ -21,7 +21,7 @@ from jobs.cluster.join import cluster
 from jobs.demo import material
 from jobs.local.s3 import LocalS3
 from jobs.night.score import Night, score
-from jobs.onboard.onboard import Plan, onboard
+from jobs.onboard.onboard import OnboardingOptions, onboard
 from jobs.terminal.progress import Display
 from jobs.terminal.tables import table
 from pipeline.catalogue.catalogue import load_catalogue
@@ -41,7 +41,7 @@ def run_demo(out: Path) -> int:
         dump = f"{server.create_bucket(f'night-{secrets.token_hex(4)}')}/dump"
         truth = _upload(cells, dump)
         with cluster():
-            outcomes = onboard(catalogue, Plan(runs=str(out / "runs")))
+            outcomes = onboard(catalogue, OnboardingOptions(runs=str(out / "runs")))
             failed = [outcome for outcome in outcomes if outcome.error]
             for outcome in failed:
                 console.print(f"[red]{outcome.category}: {outcome.error}")

@@ -14,7 +14,7 @@ from typing import Any
 
 import ray
 
-from jobs.cluster.join import cluster, reason, slots
+from jobs.cluster.join import cluster, reason, resources_for
 from jobs.evaluate.task import Measured, measure
 from jobs.terminal.progress import Display, read_board, start_board
 from model.errors import NightshiftError
@@ -101,10 +101,10 @@ def evaluate(categories: Sequence[Category], num_seeds: int, out: str) -> Evalua
     _try_out(out)
     evaluator = Evaluator(categories=categories, num_seeds=num_seeds, out=out)
     with cluster():
-        share, board = slots(len(categories)), start_board()
-        task = measure.options(num_cpus=share.cpus, num_gpus=share.gpus)
+        resources, board = resources_for(len(categories)), start_board()
+        task = measure.options(num_cpus=resources.cpus, num_gpus=resources.gpus)
         running = {
-            task.remote(category.model_dump(), num_seeds, share, board): category
+            task.remote(category.model_dump(), num_seeds, resources, board): category
             for category in categories
         }
         with Display("evaluating").shown() as display:

@@ -9,7 +9,7 @@ from typing import Any
 import ray
 import torch
 
-from jobs.cluster.join import Slots
+from jobs.cluster.join import Resources
 from jobs.terminal.progress import Reporter
 from pipeline.catalogue.catalogue import Category
 from pipeline.evaluation.plots import draw
@@ -26,9 +26,9 @@ class Measured:
 
 
 @ray.remote(max_retries=2)
-def measure(category: dict[str, Any], num_seeds: int, share: Slots, board: Any) -> Measured:
+def measure(category: dict[str, Any], num_seeds: int, resources: Resources, board: Any) -> Measured:
     """Run one category's protocol in a process of its own, and draw what it found."""
-    torch.set_num_threads(share.cpus)
+    torch.set_num_threads(resources.cpus)
     checked = Category.model_validate(category)
     reporter = Reporter(board, checked.name)
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -57,7 +57,7 @@ class Pool:
             ended, _ = ray.wait([*self.running, *self.coming_back], num_returns=1, timeout=POLL_S)
             for reference in ended:
                 if reference in self.coming_back:
-                    self._welcome(reference)
+                    self._worker_back(reference)
                 else:
                     yield from self._take(reference)
             if not ended:
@@ -88,7 +88,7 @@ class Pool:
         # Ray answers once the worker runs again, or when it is dead for good.
         self.coming_back[worker.is_ready.options(max_task_retries=-1).remote()] = worker
 
-    def _welcome(self, reference: Any) -> None:
+    def _worker_back(self, reference: Any) -> None:
         worker = self.coming_back.pop(reference)
         try:
             ray.get(reference)

@@ -15,7 +15,7 @@ import pyarrow as pa
 import ray
 import torch
 
-from jobs.cluster.join import Slots, cluster, memory_per_job, slots
+from jobs.cluster.join import Resources, cluster, memory_per_job, resources_for
 from jobs.night.pool import Pool
 from jobs.night.prometheus import NightMetrics
 from jobs.terminal.progress import Display
@@ -29,17 +29,17 @@ from pipeline.night.fleet.fleet import (
     write_fleet,
 )
 from pipeline.night.fleet.hold import pinned_fleet
-from pipeline.night.fleet.resolve import pin_fleet
+from pipeline.night.fleet.resolve import snapshot_fleet
 from pipeline.night.manifest import load_manifest, store_manifest
 from pipeline.night.results import check_night, remove_shards
 from pipeline.night.scoring.detectors import HEADS_BYTES
-from pipeline.night.scoring.plan import Plan, Task, note_settled, plan_night
+from pipeline.night.scoring.plan import NightPlan, Task, note_settled, plan_night
 from pipeline.night.scoring.scorer import ShardScorer, Written
 from pipeline.night.settling.settle import settle
 from pipeline.night.summary import Summary
 from pipeline.registry import models, tracking
 from pipeline.report.writing import report_uri, write_report
-from pipeline.storage.retry import Patience
+from pipeline.storage.retry import Retry
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +114,7 @@ def _fleet(manifest: pa.Table, out: str, night: str) -> Fleet:
         write_fleet(out, fleet, night, silent=held.keys() - categories)
         return fleet
     tracking.connect()
-    return pin_fleet(out, night, models.champions(), categories, models.download)
+    return snapshot_fleet(out, night, models.champions(), categories, models.download)
 
 
 class ScoringWorker:
@@ -122,9 +122,7 @@ class ScoringWorker:
 
     def __init__(self, out: str, night: str, threads: int, heads_bytes: int) -> None:
         torch.set_num_threads(threads)
-        fleet, broken = Patience().call(
-            lambda: (read_fleet(out, night), broken_champions(out, night))
-        )
+        fleet, broken = Retry().call(lambda: (read_fleet(out, night), broken_champions(out, night)))
         self.scorer = ShardScorer(
             fleet,
             out,
@@ -144,12 +142,12 @@ class ScoringWorker:
         return True
 
 
-def _score(plan: Plan, out: str, night: str) -> set[str]:
+def _score(plan: NightPlan, out: str, night: str) -> set[str]:
     """Score what is left; return the names of all stored shards that hold failed rows."""
-    share = slots(len(plan.tasks))
-    least = LEAST_BUNDLES * share.num_jobs
+    resources = resources_for(len(plan.tasks))
+    least = LEAST_BUNDLES * resources.num_jobs
     bundles = list(plan.bundles(min(BUNDLE_IMAGES, max(1, plan.num_images // least))))
-    workers = _start_workers(share, min(share.num_jobs, len(bundles)), out, night)
+    workers = _start_workers(resources, min(resources.num_jobs, len(bundles)), out, night)
     failed: set[str] = set(plan.with_failures)
     done = num_failed = 0
     started = time.monotonic()
@@ -174,8 +172,8 @@ def progress_note(images_per_s: float, num_left: int, num_failed: int) -> str:
     return f"{images_per_s:.1f} images/s, {left} left, {num_failed} failed"
 
 
-def _start_workers(share: Slots, count: int, out: str, night: str) -> list[Any]:
-    options: Mapping[str, Any] = {"num_cpus": share.cpus, "num_gpus": share.gpus}
+def _start_workers(resources: Resources, count: int, out: str, night: str) -> list[Any]:
+    options: Mapping[str, Any] = {"num_cpus": resources.cpus, "num_gpus": resources.gpus}
     worker = ray.remote(ScoringWorker).options(**options, max_restarts=-1)
-    room = min(HEADS_BYTES, memory_per_job(share) // 2)  # the rest is for the process itself
-    return [worker.remote(out, night, share.cpus, room) for _ in range(count)]
+    room = min(HEADS_BYTES, memory_per_job(resources) // 2)  # the rest is for the process itself
+    return [worker.remote(out, night, resources.cpus, room) for _ in range(count)]

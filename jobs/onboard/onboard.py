@@ -15,7 +15,7 @@ from typing import Any
 
 import ray
 
-from jobs.cluster.join import cluster, reason, slots
+from jobs.cluster.join import cluster, reason, resources_for
 from jobs.onboard.train import Job, fit
 from jobs.onboard.train_loop import ERROR_FILE
 from jobs.terminal.progress import Display, read_board, start_board
@@ -50,7 +50,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class OnboardingOptions:
     """How the categories of one call are onboarded."""
 
     runs: str  # folder or S3 prefix for checkpoints; every node must reach it
@@ -58,7 +58,7 @@ class Plan:
     checkpoint_every_s: float = CHECKPOINT_EVERY_S
 
 
-def onboard(categories: Sequence[Category], plan: Plan) -> list[Outcome]:
+def onboard(categories: Sequence[Category], plan: OnboardingOptions) -> list[Outcome]:
     """Onboard every category and register what comes out; one outcome each, in their order.
 
     A cluster is joined or started when there is something to train.
@@ -87,21 +87,23 @@ def onboard(categories: Sequence[Category], plan: Plan) -> list[Outcome]:
     return [outcomes[category.name] for category in categories]
 
 
-def _fan_out(todo: list[Category], keys: dict[str, str], plan: Plan) -> dict[str, Outcome]:
+def _fan_out(
+    todo: list[Category], keys: dict[str, str], plan: OnboardingOptions
+) -> dict[str, Outcome]:
     """Keep a few more fits in flight than the cluster holds; register each as it comes in."""
-    share = slots(len(todo))
+    resources = resources_for(len(todo))
     board = start_board()
     waiting = list(todo)
     running: dict[Any, Category] = {}
     finished: list[Future[Outcome]] = []
     with Display("onboarding").shown() as display, ThreadPoolExecutor(2) as registrars:
         while waiting or running:
-            while waiting and len(running) < share.num_jobs + AHEAD:
+            while waiting and len(running) < resources.num_jobs + AHEAD:
                 category = waiting.pop(0)
                 job = Job(
                     name=f"{category.name}-{keys[category.name][:16]}",
                     runs=plan.runs,
-                    share=share,
+                    resources=resources,
                     checkpoint_every_s=plan.checkpoint_every_s,
                 )
                 running[fit.remote(category.model_dump(), job, board)] = category
@@ -115,7 +117,7 @@ def _fan_out(todo: list[Category], keys: dict[str, str], plan: Plan) -> dict[str
     return {outcome.category: outcome for outcome in outcomes}
 
 
-def _take(reference: Any, category: Category, key: str, plan: Plan) -> Outcome:
+def _take(reference: Any, category: Category, key: str, plan: OnboardingOptions) -> Outcome:
     """Register what a job left, or say why there is nothing."""
     try:
         place = ray.get(reference)
@@ -144,7 +146,7 @@ def _registered(
     category: Category,
     status: str,
     version: RegisteredVersion,
-    plan: Plan,
+    plan: OnboardingOptions,
     record: dict[str, Any] | None = None,
 ) -> Outcome:
     if plan.promote and not version.is_champion:

@@ -11,7 +11,7 @@ import ray
 from ray.train import BackendConfig, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
-from jobs.cluster.join import Slots
+from jobs.cluster.join import Resources
 
 MAX_FAILURES = 3  # of a worker, each resumed from the last checkpoint
 
@@ -22,28 +22,28 @@ class Job:
 
     name: str  # the same name in the same place resumes
     runs: str  # folder or S3 prefix of checkpoints
-    share: Slots
+    resources: Resources
     checkpoint_every_s: float
 
 
 @ray.remote(num_cpus=0, max_retries=2)
 def fit(category: dict[str, Any], job: Job, board: Any) -> str:
     """Run one Ray Train job to its end; return where its last checkpoint lies."""
-    share = job.share
+    resources = job.resources
     trainer = DataParallelTrainer(
         train_category,
         train_loop_config={
             "category": category,
             "board": board,
-            "threads": share.cpus,
+            "threads": resources.cpus,
             "checkpoint_every_s": job.checkpoint_every_s,
         },
         # TorchTrainer would add a process group, and one worker has nobody to talk to.
         backend_config=BackendConfig(),
         scaling_config=ScalingConfig(
             num_workers=1,
-            use_gpu=bool(share.gpus),
-            resources_per_worker={"CPU": share.cpus, "GPU": share.gpus},
+            use_gpu=bool(resources.gpus),
+            resources_per_worker={"CPU": resources.cpus, "GPU": resources.gpus},
         ),
         run_config=RunConfig(
             name=job.name,

@@ -18,11 +18,11 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 from ray.tune.search import BasicVariantGenerator
 from ray.tune.search.optuna import OptunaSearch
 
-from jobs.cluster.join import Slots, reason
+from jobs.cluster.join import Resources, reason
 from jobs.study.tasks import TuneTrial
 from jobs.terminal.progress import Display
 from pipeline.study.records import StudyFolder, TrialRecord
-from pipeline.study.run import RUNGS, WORST, Plan
+from pipeline.study.run import RUNGS, WORST, StudyContext
 from pipeline.study.settings import Study
 from pipeline.study.space import Domain, decode, label
 from pipeline.study.tracking import log_trial
@@ -117,16 +117,18 @@ def _failed(record: TrialRecord, why: str) -> TrialRecord:
     return record
 
 
-def search(plan: Plan, folder: StudyFolder, parent: str, share: Slots) -> list[TrialRecord]:
+def search(
+    plan: StudyContext, folder: StudyFolder, parent: str, resources: Resources
+) -> list[TrialRecord]:
     """Run the trials that are left; return all there are, in the order they were begun."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     settings = plan.study.settings
     started = time.monotonic()
-    gpus = settings.gpus_per_trial if settings.gpus_per_trial and share.gpus else share.gpus
+    gpus = settings.gpus_per_trial if settings.gpus_per_trial and resources.gpus else resources.gpus
     trainable = tune.with_resources(
         tune.with_parameters(TuneTrial, plan=plan),
-        {"cpu": max(1, int(share.cpus * (gpus or 1))), "gpu": gpus},
+        {"cpu": max(1, int(resources.cpus * (gpus or 1))), "gpu": gpus},
     )
     space = {name: to_tune(domain) for name, domain in plan.study.space.items()}
     path = folder.join(NAME)
@@ -137,7 +139,7 @@ def search(plan: Plan, folder: StudyFolder, parent: str, share: Slots) -> list[T
         tuner = tune.Tuner(
             trainable,
             param_space=space,
-            tune_config=_tune_config(plan.study, _concurrency(plan.study, share, gpus)),
+            tune_config=_tune_config(plan.study, _concurrency(plan.study, resources, gpus)),
             run_config=tune.RunConfig(
                 name=NAME,
                 storage_path=folder.place,
@@ -205,7 +207,7 @@ def _tune_config(study: Study, concurrency: int) -> tune.TuneConfig:
     )
 
 
-def _concurrency(study: Study, share: Slots, gpus: float) -> int:
+def _concurrency(study: Study, resources: Resources, gpus: float) -> int:
     """Return how many trials run at a time."""
-    most = int(share.num_jobs / gpus) if gpus else share.num_jobs
+    most = int(resources.num_jobs / gpus) if gpus else resources.num_jobs
     return min(study.settings.concurrency or most, max(most, 1))

@@ -11,8 +11,8 @@ from ray import tune
 
 from pipeline import storage
 from pipeline.study.check import build_test, keep_head, measure_again, measure_heads
-from pipeline.study.feature_view import View
-from pipeline.study.run import Plan, Repeat, StudyTrial, device, train_again
+from pipeline.study.feature_view import FeatureView
+from pipeline.study.run import Repeat, StudyContext, StudyTrial, device, train_again
 from pipeline.study.sets import FoldPlan, Passes, build_view
 from pipeline.study.settings import LabelledSet
 from pipeline.study.space import decode
@@ -21,7 +21,7 @@ from pipeline.study.space import decode
 class TuneTrial(tune.Trainable):
     """A trial as Ray Tune runs it: a step is a rung. Its process is used for the next one too."""
 
-    def setup(self, config: dict[str, Any], plan: Plan | None = None) -> None:
+    def setup(self, config: dict[str, Any], plan: StudyContext | None = None) -> None:
         """Begin a trial; ``plan`` comes with every process, ``config`` with every trial."""
         assert plan is not None
         torch.set_num_threads(plan.threads)
@@ -43,26 +43,28 @@ class TuneTrial(tune.Trainable):
 
 
 @ray.remote(max_retries=2)
-def embed(view: View, folds: FoldPlan, place: str, labelled: LabelledSet | None) -> Passes:
+def embed(view: FeatureView, folds: FoldPlan, place: str, labelled: LabelledSet | None) -> Passes:
     """Write a view's sets; return what it took."""
     return build_view(view, folds, place, labelled, device())
 
 
 @ray.remote(max_retries=2)
-def embed_test(view: View, place: str) -> Passes:
+def embed_test(view: FeatureView, place: str) -> Passes:
     """Write a view's test images; return what it took."""
     return build_test(view, place, device())
 
 
 @ray.remote(max_retries=2)
-def repeat(plan: Plan, configuration: dict[str, Any], category: str, number: int) -> Repeat:
+def repeat(plan: StudyContext, configuration: dict[str, Any], category: str, number: int) -> Repeat:
     """Train a finalist again."""
     torch.set_num_threads(plan.threads)
     return train_again(plan, configuration, category, number)
 
 
 @ray.remote(max_retries=2)
-def measure(plan: Plan, configuration: dict[str, Any], heads: str) -> dict[str, dict[str, float]]:
+def measure(
+    plan: StudyContext, configuration: dict[str, Any], heads: str
+) -> dict[str, dict[str, float]]:
     """Measure a trial's heads on test images."""
     torch.set_num_threads(plan.threads)
     return measure_heads(plan, configuration, heads)
@@ -70,7 +72,7 @@ def measure(plan: Plan, configuration: dict[str, Any], heads: str) -> dict[str, 
 
 @ray.remote(max_retries=2)
 def measure_repeat(
-    plan: Plan, configuration: dict[str, Any], category: str, number: int
+    plan: StudyContext, configuration: dict[str, Any], category: str, number: int
 ) -> dict[str, float]:
     """Measure a finalist's training on test images."""
     torch.set_num_threads(plan.threads)

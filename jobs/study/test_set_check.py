@@ -6,22 +6,22 @@ from typing import Any
 
 import ray
 
-from jobs.cluster.as_completed import PLENTY, gather
-from jobs.cluster.join import reason, slots
+from jobs.cluster.as_completed import PLENTY, as_completed
+from jobs.cluster.join import reason, resources_for
 from jobs.study.tasks import embed_test, measure, measure_repeat
 from pipeline import storage
 from pipeline.study.answer import Answer
 from pipeline.study.check import Measured, all_measured, correlations, discard, paired
 from pipeline.study.choice import DEFAULT
-from pipeline.study.feature_view import View, wanted_views
+from pipeline.study.feature_view import FeatureView, wanted_views
 from pipeline.study.records import Ledger, StudyFolder, TrialRecord
-from pipeline.study.run import Plan
+from pipeline.study.run import StudyContext
 
 logger = logging.getLogger(__name__)
 
 
 def check(
-    plan: Plan, folder: StudyFolder, records: Sequence[TrialRecord], found: Answer
+    plan: StudyContext, folder: StudyFolder, records: Sequence[TrialRecord], found: Answer
 ) -> dict[str, Any]:
     """Compare objective and choice with labelled test images, where there are some.
 
@@ -35,11 +35,11 @@ def check(
     if known:
         return known
     ledger = Ledger(folder)
-    share = slots(PLENTY)
+    resources = resources_for(PLENTY)
     named = {place: view for view, place in _views_of(plan)}
-    task = embed_test.options(num_cpus=share.cpus, num_gpus=share.gpus)
+    task = embed_test.options(num_cpus=resources.cpus, num_gpus=resources.gpus)
     work = {place: task.remote(view, place) for place, view in named.items()}
-    for place, outcome in gather(work, "test images"):
+    for place, outcome in as_completed(work, "test images"):
         if isinstance(outcome, Exception):
             logger.warning("no check of %s: %s", named[place].category.name, reason(outcome))
         else:
@@ -52,10 +52,10 @@ def check(
     return told
 
 
-def _measured(plan: Plan, records: Sequence[TrialRecord]) -> list[Measured]:
+def _measured(plan: StudyContext, records: Sequence[TrialRecord]) -> list[Measured]:
     """Return the records whose kept heads could be measured, with their test metrics."""
-    share = slots(PLENTY)
-    task = measure.options(num_cpus=share.cpus, num_gpus=share.gpus)
+    resources = resources_for(PLENTY)
+    task = measure.options(num_cpus=resources.cpus, num_gpus=resources.gpus)
     shared = ray.put(plan)
     work = {
         record.trial: task.remote(
@@ -63,7 +63,7 @@ def _measured(plan: Plan, records: Sequence[TrialRecord]) -> list[Measured]:
         )
         for record in records
     }
-    told = dict(gather(work, "check"))
+    told = dict(as_completed(work, "check"))
     for trial, outcome in told.items():
         if isinstance(outcome, Exception):
             logger.warning("no check of trial %s: %s", trial, reason(outcome))
@@ -74,10 +74,10 @@ def _measured(plan: Plan, records: Sequence[TrialRecord]) -> list[Measured]:
     ]
 
 
-def _best_and_default(plan: Plan, found: Answer) -> dict[str, Any]:
+def _best_and_default(plan: StudyContext, found: Answer) -> dict[str, Any]:
     """Return test metrics of the best settings and of those as they are, over the repeats."""
-    share = slots(PLENTY)
-    task = measure_repeat.options(num_cpus=share.cpus, num_gpus=share.gpus)
+    resources = resources_for(PLENTY)
+    task = measure_repeat.options(num_cpus=resources.cpus, num_gpus=resources.gpus)
     shared = ray.put(plan)
     repeats = range(1, plan.study.settings.seeds + 1)
     work = {
@@ -86,7 +86,7 @@ def _best_and_default(plan: Plan, found: Answer) -> dict[str, Any]:
         for which, configuration in (("best", own["best"]["configuration"]), ("default", DEFAULT))
         for number in repeats
     }
-    told = dict(gather(work, "check of the choice"))
+    told = dict(as_completed(work, "check of the choice"))
     pairs = {
         name: [
             [told[f"{name} {which} {number}"] for number in repeats]
@@ -97,6 +97,6 @@ def _best_and_default(plan: Plan, found: Answer) -> dict[str, Any]:
     return {name: paired(*both) for name, both in pairs.items() if all(map(all_measured, both))}
 
 
-def _views_of(plan: Plan) -> Iterator[tuple[View, str]]:
+def _views_of(plan: StudyContext) -> Iterator[tuple[FeatureView, str]]:
     for key, view in wanted_views(plan.study).items():
         yield view, plan.places[key]

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import ray
 
-from jobs.cluster.as_completed import PLENTY, gather
-from jobs.cluster.join import cluster, reason, slots
+from jobs.cluster.as_completed import PLENTY, as_completed
+from jobs.cluster.join import cluster, reason, resources_for
 from jobs.study.search import search
 from jobs.study.tasks import embed, repeat
 from jobs.study.test_set_check import check
@@ -31,7 +31,7 @@ from pipeline.study.records import (
     TrialRecord,
     repeat_name,
 )
-from pipeline.study.run import Plan, Repeat
+from pipeline.study.run import Repeat, StudyContext
 from pipeline.study.sets import fold_plan
 from pipeline.study.settings import Study
 
@@ -64,19 +64,19 @@ def tune(study: Study, out: str, *, resume: bool = False) -> Done:
     ledger = Ledger(folder)
     parent = study_tracking.begin(study)
     with cluster():
-        share = slots(PLENTY)
+        resources = resources_for(PLENTY)
         places, errors = _features(study, folder, ledger)
         left = [category for category in study.categories if category.name not in errors]
         if not left:
             raise StudyError(f"no category is left to study: {'; '.join(errors.values())}")
-        plan = Plan(
+        plan = StudyContext(
             study=dataclasses.replace(study, categories=left),
             places=places,
             heads=folder.join(HEADS),
-            threads=share.cpus,
+            threads=resources.cpus,
         )
         started = time.monotonic()
-        records = search(plan, folder, parent, share)
+        records = search(plan, folder, parent, resources)
         ledger.took("search", started)
         repeats = _finals(plan, folder, records, ledger)
         found = answer(plan.study, records, repeats)
@@ -96,8 +96,8 @@ def _features(
     started = time.monotonic()
     wanted = wanted_views(study)
     places = {key: folder.join("features", view.name) for key, view in wanted.items()}
-    share = slots(len(wanted))
-    task = embed.options(num_cpus=share.cpus, num_gpus=share.gpus)
+    resources = resources_for(len(wanted))
+    task = embed.options(num_cpus=resources.cpus, num_gpus=resources.gpus)
     folds = fold_plan(study.settings)
     work = {
         key: task.remote(
@@ -106,7 +106,7 @@ def _features(
         for key, view in wanted.items()
     }
     errors: dict[str, str] = {}
-    for key, outcome in gather(work, "features"):
+    for key, outcome in as_completed(work, "features"):
         name = wanted[key].category.name
         if isinstance(outcome, Exception):
             errors.setdefault(name, reason(outcome))
@@ -117,7 +117,7 @@ def _features(
 
 
 def _finals(
-    plan: Plan, folder: StudyFolder, records: Sequence[TrialRecord], ledger: Ledger
+    plan: StudyContext, folder: StudyFolder, records: Sequence[TrialRecord], ledger: Ledger
 ) -> list[Repeat]:
     """Train the finalists again with other seeds; what is there already stays."""
     started = time.monotonic()
@@ -133,11 +133,11 @@ def _finals(
         for configuration, name in chosen
         for number in range(1, settings.seeds + 1)
     }
-    share = slots(PLENTY)
-    task = repeat.options(num_cpus=share.cpus, num_gpus=share.gpus)
+    resources = resources_for(PLENTY)
+    task = repeat.options(num_cpus=resources.cpus, num_gpus=resources.gpus)
     shared = ray.put(plan)
     work = {key: task.remote(shared, *job) for key, job in wanted.items() if key not in known}
-    for key, outcome in gather(work, "finalists"):
+    for key, outcome in as_completed(work, "finalists"):
         if isinstance(outcome, Exception):
             raise StudyError(f"a finalist could not be trained again: {reason(outcome)}")
         folder.write_repeat(outcome)

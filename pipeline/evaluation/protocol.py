@@ -27,7 +27,13 @@ from pipeline.images.decode import read_image
 from pipeline.measuring.labelled import Marks, ScoredSamples, measure, read_marks
 from pipeline.measuring.metrics import Curve, PixelCurves, image_curve, image_metrics, pixel_curves
 from pipeline.onboarding.features import BATCH_IMAGES, extract
-from pipeline.onboarding.prepare import Prepared, make_detector, make_trainer, prepare, score_unseen
+from pipeline.onboarding.prepare import (
+    PreparedCategory,
+    make_detector,
+    make_trainer,
+    prepare,
+    score_unseen,
+)
 from pipeline.package import MapScale
 
 ORACLE = "oracle_image_auroc"
@@ -122,7 +128,7 @@ def run_protocol(
     )
 
 
-def read_test_set(prepared: Prepared) -> TestSet:
+def read_test_set(prepared: PreparedCategory) -> TestSet:
     """Read and embed the labelled images of a category, once.
 
     Raises:
@@ -156,7 +162,9 @@ def _refuse_one_kind(name: str, test: Sequence[Sample]) -> None:
         )
 
 
-def _run_seed(prepared: Prepared, seed: int, test: TestSet) -> tuple[SeedResult, list[Tile]]:
+def _run_seed(
+    prepared: PreparedCategory, seed: int, test: TestSet
+) -> tuple[SeedResult, list[Tile]]:
     category = prepared.category
     trainer = make_trainer(prepared.good, prepared.parts, category.recipe.with_seed(seed))
     seen = _train(prepared, trainer, test)
@@ -183,7 +191,7 @@ def _run_seed(prepared: Prepared, seed: int, test: TestSet) -> tuple[SeedResult,
     return result, _tiles(prepared, scored, result, scale, test)
 
 
-def _train(prepared: Prepared, trainer: RecipeTrainer, test: TestSet) -> list[float]:
+def _train(prepared: PreparedCategory, trainer: RecipeTrainer, test: TestSet) -> list[float]:
     """Train to the end; return what an oracle saw on the way: test AUROCs of earlier passes."""
     every = max(trainer.num_passes // ORACLE_LOOKS, 1)
     seen = []
@@ -213,7 +221,11 @@ def _auroc(scores: NDArray[np.float32], test: TestSet) -> float:
 
 
 def _tiles(
-    prepared: Prepared, scored: ScoredSamples, result: SeedResult, scale: MapScale, test: TestSet
+    prepared: PreparedCategory,
+    scored: ScoredSamples,
+    result: SeedResult,
+    scale: MapScale,
+    test: TestSet,
 ) -> list[Tile]:
     """Return some test images with their maps; one that is gone meanwhile is left out."""
     flagged = result.calibration.flagged(scored.scores)
@@ -237,7 +249,7 @@ def _tiles(
     return tiles
 
 
-def _counts(prepared: Prepared, calibration: Calibration, test: TestSet) -> dict[str, int]:
+def _counts(prepared: PreparedCategory, calibration: Calibration, test: TestSet) -> dict[str, int]:
     samples = test.unscored.samples
     good = sum(sample.is_good for sample in samples)
     return {

@@ -11,13 +11,15 @@ from pipeline.datasets.layouts import Sample
 from pipeline.images import heatmap
 from pipeline.images.decode import read_image
 from pipeline.measuring.labelled import ScoredSamples
-from pipeline.onboarding.prepare import Prepared, UnseenScores
+from pipeline.onboarding.prepare import PreparedCategory, UnseenScores
 from pipeline.package import MapScale
 
 NUM_EXAMPLES = 6
 
 
-def worst_unseen(prepared: Prepared, detector: Detector, unseen: UnseenScores) -> ScoredSamples:
+def worst_unseen(
+    prepared: PreparedCategory, detector: Detector, unseen: UnseenScores
+) -> ScoredSamples:
     """Return the most anomalous unseen good images, where there are no labelled ones to show."""
     worst = np.argsort(-unseen.scores, kind="stable")[:NUM_EXAMPLES]
     images = unseen.images[worst]

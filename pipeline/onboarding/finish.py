@@ -25,13 +25,13 @@ from pipeline.images.image_statistics import Values, condense
 from pipeline.measuring.labelled import ScoredSamples, measure, read_marks, score_samples
 from pipeline.onboarding.examples import examples, worst_unseen
 from pipeline.onboarding.health import measure_health, refuse_unhealthy
-from pipeline.onboarding.prepare import Prepared, UnseenScores, make_detector, score_unseen
+from pipeline.onboarding.prepare import PreparedCategory, UnseenScores, make_detector, score_unseen
 from pipeline.package import MapScale, OnboardingRecord, Package
 
 logger = logging.getLogger(__name__)
 
 
-def finish(prepared: Prepared) -> tuple[Package, dict[str, NDArray[np.uint8]]]:
+def finish(prepared: PreparedCategory) -> tuple[Package, dict[str, NDArray[np.uint8]]]:
     """Fold, calibrate, then evaluate; return the package and example pictures by name."""
     trained = time.monotonic()
     category = prepared.category
@@ -67,7 +67,7 @@ def finish(prepared: Prepared) -> tuple[Package, dict[str, NDArray[np.uint8]]]:
     return package, examples(shown, scale, category.preprocessing)
 
 
-def write_package(prepared: Prepared, folder: Path) -> Package:
+def write_package(prepared: PreparedCategory, folder: Path) -> Package:
     """Finish and write everything into ``folder``."""
     package, examples = finish(prepared)
     package.write(folder, examples)
@@ -90,14 +90,14 @@ def onboarding_key(category: Category) -> str:
     return total.hexdigest()
 
 
-def _statistics(prepared: Prepared, unseen: UnseenScores) -> Values:
+def _statistics(prepared: PreparedCategory, unseen: UnseenScores) -> Values:
     """Return the statistics of the calibration images, what a night's are compared with."""
     places = unseen.images.cpu().numpy()
     return {name: condense(v[places]) for name, v in prepared.good.statistics.items()}
 
 
 def _record(
-    prepared: Prepared,
+    prepared: PreparedCategory,
     scored: ScoredSamples,
     calibration: Calibration,
     timings: dict[str, float],

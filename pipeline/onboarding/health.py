@@ -26,7 +26,7 @@ from pipeline.images.decode import ImageRead
 from pipeline.images.prefetch import batches
 from pipeline.measuring.metrics import image_metrics
 from pipeline.onboarding.features import BATCH_IMAGES, read_all
-from pipeline.onboarding.prepare import Prepared, UnseenScores
+from pipeline.onboarding.prepare import PreparedCategory, UnseenScores
 from pipeline.onboarding.synthetic import NothingChanges, make_anomalies
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class UnhealthyHead(NightshiftError):
 
 
 def measure_health(
-    prepared: Prepared, detector: Detector, unseen: UnseenScores
+    prepared: PreparedCategory, detector: Detector, unseen: UnseenScores
 ) -> dict[str, float]:
     """Return by name what tells a sound head from a broken one; all finite where sound."""
     health = training_health(prepared.trainer) | {"score_spread": float(unseen.scores.std())}

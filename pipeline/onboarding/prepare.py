@@ -16,7 +16,7 @@ from model.detector import Detector, DetectorHeader
 from model.folding import FoldedHeads
 from model.patch_sample import Features
 from model.recipe import Recipe, RecipeTrainer
-from pipeline.backbones import fastest, fetch_backbone
+from pipeline.backbones import choose_precision, fetch_backbone
 from pipeline.calibration import Part, fold_by_content, split_by_content
 from pipeline.catalogue.catalogue import Category
 from pipeline.datasets.layouts import Sample, read_layout
@@ -35,7 +35,7 @@ class UnseenScores:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prepared:
+class PreparedCategory:
     """A category whose images are read, split and embedded, ready to train."""
 
     category: Category
@@ -73,7 +73,9 @@ def make_trainer(
     return RecipeTrainer(good.bank, torch.from_numpy(train), torch.from_numpy(folds), recipe)
 
 
-def prepare(category: Category, progress: Progress | None = None, device: str = "cpu") -> Prepared:
+def prepare(
+    category: Category, progress: Progress | None = None, device: str = "cpu"
+) -> PreparedCategory:
     """Read the layout, embed every good training image once, and set the trainer up.
 
     Raises:
@@ -85,10 +87,10 @@ def prepare(category: Category, progress: Progress | None = None, device: str = 
     uris = [sample.uri for sample in samples if sample.split == "train" and sample.is_good]
     backbone = fetch_backbone(category.backbone_config).to(device)
     if category.precision == "auto":
-        backbone = fastest(backbone, category.preprocessing.crop)
+        backbone = choose_precision(backbone, category.preprocessing.crop)
     good = extract_training(uris, category, backbone, progress)
     parts = split_by_content(good.hashes, category.calibration_config)
-    return Prepared(
+    return PreparedCategory(
         category=category,
         samples=samples,
         good=good,
@@ -100,7 +102,7 @@ def prepare(category: Category, progress: Progress | None = None, device: str = 
     )
 
 
-def make_detector(prepared: Prepared, trainer: RecipeTrainer) -> Detector:
+def make_detector(prepared: PreparedCategory, trainer: RecipeTrainer) -> Detector:
     """Fold a trainer's heads and join them with the backbone."""
     category = prepared.category
     header = DetectorHeader(
@@ -116,7 +118,9 @@ def make_detector(prepared: Prepared, trainer: RecipeTrainer) -> Detector:
 
 
 @torch.inference_mode()
-def score_unseen(prepared: Prepared, trainer: RecipeTrainer, detector: Detector) -> UnseenScores:
+def score_unseen(
+    prepared: PreparedCategory, trainer: RecipeTrainer, detector: Detector
+) -> UnseenScores:
     """Score good images by heads that have not been trained on them."""
     scores, medians, images = [], [], []
     for heads, index in prepared.unseen(trainer, detector):

@@ -29,7 +29,7 @@ from pipeline.package import (
     PackageError,
     package_digest,
 )
-from pipeline.registry.tracking import RegistryError, clear_errors, connect, experiment_id, flat
+from pipeline.registry.tracking import RegistryError, connect, experiment_id, flat, mlflow_errors
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def model_name(category: str) -> str:
 
 def find(category: str, key: str) -> RegisteredVersion | None:
     """Return the version that an onboarding of this key registered, if it got that far."""
-    with clear_errors():
+    with mlflow_errors():
         client = MlflowClient()
         run = _find_run(client, key)
         if run is None or run.info.status != "FINISHED":
@@ -72,7 +72,7 @@ def find(category: str, key: str) -> RegisteredVersion | None:
 def register(category: str, key: str, folder: Path) -> RegisteredVersion:
     """Log a package's run and register its detector as the category's challenger."""
     package = Package.read(folder)
-    with clear_errors():
+    with mlflow_errors():
         client = MlflowClient()
         run = _find_run(client, key) or _create_run(client, category, key)
         run_id = run.info.run_id
@@ -94,7 +94,7 @@ def register(category: str, key: str, folder: Path) -> RegisteredVersion:
 
 def promote(version: RegisteredVersion) -> RegisteredVersion:
     """Make a version the champion of its category; one write."""
-    with clear_errors():
+    with mlflow_errors():
         MlflowClient().set_registered_model_alias(version.name, CHAMPION, version.version)
     logger.info("promoted %s version %s to champion", version.name, version.version)
     return RegisteredVersion(**{**vars(version), "is_champion": True})
@@ -102,7 +102,7 @@ def promote(version: RegisteredVersion) -> RegisteredVersion:
 
 def find_version(category: str, number: int) -> RegisteredVersion | None:
     """Return one version of a category by its number, if it is registered; lists nothing."""
-    with clear_errors():
+    with mlflow_errors():
         client = MlflowClient()
         try:
             version = client.get_model_version(model_name(category), str(number))
@@ -115,7 +115,7 @@ def find_version(category: str, number: int) -> RegisteredVersion | None:
 
 def champions() -> dict[str, RegisteredVersion]:
     """Return every category's champion, from two paged listings however many there are."""
-    with clear_errors():
+    with mlflow_errors():
         client = MlflowClient()
         pattern = f"name LIKE '{MODEL_PREFIX}%'"
         wanted = {
@@ -137,7 +137,7 @@ def try_out() -> None:
         RegistryError: the registry refuses.
     """
     name = f"{TRIAL_PREFIX}{uuid.uuid4().hex}"
-    with clear_errors():
+    with mlflow_errors():
         client = MlflowClient()
         client.create_registered_model(name)
         client.delete_registered_model(name)
@@ -151,7 +151,7 @@ def download(version: RegisteredVersion, folder: Path) -> Path:
         PackageError: it is there, but this package is not.
     """
     try:
-        with clear_errors():
+        with mlflow_errors():
             root = mlflow.artifacts.download_artifacts(
                 artifact_uri=f"models:/{version.name}/{version.version}", dst_path=str(folder)
             )

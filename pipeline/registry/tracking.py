@@ -70,8 +70,8 @@ def connect() -> str:
         os.environ.setdefault(name, value)
     uri = mlflow.get_tracking_uri()
     try:
-        _knock(uri)
-        with clear_errors():  # a fresh SQLite file is set up here, by one process
+        _probe_tcp(uri)
+        with mlflow_errors():  # a fresh SQLite file is set up here, by one process
             _within(SET_UP_TIMEOUT_S, lambda: experiment_id(MlflowClient()))
     except (OSError, http.client.HTTPException) as error:
         raise RegistryError(
@@ -81,7 +81,7 @@ def connect() -> str:
     return _address(uri)
 
 
-def _knock(uri: str) -> None:
+def _probe_tcp(uri: str) -> None:
     """See whether anybody answers at all, long before MLflow would give up."""
     try:
         parts = urlsplit(uri)
@@ -179,7 +179,7 @@ def log_run(record: RunRecord) -> str:
     Raises:
         RegistryError: MLflow is away or refuses.
     """
-    with clear_errors():
+    with mlflow_errors():
         client = MlflowClient()
         wanted = "" if record.parent else RUNNING
         run_id = _find_run(client, record.key, wanted) or _create_run(client, record)
@@ -198,7 +198,7 @@ def begin_run(record: RunRecord) -> str:
     Raises:
         RegistryError: MLflow is away or refuses.
     """
-    with clear_errors():
+    with mlflow_errors():
         client = MlflowClient()
         run_id = _find_run(client, record.key) or _create_run(client, record)
         client.update_run(run_id, "RUNNING")
@@ -211,7 +211,7 @@ def ended_parts(parent: str) -> dict[str, str]:
     Raises:
         RegistryError: MLflow is away or refuses.
     """
-    with clear_errors():
+    with mlflow_errors():
         parts = _all_runs(MlflowClient(), f"tags.`{PARENT_TAG}` = '{parent}'")
         return {
             run.data.tags.get(WORK_TAG, ""): run.info.run_id
@@ -226,7 +226,7 @@ def discard_run(run_id: str) -> None:
     Raises:
         RegistryError: MLflow is away or refuses.
     """
-    with clear_errors():
+    with mlflow_errors():
         MlflowClient().delete_run(run_id)
 
 
@@ -282,7 +282,7 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 
 
 @contextmanager
-def clear_errors() -> Iterator[None]:
+def mlflow_errors() -> Iterator[None]:
     """Turn what MLflow and its database raise into one line an operator can act on."""
     try:
         yield

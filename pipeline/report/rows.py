@@ -60,7 +60,7 @@ class _Pile:
         return self.thin(_concat(self.rows), self.limit)
 
 
-def gather(out: str, night: str) -> NightRows:
+def read_report_rows(out: str, night: str) -> NightRows:
     """Read a night once, from its first shard to its last.
 
     Raises:

@@ -22,7 +22,7 @@ from pipeline.report import document as report_page
 from pipeline.report import verdict, view
 from pipeline.report.alerts import Alert, make_alerts, read_drift, shifted
 from pipeline.report.data import FOLDER, data_files
-from pipeline.report.rows import NightRows, gather
+from pipeline.report.rows import NightRows, read_report_rows
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ def write_report(out: str, night: str, generated_at: dt.datetime | None = None) 
     uri = report_uri(out, night)
     folder = uri.removesuffix("/index.html")
     fleet = _read_fleet(out, night)
-    rows = gather(out, night)
+    rows = read_report_rows(out, night)
     drift = read_drift(out, night)
     context, categories = _context(rows, fleet, drift)
     labels = read_labels(out, night)

@@ -60,7 +60,7 @@ class StorageAway(StorageError):
 
 
 @contextmanager
-def clear_errors(uri: str) -> Iterator[None]:
+def storage_errors(uri: str) -> Iterator[None]:
     """Turn whatever the disk or the S3 client raises about ``uri`` into a StorageError."""
     try:
         yield

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote_to_bytes
 
-from pipeline.storage.errors import StorageError, clear_errors
+from pipeline.storage.errors import StorageError, storage_errors
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ def local_path(uri: str) -> str:
 
 def walk(folder: str, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[StoredObject]:
     """Every file below ``folder`` but dot names; linked folders are followed."""
-    with clear_errors(folder), os.scandir(folder) as entries:
+    with storage_errors(folder), os.scandir(folder) as entries:
         visible = sorted((e for e in entries if e.name[0] != "."), key=lambda entry: entry.name)
     for entry in visible:
         if entry.is_dir():

@@ -23,7 +23,7 @@ from pipeline.storage.errors import (
     ObjectMissing,
     ObjectPresent,
     StorageError,
-    clear_errors,
+    storage_errors,
 )
 from pipeline.storage.local import (
     StoredObject,
@@ -98,7 +98,7 @@ def list_objects(prefix: str) -> Iterator[StoredObject]:
 def list_names(prefix: str) -> list[str]:
     """Names of the files and folders directly below ``prefix``, sorted; no dot names."""
     if not prefix.startswith("s3://"):
-        with clear_errors(prefix):
+        with storage_errors(prefix):
             names = set(os.listdir(local_path(prefix)))  # noqa: PTH208 - names, not paths
     else:
         names = set()
@@ -120,7 +120,7 @@ def read_bytes(uri: str, etag: str | None = None) -> bytes:
     Raises:
         ObjectChanged: the object's etag is another one now.
     """
-    with clear_errors(uri):
+    with storage_errors(uri):
         if not uri.startswith("s3://"):
             with Path(local_path(uri)).open("rb") as file:
                 _refuse_changed(uri, etag, etag_of(os.fstat(file.fileno())), LOCAL_ETAG)
@@ -135,11 +135,11 @@ def read_bytes(uri: str, etag: str | None = None) -> bytes:
 def write_bytes(uri: str, data: bytes) -> None:
     """Write the whole object or nothing; missing local folders are made."""
     if uri.startswith("s3://"):
-        patience_s = max(DEADLINE_S, len(data) / SLOWEST_UPLOAD_BYTES_S)
+        timeout_s = max(DEADLINE_S, len(data) / SLOWEST_UPLOAD_BYTES_S)
         kind = CONTENT_TYPES.get(posixpath.splitext(uri)[1], "application/octet-stream")
-        _request(uri, "put_object", patience_s, Body=data, ContentType=kind)
+        _request(uri, "put_object", timeout_s, Body=data, ContentType=kind)
         return
-    with clear_errors(uri):
+    with storage_errors(uri):
         write_whole(Path(local_path(uri)), data)
 
 
@@ -152,7 +152,7 @@ def write_new(uri: str, data: bytes) -> bool:
         if uri.startswith("s3://"):
             _request(uri, "put_object", Body=data, IfNoneMatch="*")
         else:
-            with clear_errors(uri):
+            with storage_errors(uri):
                 return write_if_absent(Path(local_path(uri)), data)
     except ObjectPresent:
         return False
@@ -181,7 +181,7 @@ def delete(uri: str) -> None:
     if uri.startswith("s3://"):
         _request(uri, "delete_object")
         return
-    with clear_errors(uri):
+    with storage_errors(uri):
         Path(local_path(uri)).unlink(missing_ok=True)
 
 
@@ -211,14 +211,14 @@ def _pages(uri: str, **options: Any) -> Iterator[dict[str, Any]]:
         request["ContinuationToken"] = page["NextContinuationToken"]
 
 
-def _request(uri: str, method: str, patience_s: float = DEADLINE_S, **request: Any) -> Any:
+def _request(uri: str, method: str, timeout_s: float = DEADLINE_S, **request: Any) -> Any:
     """One S3 request about ``uri``: about its bucket when ``Prefix`` is given, else its key."""
     bucket, key = _bucket_and_key(uri)
     request |= {"Bucket": bucket} if "Prefix" in request else {"Bucket": bucket, "Key": key}
-    with clear_errors(uri):
+    with storage_errors(uri):
         filesystem = _filesystem()
         call = filesystem._call_s3
-        return sync(filesystem.loop, call, method, timeout=patience_s, **request)
+        return sync(filesystem.loop, call, method, timeout=timeout_s, **request)
 
 
 def _refuse_changed(uri: str, expected: str | None, found: str, kind: re.Pattern[str]) -> None:

@@ -13,7 +13,7 @@ Result = TypeVar("Result")
 
 
 @dataclass
-class Patience:
+class Retry:
     """Tries again with growing, random pauses; gives up for good when nothing works any more.
 
     One object that never comes is that object's trouble. Many in a row are the storage's: then
@@ -28,7 +28,7 @@ class Patience:
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     @property
-    def is_over(self) -> bool:
+    def gave_up(self) -> bool:
         """Whether the storage as a whole must be taken for away."""
         return self._given_up >= self.max_given_up
 
@@ -42,7 +42,7 @@ class Patience:
             try:
                 result = function()
             except StorageAway:
-                if attempt == self.attempts or self.is_over:
+                if attempt == self.attempts or self.gave_up:
                     self._note(self._given_up + 1)
                     raise
                 pause_s = min(self.first_pause_s * 2 ** (attempt - 1), self.longest_pause_s)

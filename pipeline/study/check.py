@@ -17,14 +17,14 @@ from pipeline import storage
 from pipeline.backbones import fetch_backbone
 from pipeline.datasets.layouts import read_layout
 from pipeline.study.choice import difference, mean_interval
-from pipeline.study.feature_view import View, is_there, view_key
+from pipeline.study.feature_view import FeatureView, is_there, view_key
 from pipeline.study.objective import METRICS
 from pipeline.study.records import TrialRecord
-from pipeline.study.run import Plan
+from pipeline.study.run import StudyContext
 from pipeline.study.run import device as own_device
 from pipeline.study.sets import Passes, write_labelled
 from pipeline.study.space import Configuration
-from pipeline.study.trial import judge_labelled
+from pipeline.study.trial import evaluate_labelled
 
 TEST = "test"
 Measured = tuple[TrialRecord, Mapping[str, Mapping[str, float]]]  # test metrics by category
@@ -51,7 +51,7 @@ def read_head(uri: str) -> FoldedHead:
     return head
 
 
-def build_test(view: View, place: str, device: str = "cpu") -> Passes:
+def build_test(view: FeatureView, place: str, device: str = "cpu") -> Passes:
     """Embed a view's labelled test images; return what it took, nothing without labels."""
     if is_there(storage.join(place, TEST)):
         return Passes()
@@ -66,7 +66,7 @@ def build_test(view: View, place: str, device: str = "cpu") -> Passes:
 
 
 def measure_heads(
-    plan: Plan, configuration: Configuration, heads: str
+    plan: StudyContext, configuration: Configuration, heads: str
 ) -> dict[str, dict[str, float]]:
     """Return the test metrics of a trial's heads by category, where there are labels and heads."""
     found = {}
@@ -76,7 +76,7 @@ def measure_heads(
         uri = storage.join(heads, f"{category.name}.safetensors")
         if is_there(place) and storage.exists(uri):
             head = read_head(uri).to(own_device())
-            found[category.name] = judge_labelled(head, place, variant, own_device()).metrics()
+            found[category.name] = evaluate_labelled(head, place, variant, own_device()).metrics()
     return found
 
 
@@ -115,7 +115,7 @@ def _by_metric(
 
 
 def measure_again(
-    plan: Plan, configuration: dict[str, Any], name: str, repeat: int
+    plan: StudyContext, configuration: dict[str, Any], name: str, repeat: int
 ) -> dict[str, float]:
     """Return the test metrics of a finalist's training, made once more; nothing without labels."""
     run = plan.run(configuration, name, repeat)
@@ -123,7 +123,7 @@ def measure_again(
     if not is_there(place):
         return {}
     run.train_to(1.0)
-    return judge_labelled(run.folded(), place, run.category, own_device()).metrics()
+    return evaluate_labelled(run.folded(), place, run.category, own_device()).metrics()
 
 
 def all_measured(repeats: Sequence[Any]) -> bool:

@@ -47,7 +47,7 @@ Setting = tuple[Embedding, tuple[int, ...]]  # patch size and kind, layers
 
 
 @dataclass(frozen=True, kw_only=True)
-class View:
+class FeatureView:
     """A category as one backbone sees it, with every setting of features that is wanted."""
 
     category: Category  # its layers are all that are wanted
@@ -72,7 +72,7 @@ def view_key(category: Category) -> str:
     return json.dumps([category.backbone, weights, vars(category.preprocessing)], sort_keys=True)
 
 
-def wanted_views(study: Study) -> dict[str, View]:
+def wanted_views(study: Study) -> dict[str, FeatureView]:
     """Return the views of every category of a study, by its name and ``view_key``."""
     domains = {name: d for name, d in study.space.items() if name in FEATURE_PARAMETERS}
     combinations = itertools.product(*(domain.arguments for domain in domains.values()))
@@ -80,7 +80,7 @@ def wanted_views(study: Study) -> dict[str, View]:
     return views(study.apply(each, category) for category in study.categories for each in settings)
 
 
-def views(variants: Iterable[Category]) -> dict[str, View]:
+def views(variants: Iterable[Category]) -> dict[str, FeatureView]:
     """Return, by name of category and ``view_key``, the views that these variants need."""
     grouped: dict[str, list[Category]] = {}
     for variant in variants:
@@ -90,7 +90,7 @@ def views(variants: Iterable[Category]) -> dict[str, View]:
         layers = sorted({layer for member in members for layer in member.layers})
         settings = dict.fromkeys((member.embedding, tuple(member.layers)) for member in members)
         category = members[0].model_copy(update={"layers": layers})
-        found[key] = View(category=category, settings=list(settings))
+        found[key] = FeatureView(category=category, settings=list(settings))
     return found
 
 
@@ -105,7 +105,7 @@ class SetWriter:
     """Fills the files of one set of images, image by image."""
 
     folder: Path
-    view: View
+    view: FeatureView
     backbone: Backbone
     num_rows: int
     files: dict[str, NDArray[np.float16]] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""What a trial is judged by: how well a head tells marked images from good ones it has not seen.
+"""What a trial is scored by: how well a head tells marked images from good ones it has not seen.
 
 Image AUROC says whether an anomaly is noticed, and saturates on easy categories; average precision
 over pixels says how cleanly it is found, and hardly ever does. The default is the mean of the two.
@@ -17,7 +17,7 @@ METRICS = ("image_auroc", "pixel_ap", "aupro")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judged:
+class Scored:
     """Scores and maps of images, some of them anomalous."""
 
     scores: NDArray[np.float32]  # (N,)

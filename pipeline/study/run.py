@@ -13,19 +13,19 @@ import torch
 
 from model.errors import NightshiftError
 from pipeline.study.feature_view import view_key
-from pipeline.study.objective import Judged, objective
+from pipeline.study.objective import Scored, objective
 from pipeline.study.settings import Study
 from pipeline.study.space import Configuration
 from pipeline.study.trial import HeadRun, Split
 
 logger = logging.getLogger(__name__)
 
-RUNGS = (0.25, 0.5, 1.0)  # shares of a training after which it is judged
+RUNGS = (0.25, 0.5, 1.0)  # shares of a training after which it is scored
 WORST = 0.0  # objective of a training that failed
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class StudyContext:
     """What every worker of a study needs to know."""
 
     study: Study
@@ -61,7 +61,7 @@ def device() -> str:
 class StudyTrial:
     """One configuration of the search."""
 
-    plan: Plan
+    plan: StudyContext
     configuration: Configuration
     runs: dict[str, HeadRun] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
@@ -93,7 +93,7 @@ class StudyTrial:
             if name not in self.runs:
                 self.runs[name] = self.plan.run(self.configuration, name, repeat=0)
             self.runs[name].train_to(share)
-            return self.runs[name].judge().metrics()
+            return self.runs[name].evaluate().metrics()
         except NightshiftError as error:  # it would fail again; the search goes elsewhere
             logger.info("%s fails on %s", dict(self.configuration), name, exc_info=True)
             self.errors[name] = str(error)
@@ -117,25 +117,27 @@ class Repeat:
         return asdict(self)
 
 
-def train_again(plan: Plan, configuration: dict[str, Any], name: str, repeat: int) -> Repeat:
+def train_again(
+    plan: StudyContext, configuration: dict[str, Any], name: str, repeat: int
+) -> Repeat:
     """Train a finalist to the end and judge it once."""
     metrics: dict[str, float] = {}
-    judged: Judged | None = None
+    scored: Scored | None = None
     error = None
     try:
         run = plan.run(configuration, name, repeat)
         run.train_to(1.0)
-        judged = run.judge()
-        metrics = judged.metrics()
+        scored = run.evaluate()
+        metrics = scored.metrics()
         metrics["objective"] = objective(metrics, plan.study.settings.objective)
     except NightshiftError as failure:
-        error, judged, metrics = str(failure), None, {"objective": WORST}
+        error, scored, metrics = str(failure), None, {"objective": WORST}
     return Repeat(
         configuration=configuration,
         category=name,
         repeat=repeat,
         metrics=metrics,
-        good_scores=judged.scores[~judged.anomalous].tolist() if judged else [],
-        anomalous_scores=judged.scores[judged.anomalous].tolist() if judged else [],
+        good_scores=scored.scores[~scored.anomalous].tolist() if scored else [],
+        anomalous_scores=scored.scores[scored.anomalous].tolist() if scored else [],
         error=error,
     )

@@ -1,4 +1,4 @@
-"""The images a study trains on and is judged by: read, split into folds, marked, embedded once."""
+"""The images a study trains on and is scored by: read, split into folds, marked, embedded once."""
 
 import logging
 import time
@@ -21,7 +21,7 @@ from pipeline.datasets.samples import LayoutError
 from pipeline.images.decode import ImageRead, ImageStatus, read_mask
 from pipeline.onboarding.features import read_all, refuse_many_unreadable
 from pipeline.onboarding.synthetic import make_anomalies
-from pipeline.study.feature_view import MASKS, SetWriter, View, is_there, publish, write_all
+from pipeline.study.feature_view import MASKS, FeatureView, SetWriter, is_there, publish, write_all
 from pipeline.study.settings import LabelledSet, StudySettings
 
 logger = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ def fold_plan(settings: StudySettings) -> FoldPlan:
 
 
 def build_view(
-    view: View, plan: FoldPlan, place: str, labelled: LabelledSet | None, device: str = "cpu"
+    view: FeatureView, plan: FoldPlan, place: str, labelled: LabelledSet | None, device: str = "cpu"
 ) -> Passes:
     """Write the sets of a view below ``place`` unless they are there; return what it took.
 
@@ -79,8 +79,8 @@ def build_view(
         num_judged = 0
         if labelled is not None:
             tests = {sample.uri for sample in samples if sample.split == "test"}
-            judged = read_labelled(category, labelled, tests)
-            num_judged = write_labelled(view, judged, backbone, storage.join(place, "labelled"))
+            scored = read_labelled(category, labelled, tests)
+            num_judged = write_labelled(view, scored, backbone, storage.join(place, "labelled"))
         marked = SetWriter(
             Path(scratch, "anomalies"), view, backbone, len(plan.used) * plan.num_anomalies
         )
@@ -168,16 +168,16 @@ def read_labelled(category: Category, labelled: LabelledSet, tests: set[str]) ->
         LayoutError: there are none of both kinds, or they are the category's test images.
     """
     samples = read_layout(labelled.layout, labelled.images)
-    judged = [sample for sample in samples if sample.split == "test"]
-    common = sum(sample.uri in tests for sample in judged)
+    scored = [sample for sample in samples if sample.split == "test"]
+    common = sum(sample.uri in tests for sample in scored)
     if common:
         raise LayoutError(
-            f"{category.name}: {common} of the {len(judged)} labelled images in study.validation "
+            f"{category.name}: {common} of the {len(scored)} labelled images in study.validation "
             f"are test images of the category; a choice that has seen them could not be tested. "
             f"Name other images, or leave the validation set out to use synthetic anomalies."
         )
-    refuse_one_kind(category.name, judged)
-    return judged
+    refuse_one_kind(category.name, scored)
+    return scored
 
 
 def refuse_one_kind(name: str, samples: Sequence[Sample]) -> None:
@@ -193,7 +193,9 @@ def refuse_one_kind(name: str, samples: Sequence[Sample]) -> None:
         )
 
 
-def write_labelled(view: View, samples: Sequence[Sample], backbone: Backbone, place: str) -> int:
+def write_labelled(
+    view: FeatureView, samples: Sequence[Sample], backbone: Backbone, place: str
+) -> int:
     """Embed labelled images and their masks; return how many could be read."""
     preprocessing = view.category.preprocessing
     with TemporaryDirectory(prefix="nightshift-study-") as scratch:

@@ -1,4 +1,4 @@
-"""The `study:` section of a catalogue: what is searched, for how long, and by what it is judged."""
+"""The `study:` section of a catalogue: what is searched, for how long, and by what it is scored."""
 
 import hashlib
 import json
@@ -53,7 +53,7 @@ class StudySettings(Strict):
     objective: Objective = "balanced"  # the mean of image AUROC and pixel average precision
     members: PositiveInt = 1  # of a trial's head; those of the recipe differ in their start only
     validation_share: float = Field(default=0.25, gt=0, le=0.5)  # good images held out of training
-    anomalies: int = Field(default=96, ge=12)  # synthetic ones that a trial is judged by
+    anomalies: int = Field(default=96, ge=12)  # synthetic ones that a trial is scored by
     early_stopping: bool = True
     concurrency: PositiveInt | None = None  # trials at a time; None: as many as there is room for
     gpus_per_trial: PositiveFloat | None = None  # None: a whole one where there are GPUs

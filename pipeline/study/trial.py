@@ -1,7 +1,7 @@
 """One training of a study: one category under one configuration, on features that lie ready.
 
 No backbone runs here. The head over patches is trained, which is what a study's parameters
-concern, and judged on good images and anomalies of the fold that it has not seen.
+concern, and scored on good images and anomalies of the fold that it has not seen.
 
 Shapes: N images, K patches, C channels.
 """
@@ -29,7 +29,7 @@ from pipeline import storage
 from pipeline.catalogue.catalogue import Category
 from pipeline.storage.local import local_path
 from pipeline.study.feature_view import about, is_there, masks, open_bank
-from pipeline.study.objective import Judged
+from pipeline.study.objective import Scored
 from pipeline.study.sets import THIN
 
 
@@ -43,7 +43,7 @@ class Split:
 
 
 class HeadRun:
-    """A head over patches on its way from random to trained, judged whenever asked."""
+    """A head over patches on its way from random to trained, scored whenever asked."""
 
     def __init__(self, category: Category, place: str, split: Split, device: str = "cpu") -> None:
         """Set up a training.
@@ -81,12 +81,12 @@ class HeadRun:
         channels = [level.shape[2] for level in self.bank.levels]
         return fold(trainer.head.eval(), trainer.mean_C, trainer.std_C, channels)
 
-    def judge(self) -> Judged:
+    def evaluate(self) -> Scored:
         """Score the good images of the fold left out and what they are to be told from."""
         head = self.folded()
         labelled = storage.join(self.place, "labelled")
         if is_there(labelled):
-            return judge_labelled(head, labelled, self.category, self.device)
+            return evaluate_labelled(head, labelled, self.category, self.device)
         place = storage.join(self.place, "anomalies")
         chosen = np.flatnonzero(np.array(about(place)["folds"]) == self.split.fold)
         bank = open_bank(place, self.category, self.device)
@@ -94,7 +94,7 @@ class HeadRun:
         bad, bad_maps = score(head, bank, torch.from_numpy(chosen), self.category)
         marks = masks(place)[chosen]
         total = len(good) + len(bad)
-        return Judged(
+        return Scored(
             scores=np.concatenate([good, bad]),
             anomalous=np.arange(total) >= len(good),
             maps=np.concatenate([good_maps, bad_maps]),
@@ -110,12 +110,12 @@ def trial_config(category: Category, split: Split) -> TrainingConfig:
     return replace(patch, head=head, seed=split.seed)
 
 
-def judge_labelled(head: FoldedHead, place: str, category: Category, device: str) -> Judged:
+def evaluate_labelled(head: FoldedHead, place: str, category: Category, device: str) -> Scored:
     """Score a set of labelled images."""
     told = about(place)
     bank = open_bank(place, category, device)
     scores, maps = score(head, bank, torch.arange(len(told["defective"])), category)
-    return Judged(
+    return Scored(
         scores=scores,
         anomalous=np.array(told["defective"]),
         maps=maps,

@@ -11,7 +11,7 @@ from scipy import ndimage
 from model.precision import Precision
 from pipeline.catalogue.catalogue import Category
 from pipeline.night.fleet.fleet import Fleet
-from pipeline.night.fleet.resolve import pin_fleet
+from pipeline.night.fleet.resolve import snapshot_fleet
 from pipeline.night.manifest import build_manifest
 from pipeline.onboarding.finish import write_package
 from pipeline.onboarding.prepare import prepare
@@ -66,7 +66,7 @@ def onboard(folder: Path, images: Path, backbone: str, precision: Precision = "f
         is_champion=True,
     )
     out = str(folder / "out")
-    return pin_fleet(out, NIGHT, {"texture": version}, ["texture"], lambda *_: package)
+    return snapshot_fleet(out, NIGHT, {"texture": version}, ["texture"], lambda *_: package)
 
 
 def dump_of(pictures: Path, dump: Path, count: int) -> pa.Table:

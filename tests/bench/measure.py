@@ -36,7 +36,7 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Cost:
-    """Medians over the rounds of one side of a comparison."""
+    """StreamingMedians over the rounds of one side of a comparison."""
 
     wall_s: float
     cpu_s: float  # user and system time of this process

@@ -12,7 +12,7 @@ import yaml
 
 from pipeline.catalogue.catalogue import load_catalogue
 from pipeline.study.feature_view import wanted_views
-from pipeline.study.run import RUNGS, Plan, StudyTrial
+from pipeline.study.run import RUNGS, StudyContext, StudyTrial
 from pipeline.study.sets import build_view, fold_plan
 from pipeline.study.settings import Study, load_study
 from tests.bench.material import write_pictures
@@ -112,11 +112,11 @@ def _in_a_process(catalogue: Path, name: str, folder: Path) -> None:
     run.judge().metrics()
 
 
-def _embedded(study: Study, folder: Path, used: Sequence[int] | None = None) -> Plan:
+def _embedded(study: Study, folder: Path, used: Sequence[int] | None = None) -> StudyContext:
     """Compute features unless they are there; ``used`` are the folds that are ever left out."""
     plan, places = fold_plan(study.settings), {}
     plan = plan if used is None else replace(plan, used=used)
     for key, view in wanted_views(study).items():
         places[key] = str(folder / view.name)
         build_view(view, plan, places[key], None)
-    return Plan(study=study, places=places, heads=str(folder / "heads"))
+    return StudyContext(study=study, places=places, heads=str(folder / "heads"))

@@ -22,9 +22,9 @@ from model.simplenet import HeadConfig
 from model.training import TrainingConfig
 from pipeline.catalogue.catalogue import Category
 from pipeline.night.fleet.fleet import Champion
-from pipeline.night.fleet.resolve import pin_fleet
+from pipeline.night.fleet.resolve import snapshot_fleet
 from pipeline.onboarding.finish import write_package
-from pipeline.onboarding.prepare import Prepared, make_trainer, prepare
+from pipeline.onboarding.prepare import PreparedCategory, make_trainer, prepare
 from pipeline.package import Package, package_digest
 from pipeline.registry.models import RegisteredVersion
 
@@ -112,7 +112,7 @@ def version(category: str, folder: Path, number: str = "1") -> RegisteredVersion
 def make_fleet(out: str, night: str, folders: Mapping[str, Path]) -> dict[str, Champion]:
     """Pin packages by category, as a night does with what the registry calls champions."""
     versions = {name: version(name, folder) for name, folder in folders.items()}
-    return pin_fleet(out, night, versions, folders, lambda asked, _: folders[asked.category])
+    return snapshot_fleet(out, night, versions, folders, lambda asked, _: folders[asked.category])
 
 
 @functools.cache
@@ -137,7 +137,7 @@ def _onboarded(seed: int) -> Path:
     return root / "package"
 
 
-def _with_both_heads(prepared: Prepared, seed: int) -> Prepared:
+def _with_both_heads(prepared: PreparedCategory, seed: int) -> PreparedCategory:
     """The catalogue can leave the head over images out, but not make it small."""
     shape = HeadConfig(hidden=4, members=2)
     config = TrainingConfig(head=shape, passes=1, steps_per_pass=2, batch_rows=64, seed=seed)

@@ -9,7 +9,7 @@ from factory import SETTINGS, make_category
 
 from pipeline.catalogue.catalogue import load_catalogue
 from pipeline.study.records import TrialRecord
-from pipeline.study.run import RUNGS, Plan, Repeat
+from pipeline.study.run import RUNGS, Repeat, StudyContext
 from pipeline.study.settings import Study, load_study
 
 TRAINING = SETTINGS["training"] | {"passes": 4, "hidden": 16}
@@ -52,8 +52,8 @@ def make_study(folder: Path, names: Sequence[str] = ("steel",), **changes: Any) 
     return load(write_study_catalogue(folder, names, **changes))
 
 
-def make_plan(study: Study, places: dict[str, str], folder: Path) -> Plan:
-    return Plan(study=study, places=places, heads=str(folder / "heads"))
+def make_plan(study: Study, places: dict[str, str], folder: Path) -> StudyContext:
+    return StudyContext(study=study, places=places, heads=str(folder / "heads"))
 
 
 def record(

@@ -33,7 +33,7 @@ ITS_OWN_FAULT = (FleetError, PackageError, DetectorFileError, CalibrationError)
 Download = Callable[[RegisteredVersion, Path], Path]
 
 
-def pin_fleet(
+def snapshot_fleet(
     out: str,
     night: str,
     versions: Mapping[str, RegisteredVersion],
@@ -68,7 +68,7 @@ def resolve_fleet(
     categories: Collection[str],
     download: Download,
 ) -> tuple[dict[str, Champion], dict[str, str]]:
-    """Copy the champions of ``categories`` to where results go, once each; see ``pin_fleet``.
+    """Copy the champions of ``categories`` to where results go, once each; see ``snapshot_fleet``.
 
     Returns:
         The champions, and why others cannot be used; both by category.

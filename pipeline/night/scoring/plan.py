@@ -50,7 +50,7 @@ class Task:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class NightPlan:
     """A night's shards, and what is left of them."""
 
     tasks: Sequence[Task]
@@ -98,7 +98,7 @@ def identity(category: str, fleet: Fleet, broken: Collection[str] = ()) -> str:
 
 def plan_night(
     manifest: pa.Table, fleet: Fleet, out: str, night: str, broken: Collection[str] = ()
-) -> Plan:
+) -> NightPlan:
     """Compare what the night needs with what is stored.
 
     Args:
@@ -125,7 +125,7 @@ def plan_night(
         made_alike = name.rpartition("-")[2]
         earlier = [n for n in by_prefix[shard_prefix(shard.category)] if n.endswith(made_alike)]
         tasks.append(Task(name, shard, (*([name] if name in retry else []), *earlier)))
-    return Plan(
+    return NightPlan(
         tasks=tasks,
         names=names,
         stale=frozenset(stale),

@@ -34,7 +34,7 @@ from pipeline.night.scoring.pictures import Subject, picture_uri, write_pictures
 from pipeline.night.scoring.plan import Task, has_failures, rows_made
 from pipeline.onboarding.features import BATCH_IMAGES, stack
 from pipeline.storage import StorageAway, StorageError
-from pipeline.storage.retry import Patience
+from pipeline.storage.retry import Retry
 
 UPLOADS = 4  # threads
 IN_FLIGHT = 2  # batches at a time: while one waits for its slowest thread, another one works
@@ -94,7 +94,7 @@ class ShardScorer:
         heads_bytes: int = HEADS_BYTES,
         clock: Clock = lambda: dt.datetime.now(dt.UTC),
         observer: Observer | None = None,
-        patience: Patience | None = None,
+        retry: Retry | None = None,
     ) -> None:
         self.fleet, self.out, self.night = fleet, out, night
         self.broken = broken or {}  # why the champions of these categories cannot be used
@@ -102,8 +102,8 @@ class ShardScorer:
         self.batch_images = BATCH_IMAGES if device == "cpu" else 8 * BATCH_IMAGES
         self.num_threads, self.clock = num_threads, clock
         self.observer = observer or Observer()
-        self.patience = patience or Patience()
-        self.heads_patience = dataclasses.replace(self.patience)  # heads at hand prove nothing
+        self.retry = retry or Retry()
+        self.heads_retry = dataclasses.replace(self.retry)  # heads at hand prove nothing
 
     def write(self, tasks: Sequence[Task]) -> list[Written]:
         """Score shards and store each one's rows whole, as soon as its last image is scored.
@@ -138,7 +138,7 @@ class ShardScorer:
 
     def _begin(self, task: Task) -> _Work:
         """Lay out a shard's rows; those that are stored already are taken over."""
-        made = self.patience.call(lambda: rows_made(task, self.out, self.night))
+        made = self.retry.call(lambda: rows_made(task, self.out, self.night))
         scored_at, rows, missing = self.clock(), [], []
         for place, entry in enumerate(task.shard.rows.to_pylist()):
             row = made.get(entry["image_uri"])
@@ -160,7 +160,7 @@ class ShardScorer:
             return _unscored(work, row, ImageStatus.UNROUTED, error)
         try:
             # Heads are fetched beside images, not between batches.
-            self.heads_patience.call(lambda: self.detectors.network(category))
+            self.heads_retry.call(lambda: self.detectors.network(category))
         except StorageAway as error:
             return self._given_up(work, row, error)
         except NightshiftError as error:
@@ -175,7 +175,7 @@ class ShardScorer:
 
     def _given_up(self, work: _Work, row: int, error: StorageAway) -> _Item:
         """Go on without this image, unless the storage as a whole is away."""
-        if self.patience.is_over or self.heads_patience.is_over:
+        if self.retry.gave_up or self.heads_retry.gave_up:
             raise error
         return _unscored(work, row, ImageStatus.UNREACHABLE, str(error))
 
@@ -183,7 +183,7 @@ class ShardScorer:
         """Fetch a file now; return what gives its bytes, or raises what was wrong with it."""
         with timed(self.observer, "fetch"):
             try:
-                data = self.patience.call(lambda: storage.read_bytes(uri, etag))
+                data = self.retry.call(lambda: storage.read_bytes(uri, etag))
             except StorageAway:
                 raise
             except StorageError as error:
@@ -216,7 +216,7 @@ class ShardScorer:
             pixels = stack([item.image for item in batch])
             categories = [item.category for item in batch]
             # Heads that had to make room are fetched again.
-            image_scores, patch_scores = self.heads_patience.call(
+            image_scores, patch_scores = self.heads_retry.call(
                 lambda: self.detectors.score(categories, pixels)
             )
             scores: NDArray[np.float32] = image_scores.cpu().numpy()
@@ -240,20 +240,20 @@ class ShardScorer:
             subject = Subject(self.out, self.night, item.category, item.image.uri)
             result["map_uri"] = picture_uri(*subject, "maps")
             store = partial(write_pictures, subject, levels, item.image.pixels)
-            work.pictures.append(uploads.submit(self._patiently, store))
+            work.pictures.append(uploads.submit(self._with_retries, store))
         work.rows[item.row] |= result
         work.num_left -= 1
 
-    def _patiently(self, store: Callable[[], Any]) -> None:
+    def _with_retries(self, store: Callable[[], Any]) -> None:
         with timed(self.observer, "write"):
-            self.patience.call(store)
+            self.retry.call(store)
 
     def _store(self, work: _Work) -> Written:
         """Store a shard's rows, after all that they point to."""
         for picture in work.pictures:
             picture.result()
         table, name = work.table, work.task.name
-        self._patiently(partial(write_shard, self.out, self.night, name, table))
+        self._with_retries(partial(write_shard, self.out, self.night, name, table))
         counts = table["status"].value_counts().to_pylist()
         statuses = {entry["values"]: entry["counts"] for entry in counts}
         num_flagged = sum(1 for row in work.rows if row["flagged"])

@@ -21,7 +21,7 @@ from pipeline.night.fleet.fleet import Champion
 from pipeline.night.results import ResultsError
 from pipeline.night.settling.benjamini_hochberg import Discoveries, discoveries, p_value_ranks
 from pipeline.night.settling.drift import SCORE, Sample
-from pipeline.night.settling.rank_counts import Medians, Places
+from pipeline.night.settling.rank_counts import RankCounts, StreamingMedians
 
 COLUMNS = (
     *("image_uri", "category", "status", "score", "p_value", "flagged", "flagged_fdr"),
@@ -32,7 +32,7 @@ TOLERANCE = 1e-6  # of a rank that is read from a p-value
 LARGEST_SHARE = 1 + 1e-9  # of fdr: no p-value above fdr is ever listed
 
 
-class Tally:
+class NightCounts:
     """Counts of a night's rows."""
 
     def __init__(self, fleet: Mapping[str, Champion]) -> None:
@@ -51,8 +51,8 @@ class Tally:
                 for name in STATISTICS
             },
         }
-        self._places = {name: Places(values) for name, values in self.references.items()}
-        self._medians = {name: Medians() for name in self.references}
+        self._places = {name: RankCounts(values) for name, values in self.references.items()}
+        self._medians = {name: StreamingMedians() for name in self.references}
         self._statuses: Counter[tuple[int, str]] = Counter()
         self._flagged = np.zeros(len(champions), np.int64)
         self._hashes: list[NDArray[np.uint64]] = []

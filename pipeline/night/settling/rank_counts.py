@@ -16,7 +16,7 @@ DROPPED_BITS = 12  # of 32: medians are true to a 4,096th of themselves
 MAX_PENDING = 2_000_000
 
 
-class Places:
+class RankCounts:
     """How many values lie at and between the calibration values of each category.
 
     A category with n of them has 2n + 1 cells: with ``a`` below a value and ``b`` at most as high
@@ -45,7 +45,7 @@ class Places:
         return self._counts[self._starts[category] : self._starts[category + 1]]
 
 
-class Medians:
+class StreamingMedians:
     """Medians by category, from the leading bits of their values.
 
     Memory grows with the range of the values, at most 2,048 cells for each factor of two.

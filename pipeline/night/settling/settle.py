@@ -35,7 +35,7 @@ from pipeline.night.results import (
     write_summary,
 )
 from pipeline.night.settling.benjamini_hochberg import Discoveries
-from pipeline.night.settling.counts import COLUMNS, Tally, uri_hashes
+from pipeline.night.settling.counts import COLUMNS, NightCounts, uri_hashes
 from pipeline.night.settling.drift import Comparison, alerts, compare, describe
 from pipeline.night.settling.drift_table import drift_uri, write_drift
 from pipeline.night.summary import (
@@ -140,9 +140,9 @@ def _settled_before(out: str, night: str, fingerprint: str) -> Summary | None:
     return known if is_settled and storage.exists(drift_uri(out, night)) else None
 
 
-def count(out: str, night: str, shards: Sequence[str], fleet: Fleet) -> Tally:
+def count(out: str, night: str, shards: Sequence[str], fleet: Fleet) -> NightCounts:
     """Stream over the shards, many at once, and count their rows."""
-    tally = Tally(fleet)
+    tally = NightCounts(fleet)
     tables = read_ahead(lambda name: read_shard(shard_uri(out, night, name), COLUMNS), shards)
     first = 0
     for batch in batches(tables, SHARDS_AT_ONCE):
@@ -153,7 +153,7 @@ def count(out: str, night: str, shards: Sequence[str], fleet: Fleet) -> Tally:
     return tally
 
 
-def _refuse_repeated(out: str, night: str, shards: Sequence[str], tally: Tally) -> None:
+def _refuse_repeated(out: str, night: str, shards: Sequence[str], tally: NightCounts) -> None:
     """Look again, at addresses themselves, where hashes say that an image may be there twice."""
     repeated = tally.repeated()
     if not len(repeated):
@@ -207,7 +207,7 @@ def _promise(champion: Champion) -> dict[str, Any]:
 
 
 def _summarise(
-    tally: Tally,
+    tally: NightCounts,
     fleet: Fleet,
     found: Mapping[str, Discoveries],
     drifts: Mapping[str, DriftSummary],

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from pipeline.storage import ObjectMissing, StorageAway
-from pipeline.storage.retry import Patience
+from pipeline.storage.retry import Retry
 
 
 def away(times: int) -> Callable[[], str]:
@@ -20,8 +20,8 @@ def away(times: int) -> Callable[[], str]:
     return call
 
 
-def hasty(**changes: int) -> Patience:
-    return Patience(first_pause_s=0, **changes)
+def hasty(**changes: int) -> Retry:
+    return Retry(first_pause_s=0, **changes)
 
 
 @pytest.mark.parametrize("times", [0, 1, 2])
@@ -47,32 +47,32 @@ def test_only_a_storage_that_is_away_is_worth_waiting_for() -> None:
 
 
 def test_it_is_over_after_so_many_in_a_row_and_not_before() -> None:
-    patience = hasty(attempts=1, max_given_up=2)
+    retry = hasty(attempts=1, max_given_up=2)
     for expected in (False, True):
         with pytest.raises(StorageAway):
-            patience.call(away(1))
-        assert patience.is_over == expected
+            retry.call(away(1))
+        assert retry.gave_up == expected
 
 
 def test_one_success_in_between_begins_anew() -> None:
-    patience = hasty(attempts=1, max_given_up=2)
+    retry = hasty(attempts=1, max_given_up=2)
     for _ in range(3):
         with pytest.raises(StorageAway):
-            patience.call(away(1))
-        patience.call(away(0))
-    assert not patience.is_over
+            retry.call(away(1))
+        retry.call(away(0))
+    assert not retry.gave_up
 
 
 def test_when_it_is_over_nobody_waits_for_further_attempts() -> None:
-    patience = Patience(attempts=50, first_pause_s=60, max_given_up=0)  # a pause would time out
+    retry = Retry(attempts=50, first_pause_s=60, max_given_up=0)  # a pause would time out
     with pytest.raises(StorageAway):
-        patience.call(away(50))
+        retry.call(away(50))
 
 
 def test_pauses_grow_to_the_longest(monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
     monkeypatch.setattr("pipeline.storage.retry.time.sleep", pauses.append)
     with pytest.raises(StorageAway):
-        Patience(attempts=5, first_pause_s=1, longest_pause_s=4).call(away(9))
+        Retry(attempts=5, first_pause_s=1, longest_pause_s=4).call(away(9))
     for pause, middle in zip(pauses, (1, 2, 4, 4), strict=True):
         assert 0.5 * middle <= pause <= 1.5 * middle

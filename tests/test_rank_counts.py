@@ -1,11 +1,11 @@
-"""Places among calibration values and medians: as a sort of everything would say."""
+"""RankCounts among calibration values and medians: as a sort of everything would say."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.night.settling.rank_counts import Medians, Places
+from pipeline.night.settling.rank_counts import RankCounts, StreamingMedians
 
 VALUES = st.sampled_from([-1e30, -2.5, -1.0, -0.0, 0.0, 1e-30, 1.0, 1.5, 2.0, 3e38])
 
@@ -20,7 +20,7 @@ def test_every_value_is_counted_by_what_is_below_it_and_what_is_at_most_as_high(
     references: list[list[float]], night: list[tuple[int, float]], cut: int
 ) -> None:
     night = [(category, value) for category, value in night if category < len(references)]
-    places = Places([np.sort(np.array(values, np.float32)) for values in references])
+    places = RankCounts([np.sort(np.array(values, np.float32)) for values in references])
     for part in (night[:cut], night[cut:]):
         numbers = np.array([category for category, _ in part], np.int64)
         places.add(numbers, np.array([value for _, value in part], np.float32))
@@ -42,7 +42,7 @@ def test_every_value_is_counted_by_what_is_below_it_and_what_is_at_most_as_high(
     st.integers(0, 30),
 )
 def test_medians_are_those_of_numpy_to_a_4096th(night: list[tuple[int, float]], cut: int) -> None:
-    medians = Medians()
+    medians = StreamingMedians()
     for part in (night[:cut], night[cut:]):
         numbers = np.array([category for category, _ in part], np.int64)
         medians.add(numbers, np.array([value for _, value in part], np.float32))
@@ -56,7 +56,7 @@ def test_medians_are_those_of_numpy_to_a_4096th(night: list[tuple[int, float]], 
 
 def test_many_values_take_little_room() -> None:
     """A factor of two has 2,048 cells: 100,000 values between 1 and 4 have at most 4,096."""
-    medians = Medians()
+    medians = StreamingMedians()
     random = np.random.default_rng(0)
     values = random.uniform(1, 4, 100_000).astype(np.float32)
     for part in np.split(values, 10):
