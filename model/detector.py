@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from model.anomaly_map import anomaly_maps, map_matrix
 from model.backbone import STRIDES, Backbone, BackboneConfig
 from model.embedding import Embedding
-from model.errors import NightshiftError
+from model.errors import CategoryFault
 from model.folding import FoldedHead, FoldedHeads
 from model.mixed_batch import score_images
 from model.precision import Precision
@@ -29,7 +29,7 @@ FORMAT_VERSION = 3  # also of what the tensors mean
 HEADER_KEY = "nightshift"
 
 
-class DetectorFileError(NightshiftError):
+class DetectorFileError(CategoryFault):
     """A detector file is damaged, of another version, or of another backbone."""
 
 

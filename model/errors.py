@@ -1,9 +1,56 @@
-"""The root of every error that a user of Nightshift can act on."""
+"""Every error that a user of Nightshift can act on: one root, two classes by what a caller can do.
+
+Each module defines the errors it raises, beside the code that raises them::
+
+    NightshiftError
+      ServiceAway             everybody's trouble: stop, or ask again later
+        ClusterError
+        RegistryError
+        StorageAway
+      CategoryFault           this category's trouble: report it and go on with the others
+        CacheTooSmall
+        CalibrationError
+        DetectorFileError
+        LayoutError
+        NotANumber
+        NothingChanges
+        PackageError
+        PrecisionError
+        TooFewImages
+        TooManyUnreadable
+        UnhealthyHead
+        WeightsError
+      StorageError            the storage answers, and refuses this one request
+        AccessDenied
+        ObjectChanged
+        ObjectMissing
+        ObjectPresent
+      CatalogueError
+      DemoMaterialError
+      ExportError
+      FleetError
+      ImageTooLarge
+      LabelsError
+      LocalS3Error
+      ManifestError
+      NightError
+      NoFreePortError
+      ResultsError
+      StudyError
+      UnreadableImage
+"""
 
 
 class NightshiftError(Exception):
     """What happened, what was needed and what to do, in one message.
 
-    Each module defines the errors it raises as subclasses, beside the code that raises them.
     The command line catches this class only and prints one line.
     """
+
+
+class ServiceAway(NightshiftError):
+    """The storage, MLflow or the cluster does not answer: whatever is tried next fails as well."""
+
+
+class CategoryFault(NightshiftError):
+    """A category's images, settings or model are no good: the other categories go on."""

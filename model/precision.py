@@ -11,14 +11,14 @@ from typing import Literal
 
 import torch
 
-from model.errors import NightshiftError
+from model.errors import CategoryFault
 
 Precision = Literal["float32", "bfloat16"]
 PrecisionSetting = Literal["auto", "float32", "bfloat16"]  # auto: chosen at onboarding
 PRECISIONS: dict[Precision, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-class PrecisionError(NightshiftError):
+class PrecisionError(CategoryFault):
     """A detector's numeric mode is not to be had on this machine."""
 
 

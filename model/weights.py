@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from model.errors import NightshiftError
+from model.errors import CategoryFault
 
 RANDOM = "random"
 DOWNLOAD_TIMEOUT_S = 30.0
@@ -21,7 +21,7 @@ DOWNLOAD_TIMEOUT_S = 30.0
 StateDict = Mapping[str, Tensor]
 
 
-class WeightsError(NightshiftError):
+class WeightsError(CategoryFault):
     """A backbone's weights are missing, damaged or of another network."""
 
 

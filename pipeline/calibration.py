@@ -31,14 +31,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from model.errors import NightshiftError
+from model.errors import CategoryFault
 
 
-class CalibrationError(NightshiftError):
+class CalibrationError(CategoryFault):
     """Scores or a stored calibration from which no threshold can be taken."""
 
 
-class TooFewImages(NightshiftError):
+class TooFewImages(CategoryFault):
     """The asked false-alarm rate cannot be certified; ``needed`` images would do."""
 
     def __init__(self, message: str, needed: int = 0) -> None:

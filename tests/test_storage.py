@@ -110,6 +110,25 @@ def test_what_is_missing_is_named(place: str) -> None:
     assert not storage.exists(gone)
 
 
+@pytest.mark.parametrize("uri", ["/a", "a/b", "file:///a", "s3:/a"])
+def test_what_is_no_s3_uri_is_local(uri: str) -> None:
+    assert storage.is_local(uri)
+    assert not storage.is_local("s3://bucket/a")
+
+
+def test_what_is_there_already_is_not_written_again(place: str) -> None:
+    uri = storage.join(place, "first/wins")
+    assert storage.write_new(uri, b"one")
+    assert not storage.write_new(uri, b"two")
+    assert storage.read_bytes(uri) == b"one"
+
+
+def test_a_file_where_a_folder_was_needed_is_no_earlier_writer(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    with pytest.raises(StorageError, match="file/new"):
+        storage.write_new(str(tmp_path / "file/new"), b"x")
+
+
 def test_folders_exist_too(place: str) -> None:
     storage.write_bytes(storage.join(place, "folder/file"), b"x")
     assert storage.exists(storage.join(place, "folder"))
@@ -257,7 +276,7 @@ def test_absolute_is_idempotent(name: str) -> None:
 
 
 def test_importing_touches_no_network_and_makes_no_client() -> None:
-    code = "import pipeline.storage as s; print(s._connected.cache_info().currsize)"
+    code = "import pipeline.storage.s3 as s; print(s._connected.cache_info().currsize)"
     environment = {**os.environ, "AWS_ENDPOINT_URL": "nowhere"}
     answer = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import ray
 
-from model.errors import NightshiftError
+from model.errors import NightshiftError, ServiceAway
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ WORKER_ENVIRONMENT = {
 DEFAULT_PORTS = {"ray": 10001, "": 6379}
 
 
-class ClusterError(NightshiftError):
+class ClusterError(ServiceAway):
     """The Ray cluster does not answer or has nothing to work with."""
 
 

@@ -19,7 +19,7 @@ from jobs.cluster.join import cluster, reason, resources_for
 from jobs.onboard.train import Job, fit
 from jobs.onboard.train_loop import ERROR_FILE
 from jobs.terminal.progress import Display, read_board, start_board
-from model.errors import NightshiftError
+from model.errors import CategoryFault
 from pipeline import storage
 from pipeline.catalogue.catalogue import Category
 from pipeline.onboarding.finish import onboarding_key
@@ -64,7 +64,7 @@ def onboard(categories: Sequence[Category], plan: OnboardingOptions) -> list[Out
     A cluster is joined or started when there is something to train.
 
     Raises:
-        RegistryError, StorageAway, ClusterError: what every category needs is away.
+        ServiceAway: what every category needs is away.
     """
     tracking.connect()
     outcomes: dict[str, Outcome] = {}
@@ -72,9 +72,7 @@ def onboard(categories: Sequence[Category], plan: OnboardingOptions) -> list[Out
     for category in categories:
         try:
             keys[category.name] = onboarding_key(category)
-        except storage.StorageAway:  # the next category would wait as long for the same answer
-            raise
-        except NightshiftError as error:
+        except (CategoryFault, storage.StorageError) as error:
             outcomes[category.name] = _failed(category, str(error))
             continue
         known = models.find(category.name, keys[category.name])

@@ -54,7 +54,7 @@ def fit(category: dict[str, Any], job: Job, board: Any) -> str:
     )
     checkpoint = trainer.fit().checkpoint
     assert checkpoint is not None, "every job reports a checkpoint, if only of its error"
-    prefix = "s3://" if job.runs.startswith("s3://") else ""
+    prefix = "s3://" if checkpoint.filesystem.type_name == "s3" else ""
     return f"{prefix}{checkpoint.path}"
 
 

@@ -61,7 +61,7 @@ def read_layout(layout: str, images: str) -> list[Sample]:
 
     Raises:
         LayoutError: unknown layout, nothing there, or nothing to train on.
-        StorageAway, AccessDenied: the images cannot be looked at.
+        ServiceAway, AccessDenied: the images cannot be looked at.
     """
     if layout not in LAYOUTS:
         raise LayoutError(f"unknown layout {layout!r}; choose one of {', '.join(sorted(LAYOUTS))}")

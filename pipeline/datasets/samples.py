@@ -5,7 +5,7 @@ import posixpath
 from dataclasses import dataclass
 from typing import Literal
 
-from model.errors import NightshiftError
+from model.errors import CategoryFault
 from pipeline import storage
 
 Split = Literal["train", "test"]
@@ -19,7 +19,7 @@ GOOD_LABELS = ("", "good", "normal", "ok", "0", "0.0", "false")
 TRAIN_SHARE = 0.7  # of the good images, where a data set has no split of its own
 
 
-class LayoutError(NightshiftError):
+class LayoutError(CategoryFault):
     """The images do not lie as their layout says."""
 
 

@@ -32,7 +32,7 @@ def check_place(out: str, name: str = "out") -> Iterator[Check]:
         uri = storage.join(storage.absolute(out), "results", f".doctor-{uuid.uuid4().hex}")
         storage.write_bytes(uri, b"doctor")
     except NightshiftError as error:
-        right = "s3:PutObject" if out.startswith("s3://") else "the right to write"
+        right = "the right to write" if storage.is_local(out) else "s3:PutObject"
         yield failed(f"{name}: write", str(error), RIGHTS_ADVICE.format(right=right))
         return
     yield passed(f"{name}: write", f"{out} takes objects")
@@ -102,7 +102,7 @@ def _date(endpoint: str) -> dt.datetime:
 def store_address(out: str | None) -> str | None:
     """Where the object store is, if one is used: as AWS_* says, or Amazon's for an s3:// place."""
     given = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    return given or (AMAZON if out is not None and out.startswith("s3://") else None)
+    return given or (None if out is None or storage.is_local(out) else AMAZON)
 
 
 def check_mlflow() -> Iterator[Check]:

@@ -31,7 +31,6 @@ from pipeline.storage import (
     AccessDenied,
     ObjectChanged,
     ObjectMissing,
-    StorageAway,
     StorageError,
     read_bytes,
 )
@@ -103,12 +102,10 @@ def read_image(
     """Fetch, decode and resize one image; whatever is wrong with it becomes a status.
 
     Raises:
-        StorageAway: the server is the problem, not the image.
+        ServiceAway: the server is the problem, not the image.
     """
     try:
         data = fetch(uri)
-    except StorageAway:
-        raise
     except StorageError as error:
         return ImageRead(uri, _status_of(error), str(error), None, "")
     digest = hashlib.sha256(data).hexdigest()

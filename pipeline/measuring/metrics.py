@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, special
 
-from model.errors import NightshiftError
+from model.errors import CategoryFault
 
 Floats = NDArray[np.floating]
 Bools = NDArray[np.bool_]
@@ -32,7 +32,7 @@ Weights = NDArray[np.float64]
 EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=bool)
 
 
-class NotANumber(NightshiftError):
+class NotANumber(CategoryFault):
     """A score or an anomaly map holds NaN."""
 
 

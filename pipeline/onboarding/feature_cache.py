@@ -23,7 +23,7 @@ from functools import cached_property, partial
 import torch
 from torch import Tensor
 
-from model.errors import NightshiftError
+from model.errors import CategoryFault
 from model.feature_bank import Allocate, FeatureBank, Shape, image_bytes
 from model.patch_sample import Features, PatchSample
 from pipeline.calibration import CalibrationConfig, Part, split_by_content
@@ -37,7 +37,7 @@ SCALE_IMAGES = 256  # training images kept whole: their mean's error is 1/16 of 
 LEAST_SHARE = 0.01  # of an image's patches; fewer would say little of it
 
 
-class CacheTooSmall(NightshiftError):
+class CacheTooSmall(CategoryFault):
     """The features have no room in memory or on disk."""
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from model.backbone import STRIDES, Backbone
 from model.embedding import Embedding
-from model.errors import NightshiftError
+from model.errors import CategoryFault
 from model.feature_bank import FeatureBank
 from model.patch_sample import Features
 from model.preprocessing import Preprocessing
@@ -36,7 +36,7 @@ Progress = Callable[[int, int], None]  # images done, images in all
 Bank = TypeVar("Bank", bound=Features)
 
 
-class UnreadableImages(NightshiftError):
+class TooManyUnreadable(CategoryFault):
     """Too many of a category's images cannot be read to trust the rest."""
 
 
@@ -57,7 +57,7 @@ def extract(
     """Read, check and embed every image once, and keep it whole.
 
     Raises:
-        UnreadableImages: more than a tenth cannot be read.
+        TooManyUnreadable: more than a tenth cannot be read.
         CacheTooSmall: neither memory nor disk has room.
     """
     bank = _cache(category, backbone).whole(len(uris))
@@ -70,7 +70,7 @@ def extract_training(
     """Read, check and embed every image once, and keep what training and calibration need.
 
     Raises:
-        UnreadableImages: more than a tenth cannot be read.
+        TooManyUnreadable: more than a tenth cannot be read.
         CacheTooSmall: not even a share of the patches has room.
         TooFewImages: there are too few to hold out, seen before the first is read.
     """
@@ -145,11 +145,11 @@ def refuse_many_unreadable(name: str, unreadable: Sequence[ImageRead], total: in
     """Refuse a category too many of whose images cannot be read.
 
     Raises:
-        UnreadableImages: more than a tenth.
+        TooManyUnreadable: more than a tenth.
     """
     if len(unreadable) > MAX_UNREADABLE_SHARE * total:
         first = unreadable[0]
-        raise UnreadableImages(
+        raise TooManyUnreadable(
             f"{name}: {len(unreadable)} of {total} good images cannot be read, more than "
             f"{MAX_UNREADABLE_SHARE:.0%} (first: {first.uri}, {first.error}). "
             f"Mend or remove them and onboard again."

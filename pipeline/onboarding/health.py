@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from model.detector import Detector
-from model.errors import NightshiftError
+from model.errors import CategoryFault
 from model.folding import FoldedHeads
 from model.recipe import RecipeTrainer
 from pipeline.images.decode import ImageRead
@@ -39,7 +39,7 @@ SPREAD_OVER_SIGMA = (0.01, 200.0)  # beyond: noise that drowns all features, or 
 MIN_SCORE_SPREAD = 1e-4
 
 
-class UnhealthyHead(NightshiftError):
+class UnhealthyHead(CategoryFault):
     """A head that did not train or collapsed; registering it would promise what it cannot do."""
 
 

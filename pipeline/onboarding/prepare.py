@@ -79,7 +79,7 @@ def prepare(
     """Read the layout, embed every good training image once, and set the trainer up.
 
     Raises:
-        LayoutError, UnreadableImages, TooFewImages, CacheTooSmall, WeightsError: the category
+        LayoutError, TooManyUnreadable, TooFewImages, CacheTooSmall, WeightsError: the category
             cannot be onboarded.
     """
     started = time.monotonic()

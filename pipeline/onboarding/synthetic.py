@@ -20,7 +20,7 @@ from itertools import cycle
 import numpy as np
 from numpy.typing import NDArray
 
-from model.errors import NightshiftError
+from model.errors import CategoryFault
 
 OPACITY = (0.2, 0.9)
 MIN_CHANGE = 8  # grey levels in at least one channel; what changes less is not touched at all
@@ -41,7 +41,7 @@ Floats = NDArray[np.float64]
 Maker = Callable[[Pixels, Pixels, np.random.Generator], tuple[Floats, Mask]]
 
 
-class NothingChanges(NightshiftError):
+class NothingChanges(CategoryFault):
     """Images on which no draw leaves a visible mark."""
 
 

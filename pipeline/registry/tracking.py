@@ -23,7 +23,7 @@ from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
-from model.errors import NightshiftError
+from model.errors import ServiceAway
 
 EXPERIMENT = "nightshift"
 WORK_TAG, WORK_CATEGORY_TAG, ERROR_TAG = (
@@ -42,7 +42,7 @@ DEFAULT_PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "m
 CLIENT_SETTINGS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "15"}
 
 
-class RegistryError(NightshiftError):
+class RegistryError(ServiceAway):
     """The MLflow server is away, or refuses what it was asked."""
 
 

@@ -47,7 +47,7 @@ def write_report(out: str, night: str, generated_at: dt.datetime | None = None) 
         NightError: the night is no date or was never scored.
         ResultsError: the night's rows contradict each other.
         LabelsError: stored labels are damaged.
-        StorageAway: the storage does not answer.
+        ServiceAway: the storage does not answer.
     """
     out = storage.absolute(out).rstrip("/")  # a browser keeps labels under the night's address
     uri = report_uri(out, night)

@@ -1,5 +1,6 @@
 """Object storage: S3 and the local disk by URI; ``from pipeline import storage`` has all of it."""
 
+from pipeline.storage.backend import StoredObject
 from pipeline.storage.errors import (
     AccessDenied,
     ObjectChanged,
@@ -8,11 +9,11 @@ from pipeline.storage.errors import (
     StorageAway,
     StorageError,
 )
-from pipeline.storage.local import StoredObject
 from pipeline.storage.objects import (
     absolute,
     delete,
     exists,
+    is_local,
     join,
     list_names,
     list_objects,
@@ -32,6 +33,7 @@ __all__ = [
     "absolute",
     "delete",
     "exists",
+    "is_local",
     "join",
     "list_names",
     "list_objects",

@@ -1,24 +1,19 @@
-"""The local disk, seen as storage: the part of pipeline.storage that needs no server."""
+"""Files on the local disk, by path or ``file://`` URI."""
 
+import errno
 import os
+import posixpath
 import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote_to_bytes
 
-from pipeline.storage.errors import StorageError, storage_errors
+from pipeline.storage.backend import StoredObject, refuse_changed
+from pipeline.storage.errors import AccessDenied, ObjectMissing, StorageError
 
-
-@dataclass(frozen=True, slots=True)
-class StoredObject:
-    """What a listing says about one object; ``etag`` changes when the content does."""
-
-    uri: str
-    etag: str  # "" for a link to nothing
-    size_bytes: int
+ETAG = re.compile(r"[0-9a-f]+-[0-9a-f]+")
 
 
 def local_path(uri: str) -> str:
@@ -30,15 +25,64 @@ def local_path(uri: str) -> str:
     return uri
 
 
-def walk(folder: str, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[StoredObject]:
-    """Every file below ``folder`` but dot names; linked folders are followed."""
+def below(folder: str, path: str) -> str:
+    """Return where a relative path leads, seen from a folder."""
+    return posixpath.normpath(posixpath.join(folder, path))
+
+
+def list_objects(prefix: str) -> Iterator[StoredObject]:
+    """Yield every file below a folder."""
+    return _walk(local_path(prefix))
+
+
+def list_names(prefix: str) -> set[str]:
+    """Return the names directly below a folder."""
+    with storage_errors(prefix):
+        return set(os.listdir(local_path(prefix)))  # noqa: PTH208 - names, not paths
+
+
+def read_bytes(uri: str, etag: str | None) -> bytes:
+    """Return the whole file."""
+    with storage_errors(uri), Path(local_path(uri)).open("rb") as file:
+        refuse_changed(uri, etag, _etag_of(os.fstat(file.fileno())), ETAG)
+        return file.read()
+
+
+def write_bytes(uri: str, data: bytes) -> None:
+    """Write the whole file or nothing: written beside, then renamed; missing folders are made."""
+    with storage_errors(uri), _beside(Path(local_path(uri)), data) as unfinished:
+        unfinished.replace(local_path(uri))
+
+
+def write_new(uri: str, data: bytes) -> bool:
+    """Write the whole file unless there is one."""
+    with storage_errors(uri), _beside(Path(local_path(uri)), data) as unfinished:
+        try:
+            Path(local_path(uri)).hardlink_to(unfinished)  # unlike a rename it never replaces
+        except FileExistsError:
+            return False
+    return True
+
+
+def exists(uri: str) -> bool:
+    """Whether there is a file or a folder of this name."""
+    return Path(local_path(uri)).exists()
+
+
+def delete(uri: str) -> None:
+    """Remove one file, if it is there."""
+    with storage_errors(uri):
+        Path(local_path(uri)).unlink(missing_ok=True)
+
+
+def _walk(folder: str, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[StoredObject]:
     with storage_errors(folder), os.scandir(folder) as entries:
         visible = sorted((e for e in entries if e.name[0] != "."), key=lambda entry: entry.name)
     for entry in visible:
         if entry.is_dir():
             identity = (entry.stat().st_dev, entry.stat().st_ino)
             if identity not in above:  # a link to a folder above would never end
-                yield from walk(entry.path, above | {identity})
+                yield from _walk(entry.path, above | {identity})
         elif entry.is_file() or entry.is_symlink():
             yield _stored(entry)
 
@@ -51,28 +95,12 @@ def _stored(entry: os.DirEntry[str]) -> StoredObject:
         status = entry.stat()
     except FileNotFoundError:  # a link to nothing, or deleted since: still named, never dropped
         return StoredObject(uri, "", 0)
-    return StoredObject(uri, etag_of(status), status.st_size)
+    return StoredObject(uri, _etag_of(status), status.st_size)
 
 
-def etag_of(status: os.stat_result) -> str:
+def _etag_of(status: os.stat_result) -> str:
     """A file's time of change and size: no file is read to list it."""
     return f"{status.st_mtime_ns:x}-{status.st_size:x}"
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Whole or not at all: written beside, then renamed; missing folders are made."""
-    with _beside(path, data) as unfinished:
-        unfinished.replace(path)
-
-
-def write_if_absent(path: Path, data: bytes) -> bool:
-    """Like ``write_whole``, but replace nothing; False: there is such a file already."""
-    with _beside(path, data) as unfinished:
-        try:
-            path.hardlink_to(unfinished)  # unlike a rename it never replaces
-        except FileExistsError:
-            return False
-    return True
 
 
 @contextmanager
@@ -84,3 +112,28 @@ def _beside(path: Path, data: bytes) -> Iterator[Path]:
         yield unfinished
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def storage_errors(uri: str) -> Iterator[None]:
+    """Turn whatever the disk raises about ``uri`` into a StorageError."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise _explain(uri, error) from error
+
+
+def _explain(uri: str, error: Exception) -> StorageError:
+    match error:
+        case FileNotFoundError():
+            return ObjectMissing(f"{uri} does not exist; check the path")
+        case NotADirectoryError():
+            return ObjectMissing(f"{uri} is not a folder, or lies below a file; check the path")
+        case IsADirectoryError():
+            return ObjectMissing(f"{uri} is a folder where a file was needed; check the path")
+        case OSError(errno=errno.ENAMETOOLONG):
+            return ObjectMissing(f"{uri} does not exist: no name may be that long")
+        case PermissionError():
+            return AccessDenied(f"{uri} may not be accessed; give user {os.getuid()} the right")
+    reason = getattr(error, "strerror", None) or error
+    return StorageError(f"{uri}: {reason}")

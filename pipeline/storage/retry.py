@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from pipeline.storage import StorageAway
+from model.errors import ServiceAway
 
 Result = TypeVar("Result")
 
@@ -36,12 +36,12 @@ class Retry:
         """Return what ``function`` returns.
 
         Raises:
-            StorageAway: as often as it was tried.
+            ServiceAway: as often as it was tried.
         """
         for attempt in range(1, self.attempts + 1):
             try:
                 result = function()
-            except StorageAway:
+            except ServiceAway:
                 if attempt == self.attempts or self.gave_up:
                     self._note(self._given_up + 1)
                     raise

@@ -152,7 +152,7 @@ def write_all(writer: SetWriter, images: Iterable[NDArray[np.uint8]]) -> None:
 
 def publish(folder: Path, place: str) -> None:
     """Move a finished set to where it belongs, whole or not at all."""
-    if not place.startswith("s3://"):
+    if storage.is_local(place):
         target = Path(local_path(place))
         shutil.rmtree(target, ignore_errors=True)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -195,7 +195,7 @@ def open_bank(place: str, category: Category, device: str = "cpu") -> FeatureBan
 
 def _local(place: str, name: str) -> Path:
     """Return a file of a set on this machine; one on object storage is fetched once."""
-    if not place.startswith("s3://"):
+    if storage.is_local(place):
         return Path(local_path(place)) / name
     digest = sha256(place.encode()).hexdigest()[:16]
     path = Path(tempfile.gettempdir(), f"nightshift-study-{digest}", name)

@@ -62,7 +62,7 @@ def build_view(
     """Write the sets of a view below ``place`` unless they are there; return what it took.
 
     Raises:
-        LayoutError, UnreadableImages, TooFewImages, WeightsError, NothingChanges: nothing can be
+        LayoutError, TooManyUnreadable, TooFewImages, WeightsError, NothingChanges: nothing can be
             learned about this category.
     """
     if is_there(storage.join(place, "good")):  # it is published last

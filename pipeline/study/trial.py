@@ -156,7 +156,7 @@ def _rows(bank: FeatureBank, images: Tensor, run: HeadRun) -> PatchRows:
 
 def _coreset_path(run: HeadRun) -> Path | None:
     """Return where the coreset of these features, images and seed lies; None on object storage."""
-    if run.place.startswith("s3://"):
+    if not storage.is_local(run.place):
         return None
     category = run.category
     told: Sequence[Any] = [category.embedding, category.layers, run.split.fold]

@@ -47,7 +47,7 @@ def checkpoints(runs: str) -> set[str]:
     """Checkpoints that lie below a place right now; an older one may be gone."""
     try:
         uris = [item.uri for item in storage.list_objects(runs)]
-    except storage.StorageError:  # nothing yet, or a folder went while it was listed
+    except (storage.StorageError, storage.StorageAway):  # nothing yet, or a folder has gone
         return set()
     return {uri for uri in uris if uri.endswith("trainer.pt")}
 

@@ -29,7 +29,7 @@ FORMAT_VERSION = 1
 
 
 class FleetError(NightshiftError):
-    """A champion's files are not what was registered, or a fleet file is damaged."""
+    """No champion can be used, or a fleet file is missing or damaged."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,9 +9,9 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from model.detector import DetectorFileError, DetectorHeader, load_detector
+from model.detector import DetectorHeader, load_detector
+from model.errors import CategoryFault
 from pipeline import storage
-from pipeline.calibration import CalibrationError
 from pipeline.images.prefetch import read_ahead
 from pipeline.night.fleet.fleet import Champion, FleetError, write_fleet
 from pipeline.package import (
@@ -26,9 +26,6 @@ from pipeline.package import (
 from pipeline.registry.models import RegisteredVersion
 
 logger = logging.getLogger(__name__)
-
-# What is wrong with one champion, and with no other.
-ITS_OWN_FAULT = (FleetError, PackageError, DetectorFileError, CalibrationError)
 
 Download = Callable[[RegisteredVersion, Path], Path]
 
@@ -88,7 +85,7 @@ def resolve_fleet(
 def _pin_or_say_why(out: str, version: RegisteredVersion, download: Download) -> Champion | str:
     try:
         return _pin(out, version, download)
-    except ITS_OWN_FAULT as error:
+    except CategoryFault as error:
         return f"{version.name} version {version.version} cannot be used: {error}"
 
 
@@ -117,7 +114,7 @@ def _copy(version: RegisteredVersion, folder: Path, place: str) -> None:
     Package.read(folder)  # refuse a damaged package
     found = package_digest(folder)
     if found != version.digest:
-        raise FleetError(
+        raise PackageError(
             f"{version.name} version {version.version} was registered with digest "
             f"{version.digest[:12] or '(none)'}, its files have {found[:12]}. Move the champion "
             f"alias to a version that Nightshift registered, or onboard the category again."

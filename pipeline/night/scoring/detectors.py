@@ -13,13 +13,13 @@ from model.anomaly_map import anomaly_maps, map_matrix
 from model.backbone import Backbone, BackboneConfig
 from model.detector import DetectorHeader, refuse_other_backbone
 from model.embedding import Embedding
-from model.errors import NightshiftError
+from model.errors import CategoryFault, NightshiftError
 from model.folding import FoldedHeads
 from model.mixed_batch import score_images
 from model.preprocessing import Preprocessing
 from pipeline.backbones import fetch_backbone
 from pipeline.night.fleet.fleet import Fleet
-from pipeline.storage import StorageAway
+from pipeline.storage import StorageError
 
 HEADS_BYTES = 3_500_000_000
 
@@ -113,10 +113,8 @@ class Detectors:
                     raise self._refused[category]
             try:
                 header, heads = self._fetch(category)
-            except StorageAway:
-                raise
-            except NightshiftError as error:  # it will not be better for the next image
-                self._refused[category] = error
+            except (CategoryFault, StorageError) as error:
+                self._refused[category] = error  # it will not be better for the next image
                 raise
             with self._lock:
                 self._headers[category], self._heads[category] = header, heads

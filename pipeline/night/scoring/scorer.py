@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from model.errors import NightshiftError
+from model.errors import CategoryFault, ServiceAway
 from pipeline import storage
 from pipeline.images.decode import ImageRead, ImageStatus, read_image
 from pipeline.images.image_statistics import image_statistics
@@ -33,7 +33,7 @@ from pipeline.night.scoring.observer import Observer, timed
 from pipeline.night.scoring.pictures import Subject, picture_uri, write_pictures
 from pipeline.night.scoring.plan import Task, has_failures, rows_made
 from pipeline.onboarding.features import BATCH_IMAGES, stack
-from pipeline.storage import StorageAway, StorageError
+from pipeline.storage import StorageError
 from pipeline.storage.retry import Retry
 
 UPLOADS = 4  # threads
@@ -109,7 +109,7 @@ class ShardScorer:
         """Score shards and store each one's rows whole, as soon as its last image is scored.
 
         Raises:
-            StorageAway: the storage does not answer any more, neither for images nor for rows.
+            ServiceAway: the storage does not answer any more, neither for images nor for rows.
         """
         with ThreadPoolExecutor(UPLOADS, "uploads") as uploads:
             waiting = [
@@ -161,19 +161,19 @@ class ShardScorer:
         try:
             # Heads are fetched beside images, not between batches.
             self.heads_retry.call(lambda: self.detectors.network(category))
-        except StorageAway as error:
+        except ServiceAway as error:
             return self._given_up(work, row, error)
-        except NightshiftError as error:
+        except (CategoryFault, StorageError) as error:
             return _unscored(work, row, ImageStatus.BROKEN_MODEL, str(error))
         try:
             fetch = self._fetched(uri, entry["image_etag"])
             with timed(self.observer, "decode"):
                 image = read_image(uri, self.fleet[category].preprocessing, fetch)
-        except StorageAway as error:
+        except ServiceAway as error:
             return self._given_up(work, row, error)
         return _Item(work, row, category, image)
 
-    def _given_up(self, work: _Work, row: int, error: StorageAway) -> _Item:
+    def _given_up(self, work: _Work, row: int, error: ServiceAway) -> _Item:
         """Go on without this image, unless the storage as a whole is away."""
         if self.retry.gave_up or self.heads_retry.gave_up:
             raise error
@@ -184,8 +184,6 @@ class ShardScorer:
         with timed(self.observer, "fetch"):
             try:
                 data = self.retry.call(lambda: storage.read_bytes(uri, etag))
-            except StorageAway:
-                raise
             except StorageError as error:
                 return partial(_raise, error)
         return lambda _: data

@@ -197,7 +197,7 @@ def _is_ours(run: str) -> bool:
 def _count(listing: Callable[[], Any]) -> int:
     try:
         return len(listing())
-    except storage.StorageError:  # nothing yet
+    except (storage.StorageError, storage.StorageAway):  # nothing yet
         return 0
 
 

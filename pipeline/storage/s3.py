@@ -1,0 +1,271 @@
+"""Objects on S3, reached as AWS_* says. The only module that knows s3fs and botocore."""
+
+import asyncio
+import functools
+import os
+import posixpath
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import aiohttp
+import s3fs
+from botocore.exceptions import (  # type: ignore[import-untyped]
+    BotoCoreError,
+    ClientError,
+    CredentialRetrievalError,
+    HTTPClientError,
+    IncompleteReadError,
+    NoCredentialsError,
+    ParamValidationError,
+    PartialCredentialsError,
+    ProfileNotFound,
+)
+from botocore.exceptions import ConnectionError as BotoConnectionError
+from fsspec.asyn import sync
+
+from pipeline.storage.backend import StoredObject, refuse_changed
+from pipeline.storage.errors import (
+    AccessDenied,
+    ObjectMissing,
+    ObjectPresent,
+    StorageAway,
+    StorageError,
+)
+
+SCHEME = "s3://"
+CONNECT_TIMEOUT_S = 3
+READ_TIMEOUT_S = 7  # without a single byte
+ATTEMPTS = 3  # 3 x 7 s and the pauses between them stay below the deadline
+DEADLINE_S = 27  # for an answer; the bytes of a large object may take longer
+SLOWEST_UPLOAD_BYTES_S = 1_000_000
+ETAG = re.compile(r"[0-9a-f]{32}(-[0-9]+)?")
+CONTENT_TYPES = {  # a browser saves what has none instead of showing it
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".json": "application/json",
+    ".jpg": "image/jpeg",
+    ".png": "image/png",
+}
+NO_CREDENTIALS = (
+    NoCredentialsError,
+    PartialCredentialsError,
+    CredentialRetrievalError,
+    ProfileNotFound,
+)
+BROKEN_CONNECTION = (HTTPClientError, IncompleteReadError, aiohttp.ClientError)
+AWAY = (BotoConnectionError, TimeoutError, ConnectionError, *BROKEN_CONNECTION)
+BUSY_CODES = ("SlowDown", "RequestTimeout", "ServiceUnavailable", "InternalError")
+
+
+def below(folder: str, path: str) -> str:
+    """Return where a relative path leads, seen from a folder."""
+    bucket, key = _bucket_and_key(folder)
+    joined = posixpath.normpath(posixpath.join(key, path))
+    if joined == ".." or joined.startswith("../"):
+        raise StorageError(f"{path} leads out of the bucket s3://{bucket}, seen from {folder}")
+    return f"s3://{bucket}" if joined == "." else f"s3://{bucket}/{joined}"
+
+
+def list_objects(prefix: str) -> Iterator[StoredObject]:
+    """Yield every object below a prefix."""
+    bucket, key = _bucket_and_key(prefix)
+    start = len(_folder_prefix(key))
+    for page in _pages(prefix):
+        for item in page.get("Contents", []):
+            name = item["Key"][start:]
+            if name and not name.endswith("/") and not f"/{name}".count("/."):
+                etag = item.get("ETag", "").strip('"')
+                yield StoredObject(f"s3://{bucket}/{item['Key']}", etag, item["Size"])
+
+
+def list_names(prefix: str) -> set[str]:
+    """Return the names directly below a prefix."""
+    names: set[str] = set()
+    start = len(_folder_prefix(_bucket_and_key(prefix)[1]))
+    for page in _pages(prefix, Delimiter="/"):
+        names |= {item["Key"][start:] for item in page.get("Contents", [])}
+        names |= {item["Prefix"][start:-1] for item in page.get("CommonPrefixes", [])}
+    return names
+
+
+def read_bytes(uri: str, etag: str | None) -> bytes:
+    """Return the whole object."""
+    with storage_errors(uri):
+        bucket, key = _bucket_and_key(uri)
+        filesystem = _filesystem()
+        content, found = sync(filesystem.loop, _get, filesystem, bucket, key)
+    refuse_changed(uri, etag, found, ETAG)
+    return bytes(content)
+
+
+def write_bytes(uri: str, data: bytes) -> None:
+    """Write the whole object or nothing."""
+    _put(uri, data)
+
+
+def write_new(uri: str, data: bytes) -> bool:
+    """Write the whole object unless there is one: the server decides."""
+    try:
+        _put(uri, data, IfNoneMatch="*")
+    except ObjectPresent:
+        return False
+    return True
+
+
+def exists(uri: str) -> bool:
+    """Whether there is an object or a prefix of this name."""
+    key = _bucket_and_key(uri)[1]
+    try:
+        if key and not key.endswith("/"):
+            _request(uri, "head_object")
+            return True
+    except ObjectMissing:
+        pass  # not an object; perhaps a folder
+    try:
+        return bool(next(_pages(uri, MaxKeys=1)))
+    except ObjectMissing:
+        return False
+
+
+def delete(uri: str) -> None:
+    """Remove one object, if it is there."""
+    _request(uri, "delete_object")
+
+
+def _put(uri: str, data: bytes, **options: str) -> None:
+    timeout_s = max(DEADLINE_S, len(data) / SLOWEST_UPLOAD_BYTES_S)
+    kind = CONTENT_TYPES.get(posixpath.splitext(uri)[1], "application/octet-stream")
+    _request(uri, "put_object", timeout_s, Body=data, ContentType=kind, **options)
+
+
+def _bucket_and_key(uri: str) -> tuple[str, str]:
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    if not bucket:
+        raise StorageError(f"{uri} names no bucket; write s3://bucket/key")
+    return bucket, key
+
+
+def _folder_prefix(key: str) -> str:
+    return key.removesuffix("/") + "/" if key else ""
+
+
+def _pages(uri: str, **options: Any) -> Iterator[dict[str, Any]]:
+    key = _bucket_and_key(uri)[1]
+    request: dict[str, Any] = {"Prefix": _folder_prefix(key), **options}
+    found = not key  # a bucket may be empty; a prefix without a key does not exist
+    while True:
+        page = _request(uri, "list_objects_v2", **request)
+        found = found or bool(page.get("Contents") or page.get("CommonPrefixes"))
+        if not found and not page.get("IsTruncated"):
+            raise ObjectMissing(f"nothing lies under {uri}; check the prefix (case counts)")
+        yield page
+        if not page.get("IsTruncated"):
+            return
+        request["ContinuationToken"] = page["NextContinuationToken"]
+
+
+def _request(uri: str, method: str, timeout_s: float = DEADLINE_S, **request: Any) -> Any:
+    """One S3 request about ``uri``: about its bucket when ``Prefix`` is given, else its key."""
+    bucket, key = _bucket_and_key(uri)
+    request |= {"Bucket": bucket} if "Prefix" in request else {"Bucket": bucket, "Key": key}
+    with storage_errors(uri):
+        filesystem = _filesystem()
+        call = filesystem._call_s3
+        return sync(filesystem.loop, call, method, timeout=timeout_s, **request)
+
+
+async def _get(filesystem: s3fs.S3FileSystem, bucket: str, key: str) -> tuple[bytes, str]:
+    for attempt in range(1, ATTEMPTS + 1):
+        request = filesystem._call_s3("get_object", Bucket=bucket, Key=key)
+        answer = await asyncio.wait_for(request, DEADLINE_S)
+        try:
+            async with answer["Body"] as body:
+                return await body.read(), answer.get("ETag", "").strip('"')
+        except BROKEN_CONNECTION:
+            if attempt == ATTEMPTS:
+                raise
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _filesystem() -> s3fs.S3FileSystem:
+    settings = sorted(item for item in os.environ.items() if item[0].startswith("AWS_"))
+    return _connected(os.getpid(), tuple(settings))
+
+
+@functools.lru_cache(maxsize=4)
+def _connected(process: int, settings: tuple[tuple[str, str], ...]) -> s3fs.S3FileSystem:
+    """One client per process (it does not survive a fork) and per AWS_* environment."""
+    filesystem = s3fs.S3FileSystem(
+        skip_instance_cache=True,
+        use_listings_cache=False,
+        config_kwargs={
+            "connect_timeout": CONNECT_TIMEOUT_S,
+            "read_timeout": READ_TIMEOUT_S,
+            "retries": {"mode": "standard", "total_max_attempts": ATTEMPTS},
+            "max_pool_connections": 32,
+            "user_agent": "nightshift",  # botocore's own costs a tenth of a request to put together
+        },
+    )
+    filesystem.retries = 1  # botocore retries; twice nested, a dead server would take minutes
+    return filesystem
+
+
+@contextmanager
+def storage_errors(uri: str) -> Iterator[None]:
+    """Turn whatever the S3 client raises about ``uri`` into a StorageError or StorageAway."""
+    try:
+        yield
+    except (OSError, BotoCoreError, ClientError, aiohttp.ClientError, ValueError) as error:
+        raise _explain(uri, error) from error
+
+
+def _explain(uri: str, error: Exception) -> StorageError | StorageAway:
+    answer = error if isinstance(error, ClientError) else error.__cause__
+    if isinstance(answer, ClientError):  # the server did answer
+        return _explain_answer(uri, answer)
+    server = _server()
+    if isinstance(error, NO_CREDENTIALS):
+        return AccessDenied(
+            f"{uri}: no S3 credentials found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY "
+            f"(or AWS_PROFILE) for {server}"
+        )
+    if isinstance(error, AWAY):
+        return StorageAway(
+            f"{uri}: {server} does not answer ({type(error).__name__}); check that it runs and "
+            f"that AWS_ENDPOINT_URL names it"
+        )
+    if isinstance(error, ValueError) and "endpoint" in str(error).lower():
+        return StorageError(f"AWS_ENDPOINT_URL is not an address: {server}; write http://host:port")
+    if isinstance(error, ParamValidationError):
+        return StorageError(f"{uri} is not a possible S3 name; write s3://bucket/key")
+    return StorageError(f"{uri}: {type(error).__name__}: {' '.join(str(error).split())}")
+
+
+def _explain_answer(uri: str, answer: ClientError) -> StorageError | StorageAway:
+    code = str(answer.response.get("Error", {}).get("Code", ""))
+    status = answer.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    said = f"{_server()} answered {status} {code}".removesuffix(f" {status}")
+    if code == "NoSuchBucket":
+        bucket = uri.removeprefix("s3://").partition("/")[0]
+        return ObjectMissing(
+            f"the bucket {bucket!r} does not exist on {_server()}; create it or correct {uri}"
+        )
+    if status == 404:
+        return ObjectMissing(f"{uri} does not exist on {_server()}; check bucket and key")
+    if status == 412 or code == "ConditionalRequestConflict":
+        return ObjectPresent(f"{uri} is there already; it was to be written only if it was not")
+    if status in (401, 403):
+        return AccessDenied(
+            f"{uri}: {said}; check the AWS_* credentials and the rights on the bucket"
+        )
+    if status >= 500 or status == 429 or code in BUSY_CODES:
+        return StorageAway(f"{uri}: {said} every time; try again when it has recovered")
+    return StorageError(f"{uri}: {said}; check AWS_REGION and the name of the bucket")
+
+
+def _server() -> str:
+    """Where requests go, without a user name or password that the address may carry."""
+    address = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    return f"the S3 server {address.rpartition('@')[2]}" if address else "Amazon S3"
