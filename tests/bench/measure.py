@@ -36,7 +36,7 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Cost:
-    """StreamingMedians over the rounds of one side of a comparison."""
+    """Medians over the rounds of one side of a comparison."""
 
     wall_s: float
     cpu_s: float  # user and system time of this process
@@ -58,10 +58,15 @@ def in_fresh_process(function: Callable[..., Result], *arguments: Any) -> Result
         return pool.submit(function, *arguments).result()
 
 
-def peak_mib() -> float:
-    """Highest resident memory of this process; getrusage would count its parent's too."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+def peak_mib(process: int | str = "self") -> float:
+    """Highest resident memory of a process; getrusage would count its parent's too."""
+    return memory_mib("VmHWM", process)
+
+
+def memory_mib(kind: str, process: int | str = "self") -> float:
+    """A line of ``/proc/PID/status`` that is given in KiB."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(kind)) / 1024
 
 
 def _cost(call: Callable[[], object]) -> Cost:

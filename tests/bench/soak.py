@@ -19,21 +19,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
+from PIL import Image
 from rich.console import Console
 
 from jobs.local.s3 import LocalS3
 from pipeline import storage
 from pipeline.night.manifest import build_manifest
 from pipeline.night.results import read_night
-
-SUPPORT = Path(__file__).parents[1] / "support"
-sys.path.insert(0, str(SUPPORT))  # as pytest does
-
-from factory import make_category, texture, write_catalogue  # noqa: E402
-from faulty_proxy import FaultyProxy  # noqa: E402
-from pictures import encoded  # noqa: E402
-from PIL import Image  # noqa: E402
-from ray_watch import ancestors  # noqa: E402
+from tests.support.factory import make_category, texture, write_catalogue
+from tests.support.faulty_proxy import FaultyProxy
+from tests.support.pictures import encoded
+from tests.support.ray_watch import ancestors
 
 NIGHT = "2026-03-12"
 VICTIMS = ("driver", "worker", "raylet")

@@ -23,7 +23,7 @@ from pipeline.night.scoring.detectors import Detectors
 from pipeline.night.scoring.plan import plan_night
 from pipeline.night.scoring.scorer import ShardScorer
 from tests.bench.material import NIGHT, dump_of, onboard, write_pictures
-from tests.bench.measure import Ratio, alternate, in_fresh_process
+from tests.bench.measure import Ratio, alternate, in_fresh_process, peak_mib
 from tests.bench.scoring import against_bare
 from tests.bench.soak import processes
 
@@ -132,8 +132,7 @@ def _peaks(folder: Path, environment: Mapping[str, str], *command: str) -> dict[
 
 
 def _peak_mib(pid: int) -> float:
-    with suppress(OSError):  # it has ended
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("VmHWM"):
-                return int(line.split()[1]) / 1024
+    """Of any process; none of one that has ended, whose status is gone or has no such line."""
+    with suppress(OSError, StopIteration):
+        return peak_mib(pid)
     return 0.0

@@ -22,7 +22,7 @@ INSIDE = "NIGHTSHIFT_MULTIHOST"  # set to the network's name once we run on its 
 
 def main() -> int:
     """Make the network and run on its head; or, on the head, run the story."""
-    parser = argparse.ArgumentParser(prog="multihost", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.multihost", description=__doc__)
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--categories", type=int, default=6)
     parser.add_argument("--keep", action="store_true", help="keep logs and results")

@@ -18,7 +18,7 @@ from typing import Any
 from infra.laptop.process import Server
 from pipeline import storage
 from pipeline.night.results import finished_shards, read_night
-from tests.bench.multihost import material
+from tests.bench.multihost import products
 from tests.bench.multihost.hosts import Hosts
 
 NIGHT = "2026-03-12"
@@ -53,13 +53,13 @@ class Story:
         """Onboard every category; each must end with one version, one run, one champion."""
         catalogue = self.folder / "catalogue.yaml"
         with self.hosts.owner():
-            catalogue.write_text(material.upload_onboarding(self.num_categories))
+            catalogue.write_text(products.upload_onboarding(self.num_categories))
         line = Line("onboarding")
         command = ["onboard", str(catalogue), "--json"]
         if not self._run(command, line, self._jobs_begun, self.hosts.mlflow):
             return line
         answer = json.loads((self.folder / "answer.json").read_text())
-        wanted = dict.fromkeys(material.names(self.num_categories), 1)
+        wanted = dict.fromkeys(products.names(self.num_categories), 1)
         versions, runs = _registered(wanted)
         line.ok = versions == runs == wanted and all(one["is_champion"] for one in answer)
         line.found = (
@@ -75,7 +75,7 @@ class Story:
         """
         line = Line("onboarding, one worker host and two")
         # Programs and weights are read from the disk once.
-        self._onboard_quietly("warm", 1, passes=material.SHORT)
+        self._onboard_quietly("warm", 1, passes=products.SHORT)
         one_s = self._onboard_quietly("single", self.num_categories)
         say(f"onboarding on one worker host took {one_s:.0f} s")
         self.hosts.start(self.hosts.ray["worker-b"])
@@ -88,7 +88,7 @@ class Story:
     def _onboard_quietly(self, kind: str, num_categories: int, passes: int | None = None) -> float:
         catalogue = self.folder / f"{kind}.yaml"
         with self.hosts.owner():
-            catalogue.write_text(material.upload_onboarding(num_categories, kind, passes))
+            catalogue.write_text(products.upload_onboarding(num_categories, kind, passes))
         started = time.monotonic()
         code = self._start(["onboard", str(catalogue), "--json"]).wait(LIMIT_S)
         if code:
@@ -98,7 +98,7 @@ class Story:
     def night(self) -> Line:
         """Score a dump; each of its images must have one row, with a score."""
         with self.hosts.owner():
-            expected = material.upload_dump(self.num_categories, self.num_images)
+            expected = products.upload_dump(self.num_categories, self.num_images)
         line = Line("night")
         command = ["score", "s3://dump/", "--out", "s3://results", "--night", NIGHT, "--json"]
         if not self._run(command, line, self._shards_done, self.hosts.store):
@@ -191,7 +191,7 @@ def _registered(wanted: Collection[str]) -> tuple[dict[str, int], dict[str, int]
 
 
 def _is_ours(run: str) -> bool:
-    return run.startswith(material.KIND)
+    return run.startswith(products.KIND)
 
 
 def _count(listing: Callable[[], Any]) -> int:
