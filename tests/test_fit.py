@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 
 from model.preprocessing import Preprocessing
-from pipeline.images.decode import decode_image, read_mask
+from pipeline.images.decode import decode_image
 from pipeline.images.fit import to_square
+from pipeline.images.masks import read_mask
 
 PAD = Preprocessing(resize=64, crop=64, fit="pad")
 STRETCH = Preprocessing(resize=64, crop=64, fit="stretch")
@@ -57,11 +58,11 @@ def test_square_images_are_the_same_padded_or_stretched() -> None:
 
 def test_masks_follow_their_images_and_padding_is_no_defect(tmp_path: Path) -> None:
     Image.new("L", (128, 64), 255).save(tmp_path / "mask.png")
-    mask = read_mask(str(tmp_path / "mask.png"), PAD)
+    mask = read_mask([str(tmp_path / "mask.png")], PAD)
     assert mask[16:48].all()
     assert not mask[:16].any()
     assert not mask[48:].any()
-    assert read_mask(str(tmp_path / "mask.png"), STRETCH).all()
+    assert read_mask([str(tmp_path / "mask.png")], STRETCH).all()
 
 
 @pytest.mark.parametrize(("side", "decoded"), [(1000, 500), (600, 300), (500, 500), (2100, 263)])

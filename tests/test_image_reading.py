@@ -16,9 +16,9 @@ from pipeline.images.decode import (
     UnreadableImage,
     decode_image,
     read_image,
-    read_mask,
 )
 from pipeline.images.fit import to_square
+from pipeline.images.masks import read_mask
 from pipeline.storage import StorageAway
 
 SMALL = Preprocessing(resize=32, crop=32)
@@ -90,7 +90,7 @@ def test_a_server_that_is_away_is_not_the_images_fault(monkeypatch: pytest.Monke
 def mask_of(tmp_path: Path, image: Image.Image) -> NDArray[np.bool_]:
     path = tmp_path / "mask.png"
     path.write_bytes(encoded(image))
-    return read_mask(str(path), SMALL)
+    return read_mask([str(path)], SMALL)
 
 
 def halves(left: object, right: object, mode: str) -> Image.Image:
@@ -141,7 +141,7 @@ def test_a_mask_follows_the_geometry_of_its_image(tmp_path: Path) -> None:
     blobs = Image.fromarray(random.integers(0, 2, (9, 12), dtype=np.uint8) * 255)
     mask = blobs.resize((400, 300), Image.Resampling.NEAREST)
     (tmp_path / "mask.png").write_bytes(encoded(mask))
-    seen = read_mask(str(tmp_path / "mask.png"), Preprocessing())
+    seen = read_mask([str(tmp_path / "mask.png")], Preprocessing())
     resized = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224)])(mask)
     assert (seen != (np.asarray(resized) > 127.5)).mean() < 0.001
 
@@ -149,4 +149,4 @@ def test_a_mask_follows_the_geometry_of_its_image(tmp_path: Path) -> None:
 def test_a_mask_that_is_no_image_names_itself(tmp_path: Path) -> None:
     (tmp_path / "mask.png").write_bytes(b"hello")
     with pytest.raises(UnreadableImage, match=r"mask .*mask\.png: 5 bytes that are no image"):
-        read_mask(str(tmp_path / "mask.png"), SMALL)
+        read_mask([str(tmp_path / "mask.png")], SMALL)

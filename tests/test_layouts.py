@@ -12,7 +12,7 @@ from model.preprocessing import Preprocessing
 from pipeline import storage
 from pipeline.datasets.image_lists import ManifestError
 from pipeline.datasets.layouts import LAYOUTS, LayoutError, Sample, read_layout
-from pipeline.images.decode import read_mask
+from pipeline.images.masks import read_mask
 
 
 def tree(folder: Path, *names: str) -> str:
@@ -257,6 +257,6 @@ def test_an_unknown_layout_lists_the_known_ones() -> None:
 def test_a_mask_found_by_a_layout_can_be_read(tmp_path: Path) -> None:
     images = ksdd(tmp_path, 6)
     [first, _] = [sample for sample in read_layout("ksdd", images) if not sample.is_good]
-    mask = read_mask(first.mask_uris[0], Preprocessing(resize=32, crop=32))
+    mask = read_mask(first.mask_uris[:1], Preprocessing(resize=32, crop=32))
     assert mask[14, 14]  # pixel (3, 3) of 8 lies at 12..16 of 32
     assert not mask[:8].any()

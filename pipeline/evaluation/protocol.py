@@ -23,10 +23,11 @@ from pipeline.catalogue.catalogue import Category
 from pipeline.datasets.layouts import Sample
 from pipeline.datasets.samples import LayoutError
 from pipeline.evaluation.heatmap_grid import Tile, choose
+from pipeline.images.batches import BATCH_IMAGES
 from pipeline.images.decode import read_image
 from pipeline.measuring.labelled import Marks, ScoredSamples, measure, read_marks
 from pipeline.measuring.metrics import Curve, PixelCurves, image_curve, image_metrics, pixel_curves
-from pipeline.onboarding.features import BATCH_IMAGES, extract
+from pipeline.onboarding.features import extract
 from pipeline.onboarding.prepare import (
     PreparedCategory,
     make_detector,

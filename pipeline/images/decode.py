@@ -16,7 +16,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
@@ -43,9 +43,6 @@ FORMATS = (
 )
 INTEGER_RANGES = (4095.0, 65535.0, 2147483647.0)
 FLOAT_RANGES = (1.0, 255.0, 65535.0)
-MASK_LEVEL = 127  # grey masks: defect above half of full scale
-MAX_CLASS_NUMBER = 15  # a mask no brighter than this holds class numbers, not grey
-MASK_COLOUR = 32  # largest minus smallest channel from which a pixel counts as coloured
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -91,9 +88,13 @@ class ImageRead:
 
     uri: str
     status: ImageStatus
-    error: str | None
-    pixels: NDArray[np.uint8] | None  # (crop, crop, 3), RGB
-    sha256: str  # hex digest of the file's bytes, "" when they were not read
+    error: str | None = None
+    pixels: NDArray[np.uint8] | None = None  # (crop, crop, 3), RGB
+    sha256: str = ""  # hex digest of the file's bytes, "" when they were not read
+
+    def without_pixels(self) -> "ImageRead":
+        """Return all that is known of the image but its pixels, which need the memory."""
+        return replace(self, pixels=None)
 
 
 def read_image(
@@ -107,7 +108,7 @@ def read_image(
     try:
         data = fetch(uri)
     except StorageError as error:
-        return ImageRead(uri, _status_of(error), str(error), None, "")
+        return ImageRead(uri, _status_of(error), str(error))
     digest = hashlib.sha256(data).hexdigest()
     try:
         image = decode_image(data, least_side=preprocessing.least_side)
@@ -179,24 +180,6 @@ def _decode(data: bytes, max_pixels: int, least_side: int | None) -> Image.Image
         raise UnreadableImage(f"damaged image: {reason}; export or copy it again") from error
 
 
-def read_mask(uri: str, preprocessing: Preprocessing) -> NDArray[np.bool_]:
-    """Where the defect is, (crop, crop), in the same geometry as the image.
-
-    Grey masks: above half of full scale. Masks that hold small class numbers: above 0.
-    Masks that hold colours: the coloured pixels, whether the background is black or white.
-
-    Raises:
-        StorageError: the file cannot be read.
-        UnreadableImage, ImageTooLarge: the file is no usable image.
-    """
-    try:
-        levels_HW = _mask_levels(np.asarray(decode_image(read_bytes(uri))))
-    except (UnreadableImage, ImageTooLarge) as error:
-        raise type(error)(f"mask {uri}: {error}") from error
-    square = fit.to_square(Image.fromarray(levels_HW), preprocessing, "constant")
-    return square > MASK_LEVEL
-
-
 def _check_size(size: tuple[int, int], max_pixels: int) -> None:
     width, height = size
     if width < 1 or height < 1:
@@ -236,13 +219,3 @@ def _upright(rgb: Image.Image, source: Image.Image) -> Image.Image:
     except DECODER_ERRORS:  # damaged EXIF beside a sound picture: every viewer shows the picture
         return rgb
     return rgb if turn is None else rgb.transpose(turn)
-
-
-def _mask_levels(rgb_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    brightest_HW: NDArray[np.uint8] = rgb_HWC.max(axis=2)
-    coloured_HW = brightest_HW - rgb_HWC.min(axis=2) >= MASK_COLOUR
-    if coloured_HW.any():
-        return np.where(coloured_HW, np.uint8(255), np.uint8(0))
-    if brightest_HW.max() <= MAX_CLASS_NUMBER:
-        return np.where(brightest_HW > 0, np.uint8(255), np.uint8(0))
-    return brightest_HW

@@ -48,10 +48,3 @@ def read_as_ready(
         finally:
             for waiting in window:
                 waiting.cancel()
-
-
-def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """Yield lists of ``size`` items; the last may be shorter."""
-    source = iter(items)
-    while batch := list(islice(source, size)):
-        yield batch

@@ -10,10 +10,10 @@ from model.detector import Detector
 from model.preprocessing import Preprocessing
 from pipeline.calibration import Calibration
 from pipeline.datasets.layouts import Sample
-from pipeline.images.decode import ImageRead, ImageStatus, read_mask
-from pipeline.images.prefetch import batches
+from pipeline.images.batches import batches, read_all, stack
+from pipeline.images.decode import ImageRead, ImageStatus
+from pipeline.images.masks import read_mask
 from pipeline.measuring.metrics import image_metrics, pixel_metrics, realised_rates
-from pipeline.onboarding.features import BATCH_IMAGES, read_all, stack
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ def score_samples(samples: Sequence[Sample], detector: Detector) -> ScoredSample
     scored: list[Sample] = []
     scores, maps, unreadable = [], [], []
     reads = read_all([sample.uri for sample in samples], preprocessing)
-    for batch in batches(zip(samples, reads, strict=True), BATCH_IMAGES):
+    for batch in batches(zip(samples, reads, strict=True)):
         good = [pair for pair in batch if pair[1].status is ImageStatus.OK]
         unreadable += [image for _, image in batch if image.status is not ImageStatus.OK]
         if not good:
@@ -67,8 +67,7 @@ def read_marks(samples: Sequence[Sample], preprocessing: Preprocessing) -> Marks
     """Read every sample's masks; nothing is marked on a good one."""
     masks = np.zeros((len(samples), preprocessing.crop, preprocessing.crop), dtype=bool)
     for index, sample in enumerate(samples):
-        for uri in sample.mask_uris:
-            masks[index] |= read_mask(uri, preprocessing)
+        masks[index] = read_mask(sample.mask_uris, preprocessing)
     known = np.array([sample.is_good or bool(sample.mask_uris) for sample in samples], dtype=bool)
     return Marks(known=known, masks=masks)
 

@@ -5,30 +5,26 @@ Unreadable images are skipped, counted and listed; too many of them refuse the c
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from model.backbone import STRIDES, Backbone
 from model.embedding import Embedding
 from model.errors import CategoryFault
 from model.feature_bank import FeatureBank
 from model.patch_sample import Features
-from model.preprocessing import Preprocessing
 from pipeline.catalogue.catalogue import Category
-from pipeline.images.decode import ImageRead, ImageStatus, read_image
+from pipeline.images.batches import batches, read_all, stack
+from pipeline.images.decode import ImageRead, ImageStatus
 from pipeline.images.image_statistics import STATISTICS, image_statistics
-from pipeline.images.prefetch import batches, read_ahead
 from pipeline.onboarding.feature_cache import FeatureCache
 
 logger = logging.getLogger(__name__)
 
-BATCH_IMAGES = 8
 MAX_UNREADABLE_SHARE = 0.1
 EMPTY = np.zeros(0, np.float32)
 
@@ -94,7 +90,7 @@ def _fill(
     good: list[ImageRead] = []
     unreadable: list[ImageRead] = []
     statistics: dict[str, list[NDArray[np.float32]]] = {name: [] for name in STATISTICS}
-    for batch in batches(read_all(uris, category.preprocessing), BATCH_IMAGES):
+    for batch in batches(read_all(uris, category.preprocessing)):
         readable = [image for image in batch if image.status is ImageStatus.OK]
         unreadable += [image for image in batch if image.status is not ImageStatus.OK]
         if readable:
@@ -103,7 +99,7 @@ def _fill(
                 statistics[name].append(values)
             pooled = category.embedding.pool(backbone(pixels))
             bank.write(len(good), pooled, [image.sha256 for image in readable])
-        good += [_without_pixels(image) for image in readable]
+        good += [image.without_pixels() for image in readable]
         if progress:
             progress(len(good) + len(unreadable), len(uris))
     refuse_many_unreadable(category.name, unreadable, len(uris))
@@ -117,18 +113,6 @@ def _fill(
         unreadable=unreadable,
         statistics={name: np.concatenate([*v, EMPTY]) for name, v in statistics.items()},
         bank=bank,
-    )
-
-
-def read_all(uris: Sequence[str], preprocessing: Preprocessing) -> Iterator[ImageRead]:
-    """Yield every image in order, read and decoded ahead of the consumer."""
-    return read_ahead(lambda uri: read_image(uri, preprocessing), uris)
-
-
-def stack(images: Sequence[ImageRead]) -> Tensor:
-    """Return readable images as one uint8 tensor, (B, H, W, 3)."""
-    return torch.from_numpy(
-        np.stack([image.pixels for image in images if image.pixels is not None])
     )
 
 
@@ -154,9 +138,3 @@ def refuse_many_unreadable(name: str, unreadable: Sequence[ImageRead], total: in
             f"{MAX_UNREADABLE_SHARE:.0%} (first: {first.uri}, {first.error}). "
             f"Mend or remove them and onboard again."
         )
-
-
-def _without_pixels(image: ImageRead) -> ImageRead:
-    return ImageRead(
-        uri=image.uri, status=image.status, error=image.error, pixels=None, sha256=image.sha256
-    )

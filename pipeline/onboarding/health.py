@@ -22,10 +22,9 @@ from model.detector import Detector
 from model.errors import CategoryFault
 from model.folding import FoldedHeads
 from model.recipe import RecipeTrainer
+from pipeline.images.batches import batches, read_all
 from pipeline.images.decode import ImageRead
-from pipeline.images.prefetch import batches
 from pipeline.measuring.metrics import image_metrics
-from pipeline.onboarding.features import BATCH_IMAGES, read_all
 from pipeline.onboarding.prepare import PreparedCategory, UnseenScores
 from pipeline.onboarding.synthetic import NothingChanges, make_anomalies
 
@@ -86,7 +85,7 @@ def synthetic_scores(
         logger.warning("no synthetic anomalies: %s", error)
         anomalies = []
     scores = [np.zeros(0, np.float32)]
-    for batch in batches(anomalies, BATCH_IMAGES):
+    for batch in batches(anomalies):
         images_BHWC = torch.from_numpy(np.stack([anomaly.pixels for anomaly in batch]))
         levels = detector.header.embedding.pool(detector.backbone(images_BHWC))
         scores.append(heads(levels)[0].cpu().numpy())

@@ -20,7 +20,8 @@ from pipeline.backbones import choose_precision, fetch_backbone
 from pipeline.calibration import Part, fold_by_content, split_by_content
 from pipeline.catalogue.catalogue import Category
 from pipeline.datasets.layouts import Sample, read_layout
-from pipeline.onboarding.features import BATCH_IMAGES, GoodImages, Progress, extract_training
+from pipeline.images.batches import BATCH_IMAGES
+from pipeline.onboarding.features import GoodImages, Progress, extract_training
 
 Unseen = tuple[FoldedHeads, torch.Tensor]  # heads, and places in the bank of unseen images
 

@@ -11,10 +11,10 @@ from PIL import Image
 from model.backbone import Backbone
 from model.detector import Detector
 from pipeline.backbones import fetch_backbone
+from pipeline.images.batches import batches, stack
 from pipeline.images.decode import ImageRead, ImageStatus, read_image
 from pipeline.images.fit import to_square
-from pipeline.images.prefetch import batches, read_ahead
-from pipeline.onboarding.features import BATCH_IMAGES, stack
+from pipeline.images.prefetch import read_ahead
 from pipeline.package import Package
 
 # What has no value is missing in its column's own way; without the types, one bad image would
@@ -50,7 +50,7 @@ class Predictor:
         """
         reads = read_ahead(self._read, images)
         rows: list[dict[str, Any]] = []
-        for batch in batches(reads, BATCH_IMAGES):
+        for batch in batches(reads):
             rows += self._score(batch)
         return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
 
@@ -61,7 +61,7 @@ class Predictor:
         pixels = np.asarray(image)
         if pixels.dtype != np.uint8 or pixels.shape[2:] != (3,) or not pixels.size:
             error = f"expected uint8 (H, W, 3) or a URI, found {pixels.dtype} {pixels.shape}"
-            return ImageRead("", ImageStatus.UNREADABLE, error, None, "")
+            return ImageRead("", ImageStatus.UNREADABLE, error)
         picture = Image.fromarray(pixels)
         return ImageRead("", ImageStatus.OK, None, to_square(picture, preprocessing), "")
 

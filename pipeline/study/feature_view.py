@@ -34,8 +34,7 @@ from model.embedding import Embedding
 from model.feature_bank import FeatureBank
 from pipeline import storage
 from pipeline.catalogue.catalogue import Category
-from pipeline.images.prefetch import batches
-from pipeline.onboarding.features import BATCH_IMAGES
+from pipeline.images.batches import batches
 from pipeline.storage.local import local_path
 from pipeline.study.settings import Study
 from pipeline.study.space import FEATURE_PARAMETERS
@@ -146,7 +145,7 @@ class SetWriter:
 
 def write_all(writer: SetWriter, images: Iterable[NDArray[np.uint8]]) -> None:
     """Write images (H, W, 3) in their order."""
-    for batch in batches(images, BATCH_IMAGES):
+    for batch in batches(images):
         writer.write(torch.from_numpy(np.stack(list(batch))))
 
 

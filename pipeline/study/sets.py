@@ -18,8 +18,10 @@ from pipeline.calibration import Part, TooFewImages, fold_by_content, split_by_c
 from pipeline.catalogue.catalogue import Category
 from pipeline.datasets.layouts import Sample, read_layout
 from pipeline.datasets.samples import LayoutError
-from pipeline.images.decode import ImageRead, ImageStatus, read_mask
-from pipeline.onboarding.features import read_all, refuse_many_unreadable
+from pipeline.images.batches import read_all
+from pipeline.images.decode import ImageRead, ImageStatus
+from pipeline.images.masks import read_mask
+from pipeline.onboarding.features import refuse_many_unreadable
 from pipeline.onboarding.synthetic import make_anomalies
 from pipeline.study.feature_view import MASKS, FeatureView, SetWriter, is_there, publish, write_all
 from pipeline.study.settings import LabelledSet, StudySettings
@@ -132,10 +134,8 @@ def _readable(
 ) -> Iterator[Pixels]:
     """Yield the pixels of images that can be read; note all without them."""
     for image in images:
-        known = ImageRead(
-            uri=image.uri, status=image.status, error=image.error, pixels=None, sha256=image.sha256
-        )
-        (read if image.status is ImageStatus.OK else unreadable).append(known)
+        kept = read if image.status is ImageStatus.OK else unreadable
+        kept.append(image.without_pixels())
         if image.pixels is not None:
             yield image.pixels
 
@@ -205,12 +205,8 @@ def write_labelled(
         write_all(writer, _readable(images, read, []))
         by_uri = {sample.uri: sample for sample in samples}
         kept = [by_uri[image.uri] for image in read]
-        side = preprocessing.crop
-        masks = np.zeros((len(kept), side, side), dtype=bool)
-        for row, sample in enumerate(kept):
-            for uri in sample.mask_uris:
-                masks[row] |= read_mask(uri, preprocessing)
-        np.save(writer.folder / MASKS, np.stack([thin(mask) for mask in masks]))
+        masks = [thin(read_mask(sample.mask_uris, preprocessing)) for sample in kept]
+        np.save(writer.folder / MASKS, np.stack(masks))
         told: dict[str, Any] = {
             "defective": [not sample.is_good for sample in kept],
             "marked": [sample.is_good or bool(sample.mask_uris) for sample in kept],

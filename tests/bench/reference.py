@@ -16,7 +16,7 @@ from model.folding import FoldedHead, FoldedHeads
 from model.preprocessing import Preprocessing
 from model.recipe import PRESETS
 from pipeline.catalogue.catalogue import Category
-from pipeline.onboarding.features import read_all, stack
+from pipeline.images.batches import read_all, stack
 from pipeline.onboarding.prepare import prepare
 from tests.bench.material import category, write_pictures
 from tests.bench.measure import Ratio, alternate, in_fresh_process, peak_mib

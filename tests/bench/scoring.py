@@ -10,10 +10,10 @@ import torch
 
 from model.backbone import Backbone, BackboneConfig
 from model.precision import Precision, has_bfloat16
+from pipeline.images.batches import BATCH_IMAGES
 from pipeline.night.fleet.fleet import Fleet
 from pipeline.night.scoring.plan import plan_night
 from pipeline.night.scoring.scorer import ShardScorer
-from pipeline.onboarding.features import BATCH_IMAGES
 from pipeline.onboarding.prepare import prepare
 from tests.bench.material import NIGHT, category, dump_of, onboard, write_pictures
 from tests.bench.measure import Ratio, alternate, in_fresh_process, peak_mib

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from model.errors import CategoryFault, ServiceAway
 from pipeline import storage
+from pipeline.images.batches import BATCH_IMAGES, stack
 from pipeline.images.decode import ImageRead, ImageStatus, read_image
 from pipeline.images.image_statistics import image_statistics
 from pipeline.images.prefetch import NUM_THREADS, read_ahead, read_as_ready
@@ -32,7 +33,6 @@ from pipeline.night.scoring.detectors import HEADS_BYTES, Detectors, Network
 from pipeline.night.scoring.observer import Observer, timed
 from pipeline.night.scoring.pictures import Subject, picture_uri, write_pictures
 from pipeline.night.scoring.plan import Task, has_failures, rows_made
-from pipeline.onboarding.features import BATCH_IMAGES, stack
 from pipeline.storage import StorageError
 from pipeline.storage.retry import Retry
 
@@ -279,7 +279,7 @@ def _decide(champion: Champion, score: NDArray[np.float32]) -> dict[str, Any]:
 
 def _unscored(work: _Work, row: int, status: ImageStatus, error: str) -> _Item:
     uri, category = work.rows[row]["image_uri"], work.rows[row]["category"]
-    return _Item(work, row, category, ImageRead(uri, status, error, None, ""))
+    return _Item(work, row, category, ImageRead(uri, status, error))
 
 
 def _raise(error: StorageError, _: str) -> bytes:

@@ -20,8 +20,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import storage
+from pipeline.images.batches import batches
 from pipeline.images.decode import ImageStatus
-from pipeline.images.prefetch import batches, read_ahead
+from pipeline.images.prefetch import read_ahead
 from pipeline.night.fleet.fleet import Champion, Fleet
 from pipeline.night.results import (
     SUFFIX,
