@@ -177,7 +177,7 @@ def test_a_port_that_was_taken_meanwhile_is_no_failure(
         somebody.listen()
         taken = somebody.getsockname()[1]
         answers = iter([[*free_ports(2), taken, *free_ports(5)], free_ports(8)])
-        monkeypatch.setattr(jobs.local_s3, "free_ports", lambda count: next(answers))
+        monkeypatch.setattr(jobs.local.s3, "free_ports", lambda count: next(answers))
         with LocalS3(tmp_path) as server:
             assert is_open(server.endpoint_url)
             assert urlsplit(server.endpoint_url).port != taken
@@ -197,7 +197,7 @@ def test_too_few_free_ports_are_counted(monkeypatch: pytest.MonkeyPatch) -> None
     with socket.socket() as somebody:
         somebody.bind(("127.0.0.1", 0))
         taken = somebody.getsockname()[1]
-        monkeypatch.setattr(jobs.local_process, "PORT_RANGE", range(taken, taken + 1))
+        monkeypatch.setattr(jobs.local.process, "PORT_RANGE", range(taken, taken + 1))
         with pytest.raises(NoFreePortError, match=r"0 free ports .*, 2 are needed"):
             free_ports(2)
 
@@ -208,7 +208,7 @@ def test_a_server_that_ends_at_once_is_reported_with_its_last_words(
     broken = tmp_path / "weed"
     broken.write_text("#!/bin/sh\necho no space left on device\nexit 1\n")
     broken.chmod(0o755)
-    monkeypatch.setattr(jobs.local_s3, "find_weed", lambda: broken)
+    monkeypatch.setattr(jobs.local.s3, "find_weed", lambda: broken)
     with (
         pytest.raises(LocalS3Error, match=r"(?s)gave no answer.*no space left on device"),
         LocalS3(tmp_path / "s3"),
@@ -223,8 +223,8 @@ def test_a_server_that_never_answers_is_ended_after_the_time_allowed(
     deaf = tmp_path / "weed"
     deaf.write_text("#!/bin/sh\ntrap '' TERM\nwhile true; do sleep 1; done\n")
     deaf.chmod(0o755)
-    monkeypatch.setattr(jobs.local_s3, "find_weed", lambda: deaf)
-    monkeypatch.setattr(jobs.local_s3, "START_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(jobs.local.s3, "find_weed", lambda: deaf)
+    monkeypatch.setattr(jobs.local.s3, "START_TIMEOUT_S", 1.0)
     with pytest.raises(LocalS3Error, match="no answer within 1 s"), LocalS3(tmp_path / "s3"):
         pass
     assert processes_naming(tmp_path) == []

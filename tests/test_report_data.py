@@ -225,7 +225,7 @@ def test_flagged_images_come_first_then_those_with_a_small_p_value(tmp_path: Pat
     ]
     for place, row in enumerate(rows):
         write_shard(str(tmp_path), NIGHT, f"{place:05d}", table([row]))
-    gathered = report_rows.gather(str(tmp_path), NIGHT)
+    gathered = report_rows.read_report_rows(str(tmp_path), NIGHT)
     assert gathered.notable["image_uri"].to_pylist() == ["worst", "bad", "near", "other"]
     assert gathered.failed["image_uri"].to_pylist() == ["lost"]
     assert gathered.counted.num_rows == 7
@@ -236,7 +236,7 @@ def test_an_image_that_is_there_twice_is_refused(tmp_path: Path) -> None:
     for shard in ("00000", "00001"):
         write_shard(str(tmp_path), NIGHT, shard, table([image("twice")]))
     with pytest.raises(ResultsError, match="first twice in"):
-        report_rows.gather(str(tmp_path), NIGHT)
+        report_rows.read_report_rows(str(tmp_path), NIGHT)
 
 
 def test_too_many_images_keep_flags_and_the_worst_of_each_category() -> None:
@@ -266,7 +266,7 @@ def test_a_thinned_night_keeps_what_sorting_it_whole_would(
     for start in range(0, 600, 20):
         write_shard(str(tmp_path), NIGHT, f"{start:05d}", table(rows[start : start + 20]))
     monkeypatch.setattr(report_rows, "MAX_IMAGES", 37)
-    gathered = report_rows.gather(str(tmp_path), NIGHT)
+    gathered = report_rows.read_report_rows(str(tmp_path), NIGHT)
     expected = report_rows.worst_images(table(rows), 37)
     assert gathered.notable["image_uri"].to_pylist() == expected["image_uri"].to_pylist()
     assert gathered.num_notable == 600
