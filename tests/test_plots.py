@@ -34,6 +34,7 @@ from pipeline.evaluation.plots import CURVE_SIZE, draw, pro_figure, roc_figure, 
 from pipeline.evaluation.protocol import CategoryResult
 from pipeline.evaluation.score_plot import SIZE, score_axis, scores_figure
 from pipeline.measuring.metrics import Curve
+from pipeline.pages.words import decimal
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +201,7 @@ def test_a_grid_says_score_decision_and_defect(result: CategoryResult) -> None:
     said = words(grid_figure(result.tiles, ("gear", "seed 0")))
     for tile in result.tiles:
         decision = "flagged" if tile.score > result.seeds[0].calibration.threshold else "not"
-        assert re.search(rf"^{style.number(tile.score)} {decision}", said, re.MULTILINE)
+        assert re.search(rf"^{decimal(tile.score)} {decision}", said, re.MULTILINE)
     assert said.count("\ndent") == 9
 
 

@@ -11,8 +11,9 @@ import pytest
 from night_maker import HOSTILE_NAMES, NIGHT, NightMaker, hostile_night
 
 from pipeline.night.results import NightError
+from pipeline.pages.words import visible
 from pipeline.report import document as report_page
-from pipeline.report.view import percent, strip, visible
+from pipeline.report.view import strip
 from pipeline.report.writing import write_report
 
 VOID = {"meta", "link", "img", "br", "input"}
@@ -300,23 +301,3 @@ def test_the_bar_of_the_night_covers_its_width_and_hides_nothing() -> None:
     assert sum(width for _, _, width in bar) == pytest.approx(100, abs=0.02)
     assert all(width >= 0.39 for _, _, width in bar)
     assert bar[1][1] == pytest.approx(bar[0][2])
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("plain name.png", "plain name.png"),
-        ("\u202egnp.exe", "\\u202egnp.exe"),
-        ("a\x00b\x1b[31m", "a\\u0000b\\u001b[31m"),
-        ("two\r\n  lines", "two lines"),
-        ("תמונה.png", "תמונה.png"),
-        (None, ""),
-    ],
-)
-def test_hidden_characters_are_spelled_out(text: str | None, shown: str) -> None:
-    assert visible(text) == shown
-
-
-@pytest.mark.parametrize(("rate", "text"), [(0.01, "1 %"), (0.005, "0.5 %"), (0.1, "10 %")])
-def test_rates_read_as_percentages(rate: float, text: str) -> None:
-    assert percent(rate) == text

@@ -17,7 +17,7 @@ from test_report_data import EVIL
 
 from pipeline.images import heatmap
 from pipeline.night.scoring.pictures import picture_uri
-from pipeline.report.view import visible
+from pipeline.pages.words import visible
 from pipeline.report.writing import write_report
 
 pytestmark = pytest.mark.browser

@@ -14,7 +14,7 @@ from test_report_browser import DESKTOP, PHONE
 from pipeline.study.answer import answer
 from pipeline.study.check import correlations, paired
 from pipeline.study.choice import DEFAULT
-from pipeline.study.page import duration, headline, interval, study_page, words
+from pipeline.study.page import headline, interval, settings_line, study_page
 
 HOSTILE = "<script>alert('a')</script>"
 
@@ -99,11 +99,10 @@ def test_without_labels_trials_or_gains_the_page_still_says_so(told: dict[str, A
 
 
 def test_numbers_are_written_as_people_read_them() -> None:
-    assert words({}) == "as the catalogue has it"
-    assert words({"sigma": 1.23456, "layers": [2, 3]}) == "sigma 1.23, layers 2+3"
+    assert settings_line({}) == "as the catalogue has it"
+    assert settings_line({"sigma": 1.23456, "layers": [2, 3]}) == "sigma 1.23, layers 2+3"
     assert interval({"mean": 0.5, "low": 0.25, "high": 0.75}) == "0.500 [0.250, 0.750]"
     assert interval({"mean": 0.5, "low": None, "high": None}, "+") == "+0.500"
-    assert (duration(30), duration(180)) == ("30 s", "3.0 min")
 
 
 @pytest.mark.browser

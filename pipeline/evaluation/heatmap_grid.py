@@ -17,6 +17,7 @@ from scipy import ndimage
 from pipeline.evaluation import plot_style as style
 from pipeline.images import heatmap
 from pipeline.package import THRESHOLD_GREY
+from pipeline.pages.words import decimal
 
 NUM_GOOD, NUM_DEFECTIVE = 3, 9
 COLUMNS = 3
@@ -108,7 +109,7 @@ def _draw_tile(axes: Axes, canvas: NDArray[np.uint8], tile: Tile, corner: tuple[
     below = top + SIDE + 17
     colour = style.FLAG if tile.flagged else style.INK
     decision = "flagged" if tile.flagged else "not flagged"
-    _text(axes, (left, below), f"{style.number(tile.score)} {decision}", colour)
+    _text(axes, (left, below), f"{decimal(tile.score)} {decision}", colour)
     if not tile.is_good:
         _text(axes, (left + PAIR, below), tile.defect[:28], style.SOFT, side="right")
 

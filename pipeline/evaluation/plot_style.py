@@ -10,13 +10,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from PIL import Image
 
+from pipeline.pages.words import percent
+
 # The light page of pipeline/report/static/report.css.
 INK, SOFT, LINE, BAR = "#1d1c1a", "#67635c", "#e5e1da", "#c3beb4"
-SURFACE, FLAG, FLAG_TINT = "#ffffff", "#b8400e", "#fbeee7"
+SURFACE, FLAG = "#ffffff", "#b8400e"
 DPI = 160  # pixels per inch
 TITLE, TEXT, SMALL = 11.0, 8.5, 7.5  # points, each 160 / 72 pixels
 MARGIN = 40  # pixels
-PERCENT = FuncFormatter(lambda share, _: f"{100 * share:.4g} %")
+PERCENT = FuncFormatter(lambda share, _: percent(share))
 LABEL: dict[str, Any] = {"color": SOFT, "size": TEXT, "labelpad": 8}  # of an axis
 
 
@@ -46,11 +48,6 @@ def panel(figure: Figure, box: tuple[int, int, int, int]) -> Axes:
     axes.grid(axis="y", color=LINE, linewidth=0.8)
     axes.set_axisbelow(True)
     return axes
-
-
-def number(value: float) -> str:
-    """Return three significant digits, as the report writes scores."""
-    return f"{value:#.3g}".rstrip(".")
 
 
 def png(figure: Figure) -> bytes:

@@ -15,8 +15,9 @@ from pipeline.evaluation import plot_style as style
 from pipeline.evaluation.heatmap_grid import grid_figure
 from pipeline.evaluation.protocol import CategoryResult
 from pipeline.evaluation.score_plot import scores_figure
-from pipeline.evaluation.tables import percent
+from pipeline.evaluation.tables import with_spread
 from pipeline.measuring.metrics import Curve
+from pipeline.pages.words import decimal, percent
 
 CURVE_SIZE = (1040, 900)  # pixels
 CURVE_BOX = (130, 136, 1000, 800)  # left, top, right, bottom
@@ -26,7 +27,7 @@ PRO_LIMITS = {0.05: "pixel_aupro_05", 0.3: "pixel_aupro_30"}
 def draw(result: CategoryResult) -> dict[str, bytes]:
     """Return PNG files by name; without masks there is no pro.png."""
     first = result.seeds[0]
-    threshold = style.number(first.calibration.threshold)
+    threshold = decimal(first.calibration.threshold)
     about_scores = f"Scores of {_counted(result)} · seed {first.seed}"
     about_maps = f"Images and heatmaps · seed {first.seed} · threshold {threshold}"
     figures = {
@@ -59,7 +60,7 @@ def roc_figure(result: CategoryResult) -> Figure:
             "markersize": 7,
         }
         axes.plot(*point, "o", clip_on=False, zorder=4, **marker)
-    auroc = f"AUROC {percent(*result.summary()['image_auroc'])} %"
+    auroc = f"AUROC {with_spread(*result.summary()['image_auroc'])} %"
     axes.text(0.98, 0.11, auroc, ha="right", color=style.INK, size=style.TITLE)
     known = "● at the threshold, set without test images"
     axes.text(0.98, 0.04, known, ha="right", color=style.FLAG, size=style.TEXT)
@@ -80,7 +81,7 @@ def pro_figure(result: CategoryResult) -> Figure:
     summary = result.summary()
     for row, (limit, name) in enumerate(PRO_LIMITS.items()):
         axes.axvline(limit, color=style.BAR, linewidth=1, dashes=(4, 4))
-        text = f"AUPRO up to {100 * limit:g} %:  {percent(*summary[name])} %"
+        text = f"AUPRO up to {percent(limit)}:  {with_spread(*summary[name])} %"
         axes.text(0.294, 0.11 - 0.07 * row, text, ha="right", color=style.INK, size=style.TITLE)
     return figure
 

@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 
 from pipeline.calibration import Calibration
 from pipeline.evaluation import plot_style as style
+from pipeline.pages.bins import Floats, count, edges_around
+from pipeline.pages.words import decimal
 
 SIZE = (1280, 820)  # pixels
 GOOD_BOX, DEFECTIVE_BOX = (150, 190, 1240, 400), (150, 510, 1240, 720)  # left, top, right, bottom
 NUM_BINS = 54
 TICK_GAP = 0.06  # of the axis, at least
 HEADROOM = 1.1  # of the highest bar
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +44,8 @@ class ScoreAxis:
         return positions
 
     def shares(self, scores: NDArray[np.floating]) -> Floats:
-        """Return the share of the images in each bin, shape (K,); a bin has its right edge."""
-        index = np.searchsorted(self.edges, self.place(scores), side="left") - 1
-        num_bins = len(self.edges) - 1
-        counts = np.bincount(index.clip(0, num_bins - 1), minlength=num_bins)
-        return counts / max(len(scores), 1)
+        """Return the share of the images in each bin, shape (K,)."""
+        return count(self.place(scores), self.edges) / max(len(scores), 1)
 
     def ticks(self) -> list[float]:
         """Return round scores, far enough apart to be read."""
@@ -76,7 +73,7 @@ def score_axis(scores: NDArray[np.floating], calibration: Calibration) -> ScoreA
     low, limit, high = np.arcsinh((bounds - centre) / width)
     step = max(high - low, 1e-3) / NUM_BINS
     below, above = (max(int(np.ceil(way / step)), 1) for way in (limit - low, high - limit))
-    return ScoreAxis(centre=centre, width=width, edges=limit + step * np.arange(-below, above + 1))
+    return ScoreAxis(centre=centre, width=width, edges=edges_around(limit, step, below, above))
 
 
 def scores_figure(
@@ -110,7 +107,7 @@ def scores_figure(
     _name(upper, 1.0, f"outline: {len(calibration.scores)} calibration scores", style.SOFT)
     for axes in (upper, lower):
         _frame(axes, axis, calibration.threshold)
-    label = f"threshold {style.number(calibration.threshold)}"
+    label = f"threshold {decimal(calibration.threshold)}"
     place = float(axis.place(calibration.threshold)), 1.05
     transform = upper.get_xaxis_transform()
     upper.text(*place, label, transform=transform, ha="center", color=style.INK, size=style.SMALL)

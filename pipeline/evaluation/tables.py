@@ -120,8 +120,8 @@ def scores_csv(result: CategoryResult) -> str:
     return buffer.getvalue()
 
 
-def percent(mean: float, std: float | None) -> str:
-    """Return ``99.8 ± 0.1``; one value alone has no standard deviation, which is a dash."""
+def with_spread(mean: float, std: float | None) -> str:
+    """Return ``99.8 ± 0.1`` percent; the spread of one value alone is a dash."""
     return f"{100 * mean:.1f} ± {'–' if std is None else f'{100 * std:.1f}'}"
 
 
@@ -182,7 +182,7 @@ def _oracle_table(evaluation: Evaluation) -> str:
     for name, summary in summaries.items():
         last, oracle = summary["image_auroc"], summary[ORACLE]
         more = f"{100 * (oracle[0] - last[0]):+.1f}"
-        rows.append([name, percent(*last), percent(*oracle), more])
+        rows.append([name, with_spread(*last), with_spread(*oracle), more])
     columns = ["image AUROC, last pass", "oracle: pass picked on the test set", "difference"]
     return _table(["category", *columns], rows)
 
@@ -194,7 +194,7 @@ def _widest(result: CategoryResult, rate: str) -> str:
 
 
 def _cells(summary: Mapping[str, MeanStd], names: Iterable[str]) -> list[str]:
-    return [percent(*summary[name]) if name in summary else "no masks" for name in names]
+    return [with_spread(*summary[name]) if name in summary else "no masks" for name in names]
 
 
 def _mean_of(evaluation: Evaluation) -> str:

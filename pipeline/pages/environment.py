@@ -6,11 +6,13 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from pipeline.pages import words
+
 FOLDER = Path(__file__).parents[1]  # templates are named from here, so that pages can share a style
 
 
 def page_environment(filters: Mapping[str, Any]) -> Environment:
-    """Return what renders the templates of this package, with a page's own filters."""
+    """Return what renders this package's templates, with the words of all pages and its own."""
     environment = Environment(
         loader=FileSystemLoader(FOLDER),
         autoescape=True,
@@ -18,5 +20,5 @@ def page_environment(filters: Mapping[str, Any]) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= filters
+    environment.filters |= {**words.FILTERS, **filters}
     return environment

@@ -14,21 +14,14 @@ from markupsafe import Markup
 
 from pipeline.images import heatmap
 from pipeline.pages.environment import page_environment
-from pipeline.report import alerts, verdict, view
+from pipeline.pages.words import visible
+from pipeline.report import alerts
 
 PARTS = Path(__file__).with_name("static")  # where the scripts lie
 SCRIPTS = ("data", "labels", "images", "review", "start")  # in this order
 MAX_CARDS = 24  # categories with a chart; the others are rows of a table
 MAX_NAMES = 200  # of silent or unrouted categories
-FILTERS = {
-    "about": verdict.about,
-    "category": lambda name: view.visible(name) or "(no category)",
-    "count": "{:,}".format,
-    "decimal": view.decimal,
-    "percent": view.percent,
-    "plural": verdict.plural,
-    "visible": view.visible,
-}
+FILTERS = {"category": lambda name: visible(name) or "(no category)"}
 
 
 def render(context: Mapping[str, Any], **more: Any) -> str:

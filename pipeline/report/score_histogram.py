@@ -10,6 +10,9 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from pipeline.pages.bins import count, edges_around
+from pipeline.pages.words import decimal
+
 WIDTH, HEIGHT = 360, 132  # user units of the drawing; the page scales it
 LEFT, RIGHT, TOP, BASE = 4, 356, 20, 108
 BINS_BELOW = 22  # bins from the lowest score to the threshold
@@ -47,25 +50,15 @@ def bin_scores(
     low, high = float(everything.min()), float(everything.max())
     reach = threshold - low if threshold > low else max(abs(threshold), 1.0)
     width = reach / BINS_BELOW
-    low = threshold - reach
     needed = int(np.ceil(max(high - threshold, width) / width))
     num_above = min(max(needed, BINS_BELOW // 3), MAX_BINS_ABOVE)
-    last = BINS_BELOW + num_above - 1
-
-    def place(values: NDArray[np.floating], first: int, final: int) -> NDArray[np.int64]:
-        position = np.ceil((values.astype(np.float64) - low) / width) - 1  # right-closed bins
-        index: NDArray[np.int64] = np.clip(position, first, final).astype(np.int64)
-        return index
-
-    usual = np.bincount(place(scores[~flagged], 0, BINS_BELOW - 1), minlength=BINS_BELOW)
-    above = place(scores[flagged], BINS_BELOW, last) - BINS_BELOW
-    reference = np.bincount(place(calibration, 0, last), minlength=last + 1)
+    edges = edges_around(threshold, width, BINS_BELOW, num_above)
     return ScoreBins(
-        low=low,
+        low=threshold - reach,
         width=width,
-        usual=usual / len(scores),
-        flagged=np.bincount(above, minlength=num_above) / len(scores),
-        calibration=reference / max(len(calibration), 1),
+        usual=count(scores[~flagged], edges[: BINS_BELOW + 1]) / len(scores),
+        flagged=count(scores[flagged], edges[BINS_BELOW:]) / len(scores),
+        calibration=count(calibration, edges) / max(len(calibration), 1),
         overflows=needed > num_above,
     )
 
@@ -100,14 +93,10 @@ def score_histogram(bins: ScoreBins, threshold: float, description: str) -> Mark
         line=f"{line:.1f}",
         label=TOP - 8,
         foot=HEIGHT - 8,
-        threshold=_decimal(threshold),
-        low=_decimal(bins.low),
-        high=f"{_decimal(end)} and above" if bins.overflows else _decimal(end),
+        threshold=decimal(threshold),
+        low=decimal(bins.low),
+        high=f"{decimal(end)} and above" if bins.overflows else decimal(end),
     )
-
-
-def _decimal(number: float) -> str:
-    return f"{number:#.3g}".rstrip(".")
 
 
 def _bars(shares: NDArray[np.float64], start: float, step: float, scale: float) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from scipy import stats
 
 from pipeline.night.results import CategorySummary, Summary
+from pipeline.pages.words import about, plural
 
 CHANCE = 0.01  # how often a night of good images only may show any category as beyond chance
 
@@ -172,13 +173,3 @@ def caveat(summary: Summary) -> str:
     if num_unrouted:
         parts.append(f"{plural(num_unrouted, 'image')} had no model")
     return f"Not judged: {' and '.join(parts)}." if parts and num_ok else ""
-
-
-def plural(count: int, noun: str) -> str:
-    """A count with its noun."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
-
-
-def about(number: float) -> str:
-    """An expected count: one decimal while it is small."""
-    return f"{number:.1f}" if number < 10 else f"{number:,.0f}"

@@ -3,10 +3,7 @@
 Nothing here is escaped; the template does that, once, for everything.
 """
 
-import datetime as dt
-import re
 import shlex
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,11 +16,10 @@ from markupsafe import Markup
 from pipeline.catalogue.category_name import is_category_name
 from pipeline.images.decode import ImageStatus
 from pipeline.night.results import Summary
+from pipeline.pages.words import clock, plural
 from pipeline.report import score_histogram
 from pipeline.report.rows import CONTROLLED
-from pipeline.report.verdict import Assessment, plural
-
-BIDI_CONTROLS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
+from pipeline.report.verdict import Assessment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,53 +131,6 @@ def _unrouted(category: str, num_images: int) -> Unrouted:
         )
         command = f"nightshift onboard CATALOGUE --only {shlex.quote(category)}"
     return Unrouted(category=category, num_images=num_images, advice=advice, command=command)
-
-
-def visible(text: str | None) -> str:
-    """Text on one line with hidden characters spelled out, so that no name can pose as another.
-
-    Line breaks, other control characters and those that reverse the reading direction of what
-    follows are hidden characters; letters of right-to-left scripts are not.
-    """
-    joined = re.sub(r"\s*[\r\n]\s*", " ", text or "")
-    return "".join(f"\\u{ord(c):04x}" if _is_hidden(c) else c for c in joined)
-
-
-def _is_hidden(character: str) -> bool:
-    if unicodedata.category(character) == "Cc":
-        return True
-    return unicodedata.bidirectional(character) in BIDI_CONTROLS
-
-
-def folder_of(uri: str) -> str:
-    """The address up to its file name."""
-    return uri[: len(uri) - len(name_of(uri))]
-
-
-def name_of(uri: str) -> str:
-    """The file name, for people; the whole address when it ends in a slash."""
-    return uri.rpartition("/")[2] or uri
-
-
-def decimal(number: float) -> str:
-    """Three digits that count, zeros included: 1.40, so that columns line up."""
-    return f"{number:#.3g}".rstrip(".")
-
-
-def percent(share: float) -> str:
-    """A rate with as many digits as it has: 1 %, 0.5 %."""
-    return f"{share * 100:.3g} %"
-
-
-def long_date(night: str) -> str:
-    """2026-03-12 as 12 March 2026."""
-    date = dt.date.fromisoformat(night)
-    return f"{date.day} {date:%B %Y}"
-
-
-def clock(time: dt.datetime) -> str:
-    """A time in UTC, to the minute."""
-    return f"{time.astimezone(dt.UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def scored_between(rows: pa.Table) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 from pipeline import storage
 from pipeline.night.feedback.labels import read_labels
 from pipeline.night.results import NightError, by_category, check_night, night_prefix, summarise
+from pipeline.pages import words
 from pipeline.report import document as report_page
 from pipeline.report import verdict, view
 from pipeline.report.alerts import Alert, make_alerts, read_drift, shifted
@@ -63,9 +64,9 @@ def write_report(out: str, night: str, generated_at: dt.datetime | None = None) 
     page = report_page.render(
         context,
         night=night,
-        date=view.long_date(night),
+        date=words.long_date(night),
         results=place,
-        generated_at=view.clock(generated_at or dt.datetime.now(dt.UTC)),
+        generated_at=words.clock(generated_at or dt.datetime.now(dt.UTC)),
         files=next(iter(files)).removesuffix("index.js"),
         store=hashlib.sha256(place.encode(errors="surrogatepass")).hexdigest()[:12],
     )

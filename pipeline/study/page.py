@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline.images import heatmap
 from pipeline.pages.environment import page_environment
-from pipeline.report import view as report_view
+from pipeline.pages.words import NONE, decimal, duration
 from pipeline.study.charts import cloud
 from pipeline.study.space import label
 
@@ -26,12 +26,8 @@ SHOWN_TRIALS = 200
 def study_page(found: Mapping[str, Any]) -> str:
     """Return the page of a study's answer (``study.json``)."""
     filters = {
-        "visible": report_view.visible,
         "interval": interval,
-        "number": number,
-        "percent": percent,
-        "words": words,
-        "duration": duration,
+        "settings": settings_line,
         "correlation": correlation,
         "decision": decision,
         "metric": lambda name: METRIC_WORDS.get(name, name),
@@ -119,23 +115,14 @@ def ranked_trials(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     return sorted(found["trials"], key=rank)[:SHOWN_TRIALS]
 
 
-def words(configuration: Mapping[str, Any]) -> str:
+def settings_line(configuration: Mapping[str, Any]) -> str:
     """Write a configuration in one line."""
     if not configuration:
         return "as the catalogue has it"
-    return ", ".join(f"{name} {number(label(value))}" for name, value in configuration.items())
-
-
-def number(value: Any) -> str:
-    """Write a number with three digits, and anything else as it is."""
-    if value is None:
-        return "–"
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def percent(share: float | None) -> str:
-    """Write a share in percent."""
-    return "–" if share is None else f"{100 * share:.3g} %"
+    return ", ".join(
+        f"{name} {decimal(value) if isinstance(value, float) else label(value)}"
+        for name, value in configuration.items()
+    )
 
 
 def interval(told: Mapping[str, float | None], sign: str = "") -> str:
@@ -145,15 +132,10 @@ def interval(told: Mapping[str, float | None], sign: str = "") -> str:
     return f"{mean:{sign}.3f}{around}"
 
 
-def duration(seconds: float) -> str:
-    """Write a time."""
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
-
-
 def correlation(told: Mapping[str, Any] | None) -> str:
     """Write a rank correlation with its interval and the trials behind it."""
     if told is None or told["value"] is None:
-        return "–"
+        return NONE
     return (
         f"{told['value']:+.2f} [{told['low']:+.2f}, {told['high']:+.2f}], {told['trials']} trials"
     )
