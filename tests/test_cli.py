@@ -1,5 +1,6 @@
 """The command line: answers on stdout, one line on stderr for what must be mended, exit codes."""
 
+import importlib.metadata
 import os
 import socket
 import subprocess
@@ -9,6 +10,9 @@ from pathlib import Path
 import pytest
 from command_line import Run
 from factory import write_catalogue
+
+from jobs.cli.exit_codes import ExitCode
+from jobs.cluster.probe import ClusterError, ask_cluster
 
 NIGHT = "2026-03-12"
 HEAVY = ("torch", "ray", "mlflow", "pyarrow", "s3fs", "pandas")
@@ -50,6 +54,23 @@ def test_bad_usage_is_code_2_and_says_so_on_stderr(run: Run, arguments: list[str
     answer = run(*arguments)
     assert (answer.code, answer.out) == (2, "")
     assert "Usage: nightshift" in answer.err
+
+
+def test_the_version_is_the_one_that_is_installed(run: Run) -> None:
+    answer = run("--version")
+    assert (answer.code, answer.out) == (
+        0,
+        f"nightshift {importlib.metadata.version('nightshift')}\n",
+    )
+
+
+def test_exit_codes_are_what_schedulers_were_told() -> None:
+    assert {code.name: code.value for code in ExitCode} == {
+        "DONE": 0,
+        "MEND": 1,
+        "USAGE": 2,
+        "PARTLY": 3,
+    }
 
 
 @pytest.mark.parametrize("night", ["12.3.2026", "2026-02-30", "2026-3-1", "../x", ""])
@@ -130,15 +151,24 @@ def test_a_ray_cluster_that_is_away_is_one_line(
         assert f"RAY_ADDRESS={address}" in run(*command).refusal()
 
 
-def test_something_that_is_not_ray_is_given_up(
+def test_something_that_is_not_ray_is_given_up_by_the_clock() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(
+            ClusterError, match=rf"RAY_ADDRESS={address} \(no answer within 0.5 s\)"
+        ):
+            ask_cluster(address, timeout_s=0.5)
+
+
+@pytest.mark.ray
+def test_something_that_is_not_ray_is_given_up_within_seconds(
     run: Run, dump: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobs.cluster.join.TIMEOUT_S", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         monkeypatch.setenv("RAY_ADDRESS", address)
         refusal = run("score", dump, "--out", "out", "--night", NIGHT).refusal()
-        assert f"no Ray cluster answers at RAY_ADDRESS={address} (timed out)" in refusal
+        assert f"no Ray cluster answers at RAY_ADDRESS={address} (something listens, but" in refusal
 
 
 def test_a_whole_process_says_one_line_and_no_more(catalogue: Path, tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pytest
 import ray
 
-from jobs.cluster.join import ClusterError, cluster
+from jobs.cluster.join import cluster
+from jobs.cluster.probe import ClusterError
 from jobs.night.pool import MOST_LOSSES, Pool
 from pipeline.night.manifest import Shard
 from pipeline.night.scoring.plan import Task

@@ -1,7 +1,6 @@
 """The command line: ``nightshift`` or ``python -m jobs``.
 
-Answers go to stdout, progress and logs to stderr. Exit codes: 0 done, 1 an operator must act,
-2 bad usage, 3 done but some categories or images failed.
+Answers go to stdout, progress and logs to stderr. What exit codes say: ``jobs/cli/exit_codes.py``.
 """
 
 import logging
@@ -14,25 +13,42 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from jobs.cli import labels
+from jobs.cli.exit_codes import ExitCode
 from jobs.cli.fleet import fleet_app
 from jobs.cli.options import Json, Night
 from jobs.cli.printing import print_night, print_outcomes, print_study
 from jobs.terminal.tables import number, print_json
 from model.errors import NightshiftError
+from pipeline.version import version
 
 if TYPE_CHECKING:
     from pipeline.night.error_budget import ErrorBudget
-
-DONE, ACT, PARTLY = 0, 1, 3
 
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
-    help="One SimpleNet anomaly detector per product category, trained and run every night.",
 )
 app.add_typer(labels.app, name="labels")
 app.add_typer(fleet_app, name="fleet")
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"nightshift {version()}")
+        raise typer.Exit(ExitCode.DONE)
+
+
+@app.callback()
+def nightshift(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_print_version, help="Print the version and end."
+        ),
+    ] = False,
+) -> None:
+    """One SimpleNet anomaly detector per product category, trained and run every night."""
 
 
 @app.command()
@@ -64,7 +80,7 @@ def onboard(
     failed = [outcome for outcome in answer if outcome["error"]]
     for outcome in failed:
         typer.echo(f"nightshift: {outcome['category']}: {outcome['error']}", err=True)
-    raise typer.Exit(PARTLY if failed else DONE)
+    raise typer.Exit(ExitCode.PARTLY if failed else ExitCode.DONE)
 
 
 @app.command()
@@ -90,7 +106,7 @@ def evaluate(
         typer.echo(done.to_markdown())
     for name, error in done.errors.items():
         typer.echo(f"nightshift: {name}: {error}", err=True)
-    raise typer.Exit(PARTLY if done.errors else DONE)
+    raise typer.Exit(ExitCode.PARTLY if done.errors else ExitCode.DONE)
 
 
 @app.command()
@@ -128,7 +144,7 @@ def tune(  # noqa: PLR0913, PLR0917  options of a command
         typer.echo(f"page: {done.page}")
     for name, error in done.errors.items():
         typer.echo(f"nightshift: {name}: {error}", err=True)
-    raise typer.Exit(PARTLY if done.errors else DONE)
+    raise typer.Exit(ExitCode.PARTLY if done.errors else ExitCode.DONE)
 
 
 @app.command()
@@ -158,7 +174,9 @@ def score(
         print_night(done)
     for sentence in done.overruns:
         typer.echo(f"nightshift: {sentence}", err=True)
-    raise typer.Exit(ACT if done.overruns else PARTLY if done.num_failed else DONE)
+    raise typer.Exit(
+        ExitCode.MEND if done.overruns else ExitCode.PARTLY if done.num_failed else ExitCode.DONE
+    )
 
 
 @app.command()
@@ -194,7 +212,7 @@ def explain(
         print_json(explanation.to_json())
     else:
         print_explanation(explanation)
-    raise typer.Exit(DONE if explanation.score is not None else PARTLY)
+    raise typer.Exit(ExitCode.DONE if explanation.score is not None else ExitCode.PARTLY)
 
 
 @app.command()
@@ -243,7 +261,7 @@ def doctor(
         print_json(job.to_json(checks))
     else:
         typer.echo(job.to_text(checks))
-    raise typer.Exit(ACT if job.to_json(checks)["verdict"] == "FAIL" else DONE)
+    raise typer.Exit(ExitCode.MEND if job.to_json(checks)["verdict"] == "FAIL" else ExitCode.DONE)
 
 
 @app.command()
@@ -263,7 +281,7 @@ def main() -> None:
         app()
     except NightshiftError as error:
         typer.echo(f"nightshift: {error}", err=True)
-        sys.exit(ACT)
+        sys.exit(ExitCode.MEND)
 
 
 def _budget(shares: tuple[float, float]) -> "ErrorBudget":

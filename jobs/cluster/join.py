@@ -2,22 +2,18 @@
 
 import logging
 import os
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 import ray
 
-from model.errors import NightshiftError, ServiceAway
+from jobs.cluster.probe import ClusterError, ask_cluster
+from model.errors import NightshiftError
 
 logger = logging.getLogger(__name__)
 
-TIMEOUT_S = 5  # to connect, and again for the first answer
-HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
-SETTINGS_FRAME = 4
 WORKER_ENVIRONMENT = {
     # Two spinning OpenMP threads that share a core with anybody else run ten times slower.
     "OMP_WAIT_POLICY": "PASSIVE",
@@ -32,11 +28,6 @@ WORKER_ENVIRONMENT = {
     # taken away; without it a category goes on from its last checkpoint, 15 s old at most.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
 }
-DEFAULT_PORTS = {"ray": 10001, "": 6379}
-
-
-class ClusterError(ServiceAway):
-    """The Ray cluster does not answer or has nothing to work with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,11 +40,12 @@ class Resources:
 
 
 @contextmanager
-def cluster(num_cpus: int | None = None) -> Iterator[None]:
+def cluster(num_cpus: int | None = None, *, ask_first: bool = True) -> Iterator[None]:
     """Use the running Ray session, the cluster at RAY_ADDRESS, or a local one for the block.
 
     Args:
         num_cpus: of a local cluster; by default all that the machine has.
+        ask_first: make sure that the cluster answers; without it Ray may wait for ever.
 
     Raises:
         ClusterError: nothing answers at RAY_ADDRESS.
@@ -62,8 +54,8 @@ def cluster(num_cpus: int | None = None) -> Iterator[None]:
         yield
         return
     address = os.environ.get("RAY_ADDRESS", "")
-    if address and address not in ("local", "auto"):
-        _refuse_dead(address)
+    if ask_first and address not in ("", "local", "auto"):
+        ask_cluster(address)
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address in ("", "local"):
         options |= {"address": "local", "include_dashboard": False, "num_cpus": num_cpus}
@@ -121,27 +113,3 @@ def reason(error: BaseException) -> str:
     last = lines[-1] if lines else "no reason given."
     name = type(cause).__name__
     return (last if name in last else f"{name}: {last}")[:500]
-
-
-def _refuse_dead(address: str) -> None:
-    """Fail at once where Ray itself would wait for more than ten minutes."""
-    try:
-        parts = urlsplit(address if "://" in address else f"//{address}")
-        port = parts.port or DEFAULT_PORTS.get(parts.scheme, 6379)
-        with socket.create_connection((parts.hostname or "", port), TIMEOUT_S) as connection:
-            _check_http2(connection)
-    except (OSError, ValueError) as error:
-        raise ClusterError(
-            f"no Ray cluster answers at RAY_ADDRESS={address} ({error}). "
-            f"Start it, correct the address, or unset RAY_ADDRESS to run on this machine."
-        ) from error
-
-
-def _check_http2(connection: socket.socket) -> None:
-    """Make sure that a gRPC server listens: Ray would wait for ever for anything else."""
-    if os.environ.get("RAY_USE_TLS", "0") == "1":
-        return
-    connection.sendall(HTTP2_GREETING)
-    answer = connection.recv(9)  # an HTTP/2 server begins with its settings
-    if len(answer) < 4 or answer[3] != SETTINGS_FRAME:
-        raise ConnectionError("something answers, but it is not Ray")

@@ -7,13 +7,11 @@ nodes. Whatever hangs is given up: the cluster is joined by a process of its own
 import datetime as dt
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from jobs.local.process import bound_to_this_process
+from jobs.cluster.probe import ClusterError, ask_cluster
 from pipeline.doctor.machine import Check, Verdict, check_machine, failed, passed, warned, worst
 from pipeline.doctor.services import (
     check_clock,
@@ -23,11 +21,9 @@ from pipeline.doctor.services import (
     store_address,
 )
 
-JOIN_TIMEOUT_S = 90
-RAY_ADVICE = (
-    "Start the cluster or correct RAY_ADDRESS, with the same Ray, Python and RAY_AUTH_MODE (and "
-    "token) here as there; unset RAY_ADDRESS to run on this machine."
-)
+NODES_TIMEOUT_S = 90
+# Not with -m: nodes are to run their own jobs.doctor.nodes, not what __main__ is here.
+ASK_NODES = "from jobs.doctor.nodes import main; main()"
 
 
 def examine(out: str | None, catalogue: str | None) -> Iterator[Check]:
@@ -53,35 +49,17 @@ def examine(out: str | None, catalogue: str | None) -> Iterator[Check]:
     yield from check_ray(os.environ.get("RAY_ADDRESS", ""), out)
 
 
-def check_ray(address: str, out: str | None) -> Iterator[Check]:
+def check_ray(address: str, out: str | None, timeout_s: float = NODES_TIMEOUT_S) -> Iterator[Check]:
     """Join the cluster and have each of its nodes say what it has."""
     if address in ("", "local"):
         yield passed("ray", f"no RAY_ADDRESS: each command starts its own, {os.cpu_count()} CPUs")
         return
-    # Not with -m: nodes are to run their own jobs.doctor_ray, not what __main__ is here.
-    run = "from jobs.doctor.nodes import main; main()"
-    command = [sys.executable, "-c", run, *([out] if out else [])]
     try:
-        done = subprocess.run(  # noqa: S603  ourselves, no shell
-            bound_to_this_process(command),
-            capture_output=True,
-            text=True,
-            timeout=JOIN_TIMEOUT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        finding = f"the cluster at RAY_ADDRESS={address} gave no answer within {JOIN_TIMEOUT_S} s"
-        yield failed("ray", finding, RAY_ADVICE)
+        answer = ask_cluster(address, ASK_NODES, [out] if out else [], timeout_s)
+    except ClusterError as error:
+        yield failed("ray", str(error), "Mend that first; its nodes were not asked.")
         return
-    try:
-        answer: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
-    except (IndexError, ValueError):
-        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1][:300]
-        yield failed(
-            "ray", f"the cluster at RAY_ADDRESS={address} was not joined: {last}", RAY_ADVICE
-        )
-        return
-    for check in answer:
+    for check in json.loads(answer):
         yield Check(**check | {"verdict": Verdict(check["verdict"])})
 
 

@@ -17,24 +17,20 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from jobs.cluster.join import ClusterError, cluster, reason
+from jobs.cluster.join import cluster, reason
 from pipeline.doctor.machine import Check, failed, passed
 from pipeline.doctor.services import check_place
 
 NODE_TIMEOUT_S = 60
 PACKAGES = ("ray", "torch", "torchvision", "numpy", "pyarrow")
-ADVICE = "Start the cluster, correct RAY_ADDRESS, and use the same RAY_AUTH_MODE and token."
 SAME_ADVICE = "Install the same commit of Nightshift with the same constraints.txt on every node."
 
 
 def look(out: str | None) -> list[Check]:
     """Join, count, and ask every node."""
-    try:
-        with cluster():
-            nodes = [node for node in ray.nodes() if node["Alive"]]
-            return [check_resources(nodes), *_ask(nodes, out)]
-    except ClusterError as error:
-        return [failed("ray", str(error), ADVICE)]
+    with cluster(ask_first=False):
+        nodes = [node for node in ray.nodes() if node["Alive"]]
+        return [check_resources(nodes), *_ask(nodes, out)]
 
 
 def check_resources(nodes: list[dict[str, Any]]) -> Check:

@@ -15,7 +15,8 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayError
 
-from jobs.cluster.join import ClusterError, reason
+from jobs.cluster.join import reason
+from jobs.cluster.probe import ClusterError
 from pipeline.night.scoring.plan import Task
 from pipeline.night.scoring.scorer import Written
 

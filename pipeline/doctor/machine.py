@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from pipeline.version import version
+
 GB = 10**9
 PYTHON = (3, 11)
 # A scoring worker takes about 1.1 GB with ResNet-18; an onboarding keeps up to 4 GB of features.
@@ -64,6 +66,7 @@ def worst(checks: Iterable[Check]) -> Verdict:
 
 def check_machine() -> Iterator[Check]:
     """Look at everything that needs no server."""
+    yield passed("nightshift", f"version {version()}")
     yield check_python(sys.version_info[:3])
     yield check_packages(importlib.metadata.requires, importlib.metadata.version)
     yield from check_torch()
