@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tomllib
+import warnings
 from pathlib import Path
 
 import pytest
@@ -199,3 +200,17 @@ def test_no_other_distribution_owns_our_import_names() -> None:
 def test_no_file_is_longer_than_the_wall() -> None:
     lengths = {path: len((ROOT / path).read_text().splitlines()) for path in all_files()}
     assert {path: length for path, length in lengths.items() if length > MAX_LINES} == {}
+
+
+@pytest.mark.parametrize("category", [DeprecationWarning, FutureWarning])
+@pytest.mark.parametrize("module", ["model", "pipeline.night.results", "jobs.cli.app"])
+def test_a_call_of_ours_that_a_library_deprecates_fails(
+    module: str, category: type[Warning]
+) -> None:
+    with pytest.raises(category, match="will go"):
+        warnings.warn_explicit("will go", category, "a.py", 1, module)
+
+
+def test_what_a_library_deprecates_in_another_is_not_ours_to_mend() -> None:
+    warnings.warn_explicit("will go", DeprecationWarning, "a.py", 1, "mlflow.models.model")
+    warnings.warn_explicit("will go", DeprecationWarning, "a.py", 1, "jobspy")

@@ -1,6 +1,7 @@
 """The library's source as the tests of its shape see it: files, modules and what they import."""
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,7 @@ def module_name(path: str) -> str:
     return path.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
 
 
+@functools.cache
 def parsed(path: str) -> ast.Module:
     return ast.parse((ROOT / path).read_text())
 
