@@ -147,7 +147,7 @@ class RecipeTrainer:
     def folded(self) -> FoldedHeads:
         """Return the heads as they stand, ready to be stored and to score.
 
-        Folded, pruned, rounded to what is stored and then, if there are two, made comparable.
+        Folded, rounded to what is stored and then, if there are two, made comparable.
         """
         channels = [level.shape[2] for level in self.bank.levels]
         heads = {name: trainer.folded(channels) for name, trainer in self.trainers.items()}

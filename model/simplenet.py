@@ -29,14 +29,13 @@ class HeadConfig:
     """Shape of a head."""
 
     hidden: int = 256  # units U of each member's discriminator
-    kept: int | None = None  # at most so many of them once it is trained; None: all
     members: int = 4  # heads averaged
     adaptor: Adaptor = "none"  # two_layer has a LeakyReLU between its layers
     momentum: float = 0.02  # of BatchNorm's running statistics
 
     def __post_init__(self) -> None:
-        if min(self.hidden, self.members, self.kept or 1) < 1:
-            raise ValueError("head.hidden, members and kept must be at least 1")
+        if min(self.hidden, self.members) < 1:
+            raise ValueError("head.hidden and members must be at least 1")
 
 
 class Head(nn.Module):

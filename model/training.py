@@ -21,11 +21,9 @@ import torch
 from torch import Tensor
 
 from model.folding import FoldedHead, fold
-from model.pruning import prune
 from model.simplenet import LOSSES, Head, HeadConfig, Loss
 
 STATISTICS_ROWS = 65_536  # rows from which feature mean and spread are estimated
-PRUNING_ROWS = 8_192  # rows of which a pruned head shall say the same
 
 SigmaUnit = Literal["channel_std", "balanced_std", "global_std", "absolute"]
 OptimiserName = Literal["adam", "adamw"]
@@ -133,16 +131,12 @@ class HeadTrainer:
         return float(adapted_MKC.std(dim=1).mean()) / math.sqrt(math.prod(self.config.sigma))
 
     def folded(self, channels: Sequence[int]) -> FoldedHead:
-        """Return the head as it stands, folded and pruned; training can go on unchanged.
+        """Return the head as it stands, folded; training can go on unchanged.
 
         Args:
             channels: of each level.
         """
-        folded = fold(self.head.eval(), self.mean_C, self.std_C, channels)
-        shape = self.config.head
-        if shape.kept is None or shape.kept >= shape.hidden:
-            return folded
-        return prune(folded, self._normal_and_noisy_rows(), shape.members, shape.kept)
+        return fold(self.head.eval(), self.mean_C, self.std_C, channels)
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything a restart needs: tensors, numbers and plain containers only."""
@@ -180,13 +174,6 @@ class HeadTrainer:
             case "absolute":
                 return torch.zeros_like(mean_C), torch.ones_like(std_C)
 
-    def _normal_and_noisy_rows(self) -> Tensor:
-        """Return rows (K, C) of both kinds; the same at every call."""
-        generator = torch.Generator(self.generator.device).manual_seed(self.config.seed)
-        normal_KC = self.rows.sample(PRUNING_ROWS // 2, generator)
-        noise_KC = self._noise(normal_KC.shape, generator) * self.std_C
-        return torch.cat([self.rows.sample(PRUNING_ROWS // 2, generator), normal_KC + noise_KC])
-
     def _make_optimisers(self) -> list[torch.optim.Optimizer]:
         """Return the discriminator's optimiser and, where there is an adaptor, its own."""
         config, adaptor = self.config, list(self.head.adaptor)
@@ -204,7 +191,7 @@ class HeadTrainer:
         """Take one optimiser step; return (loss, normal share, noisy share)."""
         config = self.config
         adapted_MKC = self.head.adapt((rows_MKC - self.mean_C) / self.std_C)
-        noisy_MKC = adapted_MKC + self._noise(rows_MKC.shape[1:], self.generator)
+        noisy_MKC = adapted_MKC + self._noise(rows_MKC.shape[1:])
         both = torch.cat([adapted_MKC, noisy_MKC], dim=1)
         normal_MK, noisy_MK = self.head.discriminate(both).chunk(2, dim=1)
         loss_M = LOSSES[config.loss](normal_MK, noisy_MK, config.margins).mean(dim=1)
@@ -218,10 +205,10 @@ class HeadTrainer:
             shares = (normal_MK >= config.margins[0], noisy_MK < -config.margins[1])
             return torch.stack([loss_M.mean(), *(share.float().mean() for share in shares)])
 
-    def _noise(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
+    def _noise(self, shape: torch.Size) -> Tensor:
         """Return Gaussian noise (K, C), one sigma per row; members share it."""
         low, high = (math.log(sigma) for sigma in self.config.sigma)
-        options: dict[str, Any] = {"generator": generator, "device": generator.device}
+        options: dict[str, Any] = {"generator": self.generator, "device": self.generator.device}
         sigma_K1 = torch.rand(shape[0], 1, **options).mul_(high - low).add_(low).exp_()
         return torch.randn(shape, **options).mul_(sigma_K1)
 

@@ -170,6 +170,7 @@ def test_anchors_and_merge_keys_are_welcome(path: Path) -> None:
         ({"fals_alarm_rate": 0.1}, "fals_alarm_rate: unknown key; did you mean `false_alarm_rate`"),
         ({"colour": 1}, "colour: unknown key; known: backbone, weights"),
         ({"training": {"pases": 3}}, "training.pases: unknown key; did you mean `passes`"),
+        ({"training": {"kept": 150}}, "training.kept: is gone, .* lower `hidden` for smaller ones"),
         ({"training": {"passes": 0}}, "training.passes: Input should be greater than 0; found 0"),
         ({"training": 7}, "training: Input should be a valid dictionary"),
         ({"resize": "large"}, "resize: Input should be a valid integer.*found 'large'"),

@@ -7,13 +7,12 @@ import pytest
 from command_line import Run
 from factory import make_fleet, make_package, write_catalogue
 
-from model.detector import FORMAT_VERSION
 from pipeline import storage
 from pipeline.catalogue.catalogue import load_catalogue
 from pipeline.night.manifest import build_manifest
 from pipeline.night.scoring.plan import plan_night
 from pipeline.night.scoring.scorer import ShardScorer
-from pipeline.onboarding.finish import onboarding_key
+from pipeline.onboarding.key import onboarding_key
 from pipeline.registry import models
 
 NIGHT = "2026-03-12"
@@ -38,14 +37,6 @@ def test_what_is_onboarded_already_is_answered_without_a_cluster(
     assert (outcome["category"], outcome["status"]) == ("steel", "unchanged")
     assert (outcome["model"], outcome["version"]) == ("nightshift.steel", "1")
     assert outcome["is_champion"]
-
-
-def test_a_registered_model_of_another_format_is_onboarded_again(
-    run: Run, registered: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("pipeline.onboarding.finish.FORMAT_VERSION", FORMAT_VERSION + 1)
-    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
-    assert "no Ray cluster answers" in run("onboard", registered).refusal()
 
 
 def test_a_category_that_failed_is_listed_and_code_3(run: Run, tmp_path: Path) -> None:

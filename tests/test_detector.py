@@ -76,7 +76,7 @@ def test_matrices_are_stored_in_half_precision_and_the_rest_in_full(
     assert {types[name] for name in types.keys() - matrices} == {torch.float32}
 
 
-def test_a_thousand_heads_that_keep_150_units_fit_into_3500_megabytes(tmp_path: Path) -> None:
+def test_a_thousand_heads_of_150_units_fit_into_3500_megabytes(tmp_path: Path) -> None:
     """The paper's backbone: 512 + 1024 channels. Sizes do not depend on what was trained."""
     recipe = PRESETS["default"].recipe
     assert recipe.image is not None

@@ -10,7 +10,7 @@ from scipy import stats
 from studied import make_study, record, repeat
 
 from pipeline.catalogue.catalogue import load_catalogue
-from pipeline.onboarding.finish import onboarding_key
+from pipeline.onboarding.key import onboarding_key
 from pipeline.study.answer import answer, catalogue_fragment
 from pipeline.study.check import all_measured, correlations, paired, rank_correlation, spearman
 from pipeline.study.choice import DEFAULT, choose, choose_for_all, difference, finalists, key_of

@@ -22,7 +22,7 @@ from jobs.terminal.progress import Display, read_board, start_board
 from model.errors import CategoryFault
 from pipeline import storage
 from pipeline.catalogue.catalogue import Category
-from pipeline.onboarding.finish import onboarding_key
+from pipeline.onboarding.key import onboarding_key
 from pipeline.package import RECORD_FILE
 from pipeline.registry import models, tracking
 from pipeline.registry.models import RegisteredVersion

@@ -36,7 +36,7 @@ from pipeline.catalogue.category_name import PATTERN
 from pipeline.catalogue.findings import findings_of_names, findings_of_shape, nearest
 from pipeline.datasets.layouts import LAYOUTS
 
-HEAD_SETTINGS = ("hidden", "kept", "members", "adaptor")
+HEAD_SETTINGS = ("hidden", "members", "adaptor")
 SECTIONS = ("defaults", "categories", "study")  # the last is read by pipeline/study/settings.py
 MOST_FINDINGS = 40  # lines of one message
 
@@ -78,7 +78,6 @@ class Training(Strict):
     steps_per_pass: PositiveInt | None = None
     batch_rows: int | None = Field(default=None, ge=2)
     hidden: PositiveInt | None = None
-    kept: PositiveInt | None = None
     members: PositiveInt | None = None
     adaptor: Adaptor | None = None
     seed: int = Field(default=0, ge=0)
@@ -87,8 +86,8 @@ class Training(Strict):
 
     def change(self, recipe: Recipe) -> Recipe:
         """Return the recipe with these changes."""
-        kept = {"seed", "image_head", "health"}
-        changes = self.model_dump(exclude_none=True, exclude=kept)
+        apart = {"seed", "image_head", "health"}
+        changes = self.model_dump(exclude_none=True, exclude=apart)
         shape = {name: changes.pop(name) for name in HEAD_SETTINGS if name in changes}
         if "sigma" in changes and isinstance(self.sigma, float):
             changes["sigma"] = (self.sigma, self.sigma)

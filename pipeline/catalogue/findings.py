@@ -8,6 +8,10 @@ from pydantic import BaseModel, ValidationError
 
 from pipeline.catalogue.strict_yaml import shown
 
+GONE = {
+    "kept": "is gone, heads are no longer pruned; leave it out, and lower `hidden` for smaller ones"
+}
+
 
 def findings_of_shape(
     schema: type[BaseModel], entry: Any, where: str, nested: Mapping[str, type[BaseModel]]
@@ -53,6 +57,8 @@ def _finding(
     path = [str(part) for part in fault["loc"]]
     key = ".".join([where, *path])
     if fault["type"] == "extra_forbidden":
+        if path[-1] in GONE:
+            return f"{key}: {GONE[path[-1]]}"
         inner = nested[path[0]] if len(path) > 1 else schema
         return f"{key}: unknown key{nearest(path[-1], list(inner.model_fields))}"
     if fault["type"] == "missing":

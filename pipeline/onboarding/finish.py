@@ -8,7 +8,6 @@ been trained on and only then looks at labelled ones.
 
 import copy
 import hashlib
-import json
 import logging
 import time
 from dataclasses import asdict
@@ -17,10 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from model.detector import FORMAT_VERSION
-from pipeline import storage
 from pipeline.calibration import Calibration, Part, fit
-from pipeline.catalogue.catalogue import Category
 from pipeline.images.image_statistics import Values, condense
 from pipeline.measuring.labelled import ScoredSamples, measure, read_marks, score_samples
 from pipeline.onboarding.examples import examples, worst_unseen
@@ -72,22 +68,6 @@ def write_package(prepared: PreparedCategory, folder: Path) -> Package:
     package, examples = finish(prepared)
     package.write(folder, examples)
     return package
-
-
-def onboarding_key(category: Category) -> str:
-    """Return what identifies an onboarding: its settings and the names and etags of its files.
-
-    The same catalogue entry over the same files has the same key, so that a job that is started
-    again finds what it began, and finds a finished one done. A new detector format has new keys.
-    """
-    settings = [FORMAT_VERSION, category.model_dump()]
-    total = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    if category.layout == "manifest":
-        total.update(storage.read_bytes(category.images))
-    else:
-        listed = sorted((item.uri, item.etag) for item in storage.list_objects(category.images))
-        total.update(json.dumps(listed).encode())
-    return total.hexdigest()
 
 
 def _statistics(prepared: PreparedCategory, unseen: UnseenScores) -> Values:

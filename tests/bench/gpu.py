@@ -91,7 +91,7 @@ def make_detector(setting: Setting, backbone: Backbone) -> Detector:
     generator = torch.Generator().manual_seed(0)
     heads = []
     for shape in (recipe.patch.head, recipe.image.head):
-        head = FoldedHead(header.channels, shape.members * (shape.kept or shape.hidden))
+        head = FoldedHead(header.channels, shape.members * shape.hidden)
         for buffer in (*head.weights, head.bias, head.output):
             buffer.copy_(torch.randn(buffer.shape, generator=generator))
         head.round_to_half()

@@ -95,7 +95,7 @@ def _many_categories() -> Ratio:
 def _resident_heads() -> Ratio:
     recipe = PRESETS["default"].recipe
     assert recipe.image is not None
-    units = [c.head.members * (c.head.kept or c.head.hidden) for c in (recipe.patch, recipe.image)]
+    units = [c.head.members * c.head.hidden for c in (recipe.patch, recipe.image)]
     before, held = peak_mib(), []
     for _ in range(MANY):
         heads = FoldedHeads(FoldedHead(WIDE, units[0]), FoldedHead(WIDE, units[1]))

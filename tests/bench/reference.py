@@ -97,7 +97,7 @@ def _our_prediction() -> Callable[[Tensor], object]:
         preprocessing=Preprocessing(resize=329, crop=SIDE),
     )
     shape = PRESETS["default"].recipe.patch.head
-    head = FoldedHead(header.channels, shape.members * (shape.kept or shape.hidden))
+    head = FoldedHead(header.channels, shape.members * shape.hidden)
     for buffer in (*head.weights, head.bias, head.output):
         buffer.normal_()
     detector = Detector(backbone, FoldedHeads(head, None), header)
