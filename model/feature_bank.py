@@ -58,16 +58,8 @@ class FeatureBank:
         """Patches of an image."""
         return math.prod(self.grid)
 
-    @property
-    def size_bytes(self) -> int:
-        """Memory taken by all levels."""
-        return self.num_images * image_bytes(self._shapes)
-
-    def write(self, first: int, pooled: Sequence[Tensor], keys: Sequence[str] = ()) -> None:
-        """Store a batch of pooled (B, C, H, W) levels as images ``first`` and following.
-
-        ``keys`` play no role here: every image is stored whole.
-        """
+    def write(self, first: int, pooled: Sequence[Tensor]) -> None:
+        """Store a batch of pooled (B, C, H, W) levels as images ``first`` and following."""
         for store, level_BCHW in zip(self.levels, pooled, strict=True):
             store[first : first + len(level_BCHW)] = level_BCHW.flatten(2).transpose(1, 2)
 
@@ -77,10 +69,6 @@ class FeatureBank:
             self._take(store, index).transpose(1, 2).unflatten(2, shape[1:])
             for store, shape in zip(self.levels, self._shapes, strict=True)
         ]
-
-    def kept_whole(self, index: Tensor) -> Tensor:
-        """Return those of some images that ``images`` has the levels of: all."""
-        return index
 
     def image_means(self, index: Tensor) -> Tensor:
         """Return the mean feature (N, C) of some images, level beside level, in float32."""
@@ -133,12 +121,8 @@ class FeatureBank:
             part_KC.copy_(torch.einsum("ktc,kt->kc", values_K4C, weight_P4[position_K]))
 
     def _take(self, store: Tensor, *index: Tensor) -> Tensor:
-        return take(store, *index).to(self.device)
-
-
-def take(store: Tensor, *index: Tensor) -> Tensor:
-    """Index a tensor that may lie elsewhere than its indices do."""
-    return store[tuple(part.to(store.device) for part in index)]
+        """Index a tensor that may lie elsewhere than its indices and readers do."""
+        return store[tuple(part.to(store.device) for part in index)].to(self.device)
 
 
 def image_bytes(shapes: Sequence[Shape]) -> int:

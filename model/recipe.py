@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from model.embedding import EmbeddingKind
+from model.feature_bank import FeatureBank
 from model.folding import FoldedHeads
-from model.patch_sample import Features
 from model.preprocessing import Preprocessing
 from model.rows import ImageRows, PatchRows
 from model.simplenet import HeadConfig
@@ -109,7 +109,7 @@ PRESETS = {
 class RecipeTrainer:
     """Trains a recipe's heads one after the other on the same bank."""
 
-    def __init__(self, bank: Features, images: Tensor, folds: Tensor, recipe: Recipe) -> None:
+    def __init__(self, bank: FeatureBank, images: Tensor, folds: Tensor, recipe: Recipe) -> None:
         """Train on some images of a bank.
 
         Args:
@@ -161,14 +161,13 @@ class RecipeTrainer:
     def unseen(self, heads: FoldedHeads) -> Iterator[tuple[FoldedHeads, Tensor]]:
         """Yield each member of these heads with images that it has not seen, a few at a time.
 
-        The images are places in the bank; each that it has whole comes once if there are several
-        members, and none if there is only one.
+        The images are places in the bank; each comes once if there are several members, and none
+        if there is only one.
         """
         if self.recipe.members == 1:
             return
         for number, member in enumerate(heads.split(self.recipe.members)):
-            left_out = self.bank.kept_whole(self.images[self.folds == number])
-            for index in left_out.split(BLOCK_IMAGES):
+            for index in self.images[self.folds == number].split(BLOCK_IMAGES):
                 yield member, index
 
     def state_dict(self) -> dict[str, Any]:

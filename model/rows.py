@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from model.coreset import greedy_coreset, random_projection
-from model.patch_sample import Features
+from model.feature_bank import FeatureBank
 from model.training import TrainingConfig
 
 BLOCK = 8_192  # patches put together at a time
@@ -24,7 +24,7 @@ class PatchRows:
     """Patches of some of a bank's images: any, or a coreset that covers them."""
 
     def __init__(
-        self, bank: Features, images: Tensor, folds: Tensor, config: TrainingConfig
+        self, bank: FeatureBank, images: Tensor, folds: Tensor, config: TrainingConfig
     ) -> None:
         """Take patches of ``images``, an index (N,), of which ``folds`` (N,) is the fold."""
         self.bank, self.images, self.folds = bank, images.to(bank.device), folds.to(bank.device)
@@ -35,7 +35,7 @@ class PatchRows:
 
     @classmethod
     def of_coreset(
-        cls, bank: Features, images: Tensor, coreset_KC: Tensor, members: int
+        cls, bank: FeatureBank, images: Tensor, coreset_KC: Tensor, members: int
     ) -> "PatchRows":
         """Take a coreset that was chosen before, of images that nobody leaves out."""
         nobodys = torch.full((len(images),), -1, device=bank.device)
@@ -98,7 +98,7 @@ class PatchRows:
 class ImageRows:
     """Some of a bank's images as a whole: the mean feature of every level, side by side."""
 
-    def __init__(self, bank: Features, images: Tensor, folds: Tensor, members: int) -> None:
+    def __init__(self, bank: FeatureBank, images: Tensor, folds: Tensor, members: int) -> None:
         """Take ``images``, an index (N,), of which ``folds`` (N,) is the fold."""
         self.rows_NC = bank.image_means(images.to(bank.device))
         self.seen = _seen(folds.to(bank.device), members)

@@ -1,6 +1,5 @@
-"""Where features are kept: memory, a file without a name, or a share of the patches."""
+"""Where features are kept: memory, or a file without a name; what has no room is refused."""
 
-import logging
 import re
 import shutil
 import tempfile
@@ -12,26 +11,20 @@ import pytest
 import torch
 import yaml
 
-from model.embedding import mean_levels
-from model.patch_sample import PatchSample
 from model.recipe import Recipe, RecipeTrainer
 from model.simplenet import HeadConfig
 from model.training import TrainingConfig
-from pipeline.calibration import Part
 from pipeline.catalogue.catalogue import CatalogueError, Category, load_catalogue
-from pipeline.onboarding.feature_cache import CacheTooSmall, FeatureCache, mapped
-from pipeline.onboarding.features import extract
-from pipeline.onboarding.finish import finish, write_package
+from pipeline.onboarding.feature_cache import CacheTooSmall, mapped, reserve
+from pipeline.onboarding.finish import write_package
 from pipeline.onboarding.prepare import PreparedCategory, prepare
 from pipeline.package import package_digest
 
 TINY = 1e-6  # GB: no image fits
 # A 64-pixel crop with EfficientNet-Lite0: 40 channels on 8 x 8, 112 on 4 x 4, half precision.
 IMAGE_BYTES = 2 * (40 * 64 + 112 * 16)
-PATCH_BYTES = 2 * (40 + 112)
 NUM_GOOD = 400
-NUM_WHOLE = 80 + 256  # a fifth is held out; training images for the scale
-ROOM_GB = 0.0034  # NUM_WHOLE images, and (3,400,000 - 2,924,544) // 121,600 = 3 patches of each
+ROOM_GB = 0.0034  # for fewer
 
 
 @pytest.fixture
@@ -49,18 +42,6 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("many")
     factory.write_images(folder / "train/good", range(NUM_GOOD))
     return folder
-
-
-@pytest.fixture(scope="module")
-def whole(many: Path) -> PreparedCategory:
-    return prepare(two_members(many))
-
-
-@pytest.fixture(scope="module", params=["memory", "file"])
-def sampled(request: pytest.FixtureRequest, many: Path) -> PreparedCategory:
-    """With room for a share only, be it in memory or on disk."""
-    room = {"memory": (ROOM_GB, TINY), "file": (TINY, ROOM_GB)}[request.param]
-    return prepare(two_members(many, cache_gb=room[0], cache_disk_gb=room[1]))
 
 
 def two_members(images: Path, **changes: Any) -> Category:
@@ -128,108 +109,36 @@ def test_a_file_that_the_disk_cannot_hold_is_refused_before_anything_is_written(
 def test_half_of_the_free_disk_is_the_most_a_category_takes(temporary: Path) -> None:
     category = factory.category("images", cache_gb=TINY, cache_disk_gb=1e9)
     free_gb = shutil.disk_usage(temporary).free / 1e9
-    cache = FeatureCache(category=category, shapes=[(1, 1000, 1000)], device=torch.device("cpu"))
+    num_images = int(0.6 * free_gb * 1000 / 2)  # 2 MB an image
     with pytest.raises(CacheTooSmall, match="half of what is free there") as refusal:
-        cache.whole(int(0.6 * free_gb * 1000 / 2))  # 2 MB an image
+        reserve(category, num_images, [(1, 1000, 1000)], torch.device("cpu"))
     room = re.search(rf"for (\S+) GB in {temporary} ", str(refusal.value))
     assert room is not None
     assert float(room[1]) == pytest.approx(free_gb / 2, rel=0.1)
 
 
-def test_what_does_not_fit_trains_on_a_share_and_says_so(
-    many: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_has_no_room_is_refused_with_how_many_images_have(many: Path) -> None:
     category = two_members(many, cache_gb=ROOM_GB, cache_disk_gb=TINY)
-    with caplog.at_level(logging.WARNING, logger="pipeline.onboarding.feature_cache"):
-        FeatureCache(
-            category=category, shapes=[(40, 8, 8), (112, 4, 4)], device=torch.device("cpu")
-        ).training(NUM_GOOD)
-    (message,) = caplog.messages
+    with pytest.raises(CacheTooSmall) as refusal:
+        prepare(category)
+    message = str(refusal.value)
     assert NUM_GOOD * IMAGE_BYTES == 3_481_600
     assert "steel: the features of 400 images take 0.00348 GB" in message
     assert "room for 0.0034 GB in memory (cache_gb) and for 1e-06 GB in" in message
-    assert message.endswith("; trains on 4.7 % of each image's patches, 336 images whole")
+    assert "Raise cache_gb or cache_disk_gb, let TMPDIR name a folder with more room" in message
+    assert ROOM_GB * 1e9 // IMAGE_BYTES == 390
+    assert message.endswith("take fewer images: 390 fit; `max_images: 390` trains on so many.")
 
 
-def test_a_share_stays_within_the_room(sampled: PreparedCategory) -> None:
-    bank = sampled.good.bank
-    assert isinstance(bank, PatchSample)
-    assert bank.patches_NPC.nbytes == NUM_GOOD * 3 * PATCH_BYTES
-    assert bank.bank.size_bytes == NUM_WHOLE * IMAGE_BYTES
-    assert bank.patches_NPC.nbytes + bank.bank.size_bytes <= ROOM_GB * 1e9
+def test_the_number_that_is_named_fits(many: Path) -> None:
+    category = two_members(many, cache_gb=ROOM_GB, cache_disk_gb=TINY, max_images=390)
+    assert len(prepare(category).good.uris) == 390
 
 
-def test_the_split_is_the_same_and_held_out_images_stay_whole(
-    whole: PreparedCategory, sampled: PreparedCategory
-) -> None:
-    assert sampled.parts.tolist() == whole.parts.tolist()
-    held_out = sampled.images_of(Part.CALIBRATION)
-    assert len(held_out) == 80
-    for a, b in zip(
-        sampled.good.bank.images(held_out), whole.good.bank.images(held_out), strict=True
-    ):
-        assert torch.equal(a, b)
-    assert sampled.backbone.num_images_seen == whole.backbone.num_images_seen == NUM_GOOD
-
-
-def test_what_is_kept_of_a_training_image_are_patches_of_it(
-    whole: PreparedCategory, sampled: PreparedCategory
-) -> None:
-    for image in sampled.images_of(Part.TRAIN)[::40]:
-        kept = sampled.good.bank.whole(image[None])
-        everything = whole.good.bank.whole(image[None])
-        distance, nearest = torch.cdist(kept, everything).min(dim=1)
-        assert len(nearest.unique()) == len(kept) == 3
-        assert distance.max() < 1e-3 * everything.norm(dim=1).mean()
-
-
-def test_the_scale_is_set_on_whole_training_images_that_a_member_left_out(
-    sampled: PreparedCategory,
-) -> None:
-    trainer = both_heads(sampled)
-    for _ in trainer.run():
-        pass
-    heads = trainer.folded()
-    unseen = list(trainer.unseen(heads))
-    index = torch.cat([index for _, index in unseen])
-    assert len(index.unique()) == len(index) == 256
-    assert set(index.tolist()) <= set(sampled.images_of(Part.TRAIN).tolist())
-    levels = [(member, trainer.bank.images(index)) for member, index in unseen]
-    patch = torch.cat([member.patch(each).flatten(1).amax(1) for member, each in levels])
-    image = torch.cat([member.image(mean_levels(each)).flatten() for member, each in levels])
-    for scores in (patch, image):
-        assert scores.mean().item() == pytest.approx(0, abs=1e-4)
-        assert scores.std(correction=0).item() == pytest.approx(1, abs=1e-4)
-
-
-def test_a_category_onboards_on_a_share(sampled: PreparedCategory) -> None:
-    for _ in sampled.trainer.run():
-        pass
-    package, _ = finish(sampled)
-    assert len(package.calibration.scores) == 80
-
-
-def test_cross_calibration_needs_every_image_whole(many: Path) -> None:
-    category = two_members(many, calibration="cross", cache_gb=ROOM_GB, cache_disk_gb=TINY)
-    with pytest.raises(
-        CacheTooSmall,
-        match=r"steel: .* 400 images take 0\.00348 GB.*cross needs every image whole. "
-        r"Take calibration: split. Raise cache_gb or cache_disk_gb",
-    ):
+def test_no_number_is_named_where_no_image_fits(many: Path) -> None:
+    category = two_members(many, cache_gb=TINY, cache_disk_gb=TINY)
+    with pytest.raises(CacheTooSmall, match=r"a folder with more room\.$"):
         prepare(category)
-
-
-def test_room_for_less_than_the_whole_images_is_refused_with_what_is_needed(many: Path) -> None:
-    category = two_members(many, cache_gb=0.003, cache_disk_gb=TINY)
-    # 1 % of 64 patches is 1: 2,924,544 + 121,600 bytes
-    with pytest.raises(CacheTooSmall, match=r"336 whole images and .* need 0\.00305"):
-        prepare(category)
-
-
-def test_labelled_images_are_never_sampled(many: Path, whole: PreparedCategory) -> None:
-    category = two_members(many, cache_gb=ROOM_GB, cache_disk_gb=TINY)
-    with pytest.raises(CacheTooSmall, match=r"400 images take 0\.00348 GB.*all of it is needed"):
-        extract(whole.good.uris, category, whole.backbone)
 
 
 @pytest.mark.parametrize("name", ["cache_gb", "cache_disk_gb"])

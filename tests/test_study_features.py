@@ -8,7 +8,6 @@ import torch
 from factory import backbone, make_category
 from studied import load, make_study, write_study_catalogue
 
-from model.patch_sample import Features
 from pipeline import storage
 from pipeline.calibration import Part, TooFewImages, split_by_content
 from pipeline.datasets.layouts import read_layout
@@ -67,7 +66,7 @@ def test_a_bank_holds_what_an_onboarding_would_train_on(
     variant = study.apply({"layers": layers, "patch_size": size}, study.categories[0])
     bank = open_bank(f"{place}/good", variant)
     samples = [s for s in read_layout("mvtec", variant.images) if s.split == "train"]
-    plain: Features = extract([s.uri for s in samples], variant, fresh_backbone(variant)).bank
+    plain = extract([s.uri for s in samples], variant, fresh_backbone(variant)).bank
     everything = torch.arange(40)
     for found, expected in zip(bank.images(everything), plain.images(everything), strict=True):
         assert torch.equal(found, expected)

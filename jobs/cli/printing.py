@@ -68,6 +68,10 @@ def print_night(done: Any) -> None:
 
 def _note(counts: dict[str, int]) -> str:
     """Say which good images were left out of an onboarding."""
-    words = {"unreadable": "unreadable", "duplicate": "in there twice"}
+    words = {
+        "unreadable": "unreadable",
+        "duplicate": "in there twice",
+        "beyond_max_images": "beyond max_images",
+    }
     notes = [f"{counts[name]} {word}" for name, word in words.items() if counts.get(name)]
     return ", ".join(notes)

@@ -115,6 +115,7 @@ class Settings(Strict):
     calibration_share: float = Field(0.2, gt=0, le=0.5)
     calibration: Method = "split"
     fdr: float = Field(DEFAULT_FDR, gt=0, lt=1)  # share of good images on the night's list
+    max_images: PositiveInt | None = None  # good images to learn from, chosen at random; None: all
     cache_gb: float = Field(4.0, gt=0, allow_inf_nan=False)  # memory for features, 10^9 bytes
     cache_disk_gb: float = Field(64.0, gt=0, allow_inf_nan=False)  # beyond it, in a temporary file
     preset: Literal["default", "paper", "official"] = "default"

@@ -2,6 +2,7 @@
 
 import hashlib
 import posixpath
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -36,6 +37,29 @@ class Sample:
     def is_good(self) -> bool:
         """Whether the part has no defect."""
         return self.defect == GOOD
+
+
+def of_split(samples: Sequence[Sample], split: Split) -> list[Sample]:
+    """Return the samples to train on, which are all good, or those to test on."""
+    return [sample for sample in samples if sample.split == split]
+
+
+def has_both_kinds(samples: Sequence[Sample]) -> bool:
+    """Whether there are good and defective ones, without which nothing can be measured."""
+    return len({sample.is_good for sample in samples}) == 2
+
+
+def refuse_one_kind(name: str, samples: Sequence[Sample], what: str, advice: str) -> None:
+    """Refuse labelled images that are all good or all defective.
+
+    Raises:
+        LayoutError: they are.
+    """
+    if not has_both_kinds(samples):
+        raise LayoutError(
+            f"{name}: {len(samples)} labelled {what}, not of both kinds; needed are good and "
+            f"defective ones. {advice}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

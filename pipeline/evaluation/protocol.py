@@ -21,7 +21,7 @@ from model.recipe import RecipeTrainer
 from pipeline.calibration import Calibration, Part, fit
 from pipeline.catalogue.catalogue import Category
 from pipeline.datasets.layouts import Sample
-from pipeline.datasets.samples import LayoutError
+from pipeline.datasets.samples import of_split, refuse_one_kind
 from pipeline.evaluation.heatmap_grid import Tile, choose
 from pipeline.images.batches import BATCH_IMAGES
 from pipeline.images.decode import read_image
@@ -38,6 +38,7 @@ from pipeline.onboarding.prepare import (
 from pipeline.package import MapScale
 
 ORACLE = "oracle_image_auroc"
+ADVICE = "Add a test folder or leave the category out."
 ORACLE_LOOKS = 8  # passes that the oracle compares, evenly spread; the last is one of them
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
@@ -136,12 +137,12 @@ def read_test_set(prepared: PreparedCategory) -> TestSet:
         LayoutError: there are none, or only good or only defective ones.
     """
     category = prepared.category
-    test = [sample for sample in prepared.samples if sample.split == "test"]
-    _refuse_one_kind(category.name, test)
+    test = of_split(prepared.samples, "test")
+    refuse_one_kind(category.name, test, "test images", ADVICE)
     read = extract([sample.uri for sample in test], category, prepared.backbone)
     place = {uri: index for index, uri in enumerate(read.uris)}
     kept = [sample for sample in test if sample.uri in place]
-    _refuse_one_kind(category.name, kept)
+    refuse_one_kind(category.name, kept, "test images", ADVICE)
     return TestSet(
         bank=read.bank,
         images=torch.tensor([place[sample.uri] for sample in kept]),
@@ -153,14 +154,6 @@ def read_test_set(prepared: PreparedCategory) -> TestSet:
         ),
         marks=read_marks(kept, category.preprocessing),
     )
-
-
-def _refuse_one_kind(name: str, test: Sequence[Sample]) -> None:
-    if len({sample.is_good for sample in test}) < 2:
-        raise LayoutError(
-            f"{name}: {len(test)} labelled test images, not of both kinds; evaluation "
-            f"needs good and defective ones. Add a test folder or leave the category out."
-        )
 
 
 def _run_seed(

@@ -3,11 +3,12 @@
 Unreadable images are skipped, counted and listed; too many of them refuse the category.
 """
 
+import hashlib
 import logging
+import posixpath
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +17,13 @@ from model.backbone import STRIDES, Backbone
 from model.embedding import Embedding
 from model.errors import CategoryFault
 from model.feature_bank import FeatureBank
-from model.patch_sample import Features
+from pipeline import storage
 from pipeline.catalogue.catalogue import Category
+from pipeline.datasets.samples import Sample, of_split
 from pipeline.images.batches import batches, read_all, stack
 from pipeline.images.decode import ImageRead, ImageStatus
 from pipeline.images.image_statistics import STATISTICS, image_statistics
-from pipeline.onboarding.feature_cache import FeatureCache
+from pipeline.onboarding.feature_cache import reserve
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +31,6 @@ MAX_UNREADABLE_SHARE = 0.1
 EMPTY = np.zeros(0, np.float32)
 
 Progress = Callable[[int, int], None]  # images done, images in all
-Bank = TypeVar("Bank", bound=Features)
 
 
 class TooManyUnreadable(CategoryFault):
@@ -37,55 +38,45 @@ class TooManyUnreadable(CategoryFault):
 
 
 @dataclass(frozen=True, kw_only=True)
-class GoodImages(Generic[Bank]):
+class GoodImages:
     """What one backbone pass over the good images of a category left."""
 
     uris: list[str]  # of the images that could be read, in the order of ``bank``
     hashes: list[str]  # sha256 of their files
     unreadable: list[ImageRead]
     statistics: dict[str, NDArray[np.float32]]  # of the images, by name, each (N,)
-    bank: Bank
+    bank: FeatureBank
+
+
+def training_uris(category: Category, samples: Sequence[Sample]) -> list[str]:
+    """Return the good images to learn from: all, or `max_images` of them.
+
+    Those with the smallest hashes of their names are a random choice that needs no file to be read,
+    the same in every run, in whatever order they are listed and wherever they are copied to.
+    """
+    uris = [sample.uri for sample in of_split(samples, "train")]
+    if category.max_images is None or len(uris) <= category.max_images:
+        return uris
+    start = len(posixpath.dirname(storage.absolute(category.images).rstrip("/")))
+    uris.sort(key=lambda uri: hashlib.sha256(uri[start:].encode()).digest())
+    logger.info(
+        "%s: takes %d of %d good images, chosen by the hash of their names (max_images)",
+        *(category.name, category.max_images, len(uris)),
+    )
+    return sorted(uris[: category.max_images])
 
 
 def extract(
     uris: Sequence[str], category: Category, backbone: Backbone, progress: Progress | None = None
-) -> GoodImages[FeatureBank]:
-    """Read, check and embed every image once, and keep it whole.
+) -> GoodImages:
+    """Read, check and embed every image once.
 
     Raises:
-        TooManyUnreadable: more than a tenth cannot be read.
+        UnreadableImages: more than a tenth cannot be read.
         CacheTooSmall: neither memory nor disk has room.
     """
-    bank = _cache(category, backbone).whole(len(uris))
-    return _fill(bank, uris, category, backbone, progress)
-
-
-def extract_training(
-    uris: Sequence[str], category: Category, backbone: Backbone, progress: Progress | None = None
-) -> GoodImages[Features]:
-    """Read, check and embed every image once, and keep what training and calibration need.
-
-    Raises:
-        TooManyUnreadable: more than a tenth cannot be read.
-        CacheTooSmall: not even a share of the patches has room.
-        TooFewImages: there are too few to hold out, seen before the first is read.
-    """
-    bank = _cache(category, backbone).training(len(uris))
-    return _fill(bank, uris, category, backbone, progress)
-
-
-def _cache(category: Category, backbone: Backbone) -> FeatureCache:
     shapes = level_shapes(backbone, category.embedding, category.preprocessing.crop)
-    return FeatureCache(category=category, shapes=shapes, device=backbone.mean.device)
-
-
-def _fill(
-    bank: Bank,
-    uris: Sequence[str],
-    category: Category,
-    backbone: Backbone,
-    progress: Progress | None,
-) -> GoodImages[Bank]:
+    bank = reserve(category, len(uris), shapes, backbone.mean.device)
     started = time.monotonic()
     good: list[ImageRead] = []
     unreadable: list[ImageRead] = []
@@ -98,7 +89,7 @@ def _fill(
             for name, values in image_statistics(pixels.numpy()).items():
                 statistics[name].append(values)
             pooled = category.embedding.pool(backbone(pixels))
-            bank.write(len(good), pooled, [image.sha256 for image in readable])
+            bank.write(len(good), pooled)
         good += [image.without_pixels() for image in readable]
         if progress:
             progress(len(good) + len(unreadable), len(uris))

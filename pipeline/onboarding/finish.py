@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.calibration import Calibration, Part, fit
+from pipeline.datasets.samples import of_split
 from pipeline.images.image_statistics import Values, condense
 from pipeline.measuring.labelled import ScoredSamples, measure, read_marks, score_samples
 from pipeline.onboarding.examples import examples, worst_unseen
@@ -38,7 +39,7 @@ def finish(prepared: PreparedCategory) -> tuple[Package, dict[str, NDArray[np.ui
     health = measure_health(prepared, detector, unseen)
     refuse_unhealthy(category.name, health, warn=category.training.health == "warn")
     calibrated = time.monotonic()
-    test = [sample for sample in prepared.samples if sample.split == "test"]
+    test = of_split(prepared.samples, "test")
     scored = score_samples(test, detector)
     timings = {
         "embedding": prepared.embedded - prepared.started,
@@ -94,6 +95,7 @@ def _record(
     if scored.samples:
         marks = read_marks(scored.samples, category.preprocessing)
         metrics |= measure(scored, calibration, marks)
+    num_listed = len(of_split(prepared.samples, "train"))
     per_part = np.bincount(prepared.parts, minlength=len(Part))
     return OnboardingRecord(
         category=category.name,
@@ -102,6 +104,7 @@ def _record(
         counts={
             **{part.name.lower(): int(per_part[part]) for part in Part},
             "unreadable": len(good.unreadable),
+            "beyond_max_images": num_listed - len(good.uris) - len(good.unreadable),
             "test": len(scored.samples),
             "test_unreadable": len(scored.unreadable),
         },

@@ -20,46 +20,15 @@ KEY_VERSION = 3
 # These settings are in every key. Later ones are only where they are not at their default: a new
 # setting leaves the keys of those who do not use it as they were. A setting that went stays as if
 # nobody had set it.
-FIRST_SETTINGS = frozenset(
-    [
-        "backbone",
-        "weights",
-        "layers",
-        "precision",
-        "patch_size",
-        "embedding_kind",
-        "resize",
-        "crop",
-        "fit",
-        "false_alarm_rate",
-        "calibration_share",
-        "calibration",
-        "fdr",
-        "cache_gb",
-        "cache_disk_gb",
-        "preset",
-        "name",
-        "images",
-        "layout",
-    ]
-)
-FIRST_TRAINING = frozenset(
-    [
-        "sigma",
-        "sigma_unit",
-        "margins",
-        "loss",
-        "passes",
-        "steps_per_pass",
-        "batch_rows",
-        "hidden",
-        "members",
-        "adaptor",
-        "seed",
-        "image_head",
-        "health",
-    ]
-)
+SETTINGS = """
+backbone weights layers precision patch_size embedding_kind resize crop fit false_alarm_rate
+calibration_share calibration fdr cache_gb cache_disk_gb preset name images layout
+"""
+TRAINING = """
+sigma sigma_unit margins loss passes steps_per_pass batch_rows hidden members adaptor seed
+image_head health
+"""
+FIRST_SETTINGS, FIRST_TRAINING = frozenset(SETTINGS.split()), frozenset(TRAINING.split())
 GONE_TRAINING = {"kept": None}
 
 

@@ -14,14 +14,13 @@ from numpy.typing import NDArray
 from model.backbone import Backbone
 from model.detector import Detector, DetectorHeader
 from model.folding import FoldedHeads
-from model.patch_sample import Features
 from model.recipe import Recipe, RecipeTrainer
 from pipeline.backbones import choose_precision, fetch_backbone
 from pipeline.calibration import Part, fold_by_content, split_by_content
 from pipeline.catalogue.catalogue import Category
 from pipeline.datasets.layouts import Sample, read_layout
 from pipeline.images.batches import BATCH_IMAGES
-from pipeline.onboarding.features import GoodImages, Progress, extract_training
+from pipeline.onboarding.features import GoodImages, Progress, extract, training_uris
 
 Unseen = tuple[FoldedHeads, torch.Tensor]  # heads, and places in the bank of unseen images
 
@@ -41,7 +40,7 @@ class PreparedCategory:
 
     category: Category
     samples: list[Sample]
-    good: GoodImages[Features]
+    good: GoodImages
     parts: NDArray[np.int8]  # ``Part`` of each good image
     backbone: Backbone
     trainer: RecipeTrainer
@@ -65,9 +64,7 @@ class PreparedCategory:
                 yield detector.heads, index
 
 
-def make_trainer(
-    good: GoodImages[Features], parts: NDArray[np.int8], recipe: Recipe
-) -> RecipeTrainer:
+def make_trainer(good: GoodImages, parts: NDArray[np.int8], recipe: Recipe) -> RecipeTrainer:
     """Return a trainer on the training images; its members leave images out by their content."""
     train = np.flatnonzero(parts == Part.TRAIN)
     folds = fold_by_content([good.hashes[index] for index in train], recipe.members)
@@ -85,11 +82,10 @@ def prepare(
     """
     started = time.monotonic()
     samples = read_layout(category.layout, category.images)
-    uris = [sample.uri for sample in samples if sample.split == "train" and sample.is_good]
     backbone = fetch_backbone(category.backbone_config).to(device)
     if category.precision == "auto":
         backbone = choose_precision(backbone, category.preprocessing.crop)
-    good = extract_training(uris, category, backbone, progress)
+    good = extract(training_uris(category, samples), category, backbone, progress)
     parts = split_by_content(good.hashes, category.calibration_config)
     return PreparedCategory(
         category=category,

@@ -16,6 +16,7 @@ from model.folding import FoldedHead
 from pipeline import storage
 from pipeline.backbones import fetch_backbone
 from pipeline.datasets.layouts import read_layout
+from pipeline.datasets.samples import has_both_kinds, of_split
 from pipeline.study.choice import difference, mean_interval
 from pipeline.study.feature_view import FeatureView, is_there, view_key
 from pipeline.study.objective import METRICS
@@ -57,8 +58,8 @@ def build_test(view: FeatureView, place: str, device: str = "cpu") -> Passes:
         return Passes()
     category = view.category
     samples = read_layout(category.layout, category.images)
-    test = [sample for sample in samples if sample.split == "test"]
-    if len({sample.is_good for sample in test}) < 2:
+    test = of_split(samples, "test")
+    if not has_both_kinds(test):
         return Passes()
     backbone = fetch_backbone(category.backbone_config).to(device)
     num_images = write_labelled(view, test, backbone, storage.join(place, TEST))

@@ -44,10 +44,8 @@ class StudyContext:
         settings = self.study.settings
         category = next(each for each in self.study.categories if each.name == name)
         variant = self.study.apply(configuration, category)
-        num_folds = max(round(1 / settings.validation_share), 2)
-        split = Split(
-            seed=settings.seed + repeat, fold=repeat % num_folds, members=settings.members
-        )
+        fold = repeat % settings.num_folds
+        split = Split(seed=settings.seed + repeat, fold=fold, members=settings.members)
         place = self.places[f"{name} {view_key(variant)}"]
         return HeadRun(variant, place, split, device())
 

@@ -17,11 +17,11 @@ from pipeline.backbones import fetch_backbone
 from pipeline.calibration import Part, TooFewImages, fold_by_content, split_by_content
 from pipeline.catalogue.catalogue import Category
 from pipeline.datasets.layouts import Sample, read_layout
-from pipeline.datasets.samples import LayoutError
+from pipeline.datasets.samples import LayoutError, of_split, refuse_one_kind
 from pipeline.images.batches import read_all
 from pipeline.images.decode import ImageRead, ImageStatus
 from pipeline.images.masks import read_mask
-from pipeline.onboarding.features import refuse_many_unreadable
+from pipeline.onboarding.features import refuse_many_unreadable, training_uris
 from pipeline.onboarding.synthetic import make_anomalies
 from pipeline.study.feature_view import MASKS, FeatureView, SetWriter, is_there, publish, write_all
 from pipeline.study.settings import LabelledSet, StudySettings
@@ -53,9 +53,8 @@ class FoldPlan:
 
 def fold_plan(settings: StudySettings) -> FoldPlan:
     """Return the folds of a study: the first for the search, the next for the finalists."""
-    num_folds = max(round(1 / settings.validation_share), 2)
-    used = sorted({repeat % num_folds for repeat in range(settings.seeds + 1)})
-    return FoldPlan(num_folds=num_folds, used=used, num_anomalies=settings.anomalies)
+    used = sorted({repeat % settings.num_folds for repeat in range(settings.seeds + 1)})
+    return FoldPlan(num_folds=settings.num_folds, used=used, num_anomalies=settings.anomalies)
 
 
 def build_view(
@@ -72,7 +71,7 @@ def build_view(
     started = time.monotonic()
     category = view.category
     samples = read_layout(category.layout, category.images)
-    uris = [sample.uri for sample in samples if sample.split == "train" and sample.is_good]
+    uris = training_uris(category, samples)
     refuse_few(category, len(uris), plan)
     backbone = fetch_backbone(category.backbone_config).to(device)
     with TemporaryDirectory(prefix="nightshift-study-") as scratch:
@@ -80,7 +79,7 @@ def build_view(
         folds_by_uri = _write_good(good, uris, plan)
         num_judged = 0
         if labelled is not None:
-            tests = {sample.uri for sample in samples if sample.split == "test"}
+            tests = {sample.uri for sample in of_split(samples, "test")}
             scored = read_labelled(category, labelled, tests)
             num_judged = write_labelled(view, scored, backbone, storage.join(place, "labelled"))
         marked = SetWriter(
@@ -168,7 +167,7 @@ def read_labelled(category: Category, labelled: LabelledSet, tests: set[str]) ->
         LayoutError: there are none of both kinds, or they are the category's test images.
     """
     samples = read_layout(labelled.layout, labelled.images)
-    scored = [sample for sample in samples if sample.split == "test"]
+    scored = of_split(samples, "test")
     common = sum(sample.uri in tests for sample in scored)
     if common:
         raise LayoutError(
@@ -176,21 +175,9 @@ def read_labelled(category: Category, labelled: LabelledSet, tests: set[str]) ->
             f"are test images of the category; a choice that has seen them could not be tested. "
             f"Name other images, or leave the validation set out to use synthetic anomalies."
         )
-    refuse_one_kind(category.name, scored)
+    advice = "Add some, or leave the validation set out."
+    refuse_one_kind(category.name, scored, "images in study.validation", advice)
     return scored
-
-
-def refuse_one_kind(name: str, samples: Sequence[Sample]) -> None:
-    """Refuse labelled images that are all good or all defective.
-
-    Raises:
-        LayoutError: they are.
-    """
-    if len({sample.is_good for sample in samples}) < 2:
-        raise LayoutError(
-            f"{name}: {len(samples)} labelled images in study.validation, not of both kinds; "
-            f"needed are good and defective ones. Add some, or leave the validation set out."
-        )
 
 
 def write_labelled(

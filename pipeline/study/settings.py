@@ -63,6 +63,11 @@ class StudySettings(Strict):
     )  # of backbones that are not the category's own
     validation: dict[str, LabelledSet] = Field(default_factory=dict)  # by category
 
+    @property
+    def num_folds(self) -> int:
+        """Folds of the good images, of which a training leaves one out."""
+        return max(round(1 / self.validation_share), 2)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Study:

@@ -56,9 +56,8 @@ def measure(category: Category, shares: list[float], seed: int) -> list[str]:
     return lines
 
 
-def features(bank: object, images: torch.Tensor) -> patchcore.Array:
+def features(bank: FeatureBank, images: torch.Tensor) -> patchcore.Array:
     """Return joint patch features, (N, H, W, C)."""
-    assert isinstance(bank, FeatureBank), "give it a cache_gb in which all patches have room"
     height, width = bank.grid
     blocks = [bank.whole(index).unflatten(0, (-1, height, width)) for index in images.split(BLOCK)]
     return torch.cat(blocks).numpy()
