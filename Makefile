@@ -3,16 +3,22 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test fast lint format bench up down multihost clean
+.PHONY: demo test test-all fast lint format bench up down multihost clean
 
 demo: $(READY)
 	$(BIN)/nightshift demo
 
+# Three workers for two cores: tests with Ray wait more than they compute.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+	$(PYTEST) -m "not slow"
+
+test-all: lint
+	$(PYTEST)
 
 fast: $(READY)
-	$(BIN)/pytest -m "not ray and not browser"
+	$(BIN)/pytest -m "not ray and not browser and not slow"
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

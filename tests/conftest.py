@@ -48,6 +48,7 @@ def foreign_settings_removed() -> Iterator[None]:
         monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
         monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
         monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        monkeypatch.setenv("RAY_worker_niceness", "0")  # 15 would be behind all that runs beside
         yield
 
 

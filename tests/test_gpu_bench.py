@@ -21,6 +21,7 @@ SMALL = Setting(
     training_side=64,
     training_images=8,
     passes=1,
+    image_passes=1,
 )
 needs_bfloat16 = pytest.mark.skipif(not has_bfloat16(CPU), reason="no bfloat16 on this processor")
 

@@ -63,7 +63,6 @@ def ray_cluster(s3_server: LocalS3) -> Iterator[None]:
         for name, value in s3_server.environment().items():
             monkeypatch.setenv(name, value)
         monkeypatch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")  # how soon an end is noticed
-        monkeypatch.setenv("RAY_worker_niceness", "0")  # other tests run beside these
         with cluster(num_cpus=2):
             yield
 

@@ -73,6 +73,7 @@ def test_all_servers_run_and_a_second_up_leaves_them_alone(folder: Path) -> None
     assert status(folder) == before
 
 
+@pytest.mark.slow  # shorter: the doctor at a cluster with a token, and `up` waits for each server
 def test_a_shell_that_reads_the_environment_passes_the_doctor(folder: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "jobs", "doctor", "--out", "s3://results", "--json"],

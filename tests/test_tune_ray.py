@@ -37,10 +37,8 @@ app.main()
 
 @pytest.fixture(scope="module")
 def ray_cluster() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setenv("RAY_worker_niceness", "0")
-        with cluster(num_cpus=2):
-            yield
+    with cluster(num_cpus=2):
+        yield
 
 
 def studies_of(runs: list[Any]) -> tuple[list[Any], list[Any]]:

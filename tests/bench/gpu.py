@@ -42,7 +42,8 @@ class Setting:
     rounds: int = 20
     training_side: int = 224
     training_images: int = 250
-    passes: int = 160
+    passes: int = 160  # of the patch head
+    image_passes: int | None = None  # None: the preset's own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,7 +193,7 @@ def training(setting: Setting, device: torch.device) -> Iterator[Figure]:
     backbone = Backbone(config).to(device)
     images = make_images(setting.training_images, setting.training_side)
     for name in ("default", "paper"):
-        recipe = _with_passes(PRESETS[name].recipe, setting.passes)
+        recipe = _with_passes(PRESETS[name].recipe, setting)
         embed(backbone, images[:8], device)  # warm
         _wait(device)
         started = time.perf_counter()
@@ -226,8 +227,11 @@ def embed(backbone: Backbone, images: Tensor, device: torch.device) -> FeatureBa
     return bank
 
 
-def _with_passes(recipe: Recipe, passes: int) -> Recipe:
-    return replace(recipe, patch=replace(recipe.patch, passes=passes))
+def _with_passes(recipe: Recipe, setting: Setting) -> Recipe:
+    image = recipe.image
+    if image is not None and setting.image_passes is not None:
+        image = replace(image, passes=setting.image_passes)
+    return replace(recipe, patch=replace(recipe.patch, passes=setting.passes), image=image)
 
 
 def say(line: str) -> None:
