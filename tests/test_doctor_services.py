@@ -1,14 +1,13 @@
 """What the doctor says of servers that are there, dead, unwilling or of another time."""
 
 import datetime as dt
-import http.server
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import s3fs
 from factory import SETTINGS, write_catalogue
+from web_server import Quiet, serving
 
 from jobs.local.s3 import LocalS3
 from pipeline import storage
@@ -30,16 +29,7 @@ def verdicts(place: str) -> dict[str, str]:
     return {check.name.removeprefix("out: "): check.verdict for check in check_place(place)}
 
 
-def at_noon(server: type[http.server.BaseHTTPRequestHandler]) -> Iterator[str]:
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), server) as running:
-        thread = threading.Thread(target=running.serve_forever, args=(0.05,))
-        thread.start()
-        yield f"http://127.0.0.1:{running.server_port}"
-        running.shutdown()
-        thread.join(10)
-
-
-class Noon(http.server.BaseHTTPRequestHandler):
+class Noon(Quiet):
     """Refuses, as an object store does, and says that it is noon."""
 
     def do_HEAD(self) -> None:
@@ -48,9 +38,6 @@ class Noon(http.server.BaseHTTPRequestHandler):
 
     def date_time_string(self, timestamp: float | None = None) -> str:
         return "Thu, 12 Mar 2026 12:00:00 GMT"
-
-    def log_message(self, *_: object) -> None:
-        pass
 
 
 class Timeless(Noon):
@@ -62,12 +49,14 @@ class Timeless(Noon):
 
 @pytest.fixture
 def noon() -> Iterator[str]:
-    yield from at_noon(Noon)
+    with serving(Noon) as place:
+        yield f"http://{place}"
 
 
 @pytest.fixture
 def timeless() -> Iterator[str]:
-    yield from at_noon(Timeless)
+    with serving(Timeless) as place:
+        yield f"http://{place}"
 
 
 @pytest.fixture(scope="module")

@@ -1,14 +1,12 @@
 """The Kubernetes manifests: rendered, valid with unknown fields refused, and safe by default."""
 
 import copy
-import http.server
 import importlib.util
 import json
 import re
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -19,6 +17,7 @@ import pytest
 import typer
 import yaml
 from kuberay import findings, pod_templates
+from web_server import Quiet, serving
 
 from jobs.cli import app
 
@@ -259,7 +258,7 @@ def night() -> ModuleType:
     return module
 
 
-class Kubernetes(http.server.BaseHTTPRequestHandler):
+class Kubernetes(Quiet):
     """Keeps RayJobs by name and lets each run through the states it was given."""
 
     jobs: dict[str, Document]
@@ -288,9 +287,6 @@ class Kubernetes(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(json.dumps(body).encode())
 
-    def log_message(self, *_: object) -> None:
-        pass
-
 
 @pytest.fixture
 def kubernetes() -> Iterator[tuple[type[Kubernetes], str]]:
@@ -299,12 +295,8 @@ def kubernetes() -> Iterator[tuple[type[Kubernetes], str]]:
         states: list[str | int] = []  # noqa: RUF012
         tokens: set[str] = set()  # noqa: RUF012
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
-        yield Server, f"http://127.0.0.1:{server.server_port}/rayjobs"
-        server.shutdown()
-        thread.join(10)
+    with serving(Server) as place:
+        yield Server, f"http://{place}/rayjobs"
 
 
 TEMPLATE = (ROOT / "base/night.json").read_text()

@@ -202,13 +202,18 @@ def test_too_few_free_ports_are_counted(monkeypatch: pytest.MonkeyPatch) -> None
             free_ports(2)
 
 
+def be_weed(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a shell script where the S3 server would be run."""
+    program = folder / "weed"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(jobs.local.s3, "find_weed", lambda: program)
+
+
 def test_a_server_that_ends_at_once_is_reported_with_its_last_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broken = tmp_path / "weed"
-    broken.write_text("#!/bin/sh\necho no space left on device\nexit 1\n")
-    broken.chmod(0o755)
-    monkeypatch.setattr(jobs.local.s3, "find_weed", lambda: broken)
+    be_weed(tmp_path, "echo no space left on device; exit 1", monkeypatch)
     with (
         pytest.raises(LocalS3Error, match=r"(?s)gave no answer.*no space left on device"),
         LocalS3(tmp_path / "s3"),
@@ -220,10 +225,7 @@ def test_a_server_that_ends_at_once_is_reported_with_its_last_words(
 def test_a_server_that_never_answers_is_ended_after_the_time_allowed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    deaf = tmp_path / "weed"
-    deaf.write_text("#!/bin/sh\ntrap '' TERM\nwhile true; do sleep 1; done\n")
-    deaf.chmod(0o755)
-    monkeypatch.setattr(jobs.local.s3, "find_weed", lambda: deaf)
+    be_weed(tmp_path, "trap '' TERM; while true; do sleep 1; done", monkeypatch)
     monkeypatch.setattr(jobs.local.s3, "START_TIMEOUT_S", 1.0)
     with pytest.raises(LocalS3Error, match="no answer within 1 s"), LocalS3(tmp_path / "s3"):
         pass

@@ -1,16 +1,15 @@
 """What an operator reads when MLflow is away, unwilling or misnamed: one line, soon, no secret."""
 
-import http.server
 import os
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from web_server import Quiet, serving
 
 from pipeline.registry import tracking
 from pipeline.registry.tracking import RegistryError
@@ -26,7 +25,7 @@ except tracking.RegistryError as error:
 LOGIN = "alice:s3cret-w0rd"
 
 
-class Refusing(http.server.BaseHTTPRequestHandler):
+class Refusing(Quiet):
     """Healthy, and forbids everything; quotes what it was asked."""
 
     def do_GET(self) -> None:
@@ -35,20 +34,13 @@ class Refusing(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(b"OK" if is_health else b"you may not")
 
-    do_POST = do_GET  # noqa: N815
-
-    def log_message(self, *_: object) -> None:
-        pass
+    do_POST = do_GET
 
 
 @pytest.fixture
 def refusing_server() -> Iterator[str]:
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
-        yield f"127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join(10)
+    with serving(Refusing) as place:
+        yield place
 
 
 @pytest.fixture

@@ -1,11 +1,9 @@
 """The report in a real browser: what no parser sees."""
 
 import functools
-import http.server
-import threading
 from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +12,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Error
 from report_visit import Visit, open_browser
 from test_report_data import EVIL
+from web_server import Quiet, serving
 
 from pipeline.images import heatmap
 from pipeline.night.scoring.pictures import picture_uri
@@ -79,26 +78,18 @@ def test_the_page_fits_decodes_and_stays_silent(
 def test_the_page_works_from_a_web_server_and_asks_for_nothing_beyond_it(
     browser: Browser, reports: dict[str, str]
 ) -> None:
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_: Any) -> None:
-            return
+    class Files(Quiet, SimpleHTTPRequestHandler):
+        pass
 
     out = Path(reports["solar"]).parents[2]
-    server = http.server.ThreadingHTTPServer(
-        ("127.0.0.1", 0), functools.partial(Quiet, directory=str(out))
-    )
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        place = f"http://127.0.0.1:{server.server_port}"
+    with serving(functools.partial(Files, directory=str(out))) as address:
+        place = f"http://{address}"
         visit = Visit(browser, f"{place}/report/night={NIGHT}/index.html")
         assert all(visit.page.evaluate(DECODED))
         assert visit.tiles.count() > 0
         assert visit.complaints == []
         assert all(url.startswith((f"{place}/", "data:")) for url in visit.requests)
         visit.close()
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def test_without_scripts_the_counts_stand_and_the_lists_say_what_they_need(

@@ -26,7 +26,6 @@ from pipeline.study.records import StudyFolder
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
-TRIALS = 6
 DRIVER = """\
 import sys
 from jobs.cli import app
@@ -52,8 +51,8 @@ def all_runs() -> list[Any]:
     return list(client.search_runs([tracking.experiment_id(client)]))
 
 
-def kill_at_half_time(arguments: list[str], folder: Path) -> int:
-    """Run a study in a process of its own; kill it once half of the trials have ended."""
+def kill_midway(arguments: list[str], folder: Path, least: int) -> int:
+    """Run a study in a process of its own; kill it once so many of its trials have ended."""
     environment = {
         **os.environ,
         "RAY_ADDRESS": ray.get_runtime_context().gcs_address,
@@ -66,7 +65,7 @@ def kill_at_half_time(arguments: list[str], folder: Path) -> int:
         assert process.poll() is None, "the driver ended before it was killed"
         told = StudyFolder(str(folder)).trials() if folder.exists() else {}
         ended[:] = [name for name, record in told.items() if record.status != "running"]
-        return len(ended) >= TRIALS // 2
+        return len(ended) >= least
 
     try:
         wait_until(half_done)
@@ -76,13 +75,17 @@ def kill_at_half_time(arguments: list[str], folder: Path) -> int:
     return len(ended)
 
 
+@pytest.mark.parametrize(
+    ("names", "trials"),
+    [(["steel"], 4), pytest.param(["steel", "brass"], 6, marks=pytest.mark.slow)],
+)
 def test_a_killed_study_resumes_with_no_trial_lost_and_none_twice(
-    ray_cluster: None, run: Run, tmp_path: Path
+    ray_cluster: None, run: Run, tmp_path: Path, names: list[str], trials: int
 ) -> None:
-    catalogue = write_study_catalogue(tmp_path, ("steel", "brass"), trials=TRIALS)
+    catalogue = write_study_catalogue(tmp_path, names, trials=trials)
     folder = tmp_path / "out/first"
     arguments = ["tune", str(catalogue), "--study", "first", "--out", str(folder.parent)]
-    before = kill_at_half_time(arguments, folder)
+    before = kill_midway(arguments, folder, trials // 2)
     parents, children = studies_of(all_runs())
     assert [parent.info.status for parent in parents] == ["RUNNING"]
     assert len(children) <= before
@@ -93,30 +96,30 @@ def test_a_killed_study_resumes_with_no_trial_lost_and_none_twice(
     answer = run(*arguments, "--resume", "--write-catalogue", winners, "--json")
     assert answer.code == 0
     found = json.loads(answer.out)
-    names = {trial["trial"] for trial in found["trials"]}
-    assert len(names) == len(found["trials"]) == TRIALS
-    assert known <= names
+    tried = {trial["trial"] for trial in found["trials"]}
+    assert len(tried) == len(found["trials"]) == trials
+    assert known <= tried
     assert {trial["status"] for trial in found["trials"]} <= {"complete", "stopped"}
     parents, children = studies_of(all_runs())
     assert [parent.info.status for parent in parents] == ["FINISHED"]
-    assert [child.info.status for child in children] == ["FINISHED"] * TRIALS
+    assert [child.info.status for child in children] == ["FINISHED"] * trials
     assert {child.data.tags[tracking.PARENT_TAG] for child in children} == {parents[0].info.run_id}
     assert found["cost"]["backbone_passes"] == found["cost"]["images"]
-    assert len(found["cost"]["images"]) == 4  # two categories, and their test images
-    assert set(found["check"]) == {"steel", "brass"}
+    assert len(found["cost"]["images"]) == 2 * len(names)  # each category, and its test images
+    assert set(found["check"]) == set(names)
     steel = found["check"]["steel"]["best_over_default"]["image_auroc"]
     assert steel["difference"]["mean"] == pytest.approx(
         steel["best"]["mean"] - steel["default"]["mean"]
     )
     assert json.loads((folder / "study.json").read_text()) == found
     assert "Hyper-parameter study" in (folder / "study.html").read_text()
-    assert [category.name for category in load_catalogue(str(winners))] == ["steel", "brass"]
+    assert [category.name for category in load_catalogue(str(winners))] == names
     assert not (folder / "heads").exists() or not list((folder / "heads").rglob("*.safetensors"))
     assert MlflowClient().search_registered_models() == []
 
     again = run(*arguments, "--resume")  # nothing is left to do, and nothing is done twice
     assert again.code == 0
-    assert len(all_runs()) == TRIALS + 1
+    assert len(all_runs()) == trials + 1
 
 
 class DyingTrial(TuneTrial):

@@ -84,7 +84,7 @@ class _Handler(BaseHTTPRequestHandler):
         finally:
             upstream.close()
 
-    do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _serve  # noqa: N815  their names
+    do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _serve
 
     def _answer(
         self, status: int, headers: list[tuple[str, str]], content: bytes, *, cut: bool = False
