@@ -10,7 +10,7 @@ import pytest
 import s3fs
 import torch
 from command_line import Run, runner
-from factory import make_category, write_catalogue, write_images
+from factory import make_category, make_package, write_catalogue, write_images
 
 from jobs.local.s3 import LocalS3
 
@@ -97,6 +97,21 @@ def run(
     """Runs a command in a folder and with an MLflow of its own."""
     monkeypatch.chdir(tmp_path)
     return runner(monkeypatch, capsys)
+
+
+@pytest.fixture(scope="session")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Packages of two categories, for tests that only read them."""
+    root = tmp_path_factory.mktemp("packages")
+    for seed, name in enumerate(("steel", "wood")):
+        make_package(root / name, seed=seed)
+    return {name: root / name for name in ("steel", "wood")}
+
+
+@pytest.fixture(scope="session")
+def package(packages: dict[str, Path]) -> Path:
+    """The package of steel."""
+    return packages["steel"]
 
 
 @pytest.fixture

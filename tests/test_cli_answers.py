@@ -5,13 +5,11 @@ from pathlib import Path
 
 import pytest
 from command_line import Run
-from factory import make_fleet, make_package, write_catalogue
+from factory import make_package, score_without_cluster, write_catalogue
 
 from pipeline import storage
 from pipeline.catalogue.catalogue import load_catalogue
-from pipeline.night.manifest import build_manifest
-from pipeline.night.scoring.plan import plan_night
-from pipeline.night.scoring.scorer import ShardScorer
+from pipeline.night.folder import NightFolder
 from pipeline.onboarding.key import onboarding_key
 from pipeline.registry import models
 
@@ -64,14 +62,9 @@ def test_an_answer_fits_into_eighty_columns(run: Run, registered: Path, flag: st
 def scored(registered: Path, dump: Path, tmp_path: Path) -> Path:
     """A night that is scored but for its report; one of its files is no image."""
     (dump / "steel/note.txt").write_text("no image")
-    score_without_cluster(dump, tmp_path / "out", tmp_path / "package")
+    folder = NightFolder(str(tmp_path / "out"), NIGHT)
+    score_without_cluster(dump, folder, {"steel": tmp_path / "package"})
     return tmp_path / "out"
-
-
-def score_without_cluster(dump: Path, out: Path, package: Path) -> None:
-    fleet = make_fleet(str(out), NIGHT, {"steel": package})
-    plan = plan_night(build_manifest(str(dump)), fleet, str(out), NIGHT)
-    ShardScorer(fleet, str(out), NIGHT).write(plan.tasks)
 
 
 def test_a_night_that_is_scored_already_is_answered_without_a_cluster(
@@ -97,6 +90,7 @@ def test_a_night_without_failures_is_code_0_and_forgets_what_is_not_in_the_dump_
     run: Run, scored: Path, dump: Path, tmp_path: Path
 ) -> None:
     (dump / "steel/note.txt").unlink()
-    score_without_cluster(dump, scored, tmp_path / "package")
+    folder = NightFolder(str(scored), NIGHT)
+    score_without_cluster(dump, folder, {"steel": tmp_path / "package"})
     answer = run("score", dump, "--out", scored, "--night", NIGHT, "--json")
     assert (answer.code, json.loads(answer.out)["totals"]) == (0, {"ok": 3})

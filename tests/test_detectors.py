@@ -1,5 +1,6 @@
 """The detectors of a fleet in one process: heads come and go, what they say stays the same."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from factory import backbone, detector, make_fleet, make_package
 
 from model.detector import DetectorFileError
 from pipeline.night.fleet.fleet import Champion
+from pipeline.night.folder import NightFolder
 from pipeline.night.scoring import detectors as module
 from pipeline.night.scoring.detectors import Detectors
 from pipeline.package import Package
@@ -40,8 +42,8 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.fixture
-def fleet(packages: dict[str, Path], tmp_path: Path) -> dict[str, Champion]:
-    return make_fleet(str(tmp_path), NIGHT, packages)
+def champions(packages: dict[str, Path], tmp_path: Path) -> Mapping[str, Champion]:
+    return make_fleet(NightFolder(str(tmp_path), NIGHT), packages).champions
 
 
 def pixels(count: int) -> torch.Tensor:
@@ -50,10 +52,10 @@ def pixels(count: int) -> torch.Tensor:
 
 
 def test_a_mixed_batch_has_each_detectors_own_scores_and_maps(
-    fleet: dict[str, Champion], packages: dict[str, Path], loads: list[str]
+    champions: Mapping[str, Champion], packages: dict[str, Path], loads: list[str]
 ) -> None:
     images = pixels(3)
-    held = Detectors(fleet)
+    held = Detectors(champions)
     scores, patches = held.score(NAMES, images)
     for i, name in enumerate(NAMES):
         own = detector(Package.read(packages[name]))
@@ -65,10 +67,10 @@ def test_a_mixed_batch_has_each_detectors_own_scores_and_maps(
 
 @pytest.mark.parametrize("num_threads", [1, 2, 3])
 def test_an_image_has_the_same_bits_alone_as_in_a_batch(
-    fleet: dict[str, Champion], loads: list[str], num_threads: int
+    champions: Mapping[str, Champion], loads: list[str], num_threads: int
 ) -> None:
     images, names = pixels(6), sorted([*NAMES, *NAMES])
-    held = Detectors(fleet)
+    held = Detectors(champions)
     torch.set_num_threads(num_threads)
     together = held.score(names, images)
     alone = [held.score([name], image[None]) for name, image in zip(names, images, strict=True)]
@@ -77,21 +79,21 @@ def test_an_image_has_the_same_bits_alone_as_in_a_batch(
 
 
 def test_heads_are_fetched_once_while_there_is_room(
-    fleet: dict[str, Champion], loads: list[str]
+    champions: Mapping[str, Champion], loads: list[str]
 ) -> None:
-    held = Detectors(fleet)
+    held = Detectors(champions)
     for _ in range(2):
         held.score(NAMES, pixels(3))
     assert loads == list(NAMES)
 
 
 def test_without_room_those_used_longest_ago_go_and_scores_stay_the_same(
-    fleet: dict[str, Champion], loads: list[str]
+    champions: Mapping[str, Champion], loads: list[str]
 ) -> None:
-    roomy = Detectors(fleet)
+    roomy = Detectors(champions)
     expected = roomy.score(NAMES, pixels(3))[0]
     size = module._size_bytes(roomy.heads("steel"))
-    tight = Detectors(fleet, heads_bytes=2 * size)  # all three are of one size
+    tight = Detectors(champions, heads_bytes=2 * size)  # all three are of one size
     loads.clear()
     for name in ("steel", "tin", "steel", "wood", "steel", "tin"):
         tight.heads(name)
@@ -100,8 +102,8 @@ def test_without_room_those_used_longest_ago_go_and_scores_stay_the_same(
 
 
 def test_heads_of_another_backbone_are_refused(
-    fleet: dict[str, Champion], loads: list[str], monkeypatch: pytest.MonkeyPatch
+    champions: Mapping[str, Champion], loads: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backbone(), "digest", "0" * 64)
     with pytest.raises(DetectorFileError, match="the backbone at hand is efficientnet_lite0 0000"):
-        Detectors(fleet).heads("steel")
+        Detectors(champions).heads("steel")

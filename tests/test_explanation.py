@@ -6,45 +6,33 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command_line import Run
-from factory import make_fleet, make_package, write_images
+from factory import score_without_cluster, write_images
 from PIL import Image
 
 from pipeline import storage
 from pipeline.night.feedback.explanation import explain, find_row
-from pipeline.night.manifest import build_manifest, manifest_uri, store_manifest
-from pipeline.night.results import NightError, read_night
-from pipeline.night.scoring.plan import plan_night
-from pipeline.night.scoring.scorer import ShardScorer
+from pipeline.night.folder import NightError, NightFolder
+from pipeline.night.results import read_night
 
 NIGHT = "2026-03-12"
 
 
-@pytest.fixture(scope="module")
-def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("package")
-    make_package(folder)
-    return folder
-
-
 @pytest.fixture
-def out(package: Path, tmp_path: Path) -> str:
+def folder(package: Path, tmp_path: Path) -> NightFolder:
     """A scored night of three images, an unreadable one and an unrouted one."""
-    place, dump = str(tmp_path / "out"), tmp_path / "dump"
+    folder, dump = NightFolder(str(tmp_path / "out"), NIGHT), tmp_path / "dump"
     write_images(dump / "steel", range(700, 703), scratched=True)
     write_images(dump / "new", range(1))
     (dump / "steel/empty.png").write_bytes(b"")
-    fleet = make_fleet(place, NIGHT, {"steel": package})
-    manifest = build_manifest(str(dump))
-    store_manifest(manifest, place, NIGHT)
-    ShardScorer(fleet, place, NIGHT).write(plan_night(manifest, fleet, place, NIGHT).tasks)
-    return place
+    score_without_cluster(dump, folder, {"steel": package})
+    return folder
 
 
-def test_a_score_is_made_again_to_the_bit(out: str) -> None:
-    for row in read_night(out, NIGHT).to_pylist():
+def test_a_score_is_made_again_to_the_bit(folder: NightFolder) -> None:
+    for row in read_night(folder).to_pylist():
         if row["status"] != "ok":
             continue
-        explanation = explain(row["image_uri"], out, NIGHT)
+        explanation = explain(row["image_uri"], folder)
         assert explanation.row == row
         assert (explanation.score, explanation.difference) == (row["score"], 0.0)
         assert explanation.picture is not None
@@ -52,40 +40,42 @@ def test_a_score_is_made_again_to_the_bit(out: str) -> None:
         json.dumps(explanation.to_json(), default=str)
 
 
-def test_what_cannot_be_made_again_says_why(out: str, tmp_path: Path) -> None:
-    empty = explain(f"{tmp_path}/dump/steel/empty.png", out, NIGHT)
+def test_what_cannot_be_made_again_says_why(folder: NightFolder, tmp_path: Path) -> None:
+    empty = explain(f"{tmp_path}/dump/steel/empty.png", folder)
     assert (empty.status, empty.score, empty.picture) == ("unreadable", None, None)
-    unrouted = explain(f"{tmp_path}/dump/new/000000.png", out, NIGHT)
+    unrouted = explain(f"{tmp_path}/dump/new/000000.png", folder)
     assert (unrouted.status, unrouted.champion) == ("unrouted", None)
     write_images(tmp_path / "dump/steel", range(700, 701))
-    replaced = explain(f"{tmp_path}/dump/steel/000700.png", out, NIGHT)
+    replaced = explain(f"{tmp_path}/dump/steel/000700.png", folder)
     assert (replaced.status, replaced.score) == ("changed", None)
     assert replaced.row["score"] is not None
 
 
-def test_a_row_is_found_with_and_without_the_nights_manifest(out: str, tmp_path: Path) -> None:
+def test_a_row_is_found_with_and_without_the_nights_manifest(
+    folder: NightFolder, tmp_path: Path
+) -> None:
     uri = f"{tmp_path}/dump/steel/000701.png"
-    row = find_row(uri, out, NIGHT)
+    row = find_row(uri, folder)
     assert row["image_uri"] == uri
-    storage.delete(manifest_uri(out, NIGHT))
-    assert find_row(uri, out, NIGHT) == row
+    storage.delete(folder.manifest)
+    assert find_row(uri, folder) == row
     with pytest.raises(NightError, match="no row of /nowhere"):
-        find_row("/nowhere", out, NIGHT)
+        find_row("/nowhere", folder)
 
 
 def test_the_command_line_explains_and_writes_the_picture(
-    run: Run, out: str, tmp_path: Path
+    run: Run, folder: NightFolder, tmp_path: Path
 ) -> None:
     uri = f"{tmp_path}/dump/steel/000701.png"
-    place = ["--out", out, "--night", NIGHT]
+    place = ["--out", folder.out, "--night", NIGHT]
     answer = run("explain", uri, *place, "--picture", tmp_path / "why.png")
-    row = find_row(uri, out, NIGHT)
+    row = find_row(uri, folder)
     assert answer.code == 0
     assert f"score      {row['score']:.4g}, threshold {row['threshold']:.4g}" in answer.out
     assert row["model_digest"] in answer.out
     assert "difference 0" in answer.out
     picture = np.asarray(Image.open(tmp_path / "why.png"))
-    assert np.array_equal(picture, explain(uri, out, NIGHT).picture)
+    assert np.array_equal(picture, explain(uri, folder).picture)
     document = json.loads(run("explain", uri, *place, "--json").out)
     assert document["now"]["score"] == document["row"]["score"]
     assert document["calibration"]["num_images"] == 9

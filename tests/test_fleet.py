@@ -1,6 +1,7 @@
 """The fleet of a night: champions pinned once, traced to their files, readable afterwards."""
 
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 
@@ -10,15 +11,9 @@ from factory import make_fleet, make_package, version
 
 from pipeline import storage
 from pipeline.images.image_statistics import STATISTICS
-from pipeline.night.fleet.fleet import (
-    Champion,
-    FleetError,
-    broken_champions,
-    fleet_uri,
-    read_fleet,
-    silent_categories,
-)
+from pipeline.night.fleet.fleet import Champion, Fleet, FleetError, stored_fleet
 from pipeline.night.fleet.resolve import snapshot_fleet
+from pipeline.night.folder import NightFolder
 from pipeline.package import DECIDING_FILES, Package, package_digest
 from pipeline.registry.models import RegisteredVersion
 
@@ -26,28 +21,22 @@ NIGHT = "2026-03-12"
 
 
 @pytest.fixture
-def folders(tmp_path: Path) -> dict[str, Path]:
+def packages(tmp_path: Path) -> dict[str, Path]:
     for seed, name in enumerate(("steel", "wood")):
         make_package(tmp_path / "packages" / name, seed=seed)
     return {name: tmp_path / "packages" / name for name in ("steel", "wood")}
 
 
 @pytest.fixture
-def out(tmp_path: Path) -> str:
-    return str(tmp_path / "out")
+def folder(tmp_path: Path) -> NightFolder:
+    return NightFolder(str(tmp_path / "out"), NIGHT)
 
 
-def make_fleet_of(
-    out: str, versions: dict[str, RegisteredVersion], folders: dict[str, Path]
-) -> dict[str, Champion]:
-    return snapshot_fleet(out, NIGHT, versions, folders, lambda asked, _: folders[asked.category])
-
-
-def test_a_pinned_champion_is_its_package(folders: dict[str, Path], out: str) -> None:
-    fleet = make_fleet(out, NIGHT, folders)
-    assert list(fleet) == ["steel", "wood"]
-    package, champion = Package.read(folders["steel"]), fleet["steel"]
-    assert champion.model_digest == package_digest(folders["steel"])
+def test_a_champion_is_its_package(packages: dict[str, Path], folder: NightFolder) -> None:
+    fleet = make_fleet(folder, packages)
+    assert list(fleet.champions) == ["steel", "wood"]
+    package, champion = Package.read(packages["steel"]), fleet.champions["steel"]
+    assert champion.model_digest == package_digest(packages["steel"])
     assert champion.model_digest in champion.package
     assert champion.calibration == package.calibration
     assert champion.map_scale == package.map_scale
@@ -60,132 +49,145 @@ def test_a_pinned_champion_is_its_package(folders: dict[str, Path], out: str) ->
     assert all(torch.equal(value, own[name]) for name, value in heads.state_dict().items())
 
 
-def test_the_fleet_of_a_night_is_read_again(folders: dict[str, Path], out: str) -> None:
-    fleet = make_fleet(out, NIGHT, folders)
-    assert read_fleet(out, NIGHT) == fleet
-    document = json.loads(storage.read_bytes(fleet_uri(out, NIGHT)))
+def test_the_fleet_of_a_night_is_read_again(packages: dict[str, Path], folder: NightFolder) -> None:
+    fleet = make_fleet(folder, packages)
+    assert Fleet.read(folder.fleet) == fleet
+    document = json.loads(storage.read_bytes(folder.fleet))
     assert document["format"] == 1
     assert document["champions"]["steel"]["model_name"] == "nightshift.steel"
-    assert Champion.from_json("wood", document["champions"]["wood"]) == fleet["wood"]
+    assert Champion.from_json("wood", document["champions"]["wood"]) == fleet.champions["wood"]
+    assert fleet.digest == hashlib.sha256(storage.read_bytes(folder.fleet)).hexdigest()
+    assert Fleet.read(stored_fleet(folder.out, fleet.digest)) == fleet
 
 
 def test_a_fleet_file_of_an_earlier_release_has_no_statistics(
-    folders: dict[str, Path], out: str
+    packages: dict[str, Path], folder: NightFolder
 ) -> None:
-    steel = make_fleet(out, NIGHT, folders)["steel"]
+    steel = make_fleet(folder, packages).champions["steel"]
     known = steel.to_json()
     older = {name: known[name] for name in known if name not in ("fdr", "image_statistics")}
     assert Champion.from_json("steel", older) == dataclasses.replace(steel, statistics={})
 
 
-def test_a_second_night_downloads_nothing(folders: dict[str, Path], out: str) -> None:
+def test_the_file_keeps_the_words_that_earlier_releases_wrote(folder: NightFolder) -> None:
+    """Its bytes are what a fleet is known by, so they are here as they stand."""
+    known = Fleet(champions={}, without_images=frozenset({"tin", "ash"}), unusable={"oak": "torn"})
+    known.write(folder)
+    written = b'{"broken": {"oak": "torn"}, "champions": {}, "format": 1, "silent": ["ash", "tin"]}'
+    assert storage.read_bytes(folder.fleet) == written
+    assert known.not_held == ["ash", "oak", "tin"]
+    assert Fleet(champions={}).to_bytes() == b'{"champions": {}, "format": 1}'
+
+
+def test_a_second_night_downloads_nothing(packages: dict[str, Path], folder: NightFolder) -> None:
     downloads: list[str] = []
 
     def download(asked: RegisteredVersion, scratch: Path) -> Path:
         downloads.append(asked.category)
-        return folders[asked.category]
+        return packages[asked.category]
 
-    versions = {name: version(name, folder) for name, folder in folders.items()}
-    first = snapshot_fleet(out, NIGHT, versions, ["steel"], download)
+    versions = {name: version(name, package) for name, package in packages.items()}
+    first = snapshot_fleet(folder, versions, ["steel"], download)
     assert downloads == ["steel"]
-    assert list(snapshot_fleet(out, "2026-03-13", versions, ["steel", "wood"], download)) == [
-        *folders
+    tomorrow = NightFolder(folder.out, "2026-03-13")
+    assert list(snapshot_fleet(tomorrow, versions, ["steel", "wood"], download).champions) == [
+        *packages
     ]
     assert downloads == ["steel", "wood"]
-    again = snapshot_fleet(out, NIGHT, versions, ["steel"], download)
+    again = snapshot_fleet(folder, versions, ["steel"], download)
     assert again == first
     assert downloads == ["steel", "wood"]
 
 
-def test_a_copy_that_was_cut_short_is_made_again(folders: dict[str, Path], out: str) -> None:
-    champion = make_fleet(out, NIGHT, {"steel": folders["steel"]})["steel"]
+def test_a_copy_that_was_cut_short_is_made_again(
+    packages: dict[str, Path], folder: NightFolder
+) -> None:
+    steel = {"steel": packages["steel"]}
+    champion = make_fleet(folder, steel).champions["steel"]
     storage.delete(f"{champion.package}/head.safetensors")
-    assert make_fleet(out, NIGHT, {"steel": folders["steel"]})["steel"] == champion
+    assert make_fleet(folder, steel).champions["steel"] == champion
     storage.delete(f"{champion.package}/calibration.json")
     storage.write_bytes(f"{champion.package}/head.safetensors", b"half of")
-    assert make_fleet(out, NIGHT, {"steel": folders["steel"]})["steel"] == champion
+    assert make_fleet(folder, steel).champions["steel"] == champion
     for name in DECIDING_FILES:
         copied = storage.read_bytes(f"{champion.package}/{name}")
-        assert copied == (folders["steel"] / name).read_bytes()
+        assert copied == (packages["steel"] / name).read_bytes()
 
 
 def test_a_category_without_a_champion_is_left_out_and_an_idle_champion_too(
-    folders: dict[str, Path], out: str
+    packages: dict[str, Path], folder: NightFolder
 ) -> None:
-    versions = {name: version(name, folder) for name, folder in folders.items()}
+    versions = {name: version(name, package) for name, package in packages.items()}
     categories = {"wood", "new-part", ""}
-    fleet = snapshot_fleet(
-        out, NIGHT, versions, categories, lambda asked, _: folders[asked.category]
-    )
-    assert list(fleet) == ["wood"]
-    assert read_fleet(out, NIGHT) == fleet
-    assert silent_categories(out, NIGHT) == ["steel"]
+    fleet = snapshot_fleet(folder, versions, categories, lambda asked, _: packages[asked.category])
+    assert list(fleet.champions) == ["wood"]
+    assert fleet.without_images == {"steel"}
+    assert Fleet.read(folder.fleet) == fleet
 
 
 @pytest.mark.parametrize("digest", ["", "0" * 64])
 def test_files_that_are_not_the_registered_ones_are_refused(
-    folders: dict[str, Path], out: str, digest: str
+    packages: dict[str, Path], folder: NightFolder, digest: str
 ) -> None:
-    wrong = dataclasses.replace(version("steel", folders["steel"]), digest=digest)
+    wrong = dataclasses.replace(version("steel", packages["steel"]), digest=digest)
     with pytest.raises(FleetError, match=r"nightshift\.steel version 1 was registered with digest"):
-        snapshot_fleet(out, NIGHT, {"steel": wrong}, ["steel"], lambda *_: folders["steel"])
-    assert not storage.exists(fleet_uri(out, NIGHT))
+        snapshot_fleet(folder, {"steel": wrong}, ["steel"], lambda *_: packages["steel"])
+    assert not storage.exists(folder.fleet)
 
 
 def test_a_damaged_package_is_refused_before_the_night_starts(
-    folders: dict[str, Path], out: str
+    packages: dict[str, Path], folder: NightFolder
 ) -> None:
-    versions = {"steel": version("steel", folders["steel"])}
-    (folders["steel"] / "head.safetensors").write_bytes(b"damaged")
+    versions = {"steel": version("steel", packages["steel"])}
+    (packages["steel"] / "head.safetensors").write_bytes(b"damaged")
     with pytest.raises(
         FleetError, match=r"none of 1 champions can be used: .*steel version 1 .* is not a rea"
     ):
-        snapshot_fleet(out, NIGHT, versions, ["steel"], lambda *_: folders["steel"])
+        snapshot_fleet(folder, versions, ["steel"], lambda *_: packages["steel"])
 
 
 def test_a_damaged_package_takes_no_other_champion_with_it(
-    folders: dict[str, Path], out: str
+    packages: dict[str, Path], folder: NightFolder
 ) -> None:
-    versions = {name: version(name, folder) for name, folder in folders.items()}
-    (folders["steel"] / "head.safetensors").write_bytes(b"damaged")
-    assert list(make_fleet_of(out, versions, folders)) == ["wood"]
-    assert list(read_fleet(out, NIGHT)) == ["wood"]
-    (why,) = broken_champions(out, NIGHT).values()
-    assert "is not a readable detector file" in why
-    assert silent_categories(out, NIGHT) == []
+    (packages["steel"] / "head.safetensors").write_bytes(b"damaged")
+    fleet = make_fleet(folder, packages)
+    assert list(fleet.champions) == ["wood"]
+    assert "is not a readable detector file" in fleet.unusable["steel"]
+    assert fleet.without_images == frozenset()
+    assert Fleet.read(folder.fleet) == fleet
 
 
 def test_a_storage_that_is_away_is_nobodys_own_fault(
-    folders: dict[str, Path], out: str, monkeypatch: pytest.MonkeyPatch
+    packages: dict[str, Path], folder: NightFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away(uri: str, content: bytes) -> None:
         raise storage.StorageAway(f"{uri}: the server does not answer")
 
     monkeypatch.setattr(storage, "write_bytes", away)
     with pytest.raises(storage.StorageAway):
-        make_fleet(out, NIGHT, folders)
+        make_fleet(folder, packages)
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"format": 1, "champions": {"a": {}}}'])
-def test_a_damaged_fleet_file_is_refused(out: str, content: bytes) -> None:
-    storage.write_bytes(fleet_uri(out, NIGHT), content)
+def test_a_damaged_fleet_file_is_refused(folder: NightFolder, content: bytes) -> None:
+    storage.write_bytes(folder.fleet, content)
     with pytest.raises(FleetError, match=r"fleet\.json is damaged .*Score the night again"):
-        read_fleet(out, NIGHT)
+        Fleet.read(folder.fleet)
 
 
-def test_a_fleet_file_of_another_release_is_refused(out: str) -> None:
-    storage.write_bytes(fleet_uri(out, NIGHT), b'{"format": 2, "champions": {}}')
+def test_a_fleet_file_of_another_release_is_refused(folder: NightFolder) -> None:
+    storage.write_bytes(folder.fleet, b'{"format": 2, "champions": {}}')
     with pytest.raises(FleetError, match=r"has format 2, this Nightshift reads 1"):
-        read_fleet(out, NIGHT)
+        Fleet.read(folder.fleet)
 
 
-def test_a_night_that_was_not_scored_has_no_fleet(out: str) -> None:
+def test_a_night_that_was_not_scored_has_no_fleet(folder: NightFolder) -> None:
     with pytest.raises(storage.ObjectMissing, match=r"fleet\.json does not exist"):
-        read_fleet(out, NIGHT)
+        Fleet.read(folder.fleet)
 
 
-def test_a_fleet_is_pinned_on_s3(s3: str, folders: dict[str, Path]) -> None:
-    fleet = make_fleet(s3, NIGHT, folders)
-    assert read_fleet(s3, NIGHT) == fleet
-    header, _ = read_fleet(s3, NIGHT)["wood"].load_heads()
+def test_a_fleet_is_written_and_read_on_s3(s3: str, packages: dict[str, Path]) -> None:
+    fleet = make_fleet(NightFolder(s3, NIGHT), packages)
+    assert Fleet.read(NightFolder(s3, NIGHT).fleet) == fleet
+    header, _ = Fleet.read(NightFolder(s3, NIGHT).fleet).champions["wood"].load_heads()
     assert header.backbone == "efficientnet_lite0"

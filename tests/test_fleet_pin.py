@@ -5,83 +5,73 @@ from pathlib import Path
 
 import pytest
 from command_line import Run
-from factory import make_fleet, make_package, version
+from factory import make_fleet, version
 
 from pipeline import storage
 from pipeline.night.fleet import hold
-from pipeline.night.fleet.fleet import (
-    FleetError,
-    read_fleet,
-    read_stored_fleet,
-    stored_fleet_uri,
-    write_fleet,
-)
+from pipeline.night.fleet.fleet import Fleet, FleetError, stored_fleet
 from pipeline.night.fleet.resolve import snapshot_fleet
+from pipeline.night.folder import NightFolder
 
 MONDAY, TUESDAY = "2026-03-09", "2026-03-10"
-
-
-@pytest.fixture(scope="module")
-def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("package")
-    make_package(folder)
-    return folder
 
 
 @pytest.fixture
 def out(package: Path, tmp_path: Path) -> str:
     """Two nights; on the second one steel had another version."""
     place = str(tmp_path / "out")
-    make_fleet(place, MONDAY, {"steel": package})
+    make_fleet(NightFolder(place, MONDAY), {"steel": package})
     versions = {"steel": version("steel", package, "2")}
-    snapshot_fleet(place, TUESDAY, versions, ["steel"], lambda *_: package)
+    snapshot_fleet(NightFolder(place, TUESDAY), versions, ["steel"], lambda *_: package)
     return place
 
 
 def digest(out: str, night: str) -> str:
-    return hold.digest_of_night(out, night)
+    return hold.digest_of_night(NightFolder(out, night))
 
 
 def test_a_nights_fleet_is_stored_under_its_digest_for_good(out: str) -> None:
     for night in (MONDAY, TUESDAY):
-        assert read_stored_fleet(out, digest(out, night)) == read_fleet(out, night)
+        assert Fleet.read(stored_fleet(out, digest(out, night))) == Fleet.read(
+            NightFolder(out, night).fleet
+        )
     assert digest(out, MONDAY) != digest(out, TUESDAY)
     assert sorted(hold.stored_digests(out)) == sorted(hold.digests_of_nights(out).values())
-    before = storage.read_bytes(stored_fleet_uri(out, digest(out, MONDAY)))
-    assert write_fleet(out, read_fleet(out, MONDAY)) == digest(out, MONDAY)
-    assert storage.read_bytes(stored_fleet_uri(out, digest(out, MONDAY))) == before
+    before = storage.read_bytes(stored_fleet(out, digest(out, MONDAY)))
+    assert Fleet.read(NightFolder(out, MONDAY).fleet).store(out) == digest(out, MONDAY)
+    assert storage.read_bytes(stored_fleet(out, digest(out, MONDAY))) == before
 
 
-def test_without_a_pin_nights_take_the_registrys_champions(tmp_path: Path) -> None:
-    assert hold.read_pin(str(tmp_path)) == hold.Pin(digest=None)
-    assert hold.pinned_fleet(str(tmp_path)) is None
+def test_without_a_hold_nights_take_the_registrys_champions(tmp_path: Path) -> None:
+    assert hold.read_hold(str(tmp_path)) == hold.Hold(digest=None)
+    assert hold.held_fleet(str(tmp_path)) is None
 
 
-def test_pins_are_taken_back_one_by_one(out: str) -> None:
+def test_holds_are_taken_back_one_by_one(out: str) -> None:
     monday, tuesday = digest(out, MONDAY), digest(out, TUESDAY)
-    hold.pin(out, monday)
-    hold.pin(out, tuesday)
-    hold.pin(out, tuesday)  # twice is once
-    held = hold.pinned_fleet(out)
+    hold.hold(out, monday)
+    hold.hold(out, tuesday)
+    hold.hold(out, tuesday)  # twice is once
+    held = hold.held_fleet(out)
     assert held is not None
-    assert held["steel"].model_version == "2"
-    assert hold.rollback(out) == hold.Pin(digest=monday)
+    assert held.champions["steel"].model_version == "2"
+    assert hold.rollback(out) == hold.Hold(digest=monday)
     with pytest.raises(FleetError, match=r"no fleet was pinned under .* before"):
         hold.rollback(out)
-    assert hold.release(out) == hold.Pin(digest=None, earlier=(monday,))
+    assert hold.release(out) == hold.Hold(digest=None, earlier=(monday,))
     assert hold.rollback(out).digest == monday
 
 
-def test_what_is_not_there_or_damaged_cannot_be_pinned(out: str) -> None:
+def test_what_is_not_there_or_damaged_cannot_be_held(out: str) -> None:
     with pytest.raises(storage.ObjectMissing, match="does not exist"):
-        hold.pin(out, "0" * 64)
+        hold.hold(out, "0" * 64)
     with pytest.raises(FleetError, match=r"2 fleets under .* start"):
         hold.full_digest(out, "")
     with pytest.raises(FleetError, match="night 2020-01-01 was not scored"):
-        hold.digest_of_night(out, "2020-01-01")
+        hold.digest_of_night(NightFolder(out, "2020-01-01"))
     storage.write_bytes(f"{out}/fleet/pinned.json", b"{}")
     with pytest.raises(FleetError, match=r"pinned\.json is damaged"):
-        hold.read_pin(out)
+        hold.read_hold(out)
 
 
 def test_the_command_line_shows_pins_rolls_back_and_releases(run: Run, out: str) -> None:
@@ -106,7 +96,7 @@ def test_pinning_a_night_says_which_categories_it_does_not_hold(
 ) -> None:
     place = str(tmp_path / "out")
     versions = {name: version(name, package) for name in ("steel", "wood")}
-    snapshot_fleet(place, MONDAY, versions, ["steel"], lambda *_: package)
+    snapshot_fleet(NightFolder(place, MONDAY), versions, ["steel"], lambda *_: package)
     answer = run("fleet", "pin", place, "--night", MONDAY)
     assert (answer.code, answer.out.split(":")[0]) == (0, "pinned")
     assert "not held: wood; images of these will be unrouted" in answer.err

@@ -33,6 +33,7 @@ from jobs.onboard.train_loop import STATE_FILE, restore
 from jobs.terminal.progress import Reporter, read_board, start_board
 from pipeline import storage
 from pipeline.catalogue.catalogue import Category
+from pipeline.night.folder import NightFolder
 from pipeline.night.manifest import build_manifest
 from pipeline.night.results import read_night
 from pipeline.night.scoring import plan
@@ -241,21 +242,21 @@ def test_a_night_on_s3_has_the_rows_of_a_plain_call_and_is_scored_once(
     onboarded: Onboarded, s3: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", onboarded.tracking_uri)
-    monkeypatch.setattr(plan, "ROWS_PER_SHARD", 5)
-    dump, out = f"{s3}/dump", f"{s3}/out"
+    dump, folder = f"{s3}/dump", NightFolder(f"{s3}/out", NIGHT)
+    other_folder = NightFolder(f"{s3}/plain", NIGHT)
     for name, first in (("steel", 700), ("wood", 3)):
         for i in range(9):
             picture = Image.fromarray(texture(first + i, scratched=i % 2 == 1))
             storage.write_bytes(f"{dump}/{name}/{i}.png", encoded(picture))
     storage.write_bytes(f"{dump}/wood/broken.png", b"")
-    night = scoring.score(dump, out, NIGHT)
+    night = scoring.score(dump, folder, rows_per_shard=5)
     assert (night.num_scored, night.num_failed) == (19, 10)
-    rows = read_night(out, NIGHT)
+    rows = read_night(folder)
 
     versions = models.champions()
-    fleet = scoring.snapshot_fleet(f"{s3}/plain", NIGHT, versions, versions, models.download)
-    tasks = plan.plan_night(build_manifest(dump), fleet, f"{s3}/plain", NIGHT).tasks
-    plain = ShardScorer(fleet, f"{s3}/plain", NIGHT).score(tasks)
+    fleet = scoring.snapshot_fleet(other_folder, versions, versions, models.download)
+    tasks = plan.plan_night(build_manifest(dump), fleet, other_folder, 5).tasks
+    plain = ShardScorer(fleet, other_folder).score(tasks)
     expected = {row["image_uri"]: row for row in plain.to_pylist()}
     assert len(expected) == rows.num_rows == 19
     for row in rows.to_pylist():
@@ -264,11 +265,11 @@ def test_a_night_on_s3_has_the_rows_of_a_plain_call_and_is_scored_once(
             assert row[name] == other[name]
         assert row["score"] == pytest.approx(other["score"], abs=2e-3)
 
-    stored = {item.uri: item.etag for item in storage.list_objects(f"{out}/results")}
-    again = scoring.score(dump, out, NIGHT)
+    stored = {item.uri: item.etag for item in storage.list_objects(folder.results)}
+    again = scoring.score(dump, folder, rows_per_shard=5)
     assert again.num_scored == 0
-    assert {item.uri: item.etag for item in storage.list_objects(f"{out}/results")} == stored
-    assert read_night(out, NIGHT).equals(rows)
+    assert {item.uri: item.etag for item in storage.list_objects(folder.results)} == stored
+    assert read_night(folder).equals(rows)
     assert storage.exists(again.report)
 
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from jobs.cli.app import app
 from pipeline.night.feedback.label_import import import_labels
 from pipeline.night.feedback.labels import LabelsError, read_labels
-from pipeline.night.results import NightError
+from pipeline.night.folder import NightError, NightFolder
 
 MORNING = dt.datetime(2026, 3, 13, 6, 0, tzinfo=dt.UTC)
 
@@ -56,7 +56,7 @@ def stored(out: Path) -> dict[str, bytes]:
 
 
 def values(maker: NightMaker) -> dict[str, str]:
-    rows = read_labels(str(maker.out), NIGHT).to_pylist()
+    rows = read_labels(maker.folder).to_pylist()
     return {row["image_uri"].rpartition("dump/")[2]: row["label"] for row in rows}
 
 
@@ -67,7 +67,7 @@ def test_a_night_without_labels_has_none(night: NightMaker) -> None:
 def test_imported_labels_are_read_back_whole(night: NightMaker, tmp_path: Path) -> None:
     file = write(tmp_path, [line(night, "bottle/bad0.png", "defect")])
     import_labels(file, str(night.out))
-    [row] = read_labels(str(night.out), NIGHT).to_pylist()
+    [row] = read_labels(night.folder).to_pylist()
     assert row == json.loads(line(night, "bottle/bad0.png", "defect")) | {"labelled_at": MORNING}
 
 
@@ -208,9 +208,9 @@ def test_damaged_labels_and_a_wrong_night_are_refused(night: NightMaker) -> None
     folder.mkdir(parents=True)
     (folder / "x.parquet").write_bytes(b"no parquet")
     with pytest.raises(LabelsError, match=r"x\.parquet does not hold labels"):
-        read_labels(str(night.out), NIGHT)
+        read_labels(night.folder)
     with pytest.raises(NightError, match="YYYY-MM-DD"):
-        read_labels(str(night.out), "../../etc")
+        read_labels(NightFolder(str(night.out), "../../etc"))
 
 
 def test_the_command_prints_counts_and_precision(night: NightMaker, tmp_path: Path) -> None:

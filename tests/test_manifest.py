@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline import storage
 from pipeline.datasets.image_lists import ROWS_AT_ONCE
+from pipeline.night.folder import NightFolder
 from pipeline.night.manifest import (
     MANIFEST_SCHEMA,
     ManifestError,
@@ -260,9 +261,10 @@ def test_a_changed_row_renames_its_own_shard_only(column: str) -> None:
 
 def test_a_stored_manifest_is_a_ready_manifest_of_the_same_night(tmp_path: Path) -> None:
     manifest = table_of(5)
-    uri = store_manifest(manifest, str(tmp_path), "2026-03-12")
-    assert uri == f"{tmp_path}/manifest/night=2026-03-12/manifest.parquet"
-    assert load_manifest(uri).equals(manifest)
+    folder = NightFolder(str(tmp_path), "2026-03-12")
+    store_manifest(manifest, folder)
+    assert folder.manifest == f"{tmp_path}/manifest/night=2026-03-12/manifest.parquet"
+    assert load_manifest(folder.manifest).equals(manifest)
 
 
 def test_the_same_rows_have_the_same_names_however_the_table_is_chunked() -> None:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from factory import make_fleet, make_package, write_images
+from factory import score_without_cluster, with_champion, write_images
 from numpy.typing import NDArray
 from scipy import stats
 
@@ -21,40 +21,44 @@ from pipeline import storage
 from pipeline.calibration import CalibrationConfig, fit
 from pipeline.images.decode import read_image
 from pipeline.images.image_statistics import STATISTICS, image_statistics
-from pipeline.night.fleet.fleet import Champion
-from pipeline.night.manifest import build_manifest
+from pipeline.night.fleet.fleet import Champion, Fleet
+from pipeline.night.folder import NightFolder
 from pipeline.night.results import (
     RESULT_SCHEMA,
     ResultsError,
-    Summary,
     read_night,
     summarise,
-    summary_uri,
     write_shard,
 )
-from pipeline.night.scoring.plan import plan_night
-from pipeline.night.scoring.scorer import ShardScorer
-from pipeline.night.settling.drift_table import drift_uri, read_drift
 from pipeline.night.settling.settle import settle
+from pipeline.night.summary import Summary
 from pipeline.package import MapScale
 
 NIGHT = "2026-03-12"
 
 
-def test_a_scored_image_brings_its_statistics_and_waits_to_be_settled(tmp_path: Path) -> None:
-    make_package(tmp_path / "package")
-    fleet = make_fleet(str(tmp_path), NIGHT, {"steel": tmp_path / "package"})
+@pytest.fixture
+def folder(tmp_path: Path) -> NightFolder:
+    return NightFolder(str(tmp_path), NIGHT)
+
+
+def read_drift(folder: NightFolder) -> pa.Table:
+    return pq.read_table(pa.BufferReader(storage.read_bytes(folder.drift)))
+
+
+def test_a_scored_image_brings_its_statistics_and_waits_to_be_settled(
+    folder: NightFolder, package: Path, tmp_path: Path
+) -> None:
     write_images(tmp_path / "dump/steel", range(700, 703))
     (tmp_path / "dump/steel/empty.png").write_bytes(b"")
-    plan = plan_night(build_manifest(f"{tmp_path}/dump"), fleet, str(tmp_path), NIGHT)
-    ShardScorer(fleet, str(tmp_path), NIGHT).write(plan.tasks)
-    rows = read_night(str(tmp_path), NIGHT)
+    fleet = score_without_cluster(tmp_path / "dump", folder, {"steel": package})
+    rows = read_night(folder)
     bad = rows.filter(pc.not_equal(rows["status"], "ok")).to_pylist()
     assert [[row[name] for name in ("flagged_fdr", *STATISTICS)] for row in bad] == [[None] * 4]
     scored = rows.filter(pc.equal(rows["status"], "ok")).to_pylist()
     assert len(scored) == 3
     for row in scored:
-        pixels = read_image(row["image_uri"], fleet["steel"].preprocessing).pixels
+        pixels = read_image(row["image_uri"], fleet.champions["steel"].preprocessing).pixels
         assert pixels is not None
         alone = {name: float(v[0]) for name, v in image_statistics(pixels[None]).items()}
         assert {name: row[name] for name in STATISTICS} == alone
@@ -74,6 +78,10 @@ def champion(name: str, scores: NDArray[np.floating], **known: Any) -> Champion:
         preprocessing=Preprocessing(),
         **known,
     )
+
+
+def fleet_of(*champions: Champion) -> Fleet:
+    return Fleet(champions={each.category: each for each in champions})
 
 
 def scored(owner: Champion, scores: NDArray[np.floating], **statistics: Any) -> pa.Table:
@@ -102,16 +110,16 @@ def unscored(category: str, status: str, num: int = 1) -> pa.Table:
     return pa.Table.from_pylist([row | {"image_uri": uri} for uri in uris], RESULT_SCHEMA)
 
 
-def write(out: Path, rows: pa.Table, rows_per_shard: int = 64, seed: int = 0) -> None:
+def write(folder: NightFolder, rows: pa.Table, rows_per_shard: int = 64, seed: int = 0) -> None:
     """Shards of mixed categories."""
     order = np.random.default_rng(seed).permutation(rows.num_rows)
     for start in range(0, rows.num_rows, rows_per_shard):
         part = rows.take(order[start : start + rows_per_shard])
-        write_shard(str(out), NIGHT, f"{start:06d}-abc", part)
+        write_shard(folder, f"{start:06d}-abc", part)
 
 
 @pytest.fixture
-def fleet() -> dict[str, Champion]:
+def fleet() -> Fleet:
     random = np.random.default_rng(1)
     statistics = {name: tuple(np.full(30, 100.0).tolist()) for name in STATISTICS}
     made = [
@@ -119,14 +127,15 @@ def fleet() -> dict[str, Champion]:
         champion("cable", random.normal(size=49), fdr=0.1),
         champion("idle", random.normal(size=20)),
     ]
-    return {each.category: each for each in made}
+    return fleet_of(*made)
 
 
 @pytest.fixture
-def rows(fleet: dict[str, Champion]) -> pa.Table:
+def rows(fleet: Fleet) -> pa.Table:
     random = np.random.default_rng(2)
     bottles = np.concatenate([random.normal(size=270), random.normal(6, 1, 30)])
-    parts = [scored(fleet["bottle"], bottles), scored(fleet["cable"], random.normal(size=100))]
+    bottle, cable = fleet.champions["bottle"], fleet.champions["cable"]
+    parts = [scored(bottle, bottles), scored(cable, random.normal(size=100))]
     bad = [unscored("bottle", "unreadable", 3), unscored("cable", "missing")]
     return pa.concat_tables([*parts, *bad, unscored("new-part", "unrouted", 7)])
 
@@ -136,25 +145,25 @@ def files_of(out: Path) -> dict[str, bytes]:
     return {str(path.relative_to(out)): path.read_bytes() for path in found}
 
 
-def settled_anew(out: Path, fleet: dict[str, Champion]) -> Summary:
+def settled_anew(folder: NightFolder, fleet: Fleet) -> Summary:
     """Settle as if it had never been done; what the rows hold stays."""
-    Path(summary_uri(str(out), NIGHT)).unlink(missing_ok=True)
-    return settle(str(out), NIGHT, fleet)
+    Path(folder.summary).unlink(missing_ok=True)
+    return settle(folder, fleet)
 
 
 def test_the_list_in_the_rows_is_the_one_of_scipy(
-    fleet: dict[str, Champion], rows: pa.Table, tmp_path: Path
+    fleet: Fleet, rows: pa.Table, folder: NightFolder
 ) -> None:
-    write(tmp_path, rows)
-    summary = settle(str(tmp_path), NIGHT, fleet)
-    settled = read_night(str(tmp_path), NIGHT)
+    write(folder, rows)
+    summary = settle(folder, fleet)
+    settled = read_night(folder)
     others = [name for name in RESULT_SCHEMA.names if name != "flagged_fdr"]
     assert settled.select(others).equals(rows.sort_by("image_uri").select(others))
     for name in ("bottle", "cable"):
         own = settled.filter(pc.equal(settled["category"], name))
         ok = own.filter(pc.equal(own["status"], "ok"))
         adjusted = stats.false_discovery_control(ok["p_value"].to_numpy())
-        expected = adjusted <= fleet[name].calibration.fdr
+        expected = adjusted <= fleet.champions[name].calibration.fdr
         assert ok["flagged_fdr"].to_numpy(zero_copy_only=False).tolist() == expected.tolist()
         assert summary["categories"][name]["flagged_fdr"] == expected.sum()
     bottle, cable = summary["categories"]["bottle"], summary["categories"]["cable"]
@@ -169,12 +178,12 @@ def test_the_list_in_the_rows_is_the_one_of_scipy(
 
 
 def test_what_was_counted_from_a_table_is_counted_from_shards(
-    fleet: dict[str, Champion], rows: pa.Table, tmp_path: Path
+    fleet: Fleet, rows: pa.Table, folder: NightFolder
 ) -> None:
     """All keys that ``summarise`` has, and medians to a 4,096th."""
-    write(tmp_path, rows)
-    summary = settle(str(tmp_path), NIGHT, fleet)
-    document = {"champions": {name: each.to_json() for name, each in fleet.items()}}
+    write(folder, rows)
+    summary = settle(folder, fleet)
+    document = {"champions": {name: each.to_json() for name, each in fleet.champions.items()}}
     expected = summarise(rows, document)
     assert list(summary["categories"]) == list(expected["categories"])
     for name, category in expected["categories"].items():
@@ -184,140 +193,146 @@ def test_what_was_counted_from_a_table_is_counted_from_shards(
         assert {key: found[key] for key in category} == category
     names = ("images", "totals", "flagged", "expected_false_alarms", "categories_without_images")
     assert {name: summary[name] for name in names} == {name: expected[name] for name in names}
-    assert json.loads(Path(summary_uri(str(tmp_path), NIGHT)).read_text()) == summary
+    assert json.loads(Path(folder.summary).read_text()) == summary
     assert summary["categories"]["new-part"]["fdr"] is None
 
 
 def test_a_category_with_a_champion_and_no_image_is_named(
-    fleet: dict[str, Champion], rows: pa.Table, tmp_path: Path
+    fleet: Fleet, rows: pa.Table, folder: NightFolder
 ) -> None:
-    write(tmp_path, rows)
-    summary = settle(str(tmp_path), NIGHT, fleet, ["hinge", "zip"])
-    idle = fleet.keys() - summary["categories"].keys()
+    write(folder, rows)
+    absent = dataclasses.replace(fleet, without_images=frozenset({"hinge", "zip"}))
+    summary = settle(folder, absent)
+    idle = fleet.champions.keys() - summary["categories"].keys()
     assert summary["categories_without_images"] == sorted([*idle, "hinge", "zip"])
-    document = {"champions": {name: each.to_json() for name, each in fleet.items()}}
+    document = {"champions": {name: each.to_json() for name, each in fleet.champions.items()}}
     reported = summarise(rows, document | {"silent": ["zip", "hinge"]})
     assert reported["categories_without_images"] == summary["categories_without_images"]
 
 
 def test_settling_again_writes_no_shard_and_says_the_same(
-    fleet: dict[str, Champion], rows: pa.Table, tmp_path: Path
+    fleet: Fleet, rows: pa.Table, folder: NightFolder, tmp_path: Path
 ) -> None:
-    write(tmp_path, rows)
-    first = settle(str(tmp_path), NIGHT, fleet)
+    write(folder, rows)
+    first = settle(folder, fleet)
     files = files_of(tmp_path)
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "results").rglob("*.parquet")}
-    assert settle(str(tmp_path), NIGHT, fleet) == first  # known by its etags
-    assert settled_anew(tmp_path, fleet) == first  # counted again
+    assert settle(folder, fleet) == first  # known by its etags
+    assert settled_anew(folder, fleet) == first  # counted again
     assert files_of(tmp_path) == files
     assert times == {path: path.stat().st_mtime_ns for path in times}
 
 
 def test_shards_in_any_order_and_size_give_the_same_night(
-    fleet: dict[str, Champion], rows: pa.Table, tmp_path: Path
+    fleet: Fleet, rows: pa.Table, tmp_path: Path
 ) -> None:
     nights = []
     for place, size, seed in (("a", 64, 0), ("b", 7, 1), ("c", 1000, 2)):
-        write(tmp_path / place, rows, size, seed)
-        summary = settle(str(tmp_path / place), NIGHT, fleet)
+        folder = NightFolder(str(tmp_path / place), NIGHT)
+        write(folder, rows, size, seed)
+        summary = settle(folder, fleet)
         del summary["settled"]
-        drift = read_drift(str(tmp_path / place), [NIGHT])
-        nights.append((summary, drift, read_night(str(tmp_path / place), NIGHT)))
+        nights.append((summary, read_drift(folder), read_night(folder)))
     assert nights[0] == nights[1] == nights[2]
 
 
 @pytest.mark.parametrize("num_written", [0, 1, 3])
 def test_a_run_that_died_between_two_shards_is_mended(
-    fleet: dict[str, Champion], rows: pa.Table, tmp_path: Path, num_written: int
+    fleet: Fleet, rows: pa.Table, tmp_path: Path, num_written: int
 ) -> None:
     """Some shards are as they were before settling, one has lists of another day."""
-    write(tmp_path / "whole", rows)
-    whole = settle(str(tmp_path / "whole"), NIGHT, fleet)
-    write(tmp_path / "died", rows)
+    intact, torn = (NightFolder(str(tmp_path / name), NIGHT) for name in ("whole", "died"))
+    write(intact, rows)
+    whole = settle(intact, fleet)
+    write(torn, rows)
     shards = sorted((tmp_path / "died/results").rglob("*.parquet"))
     for path in shards[:num_written]:
         shutil.copy(tmp_path / "whole" / path.relative_to(tmp_path / "died"), path)
     name = shards[-1].name.removesuffix(".parquet")
-    last = read_night(str(tmp_path / "died"), NIGHT)
+    last = read_night(torn)
     last = last.filter(pc.is_in(last["image_uri"], pq.read_table(shards[-1])["image_uri"]))
     place = last.schema.get_field_index("flagged_fdr")
     wrong = pc.if_else(pc.equal(last["status"], "ok"), True, pa.scalar(None, pa.bool_()))
-    write_shard(str(tmp_path / "died"), NIGHT, name, last.set_column(place, "flagged_fdr", wrong))
-    mended = settle(str(tmp_path / "died"), NIGHT, fleet)
+    write_shard(
+        torn,
+        name,
+        last.set_column(place, "flagged_fdr", wrong),
+    )
+    mended = settle(torn, fleet)
     assert {**mended, "settled": ""} == {**whole, "settled": ""}
-    found = read_night(str(tmp_path / "died"), NIGHT)
-    assert found.equals(read_night(str(tmp_path / "whole"), NIGHT))
+    found = read_night(torn)
+    assert found.equals(read_night(intact))
 
 
 def test_a_shard_that_is_scored_again_is_settled_again(
-    fleet: dict[str, Champion], rows: pa.Table, tmp_path: Path
+    fleet: Fleet, rows: pa.Table, folder: NightFolder
 ) -> None:
-    write(tmp_path, rows)
-    before = settle(str(tmp_path), NIGHT, fleet)
-    more = scored(fleet["cable"], np.full(60, 9.0))
+    write(folder, rows)
+    before = settle(folder, fleet)
+    more = scored(fleet.champions["cable"], np.full(60, 9.0))
     uris = pa.array([f"s3://dump/cable/new{i}.png" for i in range(60)])
-    write_shard(str(tmp_path), NIGHT, "999999-abc", more.set_column(0, "image_uri", uris))
-    after = settle(str(tmp_path), NIGHT, fleet)
+    write_shard(folder, "999999-abc", more.set_column(0, "image_uri", uris))
+    after = settle(folder, fleet)
     assert after["settled"] != before["settled"]
     assert after["categories"]["cable"]["flagged_fdr"] >= 60
-    stricter = dataclasses.replace(fleet["cable"], model_digest="e" * 64)
-    assert settle(str(tmp_path), NIGHT, fleet | {"cable": stricter})["settled"] != after["settled"]
+    stricter = with_champion(fleet, "cable", model_digest="e" * 64)
+    assert settle(folder, stricter)["settled"] != after["settled"]
 
 
 def test_a_summary_that_is_damaged_is_written_again(
-    fleet: dict[str, Champion], rows: pa.Table, tmp_path: Path
+    fleet: Fleet, rows: pa.Table, folder: NightFolder
 ) -> None:
-    write(tmp_path, rows)
-    summary = settle(str(tmp_path), NIGHT, fleet)
+    write(folder, rows)
+    summary = settle(folder, fleet)
     for damage in ("{", "[]", "{}", '"settled"'):
-        Path(summary_uri(str(tmp_path), NIGHT)).write_text(damage)
-        assert settle(str(tmp_path), NIGHT, fleet) == summary
-    Path(drift_uri(str(tmp_path), NIGHT)).unlink()
-    assert settle(str(tmp_path), NIGHT, fleet) == summary
-    assert Path(drift_uri(str(tmp_path), NIGHT)).exists()
+        Path(folder.summary).write_text(damage)
+        assert settle(folder, fleet) == summary
+    Path(folder.drift).unlink()
+    assert settle(folder, fleet) == summary
+    assert Path(folder.drift).exists()
 
 
 def test_an_image_that_is_there_twice_is_refused_and_named(
-    fleet: dict[str, Champion], rows: pa.Table, tmp_path: Path
+    fleet: Fleet, rows: pa.Table, folder: NightFolder
 ) -> None:
-    write(tmp_path, rows)
-    write_shard(str(tmp_path), NIGHT, "again-abc", rows.slice(5, 1))
+    write(folder, rows)
+    write_shard(folder, "again-abc", rows.slice(5, 1))
     with pytest.raises(
         ResultsError, match=r"1 of 411 images .* first s3://dump/bottle/000005\.png"
     ):
-        settle(str(tmp_path), NIGHT, fleet)
+        settle(folder, fleet)
 
 
 def test_images_scored_by_no_champion_of_the_fleet_are_refused(
-    fleet: dict[str, Champion], rows: pa.Table, tmp_path: Path
+    fleet: Fleet, rows: pa.Table, folder: NightFolder
 ) -> None:
-    write(tmp_path, rows)
-    del fleet["cable"]
+    write(folder, rows)
+    fleet = fleet_of(fleet.champions["bottle"], fleet.champions["idle"])
     with pytest.raises(ResultsError, match="category 'cable' has scored images, but"):
-        settle(str(tmp_path), NIGHT, fleet)
+        settle(folder, fleet)
 
 
 def test_p_values_of_another_calibration_are_refused(
-    fleet: dict[str, Champion], rows: pa.Table, tmp_path: Path
+    fleet: Fleet, rows: pa.Table, folder: NightFolder
 ) -> None:
-    write(tmp_path, rows)
+    write(folder, rows)
     other = champion("bottle", np.arange(150.0))
     with pytest.raises(ResultsError, match=r"'bottle' has p-values .* champion's 150 calibration"):
-        settle(str(tmp_path), NIGHT, fleet | {"bottle": other})
+        settle(folder, fleet_of(*fleet.champions.values(), other))
 
 
 @pytest.mark.parametrize("known", [{}, {"bottle": 1}])
 def test_a_night_without_rows_is_settled(
-    fleet: dict[str, Champion], known: dict[str, int], tmp_path: Path
+    fleet: Fleet, known: dict[str, int], folder: NightFolder
 ) -> None:
-    own = {name: fleet[name] for name in known}
-    summary = settle(str(tmp_path), NIGHT, own)
+    own = fleet_of(*(fleet.champions[name] for name in known))
+    summary = settle(folder, own)
     assert (summary["images"], summary["flagged_fdr"], summary["drifted"]) == (0, 0, [])
-    assert read_drift(str(tmp_path), [NIGHT]).num_rows == 0
+    assert read_drift(folder).num_rows == 0
 
 
 def test_a_category_that_got_darker_raises_one_alert_with_its_reason(
-    fleet: dict[str, Champion], tmp_path: Path
+    fleet: Fleet, folder: NightFolder, tmp_path: Path
 ) -> None:
     random = np.random.default_rng(3)
     light = {"brightness": tuple(np.sort(random.normal(104, 2, 199)).tolist())}
@@ -334,8 +349,8 @@ def test_a_category_that_got_darker_raises_one_alert_with_its_reason(
         scored(known["bright"], random.normal(size=200), **same),
         scored(known["older"], random.normal(size=200), **dark),
     ]
-    write(tmp_path, pa.concat_tables(parts))
-    summary = settle(str(tmp_path), NIGHT, known)
+    write(folder, pa.concat_tables(parts))
+    summary = settle(folder, fleet_of(*known.values()))
     assert summary["drifted"] == ["dark"]
     drift = summary["categories"]["dark"]["drift"]
     assert drift["shifted"] == ["brightness", "score"]
@@ -348,7 +363,7 @@ def test_a_category_that_got_darker_raises_one_alert_with_its_reason(
     older = summary["categories"]["older"]["drift"]
     assert older["score_ks"] is not None
     assert (older["brightness_ks"], older["alert"], older["reason"]) == (None, False, None)
-    table = read_drift(str(tmp_path), ["2026-03-11", NIGHT])
+    table = read_drift(folder)
     alerts = {(row["category"], row["statistic"]) for row in table.to_pylist() if row["alert"]}
     assert alerts == {("dark", "brightness"), ("dark", "score")}
     assert table.num_rows == 5  # two of dark and bright each, one of older
@@ -356,19 +371,14 @@ def test_a_category_that_got_darker_raises_one_alert_with_its_reason(
     assert every.equals(table)
 
 
-def test_a_damaged_drift_table_is_named(tmp_path: Path) -> None:
-    storage.write_bytes(drift_uri(str(tmp_path), NIGHT), b"no table")
-    with pytest.raises(ResultsError, match=r"drift\.parquet does not hold a night's drift"):
-        read_drift(str(tmp_path), [NIGHT])
-
-
 def test_a_night_is_settled_on_s3_as_on_disk(
-    s3: str, fleet: dict[str, Champion], rows: pa.Table, tmp_path: Path
+    s3: str, fleet: Fleet, rows: pa.Table, folder: NightFolder
 ) -> None:
-    for place in (s3, str(tmp_path)):
-        write_shard(place, NIGHT, "00000-abc", rows.slice(0, 200))
-        write_shard(place, NIGHT, "00001-abc", rows.slice(200))
-    on_disk, on_s3 = (settle(place, NIGHT, fleet) for place in (str(tmp_path), s3))
+    in_bucket = NightFolder(s3, NIGHT)
+    for place in (in_bucket, folder):
+        write_shard(place, "00000-abc", rows.slice(0, 200))
+        write_shard(place, "00001-abc", rows.slice(200))
+    on_disk, on_s3 = settle(folder, fleet), settle(in_bucket, fleet)
     assert {**on_s3, "settled": ""} == {**on_disk, "settled": ""}
-    assert read_night(s3, NIGHT).equals(read_night(str(tmp_path), NIGHT))
-    assert settle(s3, NIGHT, fleet) == on_s3
+    assert read_night(in_bucket).equals(read_night(folder))
+    assert settle(in_bucket, fleet) == on_s3

@@ -9,11 +9,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from factory import make_fleet, make_package, write_images
+from factory import make_fleet, with_champion, write_images
 
 from pipeline import storage
 from pipeline.images.decode import read_image
-from pipeline.night.fleet.fleet import Champion
+from pipeline.night.fleet.fleet import Fleet
+from pipeline.night.folder import NightFolder
 from pipeline.night.manifest import MANIFEST_SCHEMA, build_manifest
 from pipeline.night.results import read_night, remove_shards
 from pipeline.night.scoring import plan as planning
@@ -22,48 +23,36 @@ from pipeline.night.scoring.plan import NightPlan, Task, note_settled, plan_nigh
 from pipeline.night.scoring.scorer import ShardScorer
 
 NIGHT = "2026-03-12"
+ROWS_PER_SHARD = 4
 FIRST, SECOND_HEAD_WEIGHT = (dt.datetime(2026, 3, 13, hour, tzinfo=dt.UTC) for hour in (1, 5))
-
-
-@pytest.fixture(autouse=True)
-def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planning, "ROWS_PER_SHARD", 4)
-
-
-@pytest.fixture(scope="module")
-def packages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("packages")
-    for seed, name in enumerate(("steel", "wood")):
-        make_package(root / name, seed=seed)
-    return {name: root / name for name in ("steel", "wood")}
 
 
 class Factory:
     """A dump of two categories, and nights that are scored as the job does it."""
 
     def __init__(self, root: Path, packages: dict[str, Path]) -> None:
-        self.dump, self.out = root / "dump", str(root / "out")
-        self.fleet: dict[str, Champion] = make_fleet(self.out, NIGHT, packages)
+        self.dump, self.folder = root / "dump", NightFolder(str(root / "out"), NIGHT)
+        self.fleet = make_fleet(self.folder, packages)
         write_images(self.dump / "steel", range(700, 706))
         write_images(self.dump / "wood", range(10_700, 10_703))
         self.read: list[str] = []  # images that were fetched
 
     def plan(self, manifest: pa.Table | None = None) -> NightPlan:
         listed = build_manifest(str(self.dump)) if manifest is None else manifest
-        return plan_night(listed, self.fleet, self.out, NIGHT)
+        return plan_night(listed, self.fleet, self.folder, ROWS_PER_SHARD)
 
     def score(self, manifest: pa.Table | None = None, at: dt.datetime = FIRST) -> NightPlan:
         """Returns what was planned; ``read`` holds what was fetched."""
         plan = self.plan(manifest)
         self.read.clear()
-        worker = ShardScorer(self.fleet, self.out, NIGHT, clock=lambda: at)
+        worker = ShardScorer(self.fleet, self.folder, clock=lambda: at)
         written = worker.write(plan.tasks)
-        remove_shards(self.out, NIGHT, plan.stale)
-        note_settled(self.out, NIGHT, [shard.name for shard in written if shard.has_failures])
+        remove_shards(self.folder, plan.stale)
+        note_settled(self.folder, [shard.name for shard in written if shard.has_failures])
         return plan
 
     def rows(self) -> dict[str, dict[str, Any]]:
-        night = read_night(self.out, NIGHT).to_pylist()
+        night = read_night(self.folder).to_pylist()
         return {"/".join(row["image_uri"].split("/")[-2:]): row for row in night}
 
 
@@ -77,6 +66,10 @@ def factory(tmp_path: Path, packages: dict[str, Path], monkeypatch: pytest.Monke
 
     monkeypatch.setattr(scorer, "read_image", noted)
     return made
+
+
+def only_steel(fleet: Fleet, **known: Any) -> Fleet:
+    return Fleet(champions={"steel": fleet.champions["steel"]}, **known)
 
 
 def names(plan: NightPlan) -> list[str]:
@@ -95,7 +88,7 @@ def test_a_finished_night_has_nothing_left_to_do(factory: Factory) -> None:
 def test_a_shard_that_is_missing_is_scored_again_to_the_same_rows(factory: Factory) -> None:
     before = factory.score()
     rows = factory.rows()
-    remove_shards(factory.out, NIGHT, [before.tasks[1].name])
+    remove_shards(factory.folder, [before.tasks[1].name])
     assert names(factory.score()) == ["steel-00001"]
     assert sorted(factory.read) == ["steel/000704.png", "steel/000705.png"]
     assert factory.rows() == rows
@@ -104,7 +97,7 @@ def test_a_shard_that_is_missing_is_scored_again_to_the_same_rows(factory: Facto
 def test_a_new_champion_scores_its_own_category_again_and_no_other(factory: Factory) -> None:
     factory.score()
     rows = factory.rows()
-    factory.fleet["wood"] = dataclasses.replace(factory.fleet["wood"], model_version="2")
+    factory.fleet = with_champion(factory.fleet, "wood", model_version="2")
     plan = factory.score(at=SECOND_HEAD_WEIGHT)
     assert names(plan) == ["wood-00000"]
     assert len(plan.stale) == 1
@@ -117,36 +110,32 @@ def test_a_new_champion_scores_its_own_category_again_and_no_other(factory: Fact
             assert row["score"] == rows[name]["score"]
 
 
-def test_a_broken_champion_scores_nothing_until_it_is_mended(factory: Factory) -> None:
-    usable = {"steel": factory.fleet["steel"]}
-    listed = build_manifest(str(factory.dump))
+def test_an_unusable_champion_scores_nothing_until_it_is_mended(factory: Factory) -> None:
+    whole = factory.fleet
+    damaged = only_steel(whole, unusable={"wood": "damaged"})
 
-    def score(broken: dict[str, str]) -> list[str]:
-        fleet = usable if broken else factory.fleet
-        plan = plan_night(listed, fleet, factory.out, NIGHT, broken)
-        ShardScorer(fleet, factory.out, NIGHT, broken=broken).write(plan.tasks)
-        remove_shards(factory.out, NIGHT, plan.stale)
-        return names(plan)
+    def score(fleet: Fleet) -> list[str]:
+        factory.fleet = fleet
+        return names(factory.score())
 
-    assert score({"wood": "damaged"}) == ["steel-00000", "steel-00001", "wood-00000"]
+    assert score(damaged) == ["steel-00000", "steel-00001", "wood-00000"]
     statuses = {name.split("/")[0]: row["status"] for name, row in factory.rows().items()}
     assert statuses == {"steel": "ok", "wood": "broken_model"}
-    assert score({"wood": "damaged"}) == ["wood-00000"]  # it may be mended
-    assert score({}) == ["wood-00000"]
+    assert score(damaged) == ["wood-00000"]  # it may be mended
+    assert score(whole) == ["wood-00000"]
     assert {row["status"] for row in factory.rows().values()} == {"ok"}
 
 
-def test_broken_and_unrouted_are_different_answers(factory: Factory) -> None:
-    usable = {"steel": factory.fleet["steel"]}
+def test_unusable_and_unrouted_are_different_answers(factory: Factory) -> None:
     listed = build_manifest(str(factory.dump))
-    unrouted = plan_night(listed, usable, factory.out, NIGHT).names
-    broken = plan_night(listed, usable, factory.out, NIGHT, {"wood": "damaged"}).names
-    assert len(unrouted - broken) == len(broken - unrouted) == 1
+    fleets = only_steel(factory.fleet), only_steel(factory.fleet, unusable={"wood": "damaged"})
+    unrouted, unusable = (plan_night(listed, fleet, factory.folder).names for fleet in fleets)
+    assert len(unrouted - unusable) == len(unusable - unrouted) == 1
 
 
 def test_a_lost_workers_shards_are_scored_again_unless_they_were_stored(factory: Factory) -> None:
     tasks = factory.plan().tasks
-    worker = ShardScorer(factory.fleet, factory.out, NIGHT, clock=lambda: FIRST)
+    worker = ShardScorer(factory.fleet, factory.folder, clock=lambda: FIRST)
     worker.write(tasks[:1])
     rows = factory.rows()
     factory.read.clear()
@@ -230,10 +219,10 @@ def test_failures_are_found_in_the_rows_when_nobody_noted_them(factory: Factory)
     (factory.dump / "wood/010701.png").unlink()
     factory.score(listed)
     noted = factory.plan(listed)
-    storage.delete(f"{factory.out}/summary/night={NIGHT}/settled.json")
+    storage.delete(factory.folder.settled)
     assert factory.plan(listed) == noted
     assert names(noted) == ["wood-00000"]
-    note_settled(factory.out, NIGHT, [])  # by somebody who saw other shards
+    note_settled(factory.folder, [])  # by somebody who saw other shards
     assert factory.plan(listed).tasks == []
 
 
@@ -256,12 +245,15 @@ def test_bundles_hold_every_task_once_and_no_more_images_than_asked() -> None:
 def test_rows_of_a_stored_shard_count_only_for_the_same_image(factory: Factory) -> None:
     factory.score()
     (task, *_) = plan_night(
-        build_manifest(str(factory.dump)), factory.fleet, f"{factory.out}-2", NIGHT
+        build_manifest(str(factory.dump)),
+        factory.fleet,
+        NightFolder(f"{factory.folder.out}-2", NIGHT),
+        ROWS_PER_SHARD,
     ).tasks
     stored = [name for name in sorted(factory.plan().names) if name.startswith("steel")]
-    made = planning.rows_made(dataclasses.replace(task, reuse=tuple(stored)), factory.out, NIGHT)
+    made = planning.rows_made(dataclasses.replace(task, reuse=tuple(stored)), factory.folder)
     assert set(made) == set(task.shard.rows["image_uri"].to_pylist())
     other = pc.if_else(pc.equal(task.shard.rows["size_bytes"], 0), "a", "b")
     replaced = task.shard.rows.set_column(1, "image_etag", other)
     moved = dataclasses.replace(task.shard, rows=replaced)
-    assert planning.rows_made(Task("x", moved, tuple(stored)), factory.out, NIGHT) == {}
+    assert planning.rows_made(Task("x", moved, tuple(stored)), factory.folder) == {}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from night_maker import HOSTILE_NAMES, NIGHT, NightMaker, hostile_night
 
-from pipeline.night.results import NightError
+from pipeline.night.folder import NightError, NightFolder
 from pipeline.pages.words import visible
 from pipeline.report import document as report_page
 from pipeline.report.view import strip
@@ -76,13 +76,15 @@ def read(uri: str) -> Element:
 
 
 def report(maker: NightMaker) -> Element:
-    return read(write_report(maker.write(), NIGHT))
+    return read(write_report(NightFolder(maker.write(), NIGHT)))
 
 
 @pytest.fixture(scope="module")
 def hostile_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     generated_at = dt.datetime(2026, 3, 13, 5, 30, tzinfo=dt.UTC)
-    return write_report(hostile_night(tmp_path_factory.mktemp("night")), NIGHT, generated_at)
+    return write_report(
+        NightFolder(hostile_night(tmp_path_factory.mktemp("night")), NIGHT), generated_at
+    )
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +130,7 @@ def test_hostile_names_are_text(tmp_path: Path) -> None:
         maker.add_scored(name, "1.png", 2.0)
     for name in HOSTILE_NAMES:
         maker.add_unscored(f"lost {name}", "1.png", "unrouted")
-    text = Path(write_report(maker.write(), NIGHT)).read_text()
+    text = Path(write_report(NightFolder(maker.write(), NIGHT))).read_text()
     page = Page(text).root
     assert len(page.all("script")) == 1
     assert page.all("img") == []
@@ -212,8 +214,8 @@ def test_the_footer_says_which_model_and_when(hostile: Element) -> None:
 def test_the_same_night_gives_the_same_page(tmp_path: Path) -> None:
     place = hostile_night(tmp_path)
     now = dt.datetime(2026, 3, 13, tzinfo=dt.UTC)
-    first = Path(write_report(place, NIGHT, now)).read_bytes()
-    assert Path(write_report(place, NIGHT, now)).read_bytes() == first
+    first = Path(write_report(NightFolder(place, NIGHT), now)).read_bytes()
+    assert Path(write_report(NightFolder(place, NIGHT), now)).read_bytes() == first
 
 
 def test_an_empty_night_says_so(tmp_path: Path) -> None:
@@ -255,9 +257,9 @@ def test_a_quiet_night_says_so(tmp_path: Path) -> None:
 
 def test_a_night_that_was_never_scored_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NightError, match=r"was not scored under .* run `nightshift score"):
-        write_report(str(tmp_path), NIGHT)
+        write_report(NightFolder(str(tmp_path), NIGHT))
     with pytest.raises(NightError, match="YYYY-MM-DD"):
-        write_report(str(tmp_path), "../../etc")
+        write_report(NightFolder(str(tmp_path), "../../etc"))
 
 
 def test_categories_beyond_the_cards_are_rows_of_a_table(tmp_path: Path) -> None:
@@ -281,7 +283,7 @@ def test_a_browsers_labels_stay_with_the_night_however_its_place_is_written(
     NightMaker(tmp_path / "out").write()
     monkeypatch.chdir(tmp_path)
     places = [f"{tmp_path}/out", "out", "./out/", f"file://{tmp_path}/out"]
-    stores = [read(write_report(place, NIGHT)).all("html")[0] for place in places]
+    stores = [read(write_report(NightFolder(place, NIGHT))).all("html")[0] for place in places]
     assert len({page.attributes["data-store"] for page in stores}) == 1
 
 

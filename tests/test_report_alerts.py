@@ -8,6 +8,7 @@ import pytest
 from night_maker import HOSTILE_NAMES, NIGHT, NightMaker
 from test_report import Element, read
 
+from pipeline.night.folder import NightFolder
 from pipeline.report import alerts as report_alerts
 from pipeline.report.alerts import make_alerts, read_drift, shifted
 from pipeline.report.writing import write_report
@@ -21,7 +22,7 @@ def with_drift(maker: NightMaker, drift: dict[str, Any]) -> Element:
     folder.mkdir(parents=True)
     categories = {name: {"drift": found} for name, found in drift.items()}
     (folder / "summary.json").write_text(json.dumps({"categories": categories}))
-    return read(write_report(str(out), NIGHT))
+    return read(write_report(NightFolder(str(out), NIGHT)))
 
 
 def two_categories(folder: Path) -> NightMaker:
@@ -36,7 +37,7 @@ def two_categories(folder: Path) -> NightMaker:
 
 
 def test_a_night_without_a_summary_or_without_drift_raises_no_alert(tmp_path: Path) -> None:
-    assert read_drift(str(tmp_path), NIGHT) == {}
+    assert read_drift(NightFolder(str(tmp_path), NIGHT)) == {}
     page = with_drift(two_categories(tmp_path), {"bottle": {"alert": False, "score_ks": 0.1}})
     assert page.all("section", "alerts") == []
     assert page.all("html")[0].attributes["data-folded"] == "[]"

@@ -15,7 +15,7 @@ from test_report_data import EVIL
 from web_server import Quiet, serving
 
 from pipeline.images import heatmap
-from pipeline.night.scoring.pictures import picture_uri
+from pipeline.night.folder import NightFolder
 from pipeline.pages.words import visible
 from pipeline.report.writing import write_report
 
@@ -50,7 +50,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "failed": failed.write(),
         "empty": NightMaker(folder / "empty").write(),
     }
-    return {name: write_report(place, NIGHT) for name, place in places.items()}
+    return {name: write_report(NightFolder(place, NIGHT)) for name, place in places.items()}
 
 
 @pytest.mark.parametrize("night", ["hostile", "solar", "failed", "empty"])
@@ -110,7 +110,7 @@ def test_evil_names_are_shown_as_text_exactly_as_python_spells_them(
     for place, name in enumerate(EVIL):
         maker.add_scored("bottle", name, 9.0 - place / 10)
         maker.add_unscored("bottle", f"lost {name}", "unreadable", name)
-    visit = Visit(browser, write_report(maker.write(), NIGHT))
+    visit = Visit(browser, write_report(NightFolder(maker.write(), NIGHT)))
     visit.choose("sort", "high")
     titles = visit.page.locator("figure.tile .uri").evaluate_all("all => all.map(e => e.title)")
     assert titles == [visible(f"{tmp_path}/dump/bottle/{name}") for name in EVIL]
@@ -130,8 +130,8 @@ def test_the_browser_lays_the_colours_of_the_overlay_over_the_original(
     maker.add_scored("bottle", "1.png", 3.0)
     row = maker.rows[0]
     Image.fromarray(levels).save(row["map_uri"])
-    thumbnail = picture_uri(str(tmp_path), NIGHT, "bottle", row["image_uri"], "thumbnails")
-    visit = Visit(browser, write_report(maker.write(), NIGHT))
+    thumbnail = maker.folder.picture("bottle", row["image_uri"], "thumbnails")
+    visit = Visit(browser, write_report(NightFolder(maker.write(), NIGHT)))
     assert all(visit.page.evaluate(DECODED))
     stack = visit.page.locator(".tile .stack")
     stack.evaluate(CORNER)
@@ -165,7 +165,7 @@ def test_a_missing_part_is_named_and_loaded_once_it_is_there(
     for category in ("bottle", "cable"):
         maker.add_champion(category)
         maker.add_scored(category, f"{category}.png", 3.0)
-    uri = write_report(maker.write(), NIGHT)
+    uri = write_report(NightFolder(maker.write(), NIGHT))
     [part] = Path(uri).parent.glob("data/*-images-1-0.js")
     part.rename(tmp_path / "away.js")
     visit = Visit(browser, uri)

@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 
 from pipeline import storage
 from pipeline.night.feedback.label_import import import_labels
+from pipeline.night.fleet.fleet import Fleet
+from pipeline.night.folder import NightFolder
 from pipeline.night.results import RESULT_SCHEMA, ResultsError, write_shard
-from pipeline.night.scoring.pictures import Subject, picture_uri, write_pictures
+from pipeline.night.scoring.pictures import write_pictures
 from pipeline.report import data as report_data
 from pipeline.report import rows as report_rows
 from pipeline.report.data import DEFECT, FLAGGED, GOOD, PAGE_ROWS, STILL_FLAGGED, data_files
@@ -173,13 +175,13 @@ def test_a_report_written_again_leaves_no_data_of_the_earlier_one(tmp_path: Path
     maker = NightMaker(tmp_path)
     maker.add_champion("bottle")
     maker.add_scored("bottle", "1.png", 3.0)
-    uri = Path(write_report(maker.write(), NIGHT))
+    uri = Path(write_report(NightFolder(maker.write(), NIGHT)))
     first = sorted(path.name for path in (uri.parent / "data").iterdir())
     line = {"image_uri": maker.rows[0]["image_uri"], "category": "bottle", "label": "defect"}
     line |= {"night": NIGHT, "labelled_at": "2026-03-13T06:00:00Z"}
     (tmp_path / "labels.jsonl").write_text(json.dumps(line))
     import_labels(str(tmp_path / "labels.jsonl"), str(tmp_path))
-    write_report(str(tmp_path), NIGHT)
+    write_report(NightFolder(str(tmp_path), NIGHT))
     second = sorted(path.name for path in (uri.parent / "data").iterdir())
     assert len(second) == len(first) == 2
     assert not set(first) & set(second)
@@ -191,23 +193,24 @@ def test_a_report_written_again_leaves_no_data_of_the_earlier_one(tmp_path: Path
 
 def test_on_object_storage_a_browser_is_told_what_each_file_is(s3: str) -> None:
     out = f"{s3}/factory/out"
-    champion = {"model_name": "nightshift.bottle", "model_version": "1", "model_digest": "d"}
-    champion |= {"threshold": 1.0, "false_alarm_rate": 0.01}
-    fleet = json.dumps({"format": 1, "champions": {"bottle": champion}})
-    storage.write_bytes(f"{out}/fleet/night={NIGHT}/fleet.json", fleet.encode())
-    subject = Subject(out, NIGHT, "bottle", "s3://dump/bottle/1.png")
-    write_pictures(subject, np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.uint8))
-    write_shard(out, NIGHT, "00000", table([image(subject.image_uri)]))
-    uri = write_report(out, NIGHT)
-    write_shard(out, NIGHT, "00001", table([image("s3://dump/bottle/2.png")]))
-    assert write_report(out, NIGHT) == uri == f"{out}/report/night={NIGHT}/index.html"
+    folder, shown = NightFolder(out, NIGHT), "s3://dump/bottle/1.png"
+    maker = NightMaker(Path("unused"))
+    maker.add_champion("bottle")
+    Fleet(champions=maker.champions).write(folder)
+    write_pictures(
+        folder, "bottle", shown, np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.uint8)
+    )
+    write_shard(folder, "00000", table([image(shown)]))
+    uri = write_report(folder)
+    write_shard(folder, "00001", table([image("s3://dump/bottle/2.png")]))
+    assert write_report(folder) == uri == f"{out}/report/night={NIGHT}/index.html"
     names = storage.list_names(f"{out}/report/night={NIGHT}/data")
     assert [name.partition("-")[2] for name in names] == ["images-0-0.js", "index.js"]
     kinds = {
         uri: "text/html; charset=utf-8",
         f"{out}/report/night={NIGHT}/data/{names[0]}": "text/javascript; charset=utf-8",
-        picture_uri(*subject, "maps"): "image/png",
-        picture_uri(*subject, "thumbnails"): "image/jpeg",
+        folder.picture("bottle", shown, "maps"): "image/png",
+        folder.picture("bottle", shown, "thumbnails"): "image/jpeg",
     }
     reader = s3fs.S3FileSystem(skip_instance_cache=True)
     assert {address: reader.info(address)["ContentType"] for address in kinds} == kinds
@@ -224,8 +227,8 @@ def test_flagged_images_come_first_then_those_with_a_small_p_value(tmp_path: Pat
         image("new", "new", status="unrouted", score=None, p_value=None, flagged=None),
     ]
     for place, row in enumerate(rows):
-        write_shard(str(tmp_path), NIGHT, f"{place:05d}", table([row]))
-    gathered = report_rows.read_report_rows(str(tmp_path), NIGHT)
+        write_shard(NightFolder(str(tmp_path), NIGHT), f"{place:05d}", table([row]))
+    gathered = report_rows.read_report_rows(NightFolder(str(tmp_path), NIGHT))
     assert gathered.notable["image_uri"].to_pylist() == ["worst", "bad", "near", "other"]
     assert gathered.failed["image_uri"].to_pylist() == ["lost"]
     assert gathered.counted.num_rows == 7
@@ -234,9 +237,9 @@ def test_flagged_images_come_first_then_those_with_a_small_p_value(tmp_path: Pat
 
 def test_an_image_that_is_there_twice_is_refused(tmp_path: Path) -> None:
     for shard in ("00000", "00001"):
-        write_shard(str(tmp_path), NIGHT, shard, table([image("twice")]))
+        write_shard(NightFolder(str(tmp_path), NIGHT), shard, table([image("twice")]))
     with pytest.raises(ResultsError, match="first twice in"):
-        report_rows.read_report_rows(str(tmp_path), NIGHT)
+        report_rows.read_report_rows(NightFolder(str(tmp_path), NIGHT))
 
 
 def test_too_many_images_keep_flags_and_the_worst_of_each_category() -> None:
@@ -264,9 +267,11 @@ def test_a_thinned_night_keeps_what_sorting_it_whole_would(
         for index in range(600)
     ]  # fmt: skip
     for start in range(0, 600, 20):
-        write_shard(str(tmp_path), NIGHT, f"{start:05d}", table(rows[start : start + 20]))
+        write_shard(
+            NightFolder(str(tmp_path), NIGHT), f"{start:05d}", table(rows[start : start + 20])
+        )
     monkeypatch.setattr(report_rows, "MAX_IMAGES", 37)
-    gathered = report_rows.read_report_rows(str(tmp_path), NIGHT)
+    gathered = report_rows.read_report_rows(NightFolder(str(tmp_path), NIGHT))
     expected = report_rows.worst_images(table(rows), 37)
     assert gathered.notable["image_uri"].to_pylist() == expected["image_uri"].to_pylist()
     assert gathered.num_notable == 600

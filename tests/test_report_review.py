@@ -14,6 +14,7 @@ from report_visit import Visit, open_browser
 from typer.testing import CliRunner
 
 from jobs.cli.app import app
+from pipeline.night.folder import NightFolder
 from pipeline.report.writing import write_report
 
 pytestmark = pytest.mark.browser
@@ -48,7 +49,7 @@ def make_night(folder: Path, drift: dict[str, Any] | None = None) -> str:
         place = folder / "summary" / f"night={NIGHT}" / "summary.json"
         place.parent.mkdir(parents=True)
         place.write_text(json.dumps({"categories": {n: {"drift": d} for n, d in drift.items()}}))
-    return write_report(str(folder), NIGHT)
+    return write_report(NightFolder(str(folder), NIGHT))
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +97,7 @@ def test_a_p_value_at_the_limit_is_within_it(
     scores = [*maker.champions["bottle"]["calibration_scores"], 9.0]
     maker.add_scored("bottle", "edge.png", scores[-num_above - 1])
     assert maker.rows[0]["p_value"] == float(limit)
-    visit = Visit(browser, write_report(maker.write(), NIGHT))
+    visit = Visit(browser, write_report(NightFolder(maker.write(), NIGHT)))
     visit.choose("show", "all")
     visit.choose("p-value", limit)
     assert visit.names() == ["edge.png"]
@@ -280,7 +281,7 @@ def test_from_the_page_to_the_next_report(browser: Browser, tmp_path: Path) -> N
     assert ["bottle", "2", "2", "2", "2", "100%"] in [
         row.split() for row in done.stdout.split("\n")
     ]
-    write_report(str(tmp_path), NIGHT)
+    write_report(NightFolder(str(tmp_path), NIGHT))
     other = Visit(browser, uri)
     assert other.page.locator("#given").inner_text() == "No labels in this browser yet"
     other.choose("show", "defect")
@@ -355,7 +356,7 @@ def test_controlled_discoveries_can_be_chosen_where_the_results_know_them(
     plain = Visit(browser, uri)
     assert plain.page.locator("#show option[value=controlled]").count() == 0
     plain.close()
-    write_report(str(tmp_path), NIGHT)
+    write_report(NightFolder(str(tmp_path), NIGHT))
     visit = Visit(browser, uri)
     assert "1 of the flagged stay flagged" in visit.page.locator("header").inner_text()
     visit.choose("show", "controlled")

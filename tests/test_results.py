@@ -7,23 +7,25 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.night.folder import NightError, NightFolder
 from pipeline.night.results import (
     RESULT_SCHEMA,
-    NightError,
     ResultsError,
     by_category,
-    check_night,
-    finished_shards,
-    night_prefix,
     read_night,
     remove_shards,
-    shard_uri,
+    stored_shards,
     summarise,
     write_shard,
-    write_summary,
 )
+from pipeline.night.summary import write_summary
 
 NIGHT = "2026-03-12"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> NightFolder:
+    return NightFolder(str(tmp_path), NIGHT)
 
 
 def row(uri: str, **known: Any) -> dict[str, Any]:
@@ -62,10 +64,10 @@ def test_the_schema_is_the_one_that_others_read() -> None:
     assert " ".join(f"{field.name}:{field.type}" for field in RESULT_SCHEMA) == expected
 
 
-def test_a_night_is_named_by_its_date_everywhere(tmp_path: Path) -> None:
-    assert night_prefix("s3://bucket/out", NIGHT) == "s3://bucket/out/results/night=2026-03-12"
-    expected = "s3://bucket/out/results/night=2026-03-12/00001-abc.parquet"
-    assert shard_uri("s3://bucket/out", NIGHT, "00001-abc") == expected
+def test_a_night_is_named_by_its_date_everywhere() -> None:
+    folder = NightFolder("s3://bucket/out/", NIGHT)
+    assert folder.results == "s3://bucket/out/results/night=2026-03-12"
+    assert folder.shard("00001-abc") == f"{folder.results}/00001-abc.parquet"
 
 
 @pytest.mark.parametrize(
@@ -83,89 +85,90 @@ def test_a_night_is_named_by_its_date_everywhere(tmp_path: Path) -> None:
 )
 def test_what_is_no_date_is_refused_as_a_night(night: str) -> None:
     with pytest.raises(NightError, match="YYYY-MM-DD"):
-        check_night(night)
+        NightFolder("out", night)
 
 
-def test_rows_come_back_as_they_were_written_and_sorted(tmp_path: Path) -> None:
+def test_rows_come_back_as_they_were_written_and_sorted(folder: NightFolder) -> None:
     first = table(scored("b.png", 1.25, False), row("a.png", status="unreadable", error="0 bytes"))
     second = table(scored("c.png", 2.5, True, map_uri="m.png", model_digest="d"))
-    write_shard(str(tmp_path), NIGHT, "00001-bbb", second)
-    uri = write_shard(str(tmp_path), NIGHT, "00000-aaa", first)
+    write_shard(folder, "00001-bbb", second)
+    write_shard(folder, "00000-aaa", first)
+    uri = folder.shard("00000-aaa")
     assert pq.read_table(uri).to_pylist() == first.to_pylist()  # any Parquet reader will do
     expected = [first.to_pylist()[1], first.to_pylist()[0], second.to_pylist()[0]]
-    night = read_night(str(tmp_path), NIGHT)
+    night = read_night(folder)
     assert night.schema.equals(RESULT_SCHEMA)
     assert night.to_pylist() == expected
 
 
-def test_columns_may_arrive_in_any_order_and_in_wider_types(tmp_path: Path) -> None:
+def test_columns_may_arrive_in_any_order_and_in_wider_types(folder: NightFolder) -> None:
     rows = table(scored("a.png", 1.25, False))
     wide = rows.set_column(5, "score", rows["score"].cast(pa.float64())).select(
         list(reversed(RESULT_SCHEMA.names))
     )
-    write_shard(str(tmp_path), NIGHT, "00000-aaa", wide)
-    assert read_night(str(tmp_path), NIGHT).to_pylist() == rows.to_pylist()
+    write_shard(folder, "00000-aaa", wide)
+    assert read_night(folder).to_pylist() == rows.to_pylist()
 
 
-def test_rows_without_a_column_or_without_an_address_are_not_written(tmp_path: Path) -> None:
+def test_rows_without_a_column_or_without_an_address_are_not_written(folder: NightFolder) -> None:
     rows = table(scored("a.png", 1.25, False))
     with pytest.raises(KeyError, match="shard"):
-        write_shard(str(tmp_path), NIGHT, "00000-aaa", rows.drop_columns(["shard"]))
+        write_shard(folder, "00000-aaa", rows.drop_columns(["shard"]))
     nameless = rows.set_column(0, "image_uri", pa.array([None], pa.string()))
     with pytest.raises(ValueError, match="null"):
-        write_shard(str(tmp_path), NIGHT, "00000-aaa", nameless)
-    assert finished_shards(str(tmp_path), NIGHT) == set()
+        write_shard(folder, "00000-aaa", nameless)
+    assert stored_shards(folder) == {}
 
 
-def test_a_shard_written_twice_is_there_once(tmp_path: Path) -> None:
-    write_shard(str(tmp_path), NIGHT, "00000-aaa", table(scored("a.png", 1.0, False)))
-    write_shard(str(tmp_path), NIGHT, "00000-aaa", table(scored("a.png", 2.0, True)))
-    assert read_night(str(tmp_path), NIGHT)["score"].to_pylist() == [2.0]
+def test_a_shard_written_twice_is_there_once(folder: NightFolder) -> None:
+    write_shard(folder, "00000-aaa", table(scored("a.png", 1.0, False)))
+    write_shard(folder, "00000-aaa", table(scored("a.png", 2.0, True)))
+    assert read_night(folder)["score"].to_pylist() == [2.0]
 
 
-def test_finished_shards_are_known_by_name_and_forgotten_on_request(tmp_path: Path) -> None:
-    out = str(tmp_path)
-    assert finished_shards(out, NIGHT) == set()
+def test_finished_shards_are_known_by_name_and_forgotten_on_request(folder: NightFolder) -> None:
+    assert stored_shards(folder) == {}
     for name in ("00000-aaa", "00001-bbb"):
-        write_shard(out, NIGHT, name, table(scored(f"{name}.png", 1.0, False)))
-    (tmp_path / "results" / f"night={NIGHT}" / "notes.txt").write_text("not a shard")
-    assert finished_shards(out, NIGHT) == {"00000-aaa", "00001-bbb"}
-    remove_shards(out, NIGHT, ["00000-aaa", "00009-was-never-there"])
-    assert finished_shards(out, NIGHT) == {"00001-bbb"}
+        write_shard(folder, name, table(scored(f"{name}.png", 1.0, False)))
+    Path(folder.results, "notes.txt").write_text("not a shard")
+    assert stored_shards(folder).keys() == {"00000-aaa", "00001-bbb"}
+    remove_shards(folder, ["00000-aaa", "00009-was-never-there"])
+    assert stored_shards(folder).keys() == {"00001-bbb"}
 
 
-def test_a_night_without_shards_has_no_rows(tmp_path: Path) -> None:
-    night = read_night(str(tmp_path), NIGHT)
+def test_a_night_without_shards_has_no_rows(folder: NightFolder) -> None:
+    night = read_night(folder)
     assert night.num_rows == 0
     assert night.schema.equals(RESULT_SCHEMA)
 
 
-def test_an_image_with_two_rows_is_refused_and_named_with_its_shards(tmp_path: Path) -> None:
-    out = str(tmp_path)
-    write_shard(out, NIGHT, "00000-aaa", table(scored("a.png", 1.0, False, shard="00000-aaa")))
+def test_an_image_with_two_rows_is_refused_and_named_with_its_shards(folder: NightFolder) -> None:
+    write_shard(folder, "00000-aaa", table(scored("a.png", 1.0, False, shard="00000-aaa")))
     again = table(
         scored("a.png", 1.0, False, shard="00000-bbb"),
         scored("b.png", 1.0, False, shard="00000-bbb"),
     )
-    write_shard(out, NIGHT, "00000-bbb", again)
+    write_shard(folder, "00000-bbb", again)
     with pytest.raises(
         ResultsError, match=r"1 of 2 images .* a\.png in shard\(s\) 00000-aaa, 00000-bbb"
     ):
-        read_night(out, NIGHT)
+        read_night(folder)
 
 
-def test_a_damaged_shard_is_named(tmp_path: Path) -> None:
-    uri = write_shard(str(tmp_path), NIGHT, "00000-aaa", table(scored("a.png", 1.0, False)))
+def test_a_damaged_shard_is_named(folder: NightFolder) -> None:
+    write_shard(folder, "00000-aaa", table(scored("a.png", 1.0, False)))
+    uri = folder.shard("00000-aaa")
     Path(uri).write_bytes(Path(uri).read_bytes()[:-20])
     with pytest.raises(ResultsError, match=r"00000-aaa\.parquet does not hold result rows"):
-        read_night(str(tmp_path), NIGHT)
+        read_night(folder)
 
 
-def test_a_shard_of_another_format_is_named(tmp_path: Path) -> None:
-    uri = write_shard(str(tmp_path), NIGHT, "00000-aaa", table(scored("a.png", 1.0, False)))
+def test_a_shard_of_another_format_is_named(folder: NightFolder) -> None:
+    write_shard(folder, "00000-aaa", table(scored("a.png", 1.0, False)))
+    uri = folder.shard("00000-aaa")
     pq.write_table(pa.table({"path": ["a.png"]}), uri)
     with pytest.raises(ResultsError, match=r"00000-aaa\.parquet does not hold result rows"):
-        read_night(str(tmp_path), NIGHT)
+        read_night(folder)
 
 
 def test_groups_hold_every_row_once() -> None:
@@ -233,8 +236,8 @@ def test_an_empty_night_has_a_summary() -> None:
     assert (summary["images"], summary["flagged"], summary["categories"]) == (0, 0, {})
 
 
-def test_the_summary_is_stored_with_its_night(tmp_path: Path) -> None:
+def test_the_summary_is_stored_with_its_night(folder: NightFolder, tmp_path: Path) -> None:
     summary = summarise(table(scored("1.png", 2.0, True)), {"champions": {"bottle": champion()}})
-    uri = write_summary(str(tmp_path), NIGHT, summary)
-    assert uri == f"{tmp_path}/summary/night=2026-03-12/summary.json"
-    assert json.loads(Path(uri).read_text()) == {**summary, "night": NIGHT}
+    write_summary(folder, summary)
+    path = tmp_path / "summary/night=2026-03-12/summary.json"
+    assert json.loads(path.read_text()) == {**summary, "night": NIGHT}

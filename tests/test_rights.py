@@ -13,8 +13,9 @@ from factory import category, make_category, make_fleet, make_package, write_ima
 from jobs.local.s3 import OWNER, LocalS3
 from pipeline import storage
 from pipeline.night.feedback.labels import Label, store_labels
-from pipeline.night.fleet.fleet import read_fleet
-from pipeline.night.fleet.hold import pinned_fleet
+from pipeline.night.fleet.fleet import Fleet
+from pipeline.night.fleet.hold import held_fleet
+from pipeline.night.folder import NightFolder
 from pipeline.night.manifest import build_manifest, store_manifest
 from pipeline.night.results import read_night, remove_shards, write_shard
 from pipeline.night.scoring.plan import note_settled, plan_night
@@ -91,29 +92,29 @@ def forget_the_night(server: LocalS3, monkeypatch: pytest.MonkeyPatch) -> None:
         night=NIGHT,
         labelled_at=dt.datetime(2026, 3, 13, 6, tzinfo=dt.UTC),
     )
-    store_labels(OUT, NIGHT, [said])
+    store_labels(NightFolder(OUT, NIGHT), [said])
 
 
 def night(material: Path) -> int:
     """Everything that ``nightshift score`` does with storage, in its order; return the rows."""
     manifest = build_manifest("s3://dump/")
-    store_manifest(manifest, OUT, NIGHT)
-    pinned_fleet(OUT)
-    make_fleet(OUT, NIGHT, {"steel": material / "package"})
-    fleet = read_fleet(OUT, NIGHT)
-    plan = plan_night(manifest, fleet, OUT, NIGHT)
-    ShardScorer(fleet, OUT, NIGHT).write(plan.tasks)
+    store_manifest(manifest, NightFolder(OUT, NIGHT))
+    held_fleet(OUT)
+    make_fleet(NightFolder(OUT, NIGHT), {"steel": material / "package"})
+    fleet = Fleet.read(NightFolder(OUT, NIGHT).fleet)
+    plan = plan_night(manifest, fleet, NightFolder(OUT, NIGHT))
+    ShardScorer(fleet, NightFolder(OUT, NIGHT)).write(plan.tasks)
     for kind in ("maps", "thumbnails"):  # whether or not an image was flagged
         storage.write_bytes(f"{OUT}/{kind}/night={NIGHT}/steel/x", b"picture")
-    rows = read_night(OUT, NIGHT)
+    rows = read_night(NightFolder(OUT, NIGHT))
     if "denied" in rows["status"].to_pylist():  # a status, as one image never stops a night
         raise AccessDenied("no rights on the dump")
-    write_shard(OUT, NIGHT, "outdated", rows.slice(0, 0))
-    remove_shards(OUT, NIGHT, ["outdated"])
+    write_shard(NightFolder(OUT, NIGHT), "outdated", rows.slice(0, 0))
+    remove_shards(NightFolder(OUT, NIGHT), ["outdated"])
     for _ in range(2):  # the second time it is found settled
-        settle(OUT, NIGHT, fleet)
-    write_report(OUT, NIGHT)
-    note_settled(OUT, NIGHT, [])
+        settle(NightFolder(OUT, NIGHT), fleet)
+    write_report(NightFolder(OUT, NIGHT))
+    note_settled(NightFolder(OUT, NIGHT), [])
     return int(rows.num_rows)
 
 

@@ -5,7 +5,7 @@ import datetime as dt
 import io
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 import torch
-from factory import backbone, detector, make_fleet, make_package, texture
+from factory import backbone, detector, make_fleet, texture, with_champion
 from faulty_proxy import FaultyProxy
 from pictures import encoded, png_header
 from PIL import Image
 
 from model.backbone import Backbone, BackboneConfig
 from pipeline import storage
-from pipeline.calibration import Calibration, CalibrationConfig, fit
+from pipeline.calibration import CalibrationConfig, fit
 from pipeline.images.decode import read_image
-from pipeline.night.fleet.fleet import Champion
+from pipeline.night.fleet.fleet import Champion, Fleet
+from pipeline.night.folder import NightFolder
 from pipeline.night.manifest import MANIFEST_SCHEMA, Shard, build_manifest, shards
 from pipeline.night.results import RESULT_SCHEMA, read_night
 from pipeline.night.scoring import detectors
@@ -38,17 +39,9 @@ NOW = dt.datetime(2026, 3, 13, 1, 2, 3, 456789, tzinfo=dt.UTC)
 TOLERANCE = 2e-3  # another batch is another order of sums, before rounding to half precision
 
 
-@pytest.fixture(scope="module")
-def packages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("packages")
-    for seed, name in enumerate(("steel", "wood")):
-        make_package(root / name, seed=seed)
-    return {name: root / name for name in ("steel", "wood")}
-
-
 @pytest.fixture
-def fleet(packages: dict[str, Path], tmp_path: Path) -> dict[str, Champion]:
-    return make_fleet(str(tmp_path), NIGHT, packages)
+def fleet(packages: dict[str, Path], tmp_path: Path) -> Fleet:
+    return make_fleet(NightFolder(str(tmp_path), NIGHT), packages)
 
 
 @pytest.fixture(autouse=True)
@@ -77,32 +70,30 @@ def write_dump(dump: str, num_images: int = 5) -> pa.Table:
     return build_manifest(dump)
 
 
-def tasks_of(
-    manifest: pa.Table, fleet: Mapping[str, Champion], rows_per_shard: int = 1000
-) -> list[Task]:
+def tasks_of(manifest: pa.Table, fleet: Fleet, rows_per_shard: int = 1000) -> list[Task]:
     cut = shards(manifest, rows_per_shard)
     return [Task(result_name(shard, fleet), shard) for shard in cut]
 
 
-def score(fleet: Mapping[str, Champion], out: Path | str, manifest: pa.Table) -> pa.Table:
+def score(fleet: Fleet, out: Path | str, manifest: pa.Table) -> pa.Table:
     return scorer(fleet, out).score(tasks_of(manifest, fleet))
 
 
-def scorer(fleet: Mapping[str, Champion], out: Path | str) -> ShardScorer:
-    return ShardScorer(fleet, str(out), NIGHT, clock=lambda: NOW)
+def scorer(fleet: Fleet, out: Path | str) -> ShardScorer:
+    return ShardScorer(fleet, NightFolder(str(out), NIGHT), clock=lambda: NOW)
 
 
 def by_name(rows: pa.Table) -> dict[str, dict[str, Any]]:
     return {"/".join(row["image_uri"].split("/")[-2:]): row for row in rows.to_pylist()}
 
 
-def with_calibration(champion: Champion, scores: list[float], rate: float = 0.1) -> Champion:
-    made: Calibration = fit(np.array(scores), CalibrationConfig(false_alarm_rate=rate))
-    return dataclasses.replace(champion, calibration=made)
+def with_calibration(fleet: Fleet, category: str, scores: list[float], rate: float = 0.1) -> Fleet:
+    made = fit(np.array(scores), CalibrationConfig(false_alarm_rate=rate))
+    return with_champion(fleet, category, calibration=made)
 
 
 def test_every_row_of_the_manifest_has_its_row_in_the_same_order(
-    fleet: dict[str, Champion], tmp_path: Path
+    fleet: Fleet, tmp_path: Path
 ) -> None:
     manifest = write_dump(f"{tmp_path}/dump")
     tasks = tasks_of(manifest, fleet, 3)
@@ -117,7 +108,7 @@ def test_every_row_of_the_manifest_has_its_row_in_the_same_order(
 
 
 def test_what_cannot_be_scored_has_a_status_and_a_reason_and_nothing_else(
-    fleet: dict[str, Champion], tmp_path: Path
+    fleet: Fleet, tmp_path: Path
 ) -> None:
     manifest = write_dump(f"{tmp_path}/dump")
     gone = {"image_uri": f"{tmp_path}/dump/steel/gone.png", "category": "steel"}
@@ -140,13 +131,13 @@ def test_what_cannot_be_scored_has_a_status_and_a_reason_and_nothing_else(
 
 
 def test_scores_are_the_detectors_own_and_the_row_names_its_champion(
-    fleet: dict[str, Champion], packages: dict[str, Path], tmp_path: Path
+    fleet: Fleet, packages: dict[str, Path], tmp_path: Path
 ) -> None:
     rows = score(fleet, tmp_path, write_dump(f"{tmp_path}/dump")).to_pylist()
     scored = [row for row in rows if row["status"] == "ok"]
     assert len(scored) == 10
     for row in scored:
-        champion = fleet[row["category"]]
+        champion = fleet.champions[row["category"]]
         own = detector(Package.read(packages[row["category"]]))
         pixels = read_image(row["image_uri"], champion.preprocessing).pixels
         assert pixels is not None
@@ -159,7 +150,7 @@ def test_scores_are_the_detectors_own_and_the_row_names_its_champion(
 
 
 def test_flags_are_strictly_above_the_threshold_and_p_values_count_the_calibration(
-    fleet: dict[str, Champion], tmp_path: Path
+    fleet: Fleet, tmp_path: Path
 ) -> None:
     manifest = write_dump(f"{tmp_path}/dump")
     first = score(fleet, tmp_path, manifest).to_pylist()
@@ -167,8 +158,7 @@ def test_flags_are_strictly_above_the_threshold_and_p_values_count_the_calibrati
     assert len(set(scores)) == 5
     # n = 9 at rate 0.1: k = ceil(10 * 0.9) = 9, so the largest calibration score is the threshold.
     held_out = [scores[0]] * 4 + [scores[1]] * 2 + [scores[2]] * 2 + [scores[3]]
-    champion = with_calibration(fleet["steel"], held_out)
-    rows = score({**fleet, "steel": champion}, tmp_path, manifest).to_pylist()
+    rows = score(with_calibration(fleet, "steel", held_out), tmp_path, manifest).to_pylist()
     decided = {row["score"]: row for row in rows if row["category"] == "steel" and row["score"]}
     assert [decided[score]["flagged"] for score in scores] == [False, False, False, False, True]
     # 1 + how many of the 9 are at least as large, out of 10
@@ -177,12 +167,10 @@ def test_flags_are_strictly_above_the_threshold_and_p_values_count_the_calibrati
 
 
 def test_a_flagged_image_has_a_map_on_its_champions_scale_and_an_ordinary_one_has_none(
-    fleet: dict[str, Champion], packages: dict[str, Path], tmp_path: Path
+    fleet: Fleet, packages: dict[str, Path], tmp_path: Path
 ) -> None:
-    fleet = {
-        "steel": with_calibration(fleet["steel"], [-1e6] * 9),
-        "wood": with_calibration(fleet["wood"], [1e6] * 9),
-    }
+    fleet = with_calibration(fleet, "steel", [-1e6] * 9)
+    fleet = with_calibration(fleet, "wood", [1e6] * 9)
     rows = score(fleet, tmp_path, write_dump(f"{tmp_path}/dump")).to_pylist()
     scored = [row for row in rows if row["status"] == "ok"]
     own = detector(Package.read(packages["steel"]))
@@ -194,30 +182,26 @@ def test_a_flagged_image_has_a_map_on_its_champions_scale_and_an_ordinary_one_ha
         assert row["map_uri"].startswith(f"{tmp_path}/maps/night={NIGHT}/steel/")
         picture = Image.open(io.BytesIO(storage.read_bytes(row["map_uri"])))
         assert (picture.mode, picture.size) == ("L", (64, 64))
-        pixels = read_image(row["image_uri"], fleet["steel"].preprocessing).pixels
+        pixels = read_image(row["image_uri"], fleet.champions["steel"].preprocessing).pixels
         assert pixels is not None
-        expected = fleet["steel"].map_scale.to_grey(
+        expected = fleet.champions["steel"].map_scale.to_grey(
             own.maps(own(torch.from_numpy(pixels)[None])[1])[0].numpy()
         )
         assert np.abs(np.asarray(picture, int) - expected.astype(int)).max() <= 2
     assert len({row["map_uri"] for row in scored}) == 6  # five of steel, and None
 
 
-def test_an_unusual_image_below_the_threshold_has_a_map_too(
-    fleet: dict[str, Champion], tmp_path: Path
-) -> None:
+def test_an_unusual_image_below_the_threshold_has_a_map_too(fleet: Fleet, tmp_path: Path) -> None:
     """p = 2 / 101 is above the rate of 0.01 and below 0.05."""
-    calm = with_calibration(fleet["steel"], [-1e6] * 99 + [1e6], rate=0.01)
+    calm = with_calibration(fleet, "steel", [-1e6] * 99 + [1e6], rate=0.01)
     manifest = write_dump(f"{tmp_path}/dump", num_images=1)
-    row = by_name(score({"steel": calm}, tmp_path, manifest))["steel/0.png"]
+    row = by_name(score(calm, tmp_path, manifest))["steel/0.png"]
     assert row["p_value"] == pytest.approx(2 / 101)
     assert not row["flagged"]
     assert storage.exists(row["map_uri"])
 
 
-def test_an_image_has_the_same_bits_in_whatever_company(
-    fleet: dict[str, Champion], tmp_path: Path
-) -> None:
+def test_an_image_has_the_same_bits_in_whatever_company(fleet: Fleet, tmp_path: Path) -> None:
     manifest = write_dump(f"{tmp_path}/dump", num_images=11)  # more than one batch
     together = score(fleet, tmp_path, manifest)
     alone = [scorer(fleet, tmp_path).score([task]) for task in tasks_of(manifest, fleet, 1)]
@@ -227,7 +211,7 @@ def test_an_image_has_the_same_bits_in_whatever_company(
 
 
 def test_one_backbone_serves_all_categories_and_sees_each_image_once(
-    fleet: dict[str, Champion], tmp_path: Path, loads: list[BackboneConfig]
+    fleet: Fleet, tmp_path: Path, loads: list[BackboneConfig]
 ) -> None:
     manifest = write_dump(f"{tmp_path}/dump", num_images=9)
     before = backbone().num_images_seen
@@ -238,9 +222,7 @@ def test_one_backbone_serves_all_categories_and_sees_each_image_once(
     assert len(loads) == 1
 
 
-def test_what_is_written_is_read_again_as_the_nights_rows(
-    fleet: dict[str, Champion], tmp_path: Path
-) -> None:
+def test_what_is_written_is_read_again_as_the_nights_rows(fleet: Fleet, tmp_path: Path) -> None:
     manifest = write_dump(f"{tmp_path}/dump")
     worker = scorer(fleet, tmp_path)
     tasks = tasks_of(manifest, fleet, 3)
@@ -249,11 +231,11 @@ def test_what_is_written_is_read_again_as_the_nights_rows(
     statuses = sum((Counter(shard.statuses) for shard in written), Counter())
     assert statuses == {"ok": 10, "unrouted": 2, "unreadable": 1, "too_large": 1}
     assert not any(shard.has_failures for shard in written)  # the same bytes are no better later
-    stored = read_night(str(tmp_path), NIGHT)
+    stored = read_night(NightFolder(str(tmp_path), NIGHT))
     assert stored.equals(worker.score(tasks).sort_by("image_uri"))
     assert sum(shard.num_flagged for shard in written) == stored["flagged"].to_pylist().count(True)
     worker.write(tasks)
-    assert read_night(str(tmp_path), NIGHT).equals(stored)
+    assert read_night(NightFolder(str(tmp_path), NIGHT)).equals(stored)
 
 
 def test_a_night_on_s3_has_the_rows_of_the_same_night_on_disk(
@@ -261,11 +243,11 @@ def test_a_night_on_s3_has_the_rows_of_the_same_night_on_disk(
 ) -> None:
     rows = {}
     for place in (s3, str(tmp_path)):
-        fleet = make_fleet(place, NIGHT, packages)
-        fleet["steel"] = with_calibration(fleet["steel"], [-1e6] * 9)
+        fleet = make_fleet(NightFolder(place, NIGHT), packages)
+        fleet = with_calibration(fleet, "steel", [-1e6] * 9)
         manifest = write_dump(f"{place}/dump")
         scorer(fleet, place).write(tasks_of(manifest, fleet))
-        rows[place] = by_name(read_night(place, NIGHT))
+        rows[place] = by_name(read_night(NightFolder(place, NIGHT)))
     for name, row in rows[s3].items():
         assert row["image_uri"].startswith(f"{s3}/dump/")
         assert row["map_uri"] is None or storage.exists(row["map_uri"])
@@ -281,29 +263,30 @@ def only_shard(rows: pa.Table) -> Shard:
 
 
 def test_results_are_named_by_rows_and_champions_and_nothing_else(
-    fleet: dict[str, Champion], tmp_path: Path
+    fleet: Fleet, tmp_path: Path
 ) -> None:
     manifest = write_dump(f"{tmp_path}/dump")
     steel = manifest.filter(pc.equal(manifest["category"], "steel"))
     name = result_name(only_shard(steel), fleet)
     first, second, *_ = shards(steel, 2)
-    reordered = dict(reversed(fleet.items()))
-    moved = dataclasses.replace(fleet["steel"], package="s3://elsewhere")
-    other_wood = dataclasses.replace(fleet["wood"], model_digest="0" * 64)
+    reordered = Fleet(champions=dict(reversed(fleet.champions.items())))
+    moved = with_champion(fleet, "steel", package="s3://elsewhere")
+    moved = with_champion(moved, "wood", model_digest="0" * 64)
     chunked = pa.concat_tables([steel.slice(0, 2), steel.slice(2)])
     assert result_name(only_shard(steel), reordered) == name
-    assert result_name(only_shard(steel), {"steel": moved, "wood": other_wood}) == name
+    assert result_name(only_shard(steel), moved) == name
     assert result_name(only_shard(chunked), fleet) == name
 
-    other_digest = dataclasses.replace(fleet["steel"], model_digest="0" * 64)
-    other_version = dataclasses.replace(fleet["steel"], model_version="2")
+    other_digest = with_champion(fleet, "steel", model_digest="0" * 64)
+    other_version = with_champion(fleet, "steel", model_version="2")
+    only_wood = Fleet(champions={"wood": fleet.champions["wood"]})
     new_etag = steel.set_column(1, "image_etag", pa.array(["e"] * steel.num_rows))
     new_category = steel.set_column(3, "category", pa.array(["wood"] * steel.num_rows))
     names = {
         name,
-        result_name(only_shard(steel), {"steel": other_digest}),
-        result_name(only_shard(steel), {"steel": other_version}),
-        result_name(only_shard(steel), {"wood": fleet["wood"]}),  # unrouted is another answer
+        result_name(only_shard(steel), other_digest),
+        result_name(only_shard(steel), other_version),
+        result_name(only_shard(steel), only_wood),  # unrouted is another answer
         result_name(only_shard(steel.slice(1)), fleet),
         result_name(only_shard(new_etag), fleet),
         result_name(only_shard(new_category), fleet),
@@ -330,22 +313,23 @@ class Refusing:
 
 
 def test_a_champion_that_cannot_be_used_costs_its_own_images_only(
-    fleet: dict[str, Champion], tmp_path: Path
+    fleet: Fleet, tmp_path: Path
 ) -> None:
     manifest = write_dump(f"{tmp_path}/dump")
-    usable = {"wood": fleet["wood"]}
-    worker = ShardScorer(usable, str(tmp_path), NIGHT, broken={"steel": "its package is damaged"})
-    rows = worker.score(tasks_of(manifest, usable)).to_pylist()
+    usable = Fleet(
+        champions={"wood": fleet.champions["wood"]}, unusable={"steel": "its package is damaged"}
+    )
+    rows = score(usable, tmp_path, manifest).to_pylist()
     reasons = {(row["status"], row["error"]) for row in rows if row["category"] == "steel"}
     assert reasons == {("broken_model", "its package is damaged")}
     assert {row["status"] for row in rows if row["category"] == "wood"} == {"ok"}
 
 
 def test_heads_that_are_gone_are_asked_for_once_and_cost_their_own_images_only(
-    fleet: dict[str, Champion], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manifest = write_dump(f"{tmp_path}/dump")
-    storage.delete(f"{fleet['steel'].package}/head.safetensors")
+    storage.delete(f"{fleet.champions['steel'].package}/head.safetensors")
     asked: list[str] = []
     load = Champion.load_heads
     monkeypatch.setattr(
@@ -362,7 +346,7 @@ def test_heads_that_are_gone_are_asked_for_once_and_cost_their_own_images_only(
 
 
 def test_heads_and_stored_rows_are_asked_for_again(
-    fleet: dict[str, Champion], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manifest = write_dump(f"{tmp_path}/dump")
     expected = score(fleet, tmp_path, manifest)
@@ -378,7 +362,7 @@ def test_heads_and_stored_rows_are_asked_for_again(
 
     refusing = Refusing(monkeypatch, once)
     worker = ShardScorer(
-        fleet, str(tmp_path), NIGHT, clock=lambda: NOW, retry=Retry(first_pause_s=0)
+        fleet, NightFolder(str(tmp_path), NIGHT), clock=lambda: NOW, retry=Retry(first_pause_s=0)
     )
     assert worker.score(again) == expected
     assert any("/results/" in uri for uri in refusing.asked)
@@ -387,11 +371,13 @@ def test_heads_and_stored_rows_are_asked_for_again(
 
 
 def test_an_image_that_never_comes_is_unreachable_and_its_neighbours_are_scored(
-    fleet: dict[str, Champion], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manifest = write_dump(f"{tmp_path}/dump")
     refusing = Refusing(monkeypatch, lambda uri: uri.endswith("steel/3.png"))
-    worker = ShardScorer(fleet, str(tmp_path), NIGHT, retry=Retry(attempts=3, first_pause_s=0))
+    worker = ShardScorer(
+        fleet, NightFolder(str(tmp_path), NIGHT), retry=Retry(attempts=3, first_pause_s=0)
+    )
     rows = by_name(worker.score(tasks_of(manifest, fleet)))
     assert rows["steel/3.png"]["status"] == "unreachable"
     assert "the server does not answer" in rows["steel/3.png"]["error"]
@@ -400,18 +386,20 @@ def test_an_image_that_never_comes_is_unreachable_and_its_neighbours_are_scored(
 
 
 def test_a_storage_that_gives_nothing_any_more_stops_the_night(
-    fleet: dict[str, Champion], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manifest = write_dump(f"{tmp_path}/dump", num_images=30)
     Refusing(monkeypatch, lambda uri: "/dump/" in uri)
     retry = Retry(attempts=2, first_pause_s=0, max_given_up=5)
-    worker = ShardScorer(fleet, str(tmp_path), NIGHT, retry=retry)
+    worker = ShardScorer(fleet, NightFolder(str(tmp_path), NIGHT), retry=retry)
     with pytest.raises(storage.StorageAway, match="does not answer"):
         worker.write(tasks_of(manifest, fleet))
-    assert read_night(str(tmp_path), NIGHT).num_rows <= 2  # unrouted ones, which nobody reads
+    assert (
+        read_night(NightFolder(str(tmp_path), NIGHT)).num_rows <= 2
+    )  # unrouted ones, which nobody reads
 
 
-def test_what_happens_to_images_is_told(fleet: dict[str, Champion], tmp_path: Path) -> None:
+def test_what_happens_to_images_is_told(fleet: Fleet, tmp_path: Path) -> None:
     class Listener(Observer):
         def __init__(self) -> None:
             self.stages: Counter[str] = Counter()
@@ -428,7 +416,7 @@ def test_what_happens_to_images_is_told(fleet: dict[str, Champion], tmp_path: Pa
 
     heard = Listener()
     manifest = write_dump(f"{tmp_path}/dump")
-    written = ShardScorer(fleet, str(tmp_path), NIGHT, observer=heard).write(
+    written = ShardScorer(fleet, NightFolder(str(tmp_path), NIGHT), observer=heard).write(
         tasks_of(manifest, fleet)
     )
     assert heard.images == {"ok": 10, "unrouted": 2, "unreadable": 1, "too_large": 1}
@@ -441,7 +429,7 @@ def test_what_happens_to_images_is_told(fleet: dict[str, Champion], tmp_path: Pa
 def test_a_storage_on_a_bad_day_changes_no_row(s3: str, packages: dict[str, Path]) -> None:
     """Every fifth request fails in some way: 500, 503, hung up before or in the middle, slow."""
     manifest = write_dump(f"{s3}/dump", num_images=20)
-    fleet = make_fleet(s3, NIGHT, packages)
+    fleet = make_fleet(NightFolder(s3, NIGHT), packages)
     expected = score(fleet, f"{s3}/quiet", manifest)
     retry = Retry(first_pause_s=0.01)
     with (
@@ -450,10 +438,10 @@ def test_a_storage_on_a_bad_day_changes_no_row(s3: str, packages: dict[str, Path
     ):
         for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
             bad_day.setenv(name, proxy.endpoint_url)
-        worker = ShardScorer(fleet, s3, NIGHT, clock=lambda: NOW, retry=retry)
+        worker = ShardScorer(fleet, NightFolder(s3, NIGHT), clock=lambda: NOW, retry=retry)
         worker.write(tasks_of(manifest, fleet))
     assert proxy.faults.total() - proxy.faults[""] >= 5
-    found = read_night(s3, NIGHT)
+    found = read_night(NightFolder(s3, NIGHT))
     places = {"map_uri": None}
     for row, other in zip(
         found.to_pylist(), expected.sort_by("image_uri").to_pylist(), strict=True

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pipeline.night.results import CategorySummary
+from pipeline.night.summary import CategorySummary
 from pipeline.report import verdict
 
 

@@ -159,14 +159,14 @@ def score(
     as_json: Json = False,
 ) -> None:
     """Score every image of a dump with its category's champion."""
-    from pipeline.night.results import check_night  # noqa: PLC0415
+    from pipeline.night.folder import NightFolder  # noqa: PLC0415
 
-    check_night(night)
+    folder = NightFolder(out, night)
     budget = _budget(error_budget)
     from jobs.night import score as job  # noqa: PLC0415
 
     with redirect_stdout(sys.stderr):
-        done = job.score(dump, out, night, budget)
+        done = job.score(dump, folder, budget)
     if as_json:
         answer = {"report": done.report, "scored_now": done.num_scored, "overruns": done.overruns}
         print_json({**done.summary, **answer})
@@ -185,9 +185,10 @@ def report(
     night: Night,
 ) -> None:
     """Write the morning report of a scored night again."""
+    from pipeline.night.folder import NightFolder  # noqa: PLC0415
     from pipeline.report.writing import write_report  # noqa: PLC0415
 
-    typer.echo(write_report(out, night))
+    typer.echo(write_report(NightFolder(out, night)))
 
 
 @app.command()
@@ -204,8 +205,9 @@ def explain(
     from jobs.cli.explain import print_explanation, write_picture  # noqa: PLC0415
     from pipeline import storage  # noqa: PLC0415
     from pipeline.night.feedback.explanation import explain as make  # noqa: PLC0415
+    from pipeline.night.folder import NightFolder  # noqa: PLC0415
 
-    explanation = make(storage.absolute(image), storage.absolute(out), night)
+    explanation = make(storage.absolute(image), NightFolder(out, night))
     if picture is not None:
         write_picture(explanation, picture)
     if as_json:

@@ -27,18 +27,21 @@ def show(
     """Show the pinned fleet, or a night's, and which nights were scored with which."""
     from pipeline import storage  # noqa: PLC0415  torch loads in seconds
     from pipeline.night.fleet import hold  # noqa: PLC0415  torch loads in seconds
-    from pipeline.night.fleet.fleet import read_stored_fleet  # noqa: PLC0415
+    from pipeline.night.fleet.fleet import Fleet, stored_fleet  # noqa: PLC0415
+    from pipeline.night.folder import NightFolder  # noqa: PLC0415
 
     out = storage.absolute(out)
-    pin, nights = hold.read_pin(out), hold.digests_of_nights(out)
-    digest = hold.digest_of_night(out, night) if night else pin.digest
-    fleet = read_stored_fleet(out, digest) if digest else {}
-    champions = {name: champion.to_json() for name, champion in fleet.items()}
+    held, nights = hold.read_hold(out), hold.digests_of_nights(out)
+    digest = hold.digest_of_night(NightFolder(out, night)) if night else held.digest
+    shown = Fleet.read(stored_fleet(out, digest)).champions if digest else {}
+    champions = {name: champion.to_json() for name, champion in shown.items()}
     if as_json:
-        answer = {"pinned": pin.digest, "earlier": pin.earlier, "nights": nights}
+        answer = {"pinned": held.digest, "earlier": held.earlier, "nights": nights}
         print_json({**answer, "digest": digest, "champions": champions})
         return
-    typer.echo(f"pinned: {pin.digest[:DIGITS] if pin.digest else 'nothing; nights take champions'}")
+    typer.echo(
+        f"pinned: {held.digest[:DIGITS] if held.digest else 'nothing; nights take champions'}"
+    )
     for date, used in sorted(nights.items(), reverse=True):
         typer.echo(f"night {date}: {used[:DIGITS]}")
     if champions:
@@ -55,26 +58,27 @@ def pin(
     """Score the coming nights with one fleet; without an option with today's champions."""
     from pipeline import storage  # noqa: PLC0415
     from pipeline.night.fleet import hold  # noqa: PLC0415
-    from pipeline.night.fleet.fleet import left_out  # noqa: PLC0415
+    from pipeline.night.fleet.fleet import Fleet, stored_fleet  # noqa: PLC0415
+    from pipeline.night.folder import NightFolder  # noqa: PLC0415
 
     if night and digest:
         raise typer.BadParameter("give --night or --digest, not both")
     out = storage.absolute(out)
     if night:
-        chosen = hold.digest_of_night(out, night)
+        chosen = hold.digest_of_night(NightFolder(out, night))
     elif digest:
         chosen = hold.full_digest(out, digest)
     else:
         chosen = _store_champions(out)
-    pinned = hold.pin(out, chosen)
-    if absent := left_out(out, chosen):
+    held = hold.hold(out, chosen)
+    if absent := Fleet.read(stored_fleet(out, chosen)).not_held:
         more = f" and {len(absent) - MOST_NAMES} more" if len(absent) > MOST_NAMES else ""
         typer.echo(
             f"not held: {', '.join(absent[:MOST_NAMES])}{more}; images of these will be unrouted. "
             f"To hold every category's champion of today, pin without --night.",
             err=True,
         )
-    _say(pinned, as_json)
+    _say(held, as_json)
 
 
 @fleet_app.command()
@@ -97,7 +101,7 @@ def release(out: Out, as_json: Json = False) -> None:
 
 def _store_champions(out: str) -> str:
     """Copy every champion's package beside the results and return the fleet's digest."""
-    from pipeline.night.fleet.fleet import FleetError, write_fleet  # noqa: PLC0415
+    from pipeline.night.fleet.fleet import FleetError  # noqa: PLC0415
     from pipeline.night.fleet.resolve import resolve_fleet  # noqa: PLC0415
     from pipeline.registry import models, tracking  # noqa: PLC0415
 
@@ -106,18 +110,18 @@ def _store_champions(out: str) -> str:
         champions = models.champions()
         if not champions:
             raise FleetError("the registry has no champion to pin; onboard a catalogue first")
-        fleet, broken = resolve_fleet(out, champions, champions, models.download)
-        if broken:
-            why = next(iter(broken.values()))
-            raise FleetError(f"nothing is pinned, {len(broken)} champions are no good: {why}")
-        return write_fleet(out, fleet)
+        fleet = resolve_fleet(out, champions, champions, models.download)
+        if unusable := fleet.unusable:
+            why = next(iter(unusable.values()))
+            raise FleetError(f"nothing is pinned, {len(unusable)} champions are no good: {why}")
+        return fleet.store(out)
 
 
-def _say(pin: Any, as_json: bool) -> None:
+def _say(held: Any, as_json: bool) -> None:
     if as_json:
-        print_json({"pinned": pin.digest, "earlier": pin.earlier})
-    elif pin.digest:
-        typer.echo(f"pinned: {pin.digest[:DIGITS]}, {len(pin.earlier)} before it to roll back to")
+        print_json({"pinned": held.digest, "earlier": held.earlier})
+    elif held.digest:
+        typer.echo(f"pinned: {held.digest[:DIGITS]}, {len(held.earlier)} before it to roll back to")
     else:
         typer.echo("released: nights take the champions of the registry")
 

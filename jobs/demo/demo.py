@@ -26,6 +26,7 @@ from jobs.terminal.progress import Display
 from jobs.terminal.tables import table
 from pipeline.catalogue.catalogue import load_catalogue
 from pipeline.measuring.metrics import clopper_pearson, image_metrics
+from pipeline.night.folder import NightFolder
 from pipeline.night.results import by_category, read_night
 
 
@@ -48,8 +49,9 @@ def run_demo(out: Path) -> int:
             if failed:
                 return 1
             night = dt.datetime.now(dt.UTC).date().isoformat()
-            done = score(dump, str(out / "results"), night)
-    rows = read_night(str(out / "results"), night)
+            folder = NightFolder(str(out / "results"), night)
+            done = score(dump, folder)
+    rows = read_night(folder)
     Console().print(_table(rows, {f"{dump}/{name}": bad for name, bad in truth.items()}))
     Console().print(_closing(done, out, time.monotonic() - started), highlight=False)
     return 0

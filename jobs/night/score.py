@@ -19,26 +19,20 @@ from jobs.cluster.join import Resources, cluster, memory_per_job, resources_for
 from jobs.night.pool import Pool
 from jobs.night.prometheus import NightMetrics
 from jobs.terminal.progress import Display
-from pipeline import storage
 from pipeline.night.error_budget import ErrorBudget
-from pipeline.night.fleet.fleet import (
-    Fleet,
-    broken_champions,
-    read_fleet,
-    silent_categories,
-    write_fleet,
-)
-from pipeline.night.fleet.hold import pinned_fleet
+from pipeline.night.fleet.fleet import Fleet
+from pipeline.night.fleet.hold import held_fleet
 from pipeline.night.fleet.resolve import snapshot_fleet
+from pipeline.night.folder import NightFolder
 from pipeline.night.manifest import load_manifest, store_manifest
-from pipeline.night.results import check_night, remove_shards
+from pipeline.night.results import remove_shards
 from pipeline.night.scoring.detectors import HEADS_BYTES
-from pipeline.night.scoring.plan import NightPlan, Task, note_settled, plan_night
+from pipeline.night.scoring.plan import ROWS_PER_SHARD, NightPlan, Task, note_settled, plan_night
 from pipeline.night.scoring.scorer import ShardScorer, Written
 from pipeline.night.settling.settle import settle
 from pipeline.night.summary import Summary
 from pipeline.registry import models, tracking
-from pipeline.report.writing import report_uri, write_report
+from pipeline.report.writing import write_report
 from pipeline.storage.retry import Retry
 
 logger = logging.getLogger(__name__)
@@ -69,33 +63,37 @@ class Night:
         return sum(count for status, count in totals.items() if status != "ok")
 
 
-def score(dump: str, out: str, night: str, budget: ErrorBudget | None = None) -> Night:
+def score(
+    dump: str,
+    folder: NightFolder,
+    budget: ErrorBudget | None = None,
+    *,
+    rows_per_shard: int = ROWS_PER_SHARD,
+) -> Night:
     """Score every image of a dump exactly once and write results, summary and report.
 
     A cluster is joined or started when there is something to score.
 
     Args:
         dump: prefix of the night's images, or a ready manifest.
-        out: where results go; a folder or an S3 prefix.
-        night: YYYY-MM-DD.
+        folder: the night, where its results go.
         budget: how many images may fail.
+        rows_per_shard: images of one category that are stored together.
     """
-    check_night(night)
-    out = storage.absolute(out).rstrip("/")
     manifest = load_manifest(dump)
-    store_manifest(manifest, out, night)
-    fleet = _fleet(manifest, out, night)
-    plan = plan_night(manifest, fleet, out, night, broken_champions(out, night))
-    logger.info("night %s: %d shards, %d to score", night, len(plan.names), len(plan.tasks))
+    store_manifest(manifest, folder)
+    fleet = _snapshot(manifest, folder)
+    plan = plan_night(manifest, fleet, folder, rows_per_shard)
+    logger.info("night %s: %d shards, %d to score", folder.night, len(plan.names), len(plan.tasks))
     started, failed = time.monotonic(), set(plan.with_failures)
     if plan.tasks:
         with cluster():
-            failed = _score(plan, out, night)
+            failed = _score(plan, folder)
     scoring_s = time.monotonic() - started
-    remove_shards(out, night, plan.stale)
-    summary = settle(out, night, fleet, silent_categories(out, night))
-    page = report_uri(out, night) if plan.is_settled else write_report(out, night)
-    note_settled(out, night, failed)
+    remove_shards(folder, plan.stale)
+    summary = settle(folder, fleet)
+    page = folder.report if plan.is_settled else write_report(folder)
+    note_settled(folder, failed)
     return Night(
         summary=summary,
         report=page,
@@ -105,29 +103,26 @@ def score(dump: str, out: str, night: str, budget: ErrorBudget | None = None) ->
     )
 
 
-def _fleet(manifest: pa.Table, out: str, night: str) -> Fleet:
-    """Pin what the night is scored with: the held fleet, or what are champions now."""
+def _snapshot(manifest: pa.Table, folder: NightFolder) -> Fleet:
+    """Fix what the night is scored with: the held fleet, or what are champions now."""
     categories = set(manifest["category"].unique().to_pylist())
-    held = pinned_fleet(out)
+    held = held_fleet(folder.out)
     if held is not None:
-        fleet = {name: champion for name, champion in held.items() if name in categories}
-        write_fleet(out, fleet, night, silent=held.keys() - categories)
+        fleet = held.of_dump(categories)
+        fleet.write(folder)
         return fleet
     tracking.connect()
-    return snapshot_fleet(out, night, models.champions(), categories, models.download)
+    return snapshot_fleet(folder, models.champions(), categories, models.download)
 
 
 class ScoringWorker:
-    """A ``ShardScorer`` in a process of its own; it finds the fleet where it was pinned."""
+    """A ``ShardScorer`` in a process of its own; it reads the night's fleet once."""
 
-    def __init__(self, out: str, night: str, threads: int, heads_bytes: int) -> None:
+    def __init__(self, folder: NightFolder, threads: int, heads_bytes: int) -> None:
         torch.set_num_threads(threads)
-        fleet, broken = Retry().call(lambda: (read_fleet(out, night), broken_champions(out, night)))
         self.scorer = ShardScorer(
-            fleet,
-            out,
-            night,
-            broken=broken,
+            Retry().call(lambda: Fleet.read(folder.fleet)),
+            folder,
             device="cuda" if torch.cuda.is_available() else "cpu",
             heads_bytes=heads_bytes,
             observer=NightMetrics(),
@@ -142,12 +137,12 @@ class ScoringWorker:
         return True
 
 
-def _score(plan: NightPlan, out: str, night: str) -> set[str]:
+def _score(plan: NightPlan, folder: NightFolder) -> set[str]:
     """Score what is left; return the names of all stored shards that hold failed rows."""
     resources = resources_for(len(plan.tasks))
     least = LEAST_BUNDLES * resources.num_jobs
     bundles = list(plan.bundles(min(BUNDLE_IMAGES, max(1, plan.num_images // least))))
-    workers = _start_workers(resources, min(resources.num_jobs, len(bundles)), out, night)
+    workers = _start_workers(resources, min(resources.num_jobs, len(bundles)), folder)
     failed: set[str] = set(plan.with_failures)
     done = num_failed = 0
     started = time.monotonic()
@@ -160,7 +155,7 @@ def _score(plan: NightPlan, out: str, night: str) -> set[str]:
                 failed |= {shard.name} if shard.has_failures else set()
             rate = done / (time.monotonic() - started)
             note = progress_note(rate, plan.num_images - done, num_failed)
-            display.update({night: ("images", done, plan.num_images)}, note)
+            display.update({folder.night: ("images", done, plan.num_images)}, note)
     return failed
 
 
@@ -172,8 +167,8 @@ def progress_note(images_per_s: float, num_left: int, num_failed: int) -> str:
     return f"{images_per_s:.1f} images/s, {left} left, {num_failed} failed"
 
 
-def _start_workers(resources: Resources, count: int, out: str, night: str) -> list[Any]:
+def _start_workers(resources: Resources, count: int, folder: NightFolder) -> list[Any]:
     options: Mapping[str, Any] = {"num_cpus": resources.cpus, "num_gpus": resources.gpus}
     worker = ray.remote(ScoringWorker).options(**options, max_restarts=-1)
     room = min(HEADS_BYTES, memory_per_job(resources) // 2)  # the rest is for the process itself
-    return [worker.remote(out, night, resources.cpus, room) for _ in range(count)]
+    return [worker.remote(folder, resources.cpus, room) for _ in range(count)]

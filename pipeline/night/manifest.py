@@ -28,6 +28,7 @@ from pipeline.datasets.image_lists import (
     refuse_missing,
     resolve_uris,
 )
+from pipeline.night.folder import NightFolder
 
 __all__ = [
     "MANIFEST_SCHEMA",
@@ -35,7 +36,6 @@ __all__ = [
     "Shard",
     "build_manifest",
     "load_manifest",
-    "manifest_uri",
     "read_manifest",
     "shard_prefix",
     "shards",
@@ -79,22 +79,15 @@ def load_manifest(dump: str) -> pa.Table:
     return build_manifest(dump)
 
 
-def store_manifest(manifest: pa.Table, out: str, night: str) -> str:
-    """Store a night's manifest beside its results and return its address.
+def store_manifest(manifest: pa.Table, folder: NightFolder) -> None:
+    """Store a night's manifest beside its results.
 
     It is a ready manifest itself: scored again, it is the same night whatever has happened to the
     dump since, and nothing is listed.
     """
-    uri = manifest_uri(out, night)
     buffer = io.BytesIO()
     pq.write_table(manifest, buffer, compression="zstd")
-    storage.write_bytes(uri, buffer.getvalue())
-    return uri
-
-
-def manifest_uri(out: str, night: str) -> str:
-    """Where a night's manifest is stored."""
-    return storage.join(out, "manifest", f"night={night}", "manifest.parquet")
+    storage.write_bytes(folder.manifest, buffer.getvalue())
 
 
 def build_manifest(dump: str) -> pa.Table:

@@ -4,10 +4,7 @@ A shard is written whole or not at all, so a night is the set of its finished sh
 it again only adds what is missing.
 """
 
-import datetime as dt
 import io
-import json
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -21,30 +18,8 @@ from model.errors import NightshiftError
 from pipeline import storage
 from pipeline.images.image_statistics import STATISTICS
 from pipeline.images.prefetch import read_ahead
-from pipeline.night.summary import CategorySummary, Summary, describe_category, describe_night
-
-__all__ = [
-    "RESULT_SCHEMA",
-    "SUFFIX",
-    "CategorySummary",
-    "NightError",
-    "ResultsError",
-    "Summary",
-    "by_category",
-    "check_night",
-    "each_shard",
-    "finished_shards",
-    "night_prefix",
-    "read_night",
-    "read_shard",
-    "refuse_duplicates",
-    "remove_shards",
-    "shard_uri",
-    "summarise",
-    "summary_uri",
-    "write_shard",
-    "write_summary",
-]
+from pipeline.night.folder import SUFFIX, NightFolder
+from pipeline.night.summary import Summary, describe_category, describe_night
 
 # A status other than ok leaves empty what only a scored image has.
 RESULT_SCHEMA = pa.schema(
@@ -70,46 +45,15 @@ RESULT_SCHEMA = pa.schema(
     ]
 )
 
-NIGHT_PATTERN = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-SUFFIX = ".parquet"
 PARALLEL_READS = 8
-
-
-class NightError(NightshiftError):
-    """A night is not named by a date, or has not been scored."""
 
 
 class ResultsError(NightshiftError):
     """The stored results of a night contradict themselves or cannot be read."""
 
 
-def check_night(night: str) -> str:
-    """Return ``night`` when it is a real date written YYYY-MM-DD.
-
-    Raises:
-        NightError: it is not.
-    """
-    with suppress(ValueError):
-        if NIGHT_PATTERN.fullmatch(night):
-            return dt.date.fromisoformat(night).isoformat()
-    raise NightError(
-        f"a night is named by its date as YYYY-MM-DD, got {night!r}; "
-        f"pass for example --night 2026-03-12"
-    )
-
-
-def night_prefix(out: str, night: str) -> str:
-    """Folder of the night's result shards."""
-    return storage.join(out, "results", f"night={check_night(night)}")
-
-
-def shard_uri(out: str, night: str, shard_name: str) -> str:
-    """Where the rows of one shard are stored."""
-    return storage.join(night_prefix(out, night), shard_name + SUFFIX)
-
-
-def write_shard(out: str, night: str, shard_name: str, table: pa.Table) -> str:
-    """Store the rows of one shard, whole or not at all, and return their address.
+def write_shard(folder: NightFolder, name: str, table: pa.Table) -> None:
+    """Store the rows of one shard, whole or not at all.
 
     A second write of the same shard replaces the first.
 
@@ -119,46 +63,49 @@ def write_shard(out: str, night: str, shard_name: str, table: pa.Table) -> str:
     rows = table.select(RESULT_SCHEMA.names).cast(RESULT_SCHEMA)
     buffer = io.BytesIO()
     pq.write_table(rows, buffer, compression="zstd")
-    uri = shard_uri(out, night, shard_name)
-    storage.write_bytes(uri, buffer.getvalue())
-    return uri
+    storage.write_bytes(folder.shard(name), buffer.getvalue())
 
 
-def finished_shards(out: str, night: str) -> set[str]:
-    """Names of the shards that are stored; empty before the night's first one."""
+def stored_shards(folder: NightFolder) -> dict[str, str]:
+    """Etags of the shards that are stored, by name; empty before the night's first one."""
     try:
-        names = storage.list_names(night_prefix(out, night))
+        objects = list(storage.list_objects(folder.results))
     except storage.ObjectMissing:
-        return set()
-    return {name.removesuffix(SUFFIX) for name in names if name.endswith(SUFFIX)}
+        return {}
+    names = [item.uri[len(folder.results) + 1 :] for item in objects]
+    return {
+        name.removesuffix(SUFFIX): item.etag
+        for name, item in zip(names, objects, strict=True)
+        if name.endswith(SUFFIX) and "/" not in name
+    }
 
 
-def remove_shards(out: str, night: str, names: Iterable[str]) -> None:
+def remove_shards(folder: NightFolder, names: Iterable[str]) -> None:
     """Forget shards, for example of an earlier manifest; one that is gone already is fine."""
     for name in names:
         with suppress(storage.ObjectMissing):
-            storage.delete(shard_uri(out, night, name))
+            storage.delete(folder.shard(name))
 
 
-def read_night(out: str, night: str) -> pa.Table:
+def read_night(folder: NightFolder) -> pa.Table:
     """All rows of a night, sorted by image_uri; no rows when no shard is stored.
 
     Raises:
         ResultsError: a shard is damaged or of another format, or an image is there twice.
     """
-    tables = list(each_shard(out, night))
+    tables = list(each_shard(folder))
     rows = pa.concat_tables([RESULT_SCHEMA.empty_table(), *tables]).sort_by("image_uri")
-    refuse_duplicates(rows, night, rows.num_rows)
+    refuse_duplicates(rows, folder.night, rows.num_rows)
     return rows
 
 
-def each_shard(out: str, night: str) -> Iterator[pa.Table]:
+def each_shard(folder: NightFolder) -> Iterator[pa.Table]:
     """Yield the rows of one shard after another, in the order of their names.
 
     Raises:
         ResultsError: a shard is damaged or of another format.
     """
-    uris = [shard_uri(out, night, name) for name in sorted(finished_shards(out, night))]
+    uris = [folder.shard(name) for name in sorted(stored_shards(folder))]
     yield from read_ahead(read_shard, uris, PARALLEL_READS)
 
 
@@ -240,16 +187,3 @@ def summarise(rows: pa.Table, fleet: Mapping[str, Any]) -> Summary:
 def _count_statuses(rows: pa.Table) -> dict[str, int]:
     counts = rows["status"].value_counts().to_pylist()
     return {entry["values"]: entry["counts"] for entry in sorted(counts, key=lambda e: e["values"])}
-
-
-def summary_uri(out: str, night: str) -> str:
-    """Where a night's summary is."""
-    return storage.join(out, "summary", f"night={check_night(night)}", "summary.json")
-
-
-def write_summary(out: str, night: str, summary: Summary) -> str:
-    """Store the summary with its night as JSON and return its address."""
-    uri = summary_uri(out, night)
-    document = {**summary, "night": night}
-    storage.write_bytes(uri, json.dumps(document, indent=2, allow_nan=False).encode())
-    return uri

@@ -1,9 +1,12 @@
 """A night's summary: its counts in plain JSON types, for the report and for other programs."""
 
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any, NotRequired, TypedDict
 
+from pipeline import storage
 from pipeline.images.decode import ImageStatus
+from pipeline.night.folder import NightFolder
 
 
 class DriftSummary(TypedDict):
@@ -113,3 +116,9 @@ def describe_category(
         "model_name": champion.get("model_name"),
         "model_version": champion.get("model_version"),
     }
+
+
+def write_summary(folder: NightFolder, summary: Summary) -> None:
+    """Store the summary with its night as JSON."""
+    document = {**summary, "night": folder.night}
+    storage.write_bytes(folder.summary, json.dumps(document, indent=2, allow_nan=False).encode())

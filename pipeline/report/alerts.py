@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline import storage
-from pipeline.night.results import check_night
+from pipeline.night.folder import NightFolder
 
 MAX_SHOWN = 30  # alerts that stand open on the page; the others are one click away
 ABBREVIATIONS = {"ks": "KS", "psi": "PSI"}
@@ -29,11 +29,10 @@ class Alert:
     num_flagged: int  # of these
 
 
-def read_drift(out: str, night: str) -> dict[str, dict[str, Any]]:
+def read_drift(folder: NightFolder) -> dict[str, dict[str, Any]]:
     """What the night's summary says about the drift of each category; empty without a summary."""
-    uri = storage.join(out, "summary", f"night={check_night(night)}", "summary.json")
     try:
-        categories = json.loads(storage.read_bytes(uri))["categories"]
+        categories = json.loads(storage.read_bytes(folder.summary))["categories"]
     except storage.ObjectMissing:
         return {}
     return {name: counts["drift"] for name, counts in categories.items() if counts.get("drift")}

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import ArrayLike
 
-from pipeline.night.scoring.pictures import picture_name
+from pipeline.night.folder import picture_name
 from pipeline.report.rows import CONTROLLED, MODEL
 
 FOLDER = "data"

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline.images.decode import ImageStatus
 from pipeline.images.image_statistics import STATISTICS
+from pipeline.night.folder import NightFolder
 from pipeline.night.results import RESULT_SCHEMA, each_shard, read_night
 
 NOTABLE_P_VALUE = 0.05  # flagged images are notable too; the others are left out
@@ -60,7 +61,7 @@ class _Pile:
         return self.thin(_concat(self.rows), self.limit)
 
 
-def read_report_rows(out: str, night: str) -> NightRows:
+def read_report_rows(folder: NightFolder) -> NightRows:
     """Read a night once, from its first shard to its last.
 
     Raises:
@@ -68,14 +69,14 @@ def read_report_rows(out: str, night: str) -> NightRows:
     """
     notable, failed = _Pile(worst_images, MAX_IMAGES), _Pile(first_failures, MAX_FAILURES)
     counted, prints = [], [np.empty(0, np.int64)]
-    for rows in each_shard(out, night):
+    for rows in each_shard(folder):
         counted.append(_select(rows, set(rows.column_names) - NOT_COUNTED))
         prints.append(np.fromiter(map(hash, rows["image_uri"].to_pylist()), np.int64))
         notable.add(_select(rows, OF_AN_IMAGE).filter(_is_notable(rows)))
         failed.add(_select(rows, OF_A_FAILURE).filter(_has_failed(rows)))
     fingerprints = np.concatenate(prints)
     if len(np.unique(fingerprints)) < len(fingerprints):
-        read_night(out, night)  # says which image is there twice
+        read_night(folder)  # says which image is there twice
     return NightRows(
         counted=_concat(counted),
         notable=notable.result(),

@@ -11,7 +11,7 @@ from enum import IntEnum
 import numpy as np
 from scipy import stats
 
-from pipeline.night.results import CategorySummary, Summary
+from pipeline.night.summary import CategorySummary, Summary
 from pipeline.pages.words import about, plural
 
 CHANCE = 0.01  # how often a night of good images only may show any category as beyond chance

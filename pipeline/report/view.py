@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from pipeline.catalogue.category_name import is_category_name
 from pipeline.images.decode import ImageStatus
-from pipeline.night.results import Summary
+from pipeline.night.summary import Summary
 from pipeline.pages.words import clock, plural
 from pipeline.report import score_histogram
 from pipeline.report.rows import CONTROLLED

@@ -17,7 +17,8 @@ from typing import Any
 
 from pipeline import storage
 from pipeline.night.feedback.labels import read_labels
-from pipeline.night.results import NightError, by_category, check_night, night_prefix, summarise
+from pipeline.night.folder import NightError, NightFolder
+from pipeline.night.results import by_category, summarise
 from pipeline.pages import words
 from pipeline.report import document as report_page
 from pipeline.report import verdict, view
@@ -30,69 +31,60 @@ logger = logging.getLogger(__name__)
 PARALLEL_WRITES = 8
 
 
-def write_report(out: str, night: str, generated_at: dt.datetime | None = None) -> str:
+def write_report(folder: NightFolder, generated_at: dt.datetime | None = None) -> str:
     """Write the page of a night from its results, its fleet file and its labels.
 
     The page is written last and then what an earlier one left is removed, so that a page always
     finds its own data.
 
     Args:
-        out: where the scoring job wrote the night.
-        night: YYYY-MM-DD.
+        folder: where the scoring job wrote the night.
         generated_at: the time to print; now when None.
 
     Returns:
         Address of the page.
 
     Raises:
-        NightError: the night is no date or was never scored.
+        NightError: the night was never scored.
         ResultsError: the night's rows contradict each other.
         LabelsError: stored labels are damaged.
         ServiceAway: the storage does not answer.
     """
-    out = storage.absolute(out).rstrip("/")  # a browser keeps labels under the night's address
-    uri = report_uri(out, night)
-    folder = uri.removesuffix("/index.html")
-    fleet = _read_fleet(out, night)
-    rows = read_report_rows(out, night)
-    drift = read_drift(out, night)
+    fleet = _read_fleet(folder)
+    rows = read_report_rows(folder)
+    drift = read_drift(folder)
     context, categories = _context(rows, fleet, drift)
-    labels = read_labels(out, night)
+    labels = read_labels(folder)
     said = dict(zip(labels["image_uri"].to_pylist(), labels["label"].to_pylist(), strict=True))
     files = data_files(categories, rows.notable, rows.failed, said)
-    place = night_prefix(out, night)
     page = report_page.render(
         context,
-        night=night,
-        date=words.long_date(night),
-        results=place,
+        night=folder.night,
+        date=words.long_date(folder.night),
+        results=folder.results,
         generated_at=words.clock(generated_at or dt.datetime.now(dt.UTC)),
         files=next(iter(files)).removesuffix("index.js"),
-        store=hashlib.sha256(place.encode(errors="surrogatepass")).hexdigest()[:12],
+        # A browser keeps labels under the night's address.
+        store=hashlib.sha256(folder.results.encode(errors="surrogatepass")).hexdigest()[:12],
     )
-    _write_all(folder, files)
-    storage.write_bytes(uri, page.encode())
-    _remove_others(folder, files)
+    beside = folder.report.removesuffix("/index.html")
+    _write_all(beside, files)
+    storage.write_bytes(folder.report, page.encode())
+    _remove_others(beside, files)
     logger.info(
         "report of %s: %d images, %d bytes, %d data files, %s",
-        *(night, rows.counted.num_rows, len(page), len(files), uri),
+        *(folder.night, rows.counted.num_rows, len(page), len(files), folder.report),
     )
-    return uri
+    return folder.report
 
 
-def report_uri(out: str, night: str) -> str:
-    """Where a night's page is."""
-    return storage.join(out, "report", f"night={check_night(night)}", "index.html")
-
-
-def _read_fleet(out: str, night: str) -> dict[str, Any]:
-    uri = storage.join(out, "fleet", f"night={night}", "fleet.json")
+def _read_fleet(folder: NightFolder) -> dict[str, Any]:
     try:
-        fleet: dict[str, Any] = json.loads(storage.read_bytes(uri))
+        fleet: dict[str, Any] = json.loads(storage.read_bytes(folder.fleet))
     except storage.ObjectMissing as error:
         raise NightError(
-            f"night {night} was not scored under {out}: {uri} is missing; "
-            f"run `nightshift score DUMP --out {out} --night {night}` first"
+            f"night {folder.night} was not scored under {folder.out}: {folder.fleet} is missing; "
+            f"run `nightshift score DUMP --out {folder.out} --night {folder.night}` first"
         ) from error
     return fleet
 

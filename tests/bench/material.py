@@ -12,6 +12,7 @@ from model.precision import Precision
 from pipeline.catalogue.catalogue import Category
 from pipeline.night.fleet.fleet import Fleet
 from pipeline.night.fleet.resolve import snapshot_fleet
+from pipeline.night.folder import NightFolder
 from pipeline.night.manifest import build_manifest
 from pipeline.onboarding.finish import write_package
 from pipeline.onboarding.prepare import prepare
@@ -65,8 +66,8 @@ def onboard(folder: Path, images: Path, backbone: str, precision: Precision = "f
         digest=package_digest(package),
         is_champion=True,
     )
-    out = str(folder / "out")
-    return snapshot_fleet(out, NIGHT, {"texture": version}, ["texture"], lambda *_: package)
+    place = NightFolder(str(folder / "out"), NIGHT)
+    return snapshot_fleet(place, {"texture": version}, ["texture"], lambda *_: package)
 
 
 def dump_of(pictures: Path, dump: Path, count: int) -> pa.Table:

@@ -14,8 +14,8 @@ import torch
 from model.folding import FoldedHead, FoldedHeads
 from model.recipe import PRESETS
 from pipeline.night.fleet.fleet import Fleet
+from pipeline.night.folder import NightFolder
 from pipeline.night.manifest import MANIFEST_SCHEMA, load_manifest, shards, store_manifest
-from pipeline.night.results import shard_uri
 from pipeline.night.scoring import plan as planning
 from pipeline.night.scoring.detectors import Detectors, _size_bytes
 from pipeline.night.scoring.plan import note_settled, plan_night, result_name
@@ -60,9 +60,9 @@ def nothing_new() -> Iterator[Ratio]:
 def _mixed_batch(backbone: str) -> Ratio:
     with tempfile.TemporaryDirectory() as scratch:
         fleet = _fleet_of(Path(scratch), backbone, BATCH)
-        detectors = Detectors(fleet)
+        detectors = Detectors(fleet.champions)
         images = torch.zeros(BATCH, 224, 224, 3, dtype=torch.uint8).random_(256)
-        names = sorted(fleet)
+        names = sorted(fleet.champions)
         same, mixed = alternate(
             lambda: detectors.score([names[0]] * BATCH, images),
             lambda: detectors.score(names, images),
@@ -81,11 +81,11 @@ def _many_categories() -> Ratio:
         pictures = write_pictures(Path(scratch, "good"), NUM_GOOD, "png")
         fleet = _fleet_of(Path(scratch), "resnet18", NUM_SCORED)
         manifest = dump_of(pictures, Path(scratch, "dump"), NUM_SCORED)
-        spread = manifest.set_column(3, "category", pa.array(sorted(fleet)))
-        single = manifest.set_column(3, "category", pa.array([min(fleet)] * NUM_SCORED))
-        out = str(Path(scratch, "out"))
-        scorer = ShardScorer(fleet, out, NIGHT)
-        both = [plan_night(table, fleet, out, NIGHT).tasks for table in (single, spread)]
+        spread = manifest.set_column(3, "category", pa.array(sorted(fleet.champions)))
+        single = manifest.set_column(3, "category", pa.array([min(fleet.champions)] * NUM_SCORED))
+        folder = NightFolder(str(Path(scratch, "out")), NIGHT)
+        scorer = ShardScorer(fleet, folder)
+        both = [plan_night(table, fleet, folder).tasks for table in (single, spread)]
         one, many = alternate(*(lambda tasks=tasks: scorer.score(tasks) for tasks in both))
     detail = f"{NUM_SCORED} images of {NUM_SCORED} categories, heads resident"
     value = one.wall_s / many.wall_s
@@ -118,11 +118,11 @@ def _corrupt_images() -> Ratio:
             content = Path(uri).read_bytes()
             Path(uri).unlink()  # it is a link
             Path(uri).write_bytes(content[: len(content) // 2])
-        out = str(Path(scratch, "out"))
-        scorer = ShardScorer(fleet, out, NIGHT)
+        folder = NightFolder(str(Path(scratch, "out")), NIGHT)
+        scorer = ShardScorer(fleet, folder)
         etags = pa.nulls(NUM_SCORED, pa.string())
         both = [
-            plan_night(table.set_column(1, "image_etag", etags), fleet, out, NIGHT).tasks
+            plan_night(table.set_column(1, "image_etag", etags), fleet, folder).tasks
             for table in (sound, damaged)
         ]
         good, bad = alternate(*(lambda tasks=tasks: scorer.score(tasks) for tasks in both))
@@ -132,23 +132,25 @@ def _corrupt_images() -> Ratio:
 
 
 def _nothing_new() -> Ratio:
+    empty = Fleet(champions={})
     with tempfile.TemporaryDirectory() as out:
+        folder = NightFolder(out, NIGHT)
         numbers = np.arange(ROWS)
         categories = pa.array([f"c{i % MANY:04d}" for i in numbers])
         uris = pa.array([f"s3://dump/c{i % MANY:04d}/line-3/{i:09d}.jpg" for i in numbers])
         etags = pa.array([f"{i:032x}" for i in numbers])
         listed = pa.table([uris, etags, pa.array(numbers), categories], MANIFEST_SCHEMA)
-        uri = store_manifest(listed, out, NIGHT)
+        store_manifest(listed, folder)
         for shard in shards(listed, planning.ROWS_PER_SHARD):
-            path = Path(shard_uri(out, NIGHT, result_name(shard, {})))
+            path = Path(folder.shard(result_name(shard, empty)))
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
-        note_settled(out, NIGHT, [])
+        note_settled(folder, [])
         started = time.monotonic()
-        plan = plan_night(load_manifest(uri), {}, out, NIGHT)
+        plan = plan_night(load_manifest(folder.manifest), empty, folder)
         seconds = time.monotonic() - started
         assert not plan.tasks
-        size = pq.ParquetFile(uri).metadata.serialized_size
+        size = pq.ParquetFile(folder.manifest).metadata.serialized_size
     detail = f"{seconds:.1f} s for {ROWS:,} rows in {len(plan.names):,} shards, footer {size} bytes"
     return Ratio(name="nothing_new", value=seconds / 10, target=1.0, at_most=True, detail=detail)
 
@@ -156,6 +158,6 @@ def _nothing_new() -> Ratio:
 def _fleet_of(scratch: Path, backbone: str, count: int) -> Fleet:
     """Many categories that share one package; each has its own copy of the heads."""
     pictures = write_pictures(scratch / "fleet-good", NUM_GOOD, "png")
-    (champion,) = onboard(scratch / "fleet", pictures, backbone).values()
+    (champion,) = onboard(scratch / "fleet", pictures, backbone).champions.values()
     names = [f"c{i:04d}" for i in range(count)]
-    return {name: replace(champion, category=name) for name in names}
+    return Fleet(champions={name: replace(champion, category=name) for name in names})

@@ -12,6 +12,7 @@ from model.backbone import Backbone, BackboneConfig
 from model.precision import Precision, has_bfloat16
 from pipeline.images.batches import BATCH_IMAGES
 from pipeline.night.fleet.fleet import Fleet
+from pipeline.night.folder import NightFolder
 from pipeline.night.scoring.plan import plan_night
 from pipeline.night.scoring.scorer import ShardScorer
 from pipeline.onboarding.prepare import prepare
@@ -71,8 +72,8 @@ def _throughput(backbone: str, suffix: str) -> Ratio:
         fleet = onboard(Path(scratch, "fleet"), pictures, backbone)
         manifest = dump_of(pictures, Path(scratch, "dump"), NUM_SCORED)
         out = str(Path(scratch, "out"))
-        tasks = plan_night(manifest, fleet, out, NIGHT).tasks
-        scorer = ShardScorer(fleet, out, NIGHT)
+        tasks = plan_night(manifest, fleet, NightFolder(out, NIGHT)).tasks
+        scorer = ShardScorer(fleet, NightFolder(out, NIGHT))
         value, detail = against_bare(backbone, NUM_SCORED, lambda: scorer.write(tasks))
     name = f"scoring_throughput {backbone} {suffix}"
     return Ratio(name=name, value=value, target=0.7, detail=detail)
@@ -101,8 +102,8 @@ def _precision(backbone: str) -> Ratio:
         for precision in reversed(get_args(Precision)):
             fleet = onboard(Path(scratch, precision), pictures, backbone, precision)
             out = str(Path(scratch, f"{precision}-out"))
-            tasks = plan_night(manifest, fleet, out, NIGHT).tasks
-            nights.append(partial(ShardScorer(fleet, out, NIGHT).write, tasks))
+            tasks = plan_night(manifest, fleet, NightFolder(out, NIGHT)).tasks
+            nights.append(partial(ShardScorer(fleet, NightFolder(out, NIGHT)).write, tasks))
         fast, exact = alternate(*nights, rounds=3)
     detail = f"{NUM_SCORED / fast.wall_s:.0f} images/s, float32 {NUM_SCORED / exact.wall_s:.0f}"
     name = f"scoring_precision {backbone}"
@@ -111,7 +112,7 @@ def _precision(backbone: str) -> Ratio:
 
 def _scoring_peak(fleet: Fleet, pictures: Path, folder: Path, count: int) -> float:
     manifest = dump_of(pictures, folder / "dump", count)
-    scorer = ShardScorer(fleet, str(folder / "out"), NIGHT)
-    for task in plan_night(manifest, fleet, str(folder / "out"), NIGHT).tasks:
+    scorer = ShardScorer(fleet, NightFolder(str(folder / "out"), NIGHT))
+    for task in plan_night(manifest, fleet, NightFolder(str(folder / "out"), NIGHT)).tasks:
         scorer.write([task])
     return peak_mib()

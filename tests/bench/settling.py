@@ -10,7 +10,8 @@ import pyarrow as pa
 from model.preprocessing import Preprocessing
 from pipeline.calibration import CalibrationConfig, fit
 from pipeline.images.image_statistics import STATISTICS, condense
-from pipeline.night.fleet.fleet import Champion
+from pipeline.night.fleet.fleet import Champion, Fleet
+from pipeline.night.folder import NightFolder
 from pipeline.night.results import RESULT_SCHEMA, write_shard
 from pipeline.night.settling.settle import settle
 from pipeline.package import MapScale
@@ -51,18 +52,18 @@ def _settle(out: str) -> tuple[float, float, float]:
     fleet = _fleet()
     times = [time.monotonic()]
     for _ in range(2):
-        settle(out, NIGHT, fleet)
+        settle(NightFolder(out, NIGHT), fleet)
         times.append(time.monotonic())
     return peak_mib(), times[1] - times[0], times[2] - times[1]
 
 
-def _fleet() -> dict[str, Champion]:
+def _fleet() -> Fleet:
     random = np.random.default_rng(0)
-    fleet = {}
+    champions = {}
     for number in range(NUM_CATEGORIES):
         name = f"part-{number:04d}"
         light = {each: condense(random.normal(100, 5, NUM_CALIBRATION)) for each in STATISTICS}
-        fleet[name] = Champion(
+        champions[name] = Champion(
             category=name,
             model_name=f"nightshift.{name}",
             model_version="1",
@@ -73,14 +74,14 @@ def _fleet() -> dict[str, Champion]:
             preprocessing=Preprocessing(),
             statistics=light,
         )
-    return fleet
+    return Fleet(champions=champions)
 
 
 def _write_night(out: str, num_images: int) -> None:
     """A tenth of the categories has a fifth of defects."""
     random = np.random.default_rng(1)
     tables = []
-    for number, champion in enumerate(_fleet().values()):
+    for number, champion in enumerate(_fleet().champions.values()):
         scores = random.normal(size=num_images).astype(np.float32)
         scores[: num_images // 5] += 5.0 * (number % 10 == 0)
         known = {
@@ -99,4 +100,4 @@ def _write_night(out: str, num_images: int) -> None:
     rows = pa.concat_tables(tables)
     for start in range(0, rows.num_rows, ROWS_PER_SHARD):
         name = f"{start // ROWS_PER_SHARD:05d}-0123456789ab"
-        write_shard(out, NIGHT, name, rows.slice(start, ROWS_PER_SHARD))
+        write_shard(NightFolder(out, NIGHT), name, rows.slice(start, ROWS_PER_SHARD))

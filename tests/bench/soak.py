@@ -24,6 +24,7 @@ from rich.console import Console
 
 from jobs.local.s3 import LocalS3
 from pipeline import storage
+from pipeline.night.folder import NightFolder
 from pipeline.night.manifest import build_manifest
 from pipeline.night.results import read_night
 from tests.support.factory import make_category, texture, write_catalogue
@@ -61,7 +62,7 @@ def soak(arguments: argparse.Namespace, scratch: Path, server: LocalS3) -> None:
     night = ["--night", NIGHT]
     quiet = run(scratch, "score", f"{bucket}/dump", "--out", f"{bucket}/quiet", *night)
     assert quiet.wait(RUN_TIMEOUT_S) == 0
-    expected = read_night(f"{bucket}/quiet", NIGHT)
+    expected = read_night(NightFolder(f"{bucket}/quiet", NIGHT))
 
     dice, killed = random.Random(arguments.seed), Counter[str]()
     command = ["score", f"{bucket}/dump", "--out", f"{bucket}/disturbed", *night]
@@ -78,7 +79,7 @@ def soak(arguments: argparse.Namespace, scratch: Path, server: LocalS3) -> None:
             forget(f"{bucket}/disturbed", dice)
             lead_to(proxy.endpoint_url)
         lead_to(server.endpoint_url)
-    found = read_night(f"{bucket}/disturbed", NIGHT)
+    found = read_night(NightFolder(f"{bucket}/disturbed", NIGHT))
     faults = {name or "none": count for name, count in proxy.faults.items()}
     console.print(f"{runs} runs, killed {dict(killed)}, requests by fault {faults}")
     report(console, expected, found, build_manifest(f"{bucket}/dump").num_rows)

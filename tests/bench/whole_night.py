@@ -18,6 +18,7 @@ from jobs.local.s3 import LocalS3
 from pipeline import storage
 from pipeline.images import fit
 from pipeline.images.decode import decode_image
+from pipeline.night.folder import NightFolder
 from pipeline.night.manifest import build_manifest
 from pipeline.night.scoring.detectors import Detectors
 from pipeline.night.scoring.plan import plan_night
@@ -82,8 +83,8 @@ def _from_s3(scratch: Path, bucket: str, environment: Mapping[str, str]) -> Rati
         content = contents[index % NUM_GOOD]
         storage.write_bytes(f"{bucket}/dump/texture/{index:06d}.jpg", content)
     out = f"{bucket}/out"
-    tasks = plan_night(build_manifest(f"{bucket}/dump"), fleet, out, NIGHT).tasks
-    scorer = ShardScorer(fleet, out, NIGHT)
+    tasks = plan_night(build_manifest(f"{bucket}/dump"), fleet, NightFolder(out, NIGHT)).tasks
+    scorer = ShardScorer(fleet, NightFolder(out, NIGHT))
     value, detail = against_bare("resnet18", NUM_SCORED, lambda: scorer.write(tasks))
     return Ratio(name="night_from_s3", value=value, target=0.85, detail=detail)
 
@@ -92,10 +93,10 @@ def _scaled_decoding() -> Ratio:
     with tempfile.TemporaryDirectory() as scratch:
         pictures = write_pictures(Path(scratch, "good"), NUM_GOOD, "jpg")
         fleet = onboard(Path(scratch, "fleet"), pictures, "resnet18")
-        detectors = Detectors(fleet)
+        detectors = Detectors(fleet.champions)
         detectors.heads("texture")
         contents = [path.read_bytes() for path in sorted(pictures.iterdir())]
-    preprocessing = fleet["texture"].preprocessing
+    preprocessing = fleet.champions["texture"].preprocessing
 
     def decoded(least_side: int | None) -> torch.Tensor:
         images = [decode_image(content, least_side=least_side) for content in contents]

@@ -21,8 +21,12 @@ from model.recipe import Recipe
 from model.simplenet import HeadConfig
 from model.training import TrainingConfig
 from pipeline.catalogue.catalogue import Category
-from pipeline.night.fleet.fleet import Champion
+from pipeline.night.fleet.fleet import Fleet
 from pipeline.night.fleet.resolve import snapshot_fleet
+from pipeline.night.folder import NightFolder
+from pipeline.night.manifest import build_manifest, store_manifest
+from pipeline.night.scoring.plan import plan_night
+from pipeline.night.scoring.scorer import ShardScorer
 from pipeline.onboarding.finish import write_package
 from pipeline.onboarding.prepare import PreparedCategory, make_trainer, prepare
 from pipeline.package import Package, package_digest
@@ -109,10 +113,26 @@ def version(category: str, folder: Path, number: str = "1") -> RegisteredVersion
     )
 
 
-def make_fleet(out: str, night: str, folders: Mapping[str, Path]) -> dict[str, Champion]:
-    """Pin packages by category, as a night does with what the registry calls champions."""
-    versions = {name: version(name, folder) for name, folder in folders.items()}
-    return snapshot_fleet(out, night, versions, folders, lambda asked, _: folders[asked.category])
+def make_fleet(folder: NightFolder, packages: Mapping[str, Path]) -> Fleet:
+    """Snapshot packages by category, as a night does with what the registry calls champions."""
+    versions = {name: version(name, package) for name, package in packages.items()}
+    return snapshot_fleet(folder, versions, packages, lambda asked, _: packages[asked.category])
+
+
+def with_champion(fleet: Fleet, category: str, **changes: Any) -> Fleet:
+    """The fleet with something changed about one champion."""
+    champion = dataclasses.replace(fleet.champions[category], **changes)
+    return dataclasses.replace(fleet, champions={**fleet.champions, category: champion})
+
+
+def score_without_cluster(
+    dump: Path | str, folder: NightFolder, packages: Mapping[str, Path]
+) -> Fleet:
+    """Score a night as the job does, but for settling and report; returns its fleet."""
+    fleet, manifest = make_fleet(folder, packages), build_manifest(str(dump))
+    store_manifest(manifest, folder)
+    ShardScorer(fleet, folder).write(plan_night(manifest, fleet, folder).tasks)
+    return fleet
 
 
 @functools.cache

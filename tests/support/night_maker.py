@@ -1,7 +1,6 @@
 """A small night with all that a report must bear: pictures, maps, results, fleet file."""
 
 import datetime as dt
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,18 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
+from model.preprocessing import Preprocessing
+from pipeline.calibration import CalibrationConfig, fit
+from pipeline.night.fleet.fleet import Champion, Fleet
+from pipeline.night.folder import NightFolder, PictureKind
 from pipeline.night.results import RESULT_SCHEMA, write_shard
-from pipeline.night.scoring.pictures import Subject, picture_uri, write_pictures
+from pipeline.night.scoring.pictures import write_pictures
+from pipeline.package import MapScale
 
 NIGHT = "2026-03-12"
 CROP = 224
 RATE = 0.02
+MODEL = ("model_name", "model_version", "model_digest")
 SCORED_AT = dt.datetime(2026, 3, 13, 2, 15, tzinfo=dt.UTC)
 HOSTILE_NAMES = (
     "<script>alert(1)</script>.png",
@@ -41,46 +46,47 @@ class NightMaker:
     out: Path
     seed: int = 0
     rows: list[dict[str, Any]] = field(default_factory=list)
-    champions: dict[str, Any] = field(default_factory=dict)
+    champions: dict[str, Champion] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.random = np.random.default_rng(self.seed)
 
+    @property
+    def folder(self) -> NightFolder:
+        return NightFolder(str(self.out), NIGHT)
+
     def add_champion(self, category: str, num_calibration: int = 199) -> None:
-        """Calibration scores around 1; the threshold is their conformal order statistic."""
-        scores = np.sort(self.random.gamma(60.0, 1 / 60.0, num_calibration).astype(np.float32))
-        k = int(np.ceil(round((num_calibration + 1) * (1 - RATE), 9)))
-        self.champions[category] = {
-            "model_name": f"nightshift.{category}",
-            "model_version": str(len(self.champions) + 1),
-            "model_digest": f"{len(self.champions) + 10:x}" * 64,
-            "threshold": float(scores[k - 1]),
-            "false_alarm_rate": RATE,
-            "calibration_scores": [float(score) for score in scores],
-            "preprocessing": {"resize": 256, "crop": CROP},
-        }
+        """Calibration scores around 1."""
+        scores = self.random.gamma(60.0, 1 / 60.0, num_calibration)
+        self.champions[category] = Champion(
+            category=category,
+            model_name=f"nightshift.{category}",
+            model_version=str(len(self.champions) + 1),
+            model_digest=f"{len(self.champions) + 10:x}" * 64,
+            package="nowhere",
+            calibration=fit(scores, CalibrationConfig(false_alarm_rate=RATE)),
+            map_scale=MapScale(low=0.0, threshold=1.0),
+            preprocessing=Preprocessing(resize=256, crop=CROP),
+        )
 
     def add_scored(self, category: str, name: str, score: float, picture: Any = None) -> None:
         """An image that its champion scored; gets a map when a scoring job would write one."""
         champion = self.champions[category]
-        calibration = np.array(champion["calibration_scores"], dtype=np.float32)
-        num_above = int(np.sum(calibration >= np.float32(score)))
-        p_value = (1 + num_above) / (len(calibration) + 1)
-        flagged = bool(np.float32(score) > np.float32(champion["threshold"]))
+        calibration, scores = champion.calibration, np.array([score], np.float32)
+        p_value, flagged = calibration.p_value(scores)[0], bool(calibration.flagged(scores)[0])
         row = self._row(category, name, "ok") | {
             "score": score,
             "p_value": p_value,
             "flagged": flagged,
             "scored_at": SCORED_AT,
-            **{key: champion[key] for key in ("threshold", "false_alarm_rate")},
-            **{key: champion[key] for key in ("model_name", "model_version", "model_digest")},
+            **{key: getattr(calibration, key) for key in ("threshold", "false_alarm_rate")},
+            **{key: getattr(champion, key) for key in MODEL},
         }
         if flagged or p_value <= 0.05:
             pixels = self._texture() if picture is None else picture
-            subject = Subject(str(self.out), NIGHT, category, row["image_uri"])
-            row["map_uri"] = picture_uri(*subject, "maps")
-            levels = plausible_map(pixels, score / champion["threshold"])
-            write_pictures(subject, levels, square(pixels))
+            row["map_uri"] = self.folder.picture(category, row["image_uri"], "maps")
+            levels = plausible_map(pixels, score / calibration.threshold)
+            write_pictures(self.folder, category, row["image_uri"], levels, square(pixels))
         self.rows.append(row)
 
     def add_unscored(self, category: str, name: str, status: str, error: str | None = None) -> None:
@@ -91,10 +97,8 @@ class NightMaker:
         table = pa.Table.from_pylist(self.rows, schema=RESULT_SCHEMA)
         for start in range(0, table.num_rows, rows_per_shard):
             name = f"{start // rows_per_shard:05d}-0123456789ab"
-            write_shard(str(self.out), NIGHT, name, table.slice(start, rows_per_shard))
-        fleet = {"format": 1, "champions": self.champions}
-        fleet_uri = f"{self.out}/fleet/night={NIGHT}/fleet.json"
-        self._store(fleet_uri, json.dumps(fleet).encode())
+            write_shard(self.folder, name, table.slice(start, rows_per_shard))
+        Fleet(champions=self.champions).write(self.folder)
         return str(self.out)
 
     def _row(self, category: str, name: str, status: str) -> dict[str, Any]:
@@ -107,11 +111,6 @@ class NightMaker:
             "status": status,
             "shard": "00000-0123456789ab",
         }
-
-    def _store(self, uri: str, data: bytes) -> None:
-        path = Path(uri)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
 
     def _texture(self) -> NDArray[np.uint8]:
         """Brushed metal with one scratch."""
@@ -157,8 +156,9 @@ def hostile_night(out: Path) -> str:
     maker.add_unscored("<i>Odd</i> name", "1.png", "unrouted")
     maker.add_unscored("", "stray.png", "unrouted")
     written = maker.write()
-    for name, kind in (("bad13.png", "thumbnails"), ("bad12.png", "maps")):
-        Path(picture_uri(str(out), NIGHT, "bottle", f"{out}/dump/bottle/{name}", kind)).unlink()
+    gone: list[tuple[str, PictureKind]] = [("bad13.png", "thumbnails"), ("bad12.png", "maps")]
+    for name, kind in gone:
+        Path(maker.folder.picture("bottle", f"{out}/dump/bottle/{name}", kind)).unlink()
     return written
 
 

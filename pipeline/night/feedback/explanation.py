@@ -1,4 +1,4 @@
-"""Why an image was flagged, or was not: its row, made again from what the night was pinned to."""
+"""Why an image was flagged, or was not: its row, made again with the files that scored it."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,17 +15,10 @@ from numpy.typing import NDArray
 from pipeline import storage
 from pipeline.images import heatmap
 from pipeline.images.decode import ImageStatus, read_image
-from pipeline.night.fleet.fleet import Champion, read_fleet
-from pipeline.night.manifest import manifest_uri, read_manifest, shard_prefix
-from pipeline.night.results import (
-    PARALLEL_READS,
-    NightError,
-    check_night,
-    finished_shards,
-    night_prefix,
-    read_shard,
-    shard_uri,
-)
+from pipeline.night.fleet.fleet import Champion, Fleet
+from pipeline.night.folder import NightError, NightFolder
+from pipeline.night.manifest import read_manifest, shard_prefix
+from pipeline.night.results import PARALLEL_READS, read_shard, stored_shards
 from pipeline.night.scoring.detectors import Detectors
 from pipeline.storage import StorageError
 
@@ -61,14 +54,14 @@ class Explanation:
         }
 
 
-def explain(image_uri: str, out: str, night: str) -> Explanation:
+def explain(image_uri: str, folder: NightFolder) -> Explanation:
     """Find an image's row and score the image again with the very files that made it.
 
     Raises:
         NightError: the night has no row of this image.
     """
-    row = find_row(image_uri, out, night)
-    champion = read_fleet(out, night).get(row["category"])
+    row = find_row(image_uri, folder)
+    champion = Fleet.read(folder.fleet).champions.get(row["category"])
     if champion is None:
         return Explanation(row=row, status=row["status"], error=row["error"])
     fetch = partial(storage.read_bytes, etag=row["image_etag"])
@@ -90,33 +83,30 @@ def explain(image_uri: str, out: str, night: str) -> Explanation:
     )
 
 
-def find_row(image_uri: str, out: str, night: str) -> dict[str, Any]:
+def find_row(image_uri: str, folder: NightFolder) -> dict[str, Any]:
     """Return the row of one image of a night.
 
     Raises:
         NightError: there is none.
     """
-    names = sorted(finished_shards(out, check_night(night)))
-    names = _of_category(image_uri, names, out, night)
+    names = _of_category(image_uri, sorted(stored_shards(folder)), folder)
     with ThreadPoolExecutor(PARALLEL_READS) as pool:
-        found: Iterator[pa.Table] = pool.map(
-            lambda name: read_shard(shard_uri(out, night, name)), names
-        )
-        for rows in found:
+        tables: Iterator[pa.Table] = pool.map(read_shard, map(folder.shard, names))
+        for rows in tables:
             own = rows.filter(pc.equal(rows["image_uri"], image_uri))
             if own.num_rows:
                 row: dict[str, Any] = own.to_pylist()[0]
                 return row
     raise NightError(
-        f"no row of {image_uri} in {night_prefix(out, night)}; give the address as it stands in "
+        f"no row of {image_uri} in {folder.results}; give the address as it stands in "
         f"the results, and the night it was scored in"
     )
 
 
-def _of_category(image_uri: str, names: list[str], out: str, night: str) -> list[str]:
+def _of_category(image_uri: str, names: list[str], folder: NightFolder) -> list[str]:
     """Leave only the shards that can hold the image, where the night's manifest tells."""
     try:
-        manifest = read_manifest(manifest_uri(out, night))
+        manifest = read_manifest(folder.manifest)
     except StorageError:
         return names
     listed = manifest.filter(pc.equal(manifest["image_uri"], image_uri))

@@ -15,7 +15,8 @@ from pydantic import ValidationError
 
 from pipeline import storage
 from pipeline.night.feedback.labels import Label, LabelsError, read_labels, store_labels
-from pipeline.night.results import NightError, check_night, each_shard
+from pipeline.night.folder import NightError, NightFolder
+from pipeline.night.results import each_shard
 
 MAX_SHOWN = 20  # bad lines in one message
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # some editors put it in front
@@ -54,20 +55,21 @@ def import_labels(file: str, out: str) -> list[Imported]:
         LabelsError: at least one line is bad.
         ResultsError: the results of a night cannot be read.
     """
-    labels, problems = _parse(storage.read_bytes(file))
-    nights: dict[str, list[Label]] = defaultdict(list)
+    labels, problems = _parse(storage.read_bytes(file), out)
+    nights: dict[NightFolder, list[Label]] = defaultdict(list)
     for label in labels.values():
-        nights[label.night].append(label)
-    rows = {night: _rows(out, night, own) for night, own in nights.items()}
+        nights[NightFolder(out, label.night)].append(label)
+    rows = {folder: _rows(folder, own) for folder, own in nights.items()}
     for number, label in labels.items():
-        if problem := _mismatch(label, rows[label.night], out):
+        if problem := _mismatch(label, rows[NightFolder(out, label.night)], out):
             problems[number] = problem
     if problems:
         raise LabelsError(_refusal(file, problems, len(labels.keys() | problems.keys())))
-    return [_store(out, night, nights[night], rows[night]) for night in sorted(nights)]
+    by_date = sorted(nights, key=lambda folder: folder.night)
+    return [_store(folder, nights[folder], rows[folder]) for folder in by_date]
 
 
-def _parse(data: bytes) -> tuple[dict[int, Label], dict[int, str]]:
+def _parse(data: bytes, out: str) -> tuple[dict[int, Label], dict[int, str]]:
     """Labels and problems by line number, counted from 1."""
     labels, problems = {}, {}
     for number, line in enumerate(data.removeprefix(BYTE_ORDER_MARK).split(b"\n"), start=1):
@@ -75,7 +77,7 @@ def _parse(data: bytes) -> tuple[dict[int, Label], dict[int, str]]:
             continue
         try:
             label = Label.model_validate_json(line)
-            check_night(label.night)
+            NightFolder(out, label.night)
             labels[number] = label
         except ValidationError as error:
             problems[number] = ", ".join(map(_explain, error.errors()))
@@ -85,31 +87,31 @@ def _parse(data: bytes) -> tuple[dict[int, Label], dict[int, str]]:
 
 
 def _explain(problem: Mapping[str, Any]) -> str:
-    place = ".".join(map(str, problem["loc"]))
+    field = ".".join(map(str, problem["loc"]))
     if problem["type"] == "extra_forbidden":
-        return f"unknown key {place!r}"
+        return f"unknown key {field!r}"
     if problem["type"] == "missing":
-        return f"{place} is missing"
+        return f"{field} is missing"
     if problem["type"] == "literal_error":
-        return f"{place} {problem['input']!r} is neither 'defect' nor 'good'"
-    return f"{place}: {problem['msg']}" if place else str(problem["msg"])
+        return f"{field} {problem['input']!r} is neither 'defect' nor 'good'"
+    return f"{field}: {problem['msg']}" if field else str(problem["msg"])
 
 
-def _rows(out: str, night: str, labels: Iterable[Label]) -> Rows:
+def _rows(folder: NightFolder, labels: Iterable[Label]) -> Rows:
     """The results of the images that have a label, now or from before: the night is read once."""
-    before = read_labels(out, night)["image_uri"].to_pylist()
-    return rows_of(out, night, {*before, *(label.image_uri for label in labels)})
+    before = read_labels(folder)["image_uri"].to_pylist()
+    return rows_of(folder, {*before, *(label.image_uri for label in labels)})
 
 
-def rows_of(out: str, night: str, uris: Iterable[str]) -> Rows:
+def rows_of(folder: NightFolder, uris: Iterable[str]) -> Rows:
     """The results of these images, as far as the night has them."""
     wanted = pa.array(sorted(uris), pa.string())
-    found: Rows = {}
-    for shard in each_shard(out, night):
+    rows: Rows = {}
+    for shard in each_shard(folder):
         own = shard.filter(pc.is_in(shard["image_uri"], value_set=wanted))
         for row in own.select(["image_uri", "image_etag", "category", "flagged"]).to_pylist():
-            found[row["image_uri"]] = row
-    return found
+            rows[row["image_uri"]] = row
+    return rows
 
 
 def _mismatch(label: Label, rows: Rows, out: str) -> str:
@@ -139,14 +141,14 @@ def _refusal(file: str, problems: Mapping[int, str], num_lines: int) -> str:
     )
 
 
-def _store(out: str, night: str, labels: list[Label], rows: Rows) -> Imported:
-    before = _values(read_labels(out, night))
-    num_images = store_labels(out, night, labels)
-    after = _values(read_labels(out, night))
+def _store(folder: NightFolder, labels: list[Label], rows: Rows) -> Imported:
+    before = _values(read_labels(folder))
+    num_images = store_labels(folder, labels)
+    after = _values(read_labels(folder))
     num_new = len(after.keys() - before.keys())
     num_changed = sum(after[uri] != label for uri, label in before.items())
     return Imported(
-        night=night,
+        night=folder.night,
         num_new=num_new,
         num_changed=num_changed,
         num_unchanged=num_images - num_new - num_changed,

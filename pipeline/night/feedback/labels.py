@@ -16,7 +16,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from model.errors import NightshiftError
 from pipeline import storage
-from pipeline.night.results import check_night
+from pipeline.night.folder import SUFFIX, NightFolder
 
 LABEL_SCHEMA = pa.schema(
     [
@@ -30,7 +30,6 @@ LABEL_SCHEMA = pa.schema(
         pa.field("labelled_at", pa.timestamp("us", tz="UTC"), nullable=False),
     ]
 )
-SUFFIX = ".parquet"
 
 
 class LabelsError(NightshiftError):
@@ -52,18 +51,17 @@ class Label(BaseModel):
     labelled_at: AwareDatetime
 
 
-def read_labels(out: str, night: str) -> pa.Table:
+def read_labels(folder: NightFolder) -> pa.Table:
     """Every labelled image of a night once, with its latest label, sorted by image_uri.
 
     Raises:
         LabelsError: a stored file is damaged.
     """
-    prefix = _prefix(out, night)
     try:
-        names = [name for name in storage.list_names(prefix) if name.endswith(SUFFIX)]
+        names = [name for name in storage.list_names(folder.labels) if name.endswith(SUFFIX)]
     except storage.ObjectMissing:
         names = []
-    tables = [_read(storage.join(prefix, name)) for name in names]
+    tables = [_read(storage.join(folder.labels, name)) for name in names]
     order = [(name, "ascending") for name in ("image_uri", "labelled_at", "label")]
     rows = pa.concat_tables([LABEL_SCHEMA.empty_table(), *tables]).sort_by(order)
     latest: dict[str, int] = {uri: row for row, uri in enumerate(rows["image_uri"].to_pylist())}
@@ -80,7 +78,7 @@ def _read(uri: str) -> pa.Table:
         ) from error
 
 
-def store_labels(out: str, night: str, labels: Iterable[Label]) -> int:
+def store_labels(folder: NightFolder, labels: Iterable[Label]) -> int:
     """Store labels of one night and return of how many images they are.
 
     Of two labels of one image at the same moment, the later of ``labels`` counts.
@@ -93,16 +91,12 @@ def store_labels(out: str, night: str, labels: Iterable[Label]) -> int:
     rows = pa.Table.from_pylist(
         [latest[uri].model_dump() for uri in sorted(latest)], schema=LABEL_SCHEMA
     )
-    uri = storage.join(_prefix(out, night), _digest(rows) + SUFFIX)
+    uri = storage.join(folder.labels, _digest(rows) + SUFFIX)
     if not storage.exists(uri):
         buffer = io.BytesIO()
         pq.write_table(rows, buffer, compression="zstd")
         storage.write_bytes(uri, buffer.getvalue())
     return len(latest)
-
-
-def _prefix(out: str, night: str) -> str:
-    return storage.join(out, "labels", f"night={check_night(night)}")
 
 
 def _digest(rows: pa.Table) -> str:

@@ -1,4 +1,4 @@
-"""The fleet: the champions of all categories, resolved once and pinned for one run.
+"""The fleet: the champions of all categories, resolved once and the same for a whole night.
 
 The packages are copied beside the results under their digests, so that workers need nothing but
 object storage and any row can be traced to the very files that made it.
@@ -19,6 +19,7 @@ from model.preprocessing import Preprocessing
 from pipeline import storage
 from pipeline.calibration import Calibration
 from pipeline.images.image_statistics import Values
+from pipeline.night.folder import NightFolder
 from pipeline.package import (
     HEAD_FILE,
     MapScale,
@@ -34,7 +35,7 @@ class FleetError(NightshiftError):
 
 @dataclass(frozen=True, kw_only=True)
 class Champion:
-    """One category's pinned model and what it takes to decide with it."""
+    """One category's model and what it takes to decide with it."""
 
     category: str
     model_name: str
@@ -83,92 +84,35 @@ class Champion:
             return load_detector(path)
 
 
-Fleet = Mapping[str, Champion]  # by category
+@dataclass(frozen=True, kw_only=True)
+class Fleet:
+    """The champions that a night is scored with, and the categories for which it has none.
 
-
-def write_fleet(
-    out: str,
-    fleet: Fleet,
-    night: str | None = None,
-    *,
-    silent: Collection[str] = (),
-    broken: Mapping[str, str] | None = None,
-) -> str:
-    """Store a fleet under its digest and, with ``night``, as that night's; return the digest.
-
-    What lies under a digest never changes.
-
-    Args:
-        out: where results go.
-        fleet: the champions by category.
-        night: the date of the night that is scored with them.
-        silent: categories with a champion of which the night has no image.
-        broken: why the champions of further categories cannot be used.
+    What is stored under a digest never changes.
     """
-    champions = {name: champion.to_json() for name, champion in sorted(fleet.items())}
-    document: dict[str, Any] = {"format": FORMAT_VERSION, "champions": champions}
-    if silent:
-        document["silent"] = sorted(silent)
-    if broken:
-        document["broken"] = dict(broken)
-    content = json.dumps(document, sort_keys=True).encode()
-    digest = hashlib.sha256(content).hexdigest()
-    if not storage.exists(stored_fleet_uri(out, digest)):
-        storage.write_bytes(stored_fleet_uri(out, digest), content)
-    if night is not None:
-        storage.write_bytes(fleet_uri(out, night), content)
-    return digest
 
+    champions: Mapping[str, Champion]  # by category
+    without_images: frozenset[str] = frozenset()  # they have a champion, the dump no image
+    unusable: Mapping[str, str] = field(
+        default_factory=dict
+    )  # why a category's champion is no good
 
-def read_fleet(out: str, night: str) -> dict[str, Champion]:
-    """Return the fleet that a night was scored with.
+    @classmethod
+    def read(cls, uri: str) -> "Fleet":
+        """Read what ``write`` or ``store`` wrote.
 
-    Raises:
-        FleetError: its file is damaged or of another format.
-        ObjectMissing: the night has not been scored.
-    """
-    return _read(fleet_uri(out, night))
+        Raises:
+            FleetError: the file is damaged or of another format.
+            ObjectMissing: there is none.
+        """
+        content = storage.read_bytes(uri)
+        try:
+            return cls._from_bytes(content, uri)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise FleetError(f"{uri} is damaged ({error!r}). Score the night again.") from error
 
-
-def silent_categories(out: str, night: str) -> list[str]:
-    """Return the categories that have a champion, but no image in the night's dump."""
-    silent: list[str] = json.loads(storage.read_bytes(fleet_uri(out, night))).get("silent", [])
-    return silent
-
-
-def broken_champions(out: str, night: str) -> dict[str, str]:
-    """Return why champions cannot be used, by category; of categories in the night's dump."""
-    broken: dict[str, str] = json.loads(storage.read_bytes(fleet_uri(out, night))).get("broken", {})
-    return broken
-
-
-def read_stored_fleet(out: str, digest: str) -> dict[str, Champion]:
-    """Return the fleet of a digest.
-
-    Raises:
-        FleetError: its file is damaged or of another format.
-        ObjectMissing: no fleet of this digest was pinned here.
-    """
-    return _read(stored_fleet_uri(out, digest))
-
-
-def left_out(out: str, digest: str) -> list[str]:
-    """Return categories that had a champion when a stored fleet was made, and are not in it.
-
-    The night had no image of them, or their champion could not be used.
-    """
-    document = json.loads(storage.read_bytes(stored_fleet_uri(out, digest)))
-    return sorted({*document.get("silent", ()), *document.get("broken", ())})
-
-
-def fleet_digest(out: str, night: str) -> str:
-    """Return the digest of a night's fleet."""
-    return hashlib.sha256(storage.read_bytes(fleet_uri(out, night))).hexdigest()
-
-
-def _read(uri: str) -> dict[str, Champion]:
-    content = storage.read_bytes(uri)
-    try:
+    @classmethod
+    def _from_bytes(cls, content: bytes, uri: str) -> "Fleet":
         document = json.loads(content)
         if document["format"] != FORMAT_VERSION:
             raise FleetError(
@@ -176,16 +120,57 @@ def _read(uri: str) -> dict[str, Champion]:
                 f"Score the night again, or use the release that wrote it."
             )
         champions = document["champions"].items()
-        return {name: Champion.from_json(name, entry) for name, entry in champions}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise FleetError(f"{uri} is damaged ({error!r}). Score the night again.") from error
+        return cls(
+            champions={name: Champion.from_json(name, entry) for name, entry in champions},
+            without_images=frozenset(document.get("silent", ())),
+            unusable=dict(document.get("broken", {})),
+        )
+
+    def to_bytes(self) -> bytes:
+        """The file: the same fleet has the same bytes."""
+        champions = {name: champion.to_json() for name, champion in self.champions.items()}
+        document: dict[str, Any] = {"format": FORMAT_VERSION, "champions": champions}
+        if self.without_images:
+            document["silent"] = sorted(self.without_images)
+        if self.unusable:
+            document["broken"] = dict(self.unusable)
+        return json.dumps(document, sort_keys=True).encode()
+
+    @property
+    def digest(self) -> str:
+        """What the fleet is known by."""
+        return content_digest(self.to_bytes())
+
+    @property
+    def not_held(self) -> list[str]:
+        """Categories that had a champion when the fleet was made, and have none in it."""
+        return sorted({*self.without_images, *self.unusable})
+
+    def of_dump(self, categories: Collection[str]) -> "Fleet":
+        """Return what a dump of these categories needs of the fleet."""
+        needed = {name: c for name, c in self.champions.items() if name in categories}
+        return Fleet(
+            champions=needed, without_images=frozenset(self.champions.keys() - needed.keys())
+        )
+
+    def store(self, out: str) -> str:
+        """Store the fleet under its digest, beside the results in ``out``; return the digest."""
+        digest = self.digest
+        if not storage.exists(stored_fleet(out, digest)):
+            storage.write_bytes(stored_fleet(out, digest), self.to_bytes())
+        return digest
+
+    def write(self, folder: NightFolder) -> None:
+        """Store the fleet under its digest and as the night's."""
+        self.store(folder.out)
+        storage.write_bytes(folder.fleet, self.to_bytes())
 
 
-def fleet_uri(out: str, night: str) -> str:
-    """Where a night's fleet file is."""
-    return storage.join(out, "fleet", f"night={night}", "fleet.json")
+def content_digest(content: bytes) -> str:
+    """Return the digest of a fleet file."""
+    return hashlib.sha256(content).hexdigest()
 
 
-def stored_fleet_uri(out: str, digest: str) -> str:
+def stored_fleet(out: str, digest: str) -> str:
     """Where the fleet of a digest is."""
     return storage.join(out, "fleet", f"{digest}.json")

@@ -1,89 +1,91 @@
-"""Holding a fleet: nights are scored with the pinned one until it is released or rolled back.
+"""Holding a fleet: the coming nights are scored with it until it is released or rolled back.
 
-Without a pin every night takes what are champions when it begins. A pin is one small file beside
+Without a hold every night takes what are champions when it begins. A hold is one small file beside
 the results; what it points to, a fleet under its digest and the packages under theirs, never
-changes. So rolling back is one write.
+changes. So rolling back is one write. On the command line it is ``nightshift fleet pin``.
 """
 
 import json
 from dataclasses import dataclass
 
 from pipeline import storage
-from pipeline.night.fleet.fleet import Champion, FleetError, fleet_digest, read_stored_fleet
+from pipeline.night.fleet.fleet import Fleet, FleetError, content_digest, stored_fleet
+from pipeline.night.folder import NightFolder
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pin:
-    """The pinned fleet and those before it, by digest."""
+class Hold:
+    """The fleet that is held and those before it, by digest."""
 
     digest: str | None  # None: nights take the champions of the registry
     earlier: tuple[str, ...] = ()  # the last one last
 
 
-def read_pin(out: str) -> Pin:
-    """Return what is pinned below ``out``.
+def read_hold(out: str) -> Hold:
+    """Return what is held for the nights below ``out``.
 
     Raises:
-        FleetError: the pin's file is damaged.
+        FleetError: its file is damaged.
     """
     try:
-        document = json.loads(storage.read_bytes(_pin_uri(out)))
-        return Pin(digest=document["digest"], earlier=tuple(document["earlier"]))
+        document = json.loads(storage.read_bytes(_hold_uri(out)))
+        return Hold(digest=document["digest"], earlier=tuple(document["earlier"]))
     except storage.ObjectMissing:
-        return Pin(digest=None)
+        return Hold(digest=None)
     except (ValueError, KeyError, TypeError) as error:
         raise FleetError(
-            f"{_pin_uri(out)} is damaged ({error!r}); pin a fleet again with `nightshift fleet pin`"
+            f"{_hold_uri(out)} is damaged ({error!r}); "
+            f"pin a fleet again with `nightshift fleet pin`"
         ) from error
 
 
-def pinned_fleet(out: str) -> dict[str, Champion] | None:
-    """Return the pinned fleet; None when nights take the champions of the registry."""
-    digest = read_pin(out).digest
-    return None if digest is None else read_stored_fleet(out, digest)
+def held_fleet(out: str) -> Fleet | None:
+    """Return the fleet that is held; None when nights take the champions of the registry."""
+    digest = read_hold(out).digest
+    return None if digest is None else Fleet.read(stored_fleet(out, digest))
 
 
-def pin(out: str, digest: str) -> Pin:
+def hold(out: str, digest: str) -> Hold:
     """Score the coming nights with the fleet of this digest."""
-    read_stored_fleet(out, digest)  # it is there and whole
-    now = read_pin(out)
+    Fleet.read(stored_fleet(out, digest))  # it is there and whole
+    now = read_hold(out)
     if now.digest == digest:
         return now
-    return _write(out, Pin(digest=digest, earlier=_with(now)))
+    return _write(out, Hold(digest=digest, earlier=_with(now)))
 
 
-def release(out: str) -> Pin:
+def release(out: str) -> Hold:
     """Let nights take the champions of the registry again."""
-    return _write(out, Pin(digest=None, earlier=_with(read_pin(out))))
+    return _write(out, Hold(digest=None, earlier=_with(read_hold(out))))
 
 
-def rollback(out: str) -> Pin:
-    """Pin the fleet before the pinned one.
+def rollback(out: str) -> Hold:
+    """Hold the fleet before the one that is held.
 
     Raises:
         FleetError: there is none.
     """
-    now = read_pin(out)
+    now = read_hold(out)
     if not now.earlier:
         raise FleetError(
             f"no fleet was pinned under {out} before; pin the fleet of a good night instead: "
             f"`nightshift fleet pin {out} --night YYYY-MM-DD`"
         )
-    return _write(out, Pin(digest=now.earlier[-1], earlier=now.earlier[:-1]))
+    return _write(out, Hold(digest=now.earlier[-1], earlier=now.earlier[:-1]))
 
 
-def digest_of_night(out: str, night: str) -> str:
+def digest_of_night(folder: NightFolder) -> str:
     """Return the digest of the fleet that scored a night.
 
     Raises:
         FleetError: the night was not scored here.
     """
     try:
-        return fleet_digest(out, night)
+        return content_digest(storage.read_bytes(folder.fleet))
     except storage.ObjectMissing as error:
         raise FleetError(
-            f"night {night} was not scored under {out}; `nightshift fleet show {out}` lists the "
-            f"fleets that are there"
+            f"night {folder.night} was not scored under {folder.out}; `nightshift fleet show "
+            f"{folder.out}` lists the fleets that are there"
         ) from error
 
 
@@ -93,44 +95,43 @@ def full_digest(out: str, start: str) -> str:
     Raises:
         FleetError: there is none, or several.
     """
-    found = [digest for digest in stored_digests(out) if digest.startswith(start)]
-    if len(found) != 1:
+    matching = [digest for digest in stored_digests(out) if digest.startswith(start)]
+    if len(matching) != 1:
         raise FleetError(
-            f"{len(found)} fleets under {out} have a digest that starts with {start!r}; "
+            f"{len(matching)} fleets under {out} have a digest that starts with {start!r}; "
             f"`nightshift fleet show {out}` lists them"
         )
-    return found[0]
+    return matching[0]
 
 
 def stored_digests(out: str) -> list[str]:
-    """Return the digests of all fleets that were used or pinned here."""
-    try:
-        names = storage.list_names(storage.join(out, "fleet"))
-    except storage.ObjectMissing:
-        return []
-    ends = [name.removesuffix(".json") for name in names if name.endswith(".json")]
+    """Return the digests of all fleets that were used or held here."""
+    ends = [name.removesuffix(".json") for name in _names(out) if name.endswith(".json")]
     return [name for name in ends if len(name) == 64]
 
 
 def digests_of_nights(out: str, newest: int = 14) -> dict[str, str]:
     """Return the fleet digest of the newest nights that were scored here, by night."""
+    nights = [name.removeprefix("night=") for name in _names(out) if name.startswith("night=")]
+    return {night: digest_of_night(NightFolder(out, night)) for night in sorted(nights)[-newest:]}
+
+
+def _names(out: str) -> list[str]:
     try:
-        names = storage.list_names(storage.join(out, "fleet"))
+        return storage.list_names(storage.join(out, "fleet"))
     except storage.ObjectMissing:
-        return {}
-    nights = [name.removeprefix("night=") for name in names if name.startswith("night=")]
-    return {night: fleet_digest(out, night) for night in sorted(nights)[-newest:]}
+        return []
 
 
-def _with(now: Pin) -> tuple[str, ...]:
+def _with(now: Hold) -> tuple[str, ...]:
     return now.earlier if now.digest is None else (*now.earlier, now.digest)
 
 
-def _write(out: str, changed: Pin) -> Pin:
+def _write(out: str, changed: Hold) -> Hold:
     document = {"digest": changed.digest, "earlier": list(changed.earlier)}
-    storage.write_bytes(_pin_uri(out), json.dumps(document).encode())
+    storage.write_bytes(_hold_uri(out), json.dumps(document).encode())
     return changed
 
 
-def _pin_uri(out: str) -> str:
+def _hold_uri(out: str) -> str:
     return storage.join(out, "fleet", "pinned.json")

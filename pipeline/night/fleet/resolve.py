@@ -13,7 +13,8 @@ from model.detector import DetectorHeader, load_detector
 from model.errors import CategoryFault
 from pipeline import storage
 from pipeline.images.prefetch import read_ahead
-from pipeline.night.fleet.fleet import Champion, FleetError, write_fleet
+from pipeline.night.fleet.fleet import Champion, Fleet, FleetError
+from pipeline.night.folder import NightFolder
 from pipeline.package import (
     CALIBRATION_FILE,
     DECIDING_FILES,
@@ -31,19 +32,17 @@ Download = Callable[[RegisteredVersion, Path], Path]
 
 
 def snapshot_fleet(
-    out: str,
-    night: str,
+    folder: NightFolder,
     versions: Mapping[str, RegisteredVersion],
     categories: Collection[str],
     download: Download,
-) -> dict[str, Champion]:
+) -> Fleet:
     """Copy the champions that the night needs beside its results and write the fleet file.
 
     A champion whose package is damaged is left out, and the file says why.
 
     Args:
-        out: where the night's results go.
-        night: its date.
+        folder: the night.
         versions: every category's champion.
         categories: categories of the dump; those without a champion are left out.
         download: fetches a version's package into a folder.
@@ -51,11 +50,11 @@ def snapshot_fleet(
     Raises:
         FleetError: all the packages are damaged.
     """
-    fleet, broken = resolve_fleet(out, versions, categories, download)
-    if broken and not fleet:
-        why = next(iter(broken.values()))
-        raise FleetError(f"none of {len(broken)} champions can be used: {why}")
-    write_fleet(out, fleet, night, silent=versions.keys() - set(categories), broken=broken)
+    fleet = resolve_fleet(folder.out, versions, categories, download)
+    if fleet.unusable and not fleet.champions:
+        why = next(iter(fleet.unusable.values()))
+        raise FleetError(f"none of {len(fleet.unusable)} champions can be used: {why}")
+    fleet.write(folder)
     return fleet
 
 
@@ -64,45 +63,45 @@ def resolve_fleet(
     versions: Mapping[str, RegisteredVersion],
     categories: Collection[str],
     download: Download,
-) -> tuple[dict[str, Champion], dict[str, str]]:
+) -> Fleet:
     """Copy the champions of ``categories`` to where results go, once each; see ``snapshot_fleet``.
 
-    Returns:
-        The champions, and why others cannot be used; both by category.
+    Nothing is written but the packages; the fleet may hold no champion at all.
     """
     needed = [versions[name] for name in sorted(categories) if name in versions]
-    fleet, broken = {}, {}
-    pinned = read_ahead(lambda version: _pin_or_say_why(out, version, download), needed)
-    for version, champion in zip(needed, pinned, strict=True):
+    champions, unusable = {}, {}
+    copied = read_ahead(lambda version: _copy_or_say_why(out, version, download), needed)
+    for version, champion in zip(needed, copied, strict=True):
         if isinstance(champion, Champion):
-            fleet[version.category] = champion
+            champions[version.category] = champion
         else:
             logger.warning("%s", champion)
-            broken[version.category] = champion
-    return fleet, broken
+            unusable[version.category] = champion
+    without_images = frozenset(versions.keys() - set(categories))
+    return Fleet(champions=champions, without_images=without_images, unusable=unusable)
 
 
-def _pin_or_say_why(out: str, version: RegisteredVersion, download: Download) -> Champion | str:
+def _copy_or_say_why(out: str, version: RegisteredVersion, download: Download) -> Champion | str:
     try:
-        return _pin(out, version, download)
+        return _copy_champion(out, version, download)
     except CategoryFault as error:
         return f"{version.name} version {version.version} cannot be used: {error}"
 
 
-def _pin(out: str, version: RegisteredVersion, download: Download) -> Champion:
-    place = storage.join(out, "fleet", "packages", version.digest)
+def _copy_champion(out: str, version: RegisteredVersion, download: Download) -> Champion:
+    package = storage.join(out, "fleet", "packages", version.digest)
     with TemporaryDirectory(prefix="nightshift-package-") as scratch:
-        if not all(storage.exists(storage.join(place, name)) for name in DECIDING_FILES):
-            _copy(version, download(version, Path(scratch)), place)
-        header = _read_header(place, Path(scratch))
-    decision = json.loads(storage.read_bytes(storage.join(place, CALIBRATION_FILE)))
+        if not all(storage.exists(storage.join(package, name)) for name in DECIDING_FILES):
+            _copy(version, download(version, Path(scratch)), package)
+        header = _read_header(package, Path(scratch))
+    decision = json.loads(storage.read_bytes(storage.join(package, CALIBRATION_FILE)))
     calibration, map_scale, statistics = read_decision(decision)
     return Champion(
         category=version.category,
         model_name=version.name,
         model_version=version.version,
         model_digest=version.digest,
-        package=place,
+        package=package,
         calibration=calibration,
         map_scale=map_scale,
         preprocessing=header.preprocessing,
@@ -110,7 +109,7 @@ def _pin(out: str, version: RegisteredVersion, download: Download) -> Champion:
     )
 
 
-def _copy(version: RegisteredVersion, folder: Path, place: str) -> None:
+def _copy(version: RegisteredVersion, folder: Path, package: str) -> None:
     Package.read(folder)  # refuse a damaged package
     found = package_digest(folder)
     if found != version.digest:
@@ -120,10 +119,10 @@ def _copy(version: RegisteredVersion, folder: Path, place: str) -> None:
             f"alias to a version that Nightshift registered, or onboard the category again."
         )
     for name in DECIDING_FILES:  # the calibration last: it marks the copy as whole
-        storage.write_bytes(storage.join(place, name), (folder / name).read_bytes())
+        storage.write_bytes(storage.join(package, name), (folder / name).read_bytes())
 
 
-def _read_header(place: str, scratch: Path) -> DetectorHeader:
+def _read_header(package: str, scratch: Path) -> DetectorHeader:
     path = scratch / HEAD_FILE
-    path.write_bytes(storage.read_bytes(storage.join(place, HEAD_FILE)))
+    path.write_bytes(storage.read_bytes(storage.join(package, HEAD_FILE)))
     return load_detector(path)[0]

@@ -2,7 +2,7 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -18,7 +18,7 @@ from model.folding import FoldedHeads
 from model.mixed_batch import score_images
 from model.preprocessing import Preprocessing
 from pipeline.backbones import fetch_backbone
-from pipeline.night.fleet.fleet import Fleet
+from pipeline.night.fleet.fleet import Champion
 from pipeline.storage import StorageError
 
 HEADS_BYTES = 3_500_000_000
@@ -42,8 +42,13 @@ class Detectors:
     category by category, so that they are rarely missed.
     """
 
-    def __init__(self, fleet: Fleet, device: str = "cpu", heads_bytes: int = HEADS_BYTES) -> None:
-        self.fleet, self.device, self.heads_bytes = fleet, device, heads_bytes
+    def __init__(
+        self,
+        champions: Mapping[str, Champion],  # by category
+        device: str = "cpu",
+        heads_bytes: int = HEADS_BYTES,
+    ) -> None:
+        self.champions, self.device, self.heads_bytes = champions, device, heads_bytes
         self._headers: dict[str, DetectorHeader] = {}
         self._heads: OrderedDict[str, FoldedHeads] = OrderedDict()  # used longest ago first
         self._resident_bytes = 0
@@ -123,7 +128,7 @@ class Detectors:
         return header, heads
 
     def _fetch(self, category: str) -> tuple[DetectorHeader, FoldedHeads]:
-        header, heads = self.fleet[category].load_heads()
+        header, heads = self.champions[category].load_heads()
         refuse_other_backbone(self.backbone(header.backbone_config), header)
         heads.halve()
         return header, heads.to(self.device)

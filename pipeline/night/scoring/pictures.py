@@ -1,63 +1,44 @@
 """Pictures of a night as files: what the kept images looked like, and where they were unusual.
 
-Each kept image has two, under a name that is a function of its address alone:
-
-    <out>/maps/night=<N>/<category>/<hash>.png         grey levels, one scale per model
-    <out>/thumbnails/night=<N>/<category>/<hash>.jpg   the pixels that the network saw
-
+Each kept image has two, under a name that is a function of its address alone: a PNG of grey levels,
+one scale per model, and a JPEG of the pixels that the network saw
+(``pipeline/night/folder.py``).
 Both show the same square, so that one can be laid over the other.
 """
 
-import hashlib
 import io
-from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline import storage
+from pipeline.night.folder import NightFolder
 
-Kind = Literal["maps", "thumbnails"]
-
-SUFFIXES: dict[Kind, str] = {"maps": ".png", "thumbnails": ".jpg"}
 JPEG_QUALITY = 85
 MAX_SIDE = 448  # pixels of a thumbnail; larger ones only make a page heavy
 
 
-class Subject(NamedTuple):
-    """The image that pictures are of, and the night that keeps them."""
-
-    out: str
-    night: str
-    category: str
-    image_uri: str
-
-
-def picture_uri(out: str, night: str, category: str, image_uri: str, kind: Kind) -> str:
-    """Where a picture of an image is stored, whether or not it is there."""
-    name = picture_name(image_uri) + SUFFIXES[kind]
-    return storage.join(out, kind, f"night={night}", category, name)
-
-
-def picture_name(image_uri: str) -> str:
-    """Name of an image's pictures, without a suffix: any address becomes 32 hex digits."""
-    return hashlib.sha256(image_uri.encode(errors="surrogatepass")).hexdigest()[:32]
-
-
 def write_pictures(
-    subject: Subject, levels: NDArray[np.uint8], pixels: NDArray[np.uint8] | None
+    folder: NightFolder,
+    category: str,
+    image_uri: str,
+    levels: NDArray[np.uint8],
+    pixels: NDArray[np.uint8] | None,
 ) -> None:
     """Store the pictures of an image.
 
     Args:
-        subject: the image.
+        folder: the night that keeps them.
+        category: of the image.
+        image_uri: its address.
         levels: grey levels of its anomaly map, shape (H, W).
         pixels: RGB of the square that was scored, shape (H, W, 3); None leaves out the thumbnail.
     """
-    storage.write_bytes(picture_uri(*subject, "maps"), encode_map(levels))
+    storage.write_bytes(folder.picture(category, image_uri, "maps"), encode_map(levels))
     if pixels is not None:
-        storage.write_bytes(picture_uri(*subject, "thumbnails"), encode_thumbnail(pixels))
+        thumbnail = folder.picture(category, image_uri, "thumbnails")
+        storage.write_bytes(thumbnail, encode_thumbnail(pixels))
 
 
 def encode_map(levels: NDArray[np.uint8]) -> bytes:

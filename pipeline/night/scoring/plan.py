@@ -9,7 +9,7 @@ dump has scored with the same champion, are found in the stored shards: only the
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -21,14 +21,9 @@ import pyarrow.compute as pc
 from pipeline import storage
 from pipeline.images.decode import ImageStatus
 from pipeline.night.fleet.fleet import Fleet
+from pipeline.night.folder import NightFolder
 from pipeline.night.manifest import Shard, shard_prefix, shards
-from pipeline.night.results import (
-    PARALLEL_READS,
-    check_night,
-    finished_shards,
-    read_shard,
-    shard_uri,
-)
+from pipeline.night.results import PARALLEL_READS, read_shard, stored_shards
 
 ROWS_PER_SHARD = 512
 RESULT_VERSION = 4  # of the meaning of a row; part of every shard's name
@@ -78,42 +73,41 @@ class NightPlan:
             yield bundle
 
 
-def result_name(shard: Shard, fleet: Fleet, broken: Collection[str] = ()) -> str:
+def result_name(shard: Shard, fleet: Fleet) -> str:
     """Name a shard's results by its rows and by everything that shapes them.
 
     A champion, a threshold or the meaning of a row that changes gives another name.
     """
-    return f"{shard.name}-{identity(shard.category, fleet, broken)}"
+    return f"{shard.name}-{identity(shard.category, fleet)}"
 
 
-def identity(category: str, fleet: Fleet, broken: Collection[str] = ()) -> str:
+def identity(category: str, fleet: Fleet) -> str:
     """Name what shapes a category's rows: its champion, and what a row means."""
-    champion = fleet.get(category)
-    pinned = [champion.model_version, champion.model_digest] if champion else []
-    if category in broken:
-        pinned = ["broken"]  # not the same as none
-    document = json.dumps([RESULT_VERSION, *pinned])
+    champion = fleet.champions.get(category)
+    shaping = [champion.model_version, champion.model_digest] if champion else []
+    if category in fleet.unusable:
+        shaping = ["broken"]  # not the same as none
+    document = json.dumps([RESULT_VERSION, *shaping])
     return hashlib.sha256(document.encode()).hexdigest()[:12]
 
 
 def plan_night(
-    manifest: pa.Table, fleet: Fleet, out: str, night: str, broken: Collection[str] = ()
+    manifest: pa.Table, fleet: Fleet, folder: NightFolder, rows_per_shard: int = ROWS_PER_SHARD
 ) -> NightPlan:
     """Compare what the night needs with what is stored.
 
     Args:
         manifest: the night's images.
         fleet: its champions.
-        out: where results go.
-        night: its date.
-        broken: categories whose champion cannot be used.
+        folder: where its results go.
+        rows_per_shard: images of one category that are stored together.
     """
-    finished = finished_shards(out, night)
-    needed = {result_name(s, fleet, broken): s for s in shards(manifest, ROWS_PER_SHARD)}
+    finished = set(stored_shards(folder))
+    needed = {result_name(s, fleet): s for s in shards(manifest, rows_per_shard)}
     names = frozenset(needed)
     stale = finished - names
-    settled = _settled(finished, out, night)
-    failed = _with_failures(finished & names, out, night) if settled is None else settled
+    settled = _settled(finished, folder)
+    failed = _with_failures(finished & names, folder) if settled is None else settled
     retry = failed & names
     by_prefix = defaultdict(list)
     for name in sorted(stale):
@@ -134,7 +128,7 @@ def plan_night(
     )
 
 
-def rows_made(task: Task, out: str, night: str) -> dict[str, dict[str, Any]]:
+def rows_made(task: Task, folder: NightFolder) -> dict[str, dict[str, Any]]:
     """Return the rows of a task's images that stored shards hold, by image."""
     listed = task.shard.rows
     wanted = dict(
@@ -143,7 +137,7 @@ def rows_made(task: Task, out: str, night: str) -> dict[str, dict[str, Any]]:
     found = {}
     for name in task.reuse:
         try:
-            rows = read_shard(shard_uri(out, night, name))
+            rows = read_shard(folder.shard(name))
         except storage.ObjectMissing:  # its worker was lost before it was stored
             continue
         for row in rows.filter(_is_final(rows)).to_pylist():
@@ -153,26 +147,26 @@ def rows_made(task: Task, out: str, night: str) -> dict[str, dict[str, Any]]:
     return found
 
 
-def note_settled(out: str, night: str, failed: Iterable[str]) -> None:
+def note_settled(folder: NightFolder, failed: Iterable[str]) -> None:
     """Remember that all is done with the stored shards, and which of them hold failed rows."""
-    document = {"shards": _digest(finished_shards(out, night)), "failed": sorted(failed)}
-    storage.write_bytes(_settled_uri(out, night), json.dumps(document).encode())
+    document = {"shards": _digest(stored_shards(folder)), "failed": sorted(failed)}
+    storage.write_bytes(folder.settled, json.dumps(document).encode())
 
 
-def _settled(names: Iterable[str], out: str, night: str) -> set[str] | None:
+def _settled(names: Iterable[str], folder: NightFolder) -> set[str] | None:
     """Return the shards with failed rows of a night that is done; None when it is not."""
     with suppress(storage.ObjectMissing, ValueError, KeyError):
-        document = json.loads(storage.read_bytes(_settled_uri(out, night)))
+        document = json.loads(storage.read_bytes(folder.settled))
         if document["shards"] == _digest(names):
             return set(document["failed"])
     return None
 
 
-def _with_failures(names: Iterable[str], out: str, night: str) -> set[str]:
+def _with_failures(names: Iterable[str], folder: NightFolder) -> set[str]:
     """Return those of the stored shards ``names`` that hold rows worth trying again."""
     ordered = sorted(names)
     with ThreadPoolExecutor(PARALLEL_READS) as pool:
-        failed = pool.map(lambda name: _holds_failures(shard_uri(out, night, name)), ordered)
+        failed = pool.map(lambda name: _holds_failures(folder.shard(name)), ordered)
         return {name for name, found in zip(ordered, failed, strict=True) if found}
 
 
@@ -193,10 +187,6 @@ def _is_final(rows: pa.Table) -> pa.ChunkedArray:
     known = pc.is_valid(rows["image_etag"])
     bad_bytes = pc.is_in(rows["status"], value_set=pa.array(FINAL_BYTES))
     return pc.or_(pc.is_in(rows["status"], value_set=pa.array(FINAL)), pc.and_(bad_bytes, known))
-
-
-def _settled_uri(out: str, night: str) -> str:
-    return storage.join(out, "summary", f"night={check_night(night)}", "settled.json")
 
 
 def _digest(names: Iterable[str]) -> str:

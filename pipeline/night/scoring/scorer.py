@@ -11,7 +11,7 @@ a cluster.
 import dataclasses
 import datetime as dt
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import partial
@@ -28,10 +28,11 @@ from pipeline.images.decode import ImageRead, ImageStatus, read_image
 from pipeline.images.image_statistics import image_statistics
 from pipeline.images.prefetch import NUM_THREADS, read_ahead, read_as_ready
 from pipeline.night.fleet.fleet import Champion, Fleet
+from pipeline.night.folder import NightFolder
 from pipeline.night.results import RESULT_SCHEMA, write_shard
 from pipeline.night.scoring.detectors import HEADS_BYTES, Detectors, Network
 from pipeline.night.scoring.observer import Observer, timed
-from pipeline.night.scoring.pictures import Subject, picture_uri, write_pictures
+from pipeline.night.scoring.pictures import write_pictures
 from pipeline.night.scoring.plan import Task, has_failures, rows_made
 from pipeline.storage import StorageError
 from pipeline.storage.retry import Retry
@@ -85,10 +86,8 @@ class ShardScorer:
     def __init__(  # noqa: PLR0913  each is something a test or a cluster chooses
         self,
         fleet: Fleet,
-        out: str,
-        night: str,
+        folder: NightFolder,
         *,
-        broken: Mapping[str, str] | None = None,
         device: str = "cpu",
         num_threads: int = NUM_THREADS,
         heads_bytes: int = HEADS_BYTES,
@@ -96,9 +95,8 @@ class ShardScorer:
         observer: Observer | None = None,
         retry: Retry | None = None,
     ) -> None:
-        self.fleet, self.out, self.night = fleet, out, night
-        self.broken = broken or {}  # why the champions of these categories cannot be used
-        self.detectors = Detectors(fleet, device, heads_bytes)
+        self.fleet, self.folder = fleet, folder
+        self.detectors = Detectors(fleet.champions, device, heads_bytes)
         self.batch_images = BATCH_IMAGES if device == "cpu" else 8 * BATCH_IMAGES
         self.num_threads, self.clock = num_threads, clock
         self.observer = observer or Observer()
@@ -138,7 +136,7 @@ class ShardScorer:
 
     def _begin(self, task: Task) -> _Work:
         """Lay out a shard's rows; those that are stored already are taken over."""
-        made = self.retry.call(lambda: rows_made(task, self.out, self.night))
+        made = self.retry.call(lambda: rows_made(task, self.folder))
         scored_at, rows, missing = self.clock(), [], []
         for place, entry in enumerate(task.shard.rows.to_pylist()):
             row = made.get(entry["image_uri"])
@@ -153,9 +151,9 @@ class ShardScorer:
         """Fetch and decode one image."""
         entry = work.rows[row]
         uri, category = entry["image_uri"], entry["category"]
-        if category in self.broken:
-            return _unscored(work, row, ImageStatus.BROKEN_MODEL, self.broken[category])
-        if category not in self.fleet:
+        if reason := self.fleet.unusable.get(category):
+            return _unscored(work, row, ImageStatus.BROKEN_MODEL, reason)
+        if category not in self.fleet.champions:
             error = f"category {category!r} has no champion; onboard it or mend the dump"
             return _unscored(work, row, ImageStatus.UNROUTED, error)
         try:
@@ -168,7 +166,7 @@ class ShardScorer:
         try:
             fetch = self._fetched(uri, entry["image_etag"])
             with timed(self.observer, "decode"):
-                image = read_image(uri, self.fleet[category].preprocessing, fetch)
+                image = read_image(uri, self.fleet.champions[category].preprocessing, fetch)
         except ServiceAway as error:
             return self._given_up(work, row, error)
         return _Item(work, row, category, image)
@@ -221,7 +219,7 @@ class ShardScorer:
             statistics = image_statistics(pixels.numpy())
             results = []
             for i, item in enumerate(batch):
-                champion = self.fleet[item.category]
+                champion = self.fleet.champions[item.category]
                 result = _decide(champion, scores[i : i + 1])
                 result |= {name: values[i] for name, values in statistics.items()}
                 if result["flagged"] or result["p_value"] <= MAP_P_VALUE:
@@ -235,9 +233,9 @@ class ShardScorer:
         work = item.work
         levels = result.pop("map", None)
         if levels is not None:
-            subject = Subject(self.out, self.night, item.category, item.image.uri)
-            result["map_uri"] = picture_uri(*subject, "maps")
-            store = partial(write_pictures, subject, levels, item.image.pixels)
+            subject = item.category, item.image.uri
+            result["map_uri"] = self.folder.picture(*subject, "maps")
+            store = partial(write_pictures, self.folder, *subject, levels, item.image.pixels)
             work.pictures.append(uploads.submit(self._with_retries, store))
         work.rows[item.row] |= result
         work.num_left -= 1
@@ -251,7 +249,7 @@ class ShardScorer:
         for picture in work.pictures:
             picture.result()
         table, name = work.table, work.task.name
-        self._with_retries(partial(write_shard, self.out, self.night, name, table))
+        self._with_retries(partial(write_shard, self.folder, name, table))
         counts = table["status"].value_counts().to_pylist()
         statuses = {entry["values"]: entry["counts"] for entry in counts}
         num_flagged = sum(1 for row in work.rows if row["flagged"])

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pipeline.images.decode import ImageStatus
 from pipeline.images.image_statistics import STATISTICS
-from pipeline.night.fleet.fleet import Champion
+from pipeline.night.fleet.fleet import Fleet
 from pipeline.night.results import ResultsError
 from pipeline.night.settling.benjamini_hochberg import Discoveries, discoveries, p_value_ranks
 from pipeline.night.settling.drift import SCORE, Sample
@@ -35,11 +35,13 @@ LARGEST_SHARE = 1 + 1e-9  # of fdr: no p-value above fdr is ever listed
 class NightCounts:
     """Counts of a night's rows."""
 
-    def __init__(self, fleet: Mapping[str, Champion]) -> None:
-        self.routed = sorted(fleet)  # a category's number is its place; others come behind
+    def __init__(self, fleet: Fleet) -> None:
+        self.routed = sorted(
+            fleet.champions
+        )  # a category's number is its place; others come behind
         self._names = self.routed.copy()
         self._numbers = {name: number for number, name in enumerate(self._names)}
-        champions = [fleet[name] for name in self.routed]
+        champions = [fleet.champions[name] for name in self.routed]
         self._num_calibration = np.array([len(c.calibration.scores) for c in champions], np.int64)
         self._fdr = np.array([c.calibration.fdr for c in champions], np.float64)
         self._ends = np.cumsum(self._num_calibration + 1)

@@ -5,14 +5,13 @@ Parquet reader takes all nights at once with ``drift/*/drift.parquet``.
 """
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import storage
-from pipeline.night.results import PARALLEL_READS, ResultsError, check_night
+from pipeline.night.folder import NightFolder
 from pipeline.night.settling.drift import Comparison
 
 DRIFT_SCHEMA = pa.schema(
@@ -34,23 +33,16 @@ DRIFT_SCHEMA = pa.schema(
 )
 
 
-def drift_uri(out: str, night: str) -> str:
-    """Where a night's drift is."""
-    return storage.join(out, "drift", f"night={check_night(night)}", "drift.parquet")
-
-
 def write_drift(
-    out: str,
-    night: str,
+    folder: NightFolder,
     comparisons: Sequence[Comparison],
     shifted: Mapping[str, Sequence[Comparison]],
     versions: Mapping[str, str],
-) -> str:
-    """Store a night's comparisons and return the address of the file.
+) -> None:
+    """Store a night's comparisons.
 
     Args:
-        out: where the night's results are.
-        night: its date.
+        folder: the night.
         comparisons: all that were made.
         shifted: those that raise an alert, by category.
         versions: the champion's version by category.
@@ -59,7 +51,7 @@ def write_drift(
     rows = [
         {name: getattr(comparison, name) for name in fields}
         | {
-            "night": night,
+            "night": folder.night,
             "model_version": versions[comparison.category],
             "alert": comparison in shifted.get(comparison.category, ()),
         }
@@ -67,32 +59,4 @@ def write_drift(
     ]
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows, DRIFT_SCHEMA), buffer, compression="zstd")
-    uri = drift_uri(out, night)
-    storage.write_bytes(uri, buffer.getvalue())
-    return uri
-
-
-def read_drift(out: str, nights: Iterable[str]) -> pa.Table:
-    """Return the drift of several nights, in their order; nights without any are left out.
-
-    Raises:
-        ResultsError: a file is damaged.
-    """
-    with ThreadPoolExecutor(PARALLEL_READS) as pool:
-        tables = pool.map(lambda night: _read(drift_uri(out, night)), nights)
-        return pa.concat_tables([DRIFT_SCHEMA.empty_table(), *tables])
-
-
-def _read(uri: str) -> pa.Table:
-    try:
-        content = storage.read_bytes(uri)
-    except storage.ObjectMissing:
-        return DRIFT_SCHEMA.empty_table()
-    try:
-        rows = pq.ParquetFile(pa.BufferReader(content)).read()
-        return rows.select(DRIFT_SCHEMA.names).cast(DRIFT_SCHEMA)
-    except (pa.ArrowException, KeyError) as error:
-        raise ResultsError(
-            f"{uri} does not hold a night's drift ({error}); delete it and settle the night again "
-            f"(`nightshift score` with the same night)"
-        ) from error
+    storage.write_bytes(folder.drift, buffer.getvalue())

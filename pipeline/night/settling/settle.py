@@ -12,7 +12,7 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,21 +24,12 @@ from pipeline.images.batches import batches
 from pipeline.images.decode import ImageStatus
 from pipeline.images.prefetch import read_ahead
 from pipeline.night.fleet.fleet import Champion, Fleet
-from pipeline.night.results import (
-    SUFFIX,
-    check_night,
-    night_prefix,
-    read_shard,
-    refuse_duplicates,
-    shard_uri,
-    summary_uri,
-    write_shard,
-    write_summary,
-)
+from pipeline.night.folder import NightFolder
+from pipeline.night.results import read_shard, refuse_duplicates, stored_shards, write_shard
 from pipeline.night.settling.benjamini_hochberg import Discoveries
 from pipeline.night.settling.counts import COLUMNS, NightCounts, uri_hashes
 from pipeline.night.settling.drift import Comparison, alerts, compare, describe
-from pipeline.night.settling.drift_table import drift_uri, write_drift
+from pipeline.night.settling.drift_table import write_drift
 from pipeline.night.summary import (
     CategorySummary,
     DriftSummary,
@@ -46,6 +37,7 @@ from pipeline.night.summary import (
     describe_category,
     describe_night,
     no_drift,
+    write_summary,
 )
 
 logger = logging.getLogger(__name__)
@@ -54,65 +46,46 @@ SHARDS_AT_ONCE = 32
 SETTLED_VERSION = 1  # of what settling does with the same rows
 
 
-def settle(out: str, night: str, fleet: Fleet, silent: Collection[str] = ()) -> Summary:
+def settle(folder: NightFolder, fleet: Fleet) -> Summary:
     """Settle a night and return its summary.
 
     Args:
-        out: where the night's shards are; ``flagged_fdr`` in them, the drift table and the
+        folder: where the night's shards are; ``flagged_fdr`` in them, the drift table and the
             summary are written there.
-        night: its date.
-        fleet: the champions it was scored with.
-        silent: categories with a champion of whom there is no image.
+        fleet: what it was scored with.
 
     Raises:
-        NightError: the night is no date.
         ResultsError: a shard is damaged, an image is there twice, or was scored by a champion that
             is not in the fleet.
     """
     started = time.monotonic()
-    check_night(night)
-    before = _listing(out, night)
-    known = _settled_before(out, night, _fingerprint(before, fleet))
+    before = stored_shards(folder)
+    known = _settled_before(folder, _fingerprint(before, fleet))
     if known is not None:
         return known
     shards = sorted(before)
-    tally = count(out, night, shards, fleet)
-    _refuse_repeated(out, night, shards, tally)
+    tally = count(folder, shards, fleet)
+    _refuse_repeated(folder, shards, tally)
     found = tally.discoveries()
     unsettled = [shards[number] for number in tally.unsettled(found)]
-    for _ in read_ahead(lambda name: _flag(out, night, name, found), unsettled):
+    for _ in read_ahead(lambda name: _flag(folder, name, found), unsettled):
         pass
     compared = [c for sample in tally.samples() if (c := compare(sample)) is not None]
     shifted = alerts(compared)
-    versions = {name: champion.model_version for name, champion in fleet.items()}
-    write_drift(out, night, compared, shifted, versions)
+    versions = {name: champion.model_version for name, champion in fleet.champions.items()}
+    write_drift(folder, compared, shifted, versions)
     summary = _summarise(tally, fleet, found, _drift_summaries(compared, shifted))
-    summary["categories_without_images"] = sorted({*fleet, *silent} - set(summary["categories"]))
-    summary["night"] = night
-    after = _listing(out, night)
+    summary["night"] = folder.night
+    after = stored_shards(folder)
     if _unchanged(before, after, unsettled):
         summary["settled"] = _fingerprint(after, fleet)
-    write_summary(out, night, summary)
+    write_summary(folder, summary)
     logger.info(
         "settled %s: %d images, %d listed, %d categories drifted, %d of %d shards written, %.1f s",
-        *(night, summary["images"], summary["flagged_fdr"], len(shifted)),
+        *(folder.night, summary["images"], summary["flagged_fdr"], len(shifted)),
         *(len(unsettled), len(shards), time.monotonic() - started),
     )
     return summary
-
-
-def _listing(out: str, night: str) -> dict[str, str]:
-    """Return the etag of each shard by its name; empty before the night's first one."""
-    prefix = night_prefix(out, night)
-    try:
-        objects = list(storage.list_objects(prefix))
-    except storage.ObjectMissing:
-        return {}
-    return {
-        item.uri.rpartition("/")[2].removesuffix(SUFFIX): item.etag
-        for item in objects
-        if item.uri.endswith(SUFFIX) and "/" not in item.uri[len(prefix) + 1 :]
-    }
 
 
 def _unchanged(before: dict[str, str], after: dict[str, str], unsettled: Sequence[str]) -> bool:
@@ -124,27 +97,27 @@ def _unchanged(before: dict[str, str], after: dict[str, str], unsettled: Sequenc
 def _fingerprint(listing: Mapping[str, str], fleet: Fleet) -> str:
     """Return what a settled night is known by: its shards as they lie there, and its champions."""
     champions = [
-        [name, fleet[name].model_version, fleet[name].model_digest, fleet[name].calibration.fdr]
-        for name in sorted(fleet)
+        [name, champion.model_version, champion.model_digest, champion.calibration.fdr]
+        for name, champion in sorted(fleet.champions.items())
     ]
     identity = json.dumps([SETTLED_VERSION, sorted(listing.items()), champions])
     return hashlib.sha256(identity.encode()).hexdigest()
 
 
-def _settled_before(out: str, night: str, fingerprint: str) -> Summary | None:
+def _settled_before(folder: NightFolder, fingerprint: str) -> Summary | None:
     """Return the summary of a night that is settled already; a million rows stay unread."""
     try:
-        known: Summary = json.loads(storage.read_bytes(summary_uri(out, night)))
+        known: Summary = json.loads(storage.read_bytes(folder.summary))
         is_settled = known["settled"] == fingerprint
     except (storage.ObjectMissing, ValueError, KeyError, TypeError):  # none, or not a whole one
         return None
-    return known if is_settled and storage.exists(drift_uri(out, night)) else None
+    return known if is_settled and storage.exists(folder.drift) else None
 
 
-def count(out: str, night: str, shards: Sequence[str], fleet: Fleet) -> NightCounts:
+def count(folder: NightFolder, shards: Sequence[str], fleet: Fleet) -> NightCounts:
     """Stream over the shards, many at once, and count their rows."""
     tally = NightCounts(fleet)
-    tables = read_ahead(lambda name: read_shard(shard_uri(out, night, name), COLUMNS), shards)
+    tables = read_ahead(lambda name: read_shard(folder.shard(name), COLUMNS), shards)
     first = 0
     for batch in batches(tables, SHARDS_AT_ONCE):
         numbers = np.arange(first, first + len(batch), dtype=np.int32)
@@ -154,23 +127,23 @@ def count(out: str, night: str, shards: Sequence[str], fleet: Fleet) -> NightCou
     return tally
 
 
-def _refuse_repeated(out: str, night: str, shards: Sequence[str], tally: NightCounts) -> None:
+def _refuse_repeated(folder: NightFolder, shards: Sequence[str], tally: NightCounts) -> None:
     """Look again, at addresses themselves, where hashes say that an image may be there twice."""
     repeated = tally.repeated()
     if not len(repeated):
         return
 
     def suspects(name: str) -> pa.Table:
-        rows = read_shard(shard_uri(out, night, name), ["image_uri", "shard"])
+        rows = read_shard(folder.shard(name), ["image_uri", "shard"])
         return rows.filter(pa.array(np.isin(uri_hashes(rows), repeated)))
 
     num_rows = sum(sum(statuses.values()) for statuses in tally.statuses().values())
-    refuse_duplicates(pa.concat_tables(read_ahead(suspects, shards)), night, num_rows)
+    refuse_duplicates(pa.concat_tables(read_ahead(suspects, shards)), folder.night, num_rows)
 
 
-def _flag(out: str, night: str, shard: str, found: Mapping[str, Discoveries]) -> None:
+def _flag(folder: NightFolder, shard: str, found: Mapping[str, Discoveries]) -> None:
     """Write one shard again with the flags that the lists give."""
-    rows = read_shard(shard_uri(out, night, shard))
+    rows = read_shard(folder.shard(shard))
     cuts = {name: (d.rank + 0.5) / (d.num_calibration + 1) for name, d in found.items() if d.rank}
     encoded = rows["category"].combine_chunks().dictionary_encode()
     cut = np.array([cuts.get(name, 0.0) for name in encoded.dictionary.to_pylist()])
@@ -178,7 +151,7 @@ def _flag(out: str, night: str, shard: str, found: Mapping[str, Discoveries]) ->
     is_ok = pc.equal(rows["status"], ImageStatus.OK.value)
     flags = pc.if_else(is_ok, pa.array(listed), pa.scalar(None, pa.bool_()))
     place = rows.schema.get_field_index("flagged_fdr")
-    write_shard(out, night, shard, rows.set_column(place, rows.schema.field(place), flags))
+    write_shard(folder, shard, rows.set_column(place, rows.schema.field(place), flags))
 
 
 def _drift_summaries(
@@ -218,7 +191,7 @@ def _summarise(
     medians = tally.median_scores()
     for name, statuses in tally.statuses().items():
         totals.update(statuses)
-        promise = _promise(fleet[name]) if name in fleet else {}
+        promise = _promise(fleet.champions[name]) if name in fleet.champions else {}
         category = describe_category(statuses, tally.flagged(name), medians.get(name), promise)
         listed = found.get(name)
         category["fdr"] = listed.fdr if listed else None
@@ -227,7 +200,9 @@ def _summarise(
         category["fdr_limit"] = listed.limit if listed else None
         category["drift"] = drifts.get(name) or no_drift()
         categories[name] = category
-    summary = describe_night(dict(sorted(totals.items())), categories, fleet)
+    summary = describe_night(
+        dict(sorted(totals.items())), categories, [*fleet.champions, *fleet.without_images]
+    )
     summary["flagged_fdr"] = sum(category["flagged_fdr"] for category in categories.values())
     summary["drifted"] = [name for name, each in categories.items() if each["drift"]["alert"]]
     return summary

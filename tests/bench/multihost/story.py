@@ -17,7 +17,8 @@ from typing import Any
 
 from infra.laptop.process import Server
 from pipeline import storage
-from pipeline.night.results import finished_shards, read_night
+from pipeline.night.folder import NightFolder
+from pipeline.night.results import read_night, stored_shards
 from tests.bench.multihost import products
 from tests.bench.multihost.hosts import Hosts
 
@@ -103,7 +104,7 @@ class Story:
         command = ["score", "s3://dump/", "--out", "s3://results", "--night", NIGHT, "--json"]
         if not self._run(command, line, self._shards_done, self.hosts.store):
             return line
-        rows = read_night("s3://results", NIGHT)
+        rows = read_night(NightFolder("s3://results", NIGHT))
         uris, statuses = Counter(rows["image_uri"].to_pylist()), Counter(rows["status"].to_pylist())
         lost, doubled = len(expected - uris.keys()), sum(uris.values()) - len(uris)
         line.ok = uris.keys() == expected and not doubled and set(statuses) == {"ok"}
@@ -118,7 +119,7 @@ class Story:
         )
 
     def _shards_done(self) -> bool:
-        return _count(lambda: finished_shards("s3://results", NIGHT)) >= 1
+        return _count(lambda: stored_shards(NightFolder("s3://results", NIGHT))) >= 1
 
     def _run(
         self, command: list[str], line: Line, is_midway: Callable[[], bool], victim: Server

@@ -1,0 +1,112 @@
+"""Where everything of one night lies, below the place that all nights' results go to.
+
+<out>/manifest/night=<N>/manifest.parquet   the images
+     /fleet/night=<N>/fleet.json            the champions they were scored with
+     /results/night=<N>/<shard>.parquet     their rows
+     /maps, /thumbnails/night=<N>/...       their pictures
+     /drift/night=<N>/drift.parquet         how far each category has shifted
+     /summary/night=<N>/summary.json        the night counted
+     /report/night=<N>/index.html           the morning page
+     /labels/night=<N>/<digest>.parquet     what people said of the images
+"""
+
+import datetime as dt
+import hashlib
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Literal
+
+from model.errors import NightshiftError
+from pipeline import storage
+
+NIGHT_PATTERN = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+SUFFIX = ".parquet"  # of a shard, and of a file of labels
+PictureKind = Literal["maps", "thumbnails"]
+PICTURE_SUFFIXES: dict[PictureKind, str] = {"maps": ".png", "thumbnails": ".jpg"}
+
+
+class NightError(NightshiftError):
+    """A night is not named by a date, or has not been scored."""
+
+
+@dataclass(frozen=True)
+class NightFolder:
+    """One night's addresses.
+
+    Raises:
+        NightError: ``night`` is no real date written YYYY-MM-DD.
+    """
+
+    out: str  # folder or S3 prefix of all nights; absolute once it is here
+    night: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "out", storage.absolute(self.out).rstrip("/"))
+        object.__setattr__(self, "night", _real_date(self.night))
+
+    @property
+    def manifest(self) -> str:
+        """File of the images that the night consists of."""
+        return self._join("manifest", "manifest.parquet")
+
+    @property
+    def fleet(self) -> str:
+        """File of the champions that the night is scored with."""
+        return self._join("fleet", "fleet.json")
+
+    @property
+    def results(self) -> str:
+        """Folder of the result shards."""
+        return self._join("results")
+
+    def shard(self, name: str) -> str:
+        """File of one shard's rows."""
+        return self._join("results", name + SUFFIX)
+
+    def picture(self, category: str, image_uri: str, kind: PictureKind) -> str:
+        """File of an image's picture, whether or not it is there."""
+        return self._join(kind, category, picture_name(image_uri) + PICTURE_SUFFIXES[kind])
+
+    @property
+    def drift(self) -> str:
+        """File of the comparisons with the calibration."""
+        return self._join("drift", "drift.parquet")
+
+    @property
+    def summary(self) -> str:
+        """File of the night's counts."""
+        return self._join("summary", "summary.json")
+
+    @property
+    def settled(self) -> str:
+        """File that says what was there when all was done."""
+        return self._join("summary", "settled.json")
+
+    @property
+    def report(self) -> str:
+        """The morning page."""
+        return self._join("report", "index.html")
+
+    @property
+    def labels(self) -> str:
+        """Folder of what people said of the images."""
+        return self._join("labels")
+
+    def _join(self, kind: str, *parts: str) -> str:
+        return storage.join(self.out, kind, f"night={self.night}", *parts)
+
+
+def picture_name(image_uri: str) -> str:
+    """Name of an image's pictures, without a suffix: any address becomes 32 hex digits."""
+    return hashlib.sha256(image_uri.encode(errors="surrogatepass")).hexdigest()[:32]
+
+
+def _real_date(night: str) -> str:
+    with suppress(ValueError):
+        if NIGHT_PATTERN.fullmatch(night):
+            return dt.date.fromisoformat(night).isoformat()
+    raise NightError(
+        f"a night is named by its date as YYYY-MM-DD, got {night!r}; "
+        f"pass for example --night 2026-03-12"
+    )
