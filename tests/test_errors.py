@@ -9,7 +9,7 @@ import pytest
 import model.errors
 from model.errors import CategoryFault, NightshiftError, ServiceAway
 from pipeline.images.decode import UnreadableImage
-from pipeline.registry.tracking import RegistryError
+from pipeline.registry.connection import RegistryError
 from pipeline.storage import ObjectMissing, StorageAway, StorageError
 
 ROOT = Path(__file__).resolve().parents[1]

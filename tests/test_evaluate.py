@@ -19,7 +19,7 @@ from model.errors import NightshiftError
 from pipeline.catalogue.catalogue import Category
 from pipeline.evaluation.plots import draw
 from pipeline.evaluation.tables import scores_csv
-from pipeline.registry import tracking
+from pipeline.registry import connection
 
 FILES = ("heatmaps.png", "pro.png", "roc.png", "scores.csv", "scores.png")
 
@@ -55,7 +55,7 @@ def fail(error: BaseException) -> Callable[..., Any]:
 
 def runs() -> list[MlflowRun]:
     client = MlflowClient()
-    return list(client.search_runs([tracking.experiment_id(client)]))
+    return list(client.search_runs([connection.experiment_id(client, connection.EVALUATIONS)]))
 
 
 def artifacts(run: MlflowRun, folder: str = "") -> dict[str, bytes]:
@@ -80,6 +80,7 @@ def test_a_measured_category_leaves_one_finished_run_with_every_file(
     assert found.keys() == {
         "evaluation.json",
         "evaluation.md",
+        "settings.json",
         *(f"gear/{name}" for name in FILES),
     }
     for name, data in measured.files.items():
@@ -98,7 +99,7 @@ def test_a_run_holds_settings_means_deviations_and_every_seed(
     assert run.data.params["backbone"] == "efficientnet_lite0"
     assert run.data.params["num_seeds"] == "2"
     assert run.data.params["recipe.patch.passes"] == "2"
-    result = evaluator.found().to_json()["categories"]["gear"]
+    result = evaluator.evaluation().to_json()["categories"]["gear"]
     for name, value in (result["results"] | result["oracle"]).items():
         assert run.data.metrics[name] == value["mean"]
         assert run.data.metrics[f"std/{name}"] == value["std"]
@@ -117,7 +118,7 @@ def test_a_failed_category_is_a_failed_run_and_the_next_goes_on(
     assert status == {"evaluate few": "FAILED", "evaluate gear": "FINISHED"}
     failed = next(run for run in runs() if run.info.status == "FAILED")
     assert failed.data.tags["nightshift.error"] == "5 distinct good images; need 18."
-    evaluation = evaluator.found()
+    evaluation = evaluator.evaluation()
     assert evaluation.errors == {"few": "5 distinct good images; need 18."}
     assert list(evaluation.results) == ["gear"]
 
@@ -143,7 +144,7 @@ def test_a_run_that_cannot_be_logged_is_failed_and_what_was_measured_is_kept(
         evaluator.take(gear, lambda: measured)
     assert [run.info.status for run in runs()] == ["FAILED"]
     assert evaluator.errors["gear"].startswith("measured, but not logged: MLflow refused: No space")
-    assert list(evaluator.found().results) == ["gear"]
+    assert list(evaluator.evaluation().results) == ["gear"]
     assert Path(evaluator.out, "gear/roc.png").read_bytes() == measured.files["roc.png"]
 
 
@@ -178,7 +179,7 @@ def test_results_stand_in_the_order_of_the_catalogue(
     few = Measured(result=category_result("few", 2), files={})
     evaluator.take(gear, lambda: measured)
     evaluator.take(evaluator.categories[0], lambda: few)
-    assert list(evaluator.found().results) == ["few", "gear"]
+    assert list(evaluator.evaluation().results) == ["few", "gear"]
 
 
 def test_where_nothing_can_be_written_is_said_before_anything_is_trained(

@@ -28,9 +28,9 @@ from model.folding import FoldedHead, FoldedHeads
 from model.preprocessing import Preprocessing
 from pipeline.calibration import CalibrationConfig, fit
 from pipeline.package import Package, package_digest
+from pipeline.predictor import Predictor
 from pipeline.registry import models
 from pipeline.registry.onnx_export import to_onnx
-from pipeline.registry.predictor import Predictor
 
 CROP = 64  # pixels
 ALONE = """\

@@ -39,7 +39,7 @@ from pipeline.night.results import read_night
 from pipeline.night.scoring import plan
 from pipeline.night.scoring.scorer import ShardScorer
 from pipeline.package import HEAD_FILE
-from pipeline.registry import models, tracking
+from pipeline.registry import connection, models
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
@@ -301,6 +301,6 @@ def test_a_catalogue_is_evaluated_whatever_becomes_of_one_category(
     for path in (tmp_path / "out" / name for name in steel["files"] if name.endswith(".png")):
         assert Image.open(io.BytesIO(path.read_bytes())).format == "PNG"
     client = MlflowClient()
-    found = client.search_runs([tracking.experiment_id(client)])
+    found = client.search_runs([connection.experiment_id(client, connection.EVALUATIONS)])
     status = {one.info.run_name: one.info.status for one in found}
     assert status == {"evaluate few": "FAILED", "evaluate steel": "FINISHED"}

@@ -17,7 +17,7 @@ from pipeline import backbones
 from pipeline.backbones import choose_precision
 from pipeline.onboarding.finish import write_package
 from pipeline.onboarding.prepare import PreparedCategory, make_detector, prepare
-from pipeline.registry.predictor import Predictor
+from pipeline.predictor import Predictor
 
 CPU = torch.device("cpu")
 LITE = BackboneConfig(name="efficientnet_lite0")

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mlflow
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,9 +15,9 @@ from factory import detector, make_package, texture
 from PIL import Image
 
 from pipeline.images.decode import read_image
-from pipeline.package import Package
+from pipeline.package import Package, package_digest
+from pipeline.predictor import COLUMNS, Predictor
 from pipeline.registry import models
-from pipeline.registry.predictor import Predictor
 
 LOAD_AND_PREDICT = """\
 import json, sys
@@ -29,6 +30,28 @@ arrays = [numpy.asarray(Image.open(uri)) for uri in uris[:-1]]
 answers = [model.predict(uris), model.predict(arrays)]
 assert model.metadata.signature is not None
 print(json.dumps([json.loads(answer.to_json(orient="records")) for answer in answers]))
+"""
+
+
+# The file that releases before the loader module stored with every version, but for its comments.
+EARLIER_FILE = """\
+import mlflow
+from typing import Any
+from mlflow.pyfunc.model import PythonModel
+
+class NightshiftModel(PythonModel):
+    _skip_type_hint_validation = True
+
+    def load_context(self, context):
+        from pipeline.predictor import Predictor
+
+        self.predictor = Predictor.load(context.artifacts["package"])
+
+    def predict(self, context, model_input: list[Any], params: dict[str, Any] | None = None) -> Any:
+        return self.predictor.predict(model_input)
+
+
+mlflow.models.set_model(NightshiftModel())
 """
 
 
@@ -90,6 +113,33 @@ def test_a_champion_is_loaded_and_predicts_in_a_process_of_its_own(
     assert from_uris[-1]["status"] == "unreadable"
     assert "that are no image" in from_uris[-1]["error"]
     assert [from_uris[-1][name] for name in ("score", "p_value", "flagged")] == [None] * 3
+
+
+def test_a_version_of_an_earlier_release_still_loads_and_predicts(
+    tracking_uri: str, package: Package, tmp_path: Path
+) -> None:
+    (tmp_path / "earlier.py").write_text(EARLIER_FILE)
+    with mlflow.start_run():
+        mlflow.pyfunc.log_model(
+            name="detector",
+            python_model=str(tmp_path / "earlier.py"),
+            artifacts={"package": str(tmp_path / "package")},
+            pip_requirements=["nightshift"],
+            registered_model_name="nightshift.steel",
+        )
+    earlier = mlflow.pyfunc.load_model("models:/nightshift.steel/1")
+    models.register("steel", "key", tmp_path / "package")
+    later = mlflow.pyfunc.load_model("models:/nightshift.steel/2")
+    images = [texture(1), texture(2)]
+    pd.testing.assert_frame_equal(earlier.predict(images), later.predict(images))
+    (version,) = (models.find_version("steel", 1),)
+    assert version is not None
+    folder = models.download(version, tmp_path / "download")
+    assert package_digest(folder) == package_digest(tmp_path / "package")
+
+
+def test_the_signature_names_what_comes_out() -> None:
+    assert models.SIGNATURE.outputs.input_names() == list(COLUMNS)
 
 
 @pytest.fixture

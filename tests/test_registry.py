@@ -1,9 +1,12 @@
 """Runs and registered models: one of each however often and wherever registering is interrupted."""
 
+import json
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import pytest
 from factory import make_package
 from mlflow import MlflowClient
@@ -11,9 +14,12 @@ from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
 from pipeline.onboarding.health import NUM_ANOMALIES
-from pipeline.package import DECIDING_FILES, PackageError, package_digest
-from pipeline.registry import models, tracking
+from pipeline.package import DECIDING_FILES, RECORD_FILE, Package, PackageError, package_digest
+from pipeline.registry import connection, models
+from pipeline.registry.connection import EVALUATIONS, STUDIES
+from pipeline.registry.description import describe
 from pipeline.registry.models import RegisteredVersion
+from pipeline.registry.runs import RunRecord, log_run
 
 
 class Killed(BaseException):
@@ -32,7 +38,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def runs(client: MlflowClient) -> list[Run]:
-    return list(client.search_runs([tracking.experiment_id(client)]))
+    return list(client.search_runs([connection.experiment_id(client)]))
 
 
 def versions(client: MlflowClient) -> list[ModelVersion]:
@@ -86,11 +92,109 @@ def test_a_model_has_its_runs_settings_and_metrics(client: MlflowClient, folder:
     assert metrics.items() <= run.data.metrics.items()
 
 
+def change_record(folder: Path, **changes: Any) -> None:
+    """Write other values into a package's record, which shapes no score."""
+    path = folder / RECORD_FILE
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_settings_are_logged_however_many_and_long_they_are(
+    client: MlflowClient, folder: Path
+) -> None:
+    """A server takes 100 parameters at a time, and its columns are short."""
+    settings = {
+        "images": "/x",
+        "long": ["a" * 300] * 30,
+        "nested": {f"s{i}": i for i in range(248)},
+    }
+    change_record(folder, settings=settings)
+    models.register("steel", "key", folder)
+    (run,) = runs(client)
+    assert len(run.data.params) == 250
+    assert run.data.params["nested.s247"] == "247"
+    assert len(run.data.params["long"]) == 500
+    version = client.get_model_version("nightshift.steel", "1")
+    model = client.get_logged_model(version.source.removeprefix("models:/"))
+    assert model.params == run.data.params
+    whole = Path(client.download_artifacts(run.info.run_id, "settings.json"))
+    assert json.loads(whole.read_text()) == settings
+
+
+@pytest.mark.parametrize(("uri", "kind"), [("s3://factory/steel", "s3"), ("/data/steel", "local")])
+def test_a_run_names_its_images_as_an_input(
+    client: MlflowClient, folder: Path, uri: str, kind: str
+) -> None:
+    settings = json.loads((folder / RECORD_FILE).read_text())["settings"]
+    change_record(folder, settings=settings | {"images": uri})
+    for _ in range(2):  # twice is once
+        models.register("steel", "key", folder)
+    (run,) = runs(client)
+    (given,) = run.inputs.dataset_inputs
+    assert given.dataset.name == "steel"
+    assert len(given.dataset.digest) == 36  # as long as MLflow takes
+    assert run.data.tags["nightshift.dataset_digest"].startswith(given.dataset.digest)
+    counts = json.loads(given.dataset.profile)
+    assert counts["train"] + counts["calibration"] == 40
+    assert {tag.key: tag.value for tag in given.tags} == {"mlflow.data.context": "training"}
+    assert given.dataset.source_type == kind
+    assert mlflow.data.get_source(given).uri == uri
+
+
+def test_a_version_says_what_it_is_what_it_promises_and_what_was_measured(
+    client: MlflowClient, folder: Path
+) -> None:
+    package = Package.read(folder)
+    models.register("steel", "0123456789abcdef-and-more", folder)
+    said = client.get_model_version("nightshift.steel", "1").description
+    num_images = len(package.calibration.scores)
+    for expected in (
+        "detector of the category `steel`",
+        f"score is above {package.calibration.threshold:.6g}.",
+        f"10 % of good images are flagged, by the scores of {num_images} good images",
+        f"{package.record.settings['images']}: ",
+        f"{num_images} calibration, ",
+        package.record.dataset_digest[:12],
+        f"image_auroc {package.record.metrics['image_auroc']:.4g}",
+        "efficientnet_lite0, layers [2, 3], float32",
+        "onboarding key 0123456789abcdef;",
+    ):
+        assert expected in said
+    assert "health_" not in said
+
+
+def test_a_version_without_labelled_images_says_that_nothing_was_measured(folder: Path) -> None:
+    change_record(folder, metrics={"threshold": 1.0, "health_auroc": 0.9})
+    assert "nothing; there are no labelled images" in describe(Package.read(folder), "key")
+
+
+def test_registering_warns_of_nothing(client: MlflowClient, folder: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        models.register("steel", "key", folder)
+
+
+@pytest.mark.parametrize("base", [None, "line-7"])
+def test_each_kind_of_work_has_an_experiment_of_its_own(
+    client: MlflowClient, folder: Path, monkeypatch: pytest.MonkeyPatch, base: str | None
+) -> None:
+    if base:
+        monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", base)
+    models.register("steel", "key", folder)
+    for experiment in (EVALUATIONS, STUDIES):
+        log_run(RunRecord(experiment=experiment, name="x", key="key", category="", settings={}))
+    names = {experiment.name for experiment in client.search_experiments()} - {"Default"}
+    base = base or "nightshift"
+    assert names == {base, f"{base}-evaluations", f"{base}-studies"}
+    assert len(runs(client)) == 1
+    assert models.find("steel", "key") is not None
+
+
 @pytest.mark.parametrize(
     "last_call",
     [
         "log_batch",
-        "log_artifact",
+        "log_inputs",
+        "log_artifacts",
         "create_model_version",
         "set_registered_model_alias",
         "set_terminated",
@@ -136,7 +240,7 @@ def test_a_new_version_is_challenger_until_it_is_promoted(
 def test_champions_of_many_categories_come_in_pages(
     client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(models, "PAGE", 4)
+    monkeypatch.setattr(connection, "PAGE", 4)
     for index in range(11):
         name = f"nightshift.c{index:02d}"
         client.create_registered_model(name)
@@ -192,7 +296,7 @@ def test_a_package_that_was_deleted_is_its_categorys_trouble_while_mlflow_answer
 
 
 def test_connecting_sets_an_empty_database_up_once(client: MlflowClient, tmp_path: Path) -> None:
-    assert tracking.connect() == f"sqlite:///{tmp_path}/mlflow.db"
-    tracking.connect()
+    assert connection.connect() == f"sqlite:///{tmp_path}/mlflow.db"
+    connection.connect()
     (experiment,) = client.search_experiments(filter_string="name = 'nightshift'")
     assert experiment.artifact_location == str(tmp_path / "mlartifacts")

@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 from web_server import Quiet, serving
 
-from pipeline.registry import tracking
-from pipeline.registry.tracking import RegistryError
+from pipeline.registry import connection
+from pipeline.registry.connection import RegistryError
 
 GIVE_UP_SOON = """\
-from pipeline.registry import tracking
-tracking.SET_UP_TIMEOUT_S = 1
+from pipeline.registry import connection
+connection.SET_UP_TIMEOUT_S = 1
 try:
-    tracking.connect()
-except tracking.RegistryError as error:
+    connection.connect()
+except connection.RegistryError as error:
     print(error)
 """
 LOGIN = "alice:s3cret-w0rd"
@@ -54,7 +54,7 @@ def refusal(uri: str, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     started = time.monotonic()
     with pytest.raises(RegistryError, match="MLFLOW_TRACKING_URI") as caught:
-        tracking.connect()
+        connection.connect()
     assert time.monotonic() - started < 25
     message = str(caught.value)
     assert "\n" not in message
@@ -84,7 +84,7 @@ def test_a_closed_port_is_one_line_without_credentials(
 def test_a_server_that_never_answers_is_given_up(
     silent_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tracking, "ANSWER_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(connection, "ANSWER_TIMEOUT_S", 0.5)
     assert "does not answer (timed out)" in refusal(f"http://{LOGIN}@{silent_server}", monkeypatch)
 
 
@@ -105,7 +105,7 @@ def test_a_database_that_cannot_be_opened_is_given_up_and_left_behind(tmp_path: 
 
 
 def test_all_waits_fit_into_thirty_seconds() -> None:
-    assert 2 * tracking.ANSWER_TIMEOUT_S + tracking.SET_UP_TIMEOUT_S < 30
+    assert 2 * connection.ANSWER_TIMEOUT_S + connection.SET_UP_TIMEOUT_S < 30
 
 
 def test_a_refusal_is_passed_on_without_credentials(

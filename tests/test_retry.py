@@ -47,7 +47,7 @@ def test_only_a_storage_that_is_away_is_worth_waiting_for() -> None:
 
 
 def test_it_is_over_after_so_many_in_a_row_and_not_before() -> None:
-    retry = hasty(attempts=1, max_given_up=2)
+    retry = hasty(attempts=1, max_failures=2)
     for expected in (False, True):
         with pytest.raises(StorageAway):
             retry.call(away(1))
@@ -55,7 +55,7 @@ def test_it_is_over_after_so_many_in_a_row_and_not_before() -> None:
 
 
 def test_one_success_in_between_begins_anew() -> None:
-    retry = hasty(attempts=1, max_given_up=2)
+    retry = hasty(attempts=1, max_failures=2)
     for _ in range(3):
         with pytest.raises(StorageAway):
             retry.call(away(1))
@@ -64,7 +64,7 @@ def test_one_success_in_between_begins_anew() -> None:
 
 
 def test_when_it_is_over_nobody_waits_for_further_attempts() -> None:
-    retry = Retry(attempts=50, first_pause_s=60, max_given_up=0)  # a pause would time out
+    retry = Retry(attempts=50, first_pause_s=60, max_failures=0)  # a pause would time out
     with pytest.raises(StorageAway):
         retry.call(away(50))
 

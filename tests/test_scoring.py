@@ -390,7 +390,7 @@ def test_a_storage_that_gives_nothing_any_more_stops_the_night(
 ) -> None:
     manifest = write_dump(f"{tmp_path}/dump", num_images=30)
     Refusing(monkeypatch, lambda uri: "/dump/" in uri)
-    retry = Retry(attempts=2, first_pause_s=0, max_given_up=5)
+    retry = Retry(attempts=2, first_pause_s=0, max_failures=5)
     worker = ShardScorer(fleet, NightFolder(str(tmp_path), NIGHT), retry=retry)
     with pytest.raises(storage.StorageAway, match="does not answer"):
         worker.write(tasks_of(manifest, fleet))

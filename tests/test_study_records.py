@@ -6,8 +6,9 @@ import pytest
 from mlflow import MlflowClient
 from studied import load, make_study, record, repeat, write_study_catalogue
 
-from pipeline.registry import tracking
-from pipeline.study import tracking as study_tracking
+from pipeline.registry import connection
+from pipeline.registry.runs import PARENT_TAG
+from pipeline.study import tracking
 from pipeline.study.records import StudyError, StudyFolder, repeat_name
 
 A = {"sigma": 1.0, "layers": [2]}
@@ -56,17 +57,17 @@ def test_mlflow_has_one_run_for_each_trial_however_often_it_is_logged(
 ) -> None:
     study = make_study(tmp_path).at(str(tmp_path))
     client = MlflowClient()
-    parent = study_tracking.begin(study)
-    assert study_tracking.begin(study) == parent
+    parent = tracking.begin(study)
+    assert tracking.begin(study) == parent
     assert client.get_run(parent).info.status == "RUNNING"
     good, bad = record("a", A, {"steel": 0.5}), record("b", A, {"steel": 0.25}, rungs=1)
     bad.status, bad.error = "failed", "its process died"
     lost = record("lost", A, {"steel": 0.1})
     for each in (good, good, lost):
-        study_tracking.log_trial(study, parent, each)
-    study_tracking.finish(study, [good, bad], [("objective", 0.5, 0)], {"study.json": b"{}"})
+        tracking.log_trial(study, parent, each)
+    tracking.finish(study, [good, bad], {"objective": 0.5}, {"study.json": b"{}"})
 
-    runs = client.search_runs([tracking.experiment_id(client)])
+    runs = client.search_runs([connection.experiment_id(client, connection.STUDIES)])
     status = {run.info.run_name: run.info.status for run in runs}
     assert status == {"study first": "FINISHED", "trial a": "FINISHED", "trial b": "FAILED"}
     assert len(runs) == 3
@@ -77,7 +78,27 @@ def test_mlflow_has_one_run_for_each_trial_however_often_it_is_logged(
     assert [(entry.step, entry.value) for entry in history] == [(1, 0.9), (2, 0.5)]
     rungs = client.get_metric_history(trial.info.run_id, "objective")
     assert [entry.step for entry in rungs] == [25, 50, 100]
-    assert [file.path for file in client.list_artifacts(parent)] == ["study.json"]
+    files = [file.path for file in client.list_artifacts(parent)]
+    assert files == ["settings.json", "study.json"]
+
+
+def test_a_study_that_was_begun_among_onboardings_is_whole_in_the_studies_experiment(
+    tmp_path: Path, tracking_uri: str
+) -> None:
+    """As earlier releases did: its runs lie in the experiment of onboardings."""
+    study, client = make_study(tmp_path).at(str(tmp_path)), MlflowClient()
+    tags = {"nightshift.work": study.key, "nightshift.category": "steel"}
+    earlier = client.create_run(connection.experiment_id(client), tags=tags).info.run_id
+    trials = [record(name, A, {"steel": 0.5}) for name in "ab"]
+    parent = tracking.begin(study)
+    assert parent != earlier
+    tracking.log_trial(study, parent, trials[1])  # the first one ended before the upgrade
+    tracking.finish(study, trials, {"objective": 0.5}, {})
+    runs = client.search_runs([connection.experiment_id(client, connection.STUDIES)])
+    status = {run.info.run_name: run.info.status for run in runs}
+    assert status == dict.fromkeys(("study first", "trial a", "trial b"), "FINISHED")
+    parents = {run.data.tags.get(PARENT_TAG) for run in runs} - {None}
+    assert parents == {parent}
 
 
 def test_studies_in_two_places_are_two(tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ from jobs.study import search as searching
 from jobs.study.tasks import TuneTrial
 from jobs.study.tune import tune
 from pipeline.catalogue.catalogue import load_catalogue
-from pipeline.registry import tracking
+from pipeline.registry import connection
+from pipeline.registry.runs import PARENT_TAG
 from pipeline.study.records import StudyFolder
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
@@ -42,13 +43,13 @@ def ray_cluster() -> Iterator[None]:
 
 def studies_of(runs: list[Any]) -> tuple[list[Any], list[Any]]:
     """The runs of studies and those of trials."""
-    parents = [run for run in runs if tracking.PARENT_TAG not in run.data.tags]
+    parents = [run for run in runs if PARENT_TAG not in run.data.tags]
     return parents, [run for run in runs if run not in parents]
 
 
 def all_runs() -> list[Any]:
     client = MlflowClient()
-    return list(client.search_runs([tracking.experiment_id(client)]))
+    return list(client.search_runs([connection.experiment_id(client, connection.STUDIES)]))
 
 
 def kill_midway(arguments: list[str], folder: Path, least: int) -> int:
@@ -103,7 +104,7 @@ def test_a_killed_study_resumes_with_no_trial_lost_and_none_twice(
     parents, children = studies_of(all_runs())
     assert [parent.info.status for parent in parents] == ["FINISHED"]
     assert [child.info.status for child in children] == ["FINISHED"] * trials
-    assert {child.data.tags[tracking.PARENT_TAG] for child in children} == {parents[0].info.run_id}
+    assert {child.data.tags[PARENT_TAG] for child in children} == {parents[0].info.run_id}
     assert found["cost"]["backbone_passes"] == found["cost"]["images"]
     assert len(found["cost"]["images"]) == 2 * len(names)  # each category, and its test images
     assert set(found["check"]) == set(names)

@@ -103,10 +103,10 @@ def _store_champions(out: str) -> str:
     """Copy every champion's package beside the results and return the fleet's digest."""
     from pipeline.night.fleet.fleet import FleetError  # noqa: PLC0415
     from pipeline.night.fleet.resolve import resolve_fleet  # noqa: PLC0415
-    from pipeline.registry import models, tracking  # noqa: PLC0415
+    from pipeline.registry import connection, models  # noqa: PLC0415
 
     with redirect_stdout(sys.stderr):
-        tracking.connect()
+        connection.connect()
         champions = models.champions()
         if not champions:
             raise FleetError("the registry has no champion to pin; onboard a catalogue first")

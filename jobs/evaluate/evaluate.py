@@ -8,7 +8,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -22,8 +22,8 @@ from pipeline import storage
 from pipeline.catalogue.catalogue import Category
 from pipeline.evaluation.protocol import CategoryResult
 from pipeline.evaluation.tables import Evaluation, tables
-from pipeline.registry import tracking
-from pipeline.registry.tracking import RunRecord
+from pipeline.registry import connection, runs
+from pipeline.registry.runs import ImageSet, RunRecord
 
 logger = logging.getLogger(__name__)
 
@@ -57,14 +57,14 @@ class Evaluator:
             files = {f"{name}/{file}": data for file, data in sorted(measured.files.items())}
             self.results[name], self.files[name] = measured.result, list(files)
         try:
-            tracking.log_run(self._record(category, files))
+            runs.log_run(self._record(category, files))
         except NightshiftError as error:  # what was measured is still worth having
             self.errors[name] = f"{self.errors.get(name, 'measured, but not logged')}: {error}"
         for path, data in files.items():
             storage.write_bytes(storage.join(self.out, path), data)
         logger.info("evaluated %s: %s", name, self.errors.get(name, "done"))
 
-    def found(self, only: str | None = None) -> Evaluation:
+    def evaluation(self, only: str | None = None) -> Evaluation:
         """Return what became of all categories, or of one."""
         names = [category.name for category in self.categories if only in (None, category.name)]
         return Evaluation(
@@ -80,14 +80,25 @@ class Evaluator:
         result = self.results.get(category.name)
         settings = category.model_dump(mode="json") | {"num_seeds": self.num_seeds}
         key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-        return RunRecord(
+        record = RunRecord(
+            experiment=connection.EVALUATIONS,
             name=f"evaluate {category.name}",
             key=key,
             category=category.name,
-            settings=settings | ({"recipe": asdict(category.recipe)} if result else {}),
-            metrics=_metrics(result) if result else [],
-            files={**tables(self.found(category.name)), **files},
+            settings=settings,
+            files={**tables(self.evaluation(category.name)), **files},
             error=self.errors.get(category.name),
+        )
+        if result is None:
+            return record
+        return replace(
+            record,
+            settings=settings | {"recipe": asdict(category.recipe)},
+            metrics=_means(result),
+            curves=_of_seeds(result),
+            images=ImageSet(
+                digest=result.dataset_digest, uri=category.images, counts=result.counts
+            ),
         )
 
 
@@ -97,7 +108,7 @@ def evaluate(categories: Sequence[Category], num_seeds: int, out: str) -> Evalua
     Raises:
         RegistryError, StorageError, ClusterError: what every category needs is away.
     """
-    tracking.connect()
+    connection.connect()
     _try_out(out)
     evaluator = Evaluator(categories=categories, num_seeds=num_seeds, out=out)
     with cluster():
@@ -113,7 +124,7 @@ def evaluate(categories: Sequence[Category], num_seeds: int, out: str) -> Evalua
                 for reference in done:
                     evaluator.take(running.pop(reference), partial(_fetch, reference))
                 display.update(read_board(board))
-    evaluation = evaluator.found()
+    evaluation = evaluator.evaluation()
     for name, content in tables(evaluation).items():
         storage.write_bytes(storage.join(out, name), content)
     return evaluation
@@ -131,12 +142,14 @@ def _try_out(out: str) -> None:
     storage.delete(probe)
 
 
-def _metrics(result: CategoryResult) -> list[tuple[str, float, int]]:
-    """Return (name, value, step): a mean, its spread, and each seed's value at its own step."""
-    found = []
-    for name, (mean, std) in result.summary().items():
-        found.append((name, mean, 0))
-        if std is not None:
-            found.append((f"std/{name}", std, 0))
-        found += [(f"seeds/{name}", seed.numbers[name], seed.seed) for seed in result.seeds]
-    return found
+def _means(result: CategoryResult) -> dict[str, float]:
+    """Return every metric's mean over the seeds and, where there are several, its spread."""
+    summary = result.summary()
+    spreads = {f"std/{name}": std for name, (_, std) in summary.items() if std is not None}
+    return {name: mean for name, (mean, _) in summary.items()} | spreads
+
+
+def _of_seeds(result: CategoryResult) -> list[tuple[str, float, int]]:
+    """Return each seed's values, each at the seed's own step."""
+    names = result.summary()
+    return [(f"seeds/{n}", seed.numbers[n], seed.seed) for n in names for seed in result.seeds]

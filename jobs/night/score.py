@@ -31,7 +31,7 @@ from pipeline.night.scoring.plan import ROWS_PER_SHARD, NightPlan, Task, note_se
 from pipeline.night.scoring.scorer import ShardScorer, Written
 from pipeline.night.settling.settle import settle
 from pipeline.night.summary import Summary
-from pipeline.registry import models, tracking
+from pipeline.registry import connection, models
 from pipeline.report.writing import write_report
 from pipeline.storage.retry import Retry
 
@@ -111,7 +111,7 @@ def _snapshot(manifest: pa.Table, folder: NightFolder) -> Fleet:
         fleet = held.of_dump(categories)
         fleet.write(folder)
         return fleet
-    tracking.connect()
+    connection.connect()
     return snapshot_fleet(folder, models.champions(), categories, models.download)
 
 

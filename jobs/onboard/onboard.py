@@ -24,7 +24,7 @@ from pipeline import storage
 from pipeline.catalogue.catalogue import Category
 from pipeline.onboarding.key import onboarding_key
 from pipeline.package import RECORD_FILE
-from pipeline.registry import models, tracking
+from pipeline.registry import connection, models
 from pipeline.registry.models import RegisteredVersion
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ def onboard(categories: Sequence[Category], plan: OnboardingOptions) -> list[Out
     Raises:
         ServiceAway: what every category needs is away.
     """
-    tracking.connect()
+    connection.connect()
     outcomes: dict[str, Outcome] = {}
     keys: dict[str, str] = {}
     for category in categories:
@@ -118,11 +118,11 @@ def _fan_out(
 def _take(reference: Any, category: Category, key: str, plan: OnboardingOptions) -> Outcome:
     """Register what a job left, or say why there is nothing."""
     try:
-        place = ray.get(reference)
+        package = ray.get(reference)
         with tempfile.TemporaryDirectory(prefix="nightshift-package-") as scratch:
             folder = Path(scratch)
-            for item in storage.list_objects(place):
-                path = folder / item.uri[len(place) :].lstrip("/")
+            for item in storage.list_objects(package):
+                path = folder / item.uri[len(package) :].lstrip("/")
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(storage.read_bytes(item.uri))
             if (folder / ERROR_FILE).exists():

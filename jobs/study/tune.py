@@ -15,8 +15,8 @@ from jobs.study.search import search
 from jobs.study.tasks import embed, repeat
 from jobs.study.test_set_check import check
 from pipeline import storage
-from pipeline.registry import tracking
-from pipeline.study import tracking as study_tracking
+from pipeline.registry import connection
+from pipeline.study import tracking
 from pipeline.study.answer import Answer, answer, catalogue_fragment, log_metrics
 from pipeline.study.choice import finalists
 from pipeline.study.feature_view import wanted_views
@@ -57,12 +57,12 @@ def tune(study: Study, out: str, *, resume: bool = False) -> Done:
         StudyError: its name is taken, or no trial or category is left.
         RegistryError, StorageError, ClusterError: what every trial needs is away.
     """
-    tracking.connect()
+    connection.connect()
     folder = StudyFolder(storage.join(out, study.name))
     folder.begin(study, resume=resume)
     study = study.at(folder.place)
     ledger = Ledger(folder)
-    parent = study_tracking.begin(study)
+    parent = tracking.begin(study)
     with cluster():
         resources = resources_for(PLENTY)
         places, errors = _features(study, folder, ledger)
@@ -161,7 +161,7 @@ def _finish(
     }
     for name, content in files.items():
         storage.write_bytes(folder.join(name), content)
-    study_tracking.finish(study, records, log_metrics(found), files)
+    tracking.finish(study, records, log_metrics(found), files)
     return Done(
         answer=found,
         page=folder.join(PAGE),

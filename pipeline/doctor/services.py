@@ -107,10 +107,10 @@ def store_address(out: str | None) -> str | None:
 
 def check_mlflow() -> Iterator[Check]:
     """Reach the tracking server, and have its registry take a model and forget it again."""
-    from pipeline.registry import models, tracking  # noqa: PLC0415  MLflow takes seconds to import
+    from pipeline.registry import connection, models  # noqa: PLC0415  MLflow takes seconds to import
 
     try:
-        address = tracking.connect()
+        address = connection.connect()
         models.try_out()
         num_champions = len(models.champions())
     except NightshiftError as error:

@@ -71,6 +71,7 @@ class CategoryResult:
     samples: Sequence[Sample]  # N
     seeds: Sequence[SeedResult]
     counts: Mapping[str, int]
+    dataset_digest: str = ""  # over the contents of the good images
     tiles: Sequence[Tile] = ()  # some of the images with the first seed's maps
 
     @property
@@ -126,6 +127,7 @@ def run_protocol(
         samples=test.unscored.samples,
         seeds=results,
         counts=_counts(prepared, results[0].calibration, test),
+        dataset_digest=prepared.good.digest,
         tiles=tiles,
     )
 

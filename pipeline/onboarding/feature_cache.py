@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from model.errors import NightshiftError
+from model.errors import CategoryFault
 from model.feature_bank import FeatureBank, Shape, image_bytes
 from pipeline.catalogue.catalogue import Category
 
@@ -27,7 +27,7 @@ GB = 10**9
 FREE_SHARE = 0.5  # of the disk that one category's file may take
 
 
-class CacheTooSmall(NightshiftError):
+class CacheTooSmall(CategoryFault):
     """The features have no room in memory or on disk."""
 
 

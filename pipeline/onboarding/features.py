@@ -47,6 +47,11 @@ class GoodImages:
     statistics: dict[str, NDArray[np.float32]]  # of the images, by name, each (N,)
     bank: FeatureBank
 
+    @property
+    def digest(self) -> str:
+        """The same for the same files, whatever their names and order: hex sha256."""
+        return hashlib.sha256("".join(sorted(self.hashes)).encode()).hexdigest()
+
 
 def training_uris(category: Category, samples: Sequence[Sample]) -> list[str]:
     """Return the good images to learn from: all, or `max_images` of them.

@@ -7,7 +7,6 @@ been trained on and only then looks at labelled ones.
 """
 
 import copy
-import hashlib
 import logging
 import time
 from dataclasses import asdict
@@ -100,7 +99,7 @@ def _record(
     return OnboardingRecord(
         category=category.name,
         settings=settings,
-        dataset_digest=hashlib.sha256("".join(sorted(good.hashes)).encode()).hexdigest(),
+        dataset_digest=good.digest,
         counts={
             **{part.name.lower(): int(per_part[part]) for part in Part},
             "unreadable": len(good.unreadable),

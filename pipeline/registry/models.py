@@ -1,44 +1,54 @@
-"""Runs and registered models in MLflow.
+"""Registered models in MLflow, a version for each onboarding.
 
 Everything is get-or-create: an onboarding that is killed here and started again finds its run by
 tag, its version by run, and leaves one of each.
 """
 
+import dataclasses
+import json
 import logging
-import threading
 import uuid
-import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import mlflow
 import mlflow.pyfunc
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from mlflow.models import Model
+from mlflow.models import Model, ModelSignature
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
+from mlflow.types import ColSpec, Schema
 
-from pipeline.package import (
-    EXAMPLES_FOLDER,
-    OnboardingRecord,
-    Package,
-    PackageError,
-    package_digest,
+from pipeline.package import EXAMPLES_FOLDER, HEAD_FILE, Package, PackageError, package_digest
+from pipeline.registry import runs
+from pipeline.registry.connection import (
+    RegistryError,
+    connect,
+    experiment_id,
+    mlflow_errors,
+    pages,
 )
-from pipeline.registry.tracking import RegistryError, connect, experiment_id, flat, mlflow_errors
+from pipeline.registry.description import describe
+from pipeline.registry.runs import CATEGORY_TAG, ImageSet, RunRecord
 
 logger = logging.getLogger(__name__)
 
 CHAMPION, CHALLENGER = "champion", "challenger"
-KEY_TAG, DIGEST_TAG, CATEGORY_TAG = "nightshift.key", "nightshift.digest", "nightshift.category"
-PAGE = 1000
-_MODEL_FILE = threading.Lock()  # MLflow runs the model's file, and notes globally what it gave
+DIGEST_TAG = "nightshift.digest"
 MODEL_PREFIX = "nightshift."
 TRIAL_PREFIX = "doctor-"  # not ours, so that no listing of categories meets it
+INPUT_EXAMPLE = ["s3://bucket/image.png"]
+LOADER = "pipeline.predictor"  # the module that MLflow loads a version by
+OUTPUTS = {
+    **{"status": "string", "error": "string", "score": "double"},
+    **{"p_value": "double", "flagged": "boolean", "threshold": "double"},
+}
+SIGNATURE = ModelSignature(  # what goes in, an array or a URI, is no type that MLflow could check
+    outputs=Schema(
+        [ColSpec(kind, name, required=name == "status") for name, kind in OUTPUTS.items()]
+    )
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,34 +72,30 @@ def find(category: str, key: str) -> RegisteredVersion | None:
     """Return the version that an onboarding of this key registered, if it got that far."""
     with mlflow_errors():
         client = MlflowClient()
-        run = _find_run(client, key)
+        run = runs.find_run(client, experiment_id(client), key)
         if run is None or run.info.status != "FINISHED":
             return None
         version = _find_version(client, category, run.info.run_id)
-        return _describe(client, version) if version is not None else None
+        return _registered(client, version) if version is not None else None
 
 
 def register(category: str, key: str, folder: Path) -> RegisteredVersion:
     """Log a package's run and register its detector as the category's challenger."""
     package = Package.read(folder)
+    record = _run_record(category, key, package, folder)
     with mlflow_errors():
         client = MlflowClient()
-        run = _find_run(client, key) or _create_run(client, category, key)
+        run = runs.find_or_create(client, record)
         run_id = run.info.run_id
-        params = [Param(name, str(value)[:500]) for name, value in flat(package.record.settings)]
-        client.log_batch(run_id, params=params)  # the model takes them over
+        runs.log_settings(client, run, record)  # the model takes the parameters over
         version = _find_version(client, category, run_id)
         if version is None:  # before there are metrics: MLflow would ask for each one's history
-            tags = _version_tags(package, folder)
-            version = _create_version(client, category, run_id, folder, tags)
-        _log_record(client, run, package.record, version)
-        for picture in sorted((folder / EXAMPLES_FOLDER).glob("*.png")):
-            client.log_artifact(run_id, str(picture), EXAMPLES_FOLDER)
+            version = _create_version(client, record, run_id, package, folder)
+        model_id = str(version.source).removeprefix("models:/")
+        runs.log_results(client, run, record, model_id)
         client.set_registered_model_alias(version.name, CHALLENGER, version.version)
         client.set_terminated(run_id, "FINISHED")
-        version = client.get_model_version(version.name, version.version)
-        described = _describe(client, version)
-    return RegisteredVersion(**{**vars(described), "is_new": True})
+        return dataclasses.replace(_registered(client, version), is_new=True)
 
 
 def promote(version: RegisteredVersion) -> RegisteredVersion:
@@ -97,7 +103,7 @@ def promote(version: RegisteredVersion) -> RegisteredVersion:
     with mlflow_errors():
         MlflowClient().set_registered_model_alias(version.name, CHAMPION, version.version)
     logger.info("promoted %s version %s to champion", version.name, version.version)
-    return RegisteredVersion(**{**vars(version), "is_champion": True})
+    return dataclasses.replace(version, is_champion=True)
 
 
 def find_version(category: str, number: int) -> RegisteredVersion | None:
@@ -110,7 +116,7 @@ def find_version(category: str, number: int) -> RegisteredVersion | None:
             if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
                 raise
             return None
-        return _describe(client, version)
+        return _registered(client, version)
 
 
 def champions() -> dict[str, RegisteredVersion]:
@@ -120,12 +126,12 @@ def champions() -> dict[str, RegisteredVersion]:
         pattern = f"name LIKE '{MODEL_PREFIX}%'"
         wanted = {
             (model.name, str(model.aliases[CHAMPION]))
-            for model in _pages(client.search_registered_models, filter_string=pattern)
+            for model in pages(client.search_registered_models, filter_string=pattern)
             if CHAMPION in model.aliases
         }
         return {
-            version.name.removeprefix(MODEL_PREFIX): _describe(client, version, is_champion=True)
-            for version in _pages(client.search_model_versions, filter_string=pattern)
+            version.name.removeprefix(MODEL_PREFIX): _registered(client, version, is_champion=True)
+            for version in pages(client.search_model_versions, filter_string=pattern)
             if (version.name, str(version.version)) in wanted
         }
 
@@ -160,83 +166,75 @@ def download(version: RegisteredVersion, folder: Path) -> Path:
         raise PackageError(
             f"the files of {version.name} version {version.version} cannot be fetched: {error}"
         ) from error
-    found = next(Path(root).rglob("head.safetensors"), None)
-    if found is None:
+    head = next(Path(root).rglob(HEAD_FILE), None)
+    if head is None:
         raise PackageError(
             f"{version.name} version {version.version} holds no Nightshift package: its files "
             f"were deleted, or something else registered it. Move the champion alias to a version "
             f"that Nightshift registered."
         )
-    return found.parent
+    return head.parent
 
 
-def _find_run(client: MlflowClient, key: str) -> Run | None:
-    runs = client.search_runs([experiment_id(client)], f"tags.`{KEY_TAG}` = '{key}'")
-    return runs[0] if runs else None
-
-
-def _create_run(client: MlflowClient, category: str, key: str) -> Run:
-    tags = {KEY_TAG: key, CATEGORY_TAG: category}
-    return client.create_run(experiment_id(client), tags=tags, run_name=f"onboard {category}")
-
-
-def _log_record(
-    client: MlflowClient, run: Run, record: OnboardingRecord, version: ModelVersion
-) -> None:
-    """Log curve and metrics; every entry carries the run's start, so twice is once.
-
-    The metrics are the model's too, so that MLflow shows models beside each other.
-    """
-    run_id, when = run.info.run_id, run.info.start_time
-    model_id = str(version.source).removeprefix("models:/")
-    metrics = [
-        Metric(f"{entry['head']}_{name}", value, when, step)
-        for step, entry in enumerate(record.curve)
-        for name, value in entry.items()
-        if name != "head"
-    ]
-    scalars = {
-        **record.metrics,
-        **{f"images_{name}": float(count) for name, count in record.counts.items()},
-        **{f"seconds_{name}": seconds for name, seconds in record.timings_s.items()},
-        "backbone_images": float(record.backbone_images),
-    }
-    metrics += [
-        Metric(name, value, when, 0, model_id=model_id, run_id=run_id)
-        for name, value in scalars.items()
-    ]
-    for start in range(0, max(len(metrics), 1), PAGE):
-        client.log_batch(run_id, metrics=metrics[start : start + PAGE])
-    client.set_tag(run_id, "nightshift.dataset_digest", record.dataset_digest)
-    client.log_dict(run_id, {"unreadable": list(record.unreadable)}, "unreadable.json")
+def _run_record(category: str, key: str, package: Package, folder: Path) -> RunRecord:
+    record = package.record
+    pictures = sorted((folder / EXAMPLES_FOLDER).glob("*.png"))
+    files = {f"{EXAMPLES_FOLDER}/{path.name}": path.read_bytes() for path in pictures}
+    files["unreadable.json"] = json.dumps({"unreadable": list(record.unreadable)}).encode()
+    return RunRecord(
+        name=f"onboard {category}",
+        key=key,
+        category=category,
+        settings=record.settings,
+        metrics={
+            **record.metrics,
+            **{f"images_{name}": float(count) for name, count in record.counts.items()},
+            **{f"seconds_{name}": seconds for name, seconds in record.timings_s.items()},
+            "backbone_images": float(record.backbone_images),
+        },
+        curves=[
+            (f"{entry['head']}_{name}", value, step)
+            for step, entry in enumerate(record.curve)
+            for name, value in entry.items()
+            if name != "head"
+        ],
+        files=files,
+        images=ImageSet(
+            digest=record.dataset_digest, uri=record.settings["images"], counts=record.counts
+        ),
+    )
 
 
 def _find_version(client: MlflowClient, category: str, run_id: str) -> ModelVersion | None:
-    found = client.search_model_versions(f"run_id = '{run_id}'")
+    versions = client.search_model_versions(f"run_id = '{run_id}'")
     name = model_name(category)
-    return next((version for version in found if version.name == name), None)
+    return next((version for version in versions if version.name == name), None)
 
 
 def _create_version(
-    client: MlflowClient, category: str, run_id: str, folder: Path, tags: dict[str, str]
+    client: MlflowClient, record: RunRecord, run_id: str, package: Package, folder: Path
 ) -> ModelVersion:
-    name = model_name(category)
-    with _MODEL_FILE, warnings.catch_warnings():
-        # MLflow wants a narrower type than "image or URI", and undoes any filter of warnings.
-        warnings.showwarning = lambda *_arguments, **_options: None
-        info = Model.log(
-            artifact_path=None,
-            name="detector",
-            flavor=mlflow.pyfunc,
-            run_id=run_id,
-            python_model=str(Path(__file__).with_name("pyfunc_model.py")),
-            artifacts={"package": str(folder)},
-            pip_requirements=["nightshift"],
-        )
+    name = model_name(record.category)
+    info = Model.log(
+        artifact_path=None,
+        name="detector",
+        flavor=mlflow.pyfunc,
+        run_id=run_id,
+        loader_module=LOADER,
+        data_path=str(folder),
+        signature=SIGNATURE,
+        input_example=INPUT_EXAMPLE,
+        pip_requirements=["nightshift"],
+    )
     if not client.search_registered_models(f"name = '{name}'"):
-        client.create_registered_model(name, tags={CATEGORY_TAG: category})
+        client.create_registered_model(name, tags={CATEGORY_TAG: record.category})
     return client.create_model_version(
-        name, source=info.model_uri, run_id=run_id, tags=tags, model_id=info.model_id
+        name,
+        source=info.model_uri,
+        run_id=run_id,
+        tags=_version_tags(package, folder),
+        model_id=info.model_id,
+        description=describe(package, record.key),
     )
 
 
@@ -251,7 +249,7 @@ def _version_tags(package: Package, folder: Path) -> dict[str, str]:
     }
 
 
-def _describe(
+def _registered(
     client: MlflowClient, version: ModelVersion, is_champion: bool | None = None
 ) -> RegisteredVersion:
     if is_champion is None:
@@ -264,13 +262,3 @@ def _describe(
         digest=version.tags.get(DIGEST_TAG, ""),
         is_champion=is_champion,
     )
-
-
-def _pages(search: Any, **query: Any) -> Iterator[Any]:
-    token = None
-    while True:
-        page = search(**query, max_results=PAGE, page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return

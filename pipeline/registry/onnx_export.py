@@ -24,7 +24,7 @@ from model.export import trace
 from pipeline import storage
 from pipeline.backbones import fetch_backbone
 from pipeline.package import Package, package_digest
-from pipeline.registry import models, tracking
+from pipeline.registry import connection, models
 from pipeline.registry.models import RegisteredVersion
 
 NEEDED = ("onnx", "onnxscript")  # by PyTorch's exporter
@@ -67,7 +67,7 @@ def export_onnx(category: str, uri: str, number: int | None = None) -> Exported:
             the file cannot be reached.
     """
     _check_exporter()
-    tracking.connect()
+    connection.connect()
     version = _choose(category, number)
     with TemporaryDirectory(prefix="nightshift-package-") as scratch:
         folder = models.download(version, Path(scratch))

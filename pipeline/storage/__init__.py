@@ -1,43 +1,19 @@
 """Object storage: S3 and the local disk by URI; ``from pipeline import storage`` has all of it."""
 
-from pipeline.storage.backend import StoredObject
-from pipeline.storage.errors import (
-    AccessDenied,
-    ObjectChanged,
-    ObjectMissing,
-    ObjectPresent,
-    StorageAway,
-    StorageError,
-)
-from pipeline.storage.objects import (
-    absolute,
-    delete,
-    exists,
-    is_local,
-    join,
-    list_names,
-    list_objects,
-    read_bytes,
-    write_bytes,
-    write_new,
-)
-
-__all__ = [
-    "AccessDenied",
-    "ObjectChanged",
-    "ObjectMissing",
-    "ObjectPresent",
-    "StorageAway",
-    "StorageError",
-    "StoredObject",
-    "absolute",
-    "delete",
-    "exists",
-    "is_local",
-    "join",
-    "list_names",
-    "list_objects",
-    "read_bytes",
-    "write_bytes",
-    "write_new",
-]
+from pipeline.storage.backend import StoredObject as StoredObject
+from pipeline.storage.errors import AccessDenied as AccessDenied
+from pipeline.storage.errors import ObjectChanged as ObjectChanged
+from pipeline.storage.errors import ObjectMissing as ObjectMissing
+from pipeline.storage.errors import ObjectPresent as ObjectPresent
+from pipeline.storage.errors import StorageAway as StorageAway
+from pipeline.storage.errors import StorageError as StorageError
+from pipeline.storage.objects import absolute as absolute
+from pipeline.storage.objects import delete as delete
+from pipeline.storage.objects import exists as exists
+from pipeline.storage.objects import is_local as is_local
+from pipeline.storage.objects import join as join
+from pipeline.storage.objects import list_names as list_names
+from pipeline.storage.objects import list_objects as list_objects
+from pipeline.storage.objects import read_bytes as read_bytes
+from pipeline.storage.objects import write_bytes as write_bytes
+from pipeline.storage.objects import write_new as write_new

@@ -31,10 +31,10 @@ class Backend(Protocol):
     def delete(self, uri: str) -> None: ...
 
 
-def refuse_changed(uri: str, expected: str | None, found: str, kind: re.Pattern[str]) -> None:
+def refuse_changed(uri: str, expected: str | None, current: str, kind: re.Pattern[str]) -> None:
     """Refuse another etag than the expected one, if both are of the kind this storage writes."""
-    if expected and found != expected and kind.fullmatch(expected) and kind.fullmatch(found):
+    if expected and current != expected and kind.fullmatch(expected) and kind.fullmatch(current):
         raise ObjectChanged(
-            f"{uri} was replaced since the dump was listed: its etag is {found}, was {expected}; "
+            f"{uri} was replaced since the dump was listed: its etag is {current}, was {expected}; "
             f"score the night again to take the new one"
         )

@@ -1,4 +1,4 @@
-"""How long a night waits for a storage that does not answer, before it gives up."""
+"""Retries with exponential backoff for a service that does not answer, and a circuit breaker."""
 
 import random
 import threading
@@ -14,7 +14,7 @@ Result = TypeVar("Result")
 
 @dataclass
 class Retry:
-    """Tries again with growing, random pauses; gives up for good when nothing works any more.
+    """Calls again after growing, random pauses; opens the circuit after many failures in a row.
 
     One object that never comes is that object's trouble. Many in a row are the storage's: then
     every further image would wait as long, and the night had better stop.
@@ -23,14 +23,14 @@ class Retry:
     attempts: int = 7
     first_pause_s: float = 0.5  # doubled after every attempt, and never the same for two threads
     longest_pause_s: float = 15.0
-    max_given_up: int = 16  # in a row
-    _given_up: int = field(default=0, init=False)
+    max_failures: int = 16  # calls in a row whose last attempt failed; then nobody retries any more
+    _failures: int = field(default=0, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     @property
     def gave_up(self) -> bool:
         """Whether the storage as a whole must be taken for away."""
-        return self._given_up >= self.max_given_up
+        return self._failures >= self.max_failures
 
     def call(self, function: Callable[[], Result]) -> Result:
         """Return what ``function`` returns.
@@ -43,7 +43,7 @@ class Retry:
                 result = function()
             except ServiceAway:
                 if attempt == self.attempts or self.gave_up:
-                    self._note(self._given_up + 1)
+                    self._note(self._failures + 1)
                     raise
                 pause_s = min(self.first_pause_s * 2 ** (attempt - 1), self.longest_pause_s)
                 time.sleep(pause_s * random.uniform(0.5, 1.5))  # noqa: S311  no secret
@@ -52,6 +52,6 @@ class Retry:
                 return result
         raise AssertionError("the last attempt returns or raises")
 
-    def _note(self, given_up: int) -> None:
+    def _note(self, failures: int) -> None:
         with self._lock:
-            self._given_up = given_up
+            self._failures = failures

@@ -95,8 +95,8 @@ def read_bytes(uri: str, etag: str | None) -> bytes:
     with storage_errors(uri):
         bucket, key = _bucket_and_key(uri)
         filesystem = _filesystem()
-        content, found = sync(filesystem.loop, _get, filesystem, bucket, key)
-    refuse_changed(uri, etag, found, ETAG)
+        content, current = sync(filesystem.loop, _get, filesystem, bucket, key)
+    refuse_changed(uri, etag, current, ETAG)
     return bytes(content)
 
 
@@ -154,11 +154,11 @@ def _folder_prefix(key: str) -> str:
 def _pages(uri: str, **options: Any) -> Iterator[dict[str, Any]]:
     key = _bucket_and_key(uri)[1]
     request: dict[str, Any] = {"Prefix": _folder_prefix(key), **options}
-    found = not key  # a bucket may be empty; a prefix without a key does not exist
+    is_there = not key  # a bucket may be empty; a prefix without a key does not exist
     while True:
         page = _request(uri, "list_objects_v2", **request)
-        found = found or bool(page.get("Contents") or page.get("CommonPrefixes"))
-        if not found and not page.get("IsTruncated"):
+        is_there = is_there or bool(page.get("Contents") or page.get("CommonPrefixes"))
+        if not is_there and not page.get("IsTruncated"):
             raise ObjectMissing(f"nothing lies under {uri}; check the prefix (case counts)")
         yield page
         if not page.get("IsTruncated"):

@@ -126,19 +126,18 @@ def catalogue_fragment(study: Study, found: Answer) -> bytes:
     return (FRAGMENT_HEAD.format(name=study.name) + text).encode()
 
 
-def log_metrics(found: Answer) -> list[tuple[str, float, int]]:
-    """Return what the study's run shows: (name, value, step)."""
-    metrics = [
-        ("objective", found["overall"]["objective"]["mean"], 0),
-        ("best_over_default", found["overall"]["best"]["over_default"]["mean"], 0),
-    ]
+def log_metrics(found: Answer) -> dict[str, float]:
+    """Return what the study's run shows."""
+    metrics = {
+        "objective": found["overall"]["objective"]["mean"],
+        "best_over_default": found["overall"]["best"]["over_default"]["mean"],
+    }
     for name, own in found["categories"].items():
-        metrics += [
-            (f"{name}/objective", own["objective"]["mean"], 0),
-            (f"{name}/best_over_default", own["best"]["over_default"]["mean"], 0),
-            (f"{name}/regret_of_one_for_all", own["regret_of_one_for_all"]["mean"], 0),
-        ]
+        metrics |= {
+            f"{name}/objective": own["objective"]["mean"],
+            f"{name}/best_over_default": own["best"]["over_default"]["mean"],
+            f"{name}/regret_of_one_for_all": own["regret_of_one_for_all"]["mean"],
+        }
     cost = found.get("cost", {})
-    metrics += [(f"seconds/{stage}", taken, 0) for stage, taken in cost.get("seconds", {}).items()]
-    passes = sum(cost.get("backbone_passes", {}).values())
-    return [*metrics, ("backbone_passes", float(passes), 0)]
+    metrics |= {f"seconds/{stage}": taken for stage, taken in cost.get("seconds", {}).items()}
+    return metrics | {"backbone_passes": float(sum(cost.get("backbone_passes", {}).values()))}

@@ -1,4 +1,9 @@
-"""Score single images with one category's package: what stands behind the registered model."""
+"""Score single images with one category's package: what stands behind the registered model.
+
+Every registered version names this module, by which MLflow loads it: it cannot move. ``predict``
+takes a list of uint8 RGB images (H, W, 3) of any size, or of image URIs, and returns one row per
+image in the same order. Nightshift must be installed where it is loaded.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +32,11 @@ COLUMNS = {
     "flagged": "boolean",
     "threshold": "float64",
 }
+
+
+def _load_pyfunc(folder: str) -> "Predictor":
+    """What MLflow calls to load a version."""
+    return Predictor.load(folder)
 
 
 class Predictor:

@@ -1,0 +1,34 @@
+"""What a model version says of itself in MLflow, in Markdown."""
+
+from pipeline.package import Package
+
+DECIDED = ("threshold", "health_")  # on good images alone, so that they are no measured quality
+BOUNDS = ("_low", "_high")  # of intervals
+
+
+def describe(package: Package, key: str) -> str:
+    """Say what a version is, what it promises and rests on, and what was measured.
+
+    Args:
+        package: the version's files.
+        key: of its onboarding.
+    """
+    header, calibration, record = package.header, package.calibration, package.record
+    rate = f"{100 * calibration.false_alarm_rate:.3g} %"
+    counts = [f"{count} {name.replace('_', ' ')}" for name, count in record.counts.items() if count]
+    figures = [
+        f"{name} {value:.4g}"
+        for name, value in record.metrics.items()
+        if not name.startswith(DECIDED) and not name.endswith(BOUNDS)
+    ]
+    return f"""\
+Anomaly detector of the category `{record.category}`: an image is flagged when its score is above \
+{calibration.threshold:.6g}.
+
+- **Promise:** {rate} of good images are flagged, by the scores of \
+{len(calibration.scores)} good images that the model has not seen.
+- **Data:** {record.settings["images"]}: {", ".join(counts)}; sha256 {record.dataset_digest[:12]}.
+- **Measured:** {", ".join(figures) or "nothing; there are no labelled images"}.
+- **Model:** {header.backbone}, layers {list(header.layers)}, {header.precision}.
+- **Settings:** onboarding key {key[:16]}; whole in settings.json of the run.
+"""
