@@ -19,6 +19,7 @@ MANIFEST_ROWS = [
     {"image_uri": "d.png", "split": "test", "label": "scratch", "mask_uri": "masks/d.png"},
     {"image_uri": "e.png", "split": "train", "label": "dent", "mask_uri": None},
 ]
+FORMS = ["parquet", "pq", "csv", "jsonl", "json", "ndjson", "manifest", "PQ", "Csv", "NDJSON"]
 MANIFEST_SEEN = [
     ("a.png", "train", "good", ()),
     ("b.png", "train", "good", ()),
@@ -28,12 +29,12 @@ MANIFEST_SEEN = [
 ]
 
 
-@pytest.mark.parametrize("form", ["parquet", "csv", "jsonl"])
+@pytest.mark.parametrize("form", FORMS)
 def test_a_manifest_in_every_format(tmp_path: Path, form: str) -> None:
     path = tmp_path / f"list.{form}"
-    if form == "parquet":
+    if form.lower() in ("parquet", "pq"):
         pq.write_table(pa.Table.from_pylist(MANIFEST_ROWS), path)
-    elif form == "csv":
+    elif form.lower() == "csv":
         with path.open("w", newline="") as file:
             writer = csv.DictWriter(file, list(MANIFEST_ROWS[0]))
             writer.writeheader()

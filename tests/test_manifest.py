@@ -278,6 +278,34 @@ def test_a_shard_needs_a_row() -> None:
         shards(table_of(1), 0)
 
 
+@pytest.mark.parametrize(
+    "suffix",
+    [
+        "parquet",
+        "pq",
+        "csv",
+        "jsonl",
+        "json",
+        "ndjson",
+        "manifest",
+        "Parquet",
+        "PQ",
+        "CSV",
+        "NDJSON",
+    ],
+)
+def test_a_night_given_as_a_manifest_is_read_and_not_listed(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"night.{suffix}"
+    row = {"image_uri": "a.png", "category": "steel"}
+    if suffix.lower() in ("parquet", "pq"):
+        pq.write_table(pa.Table.from_pylist([row]), path)
+    elif suffix.lower() == "csv":
+        path.write_text("image_uri,category\na.png,steel\n")
+    else:
+        path.write_text(json.dumps(row))
+    assert load_manifest(str(path))["category"].to_pylist() == ["steel"]
+
+
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
 def test_a_manifest_longer_than_what_is_handled_at_once_is_complete(
     tmp_path: Path, suffix: str

@@ -20,12 +20,19 @@ from model.errors import NightshiftError
 from pipeline import storage
 
 ROWS_AT_ONCE = 65_536
+PARQUET_SUFFIXES = (".parquet", ".pq")
 JSON_SUFFIXES = (".jsonl", ".json", ".ndjson", ".manifest")
+MANIFEST_SUFFIXES = (*PARQUET_SUFFIXES, ".csv", *JSON_SUFFIXES)
 Spellings = Mapping[str, tuple[str, ...]]
 
 
 class ManifestError(NightshiftError):
     """A manifest that cannot be used as it is."""
+
+
+def is_manifest(uri: str) -> bool:
+    """Say whether a file lists images, by its suffix in whatever case."""
+    return uri.lower().endswith(MANIFEST_SUFFIXES)
 
 
 def read_columns(uri: str, columns: Spellings) -> pa.Table:
@@ -42,16 +49,14 @@ def read_columns(uri: str, columns: Spellings) -> pa.Table:
     data = storage.read_bytes(uri)
     suffix = posixpath.splitext(uri)[1].lower()
     try:
-        if suffix in (".parquet", ".pq"):
+        if suffix in PARQUET_SUFFIXES:
             table = _read_parquet(data, columns)
         elif suffix == ".csv":
             table = _read_csv(data, columns)
         elif suffix in JSON_SUFFIXES:
             table = pa.Table.from_batches(_read_json_lines(uri, data, columns))
         else:
-            raise ManifestError(
-                f"{uri}: a manifest ends in .parquet, .csv or {', '.join(JSON_SUFFIXES)}"
-            )
+            raise ManifestError(f"{uri}: a manifest ends in {', '.join(MANIFEST_SUFFIXES)}")
     except (pa.ArrowException, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise ManifestError(f"{uri} is no readable {suffix} file: {reason}") from error

@@ -23,6 +23,7 @@ from pipeline.catalogue.category_name import is_category_name
 from pipeline.datasets.image_lists import (
     ROWS_AT_ONCE,
     ManifestError,
+    is_manifest,
     read_columns,
     refuse_duplicates,
     refuse_missing,
@@ -44,7 +45,6 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-MANIFEST_SUFFIXES = (".parquet", ".csv", ".jsonl", ".json", ".manifest")
 MANIFEST_SCHEMA = pa.schema(
     [
         ("image_uri", pa.string()),
@@ -74,7 +74,7 @@ class Shard:
 
 def load_manifest(dump: str) -> pa.Table:
     """Read a ready manifest, or list a dump."""
-    if dump.lower().endswith(MANIFEST_SUFFIXES):
+    if is_manifest(dump):
         return read_manifest(dump)
     return build_manifest(dump)
 
