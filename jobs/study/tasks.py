@@ -11,6 +11,7 @@ from ray import tune
 
 from pipeline import storage
 from pipeline.study.check import build_test, keep_head, measure_again, measure_heads
+from pipeline.study.feature_copies import own_copies
 from pipeline.study.feature_view import FeatureView
 from pipeline.study.run import Repeat, StudyContext, StudyTrial, device, train_again
 from pipeline.study.sets import FoldPlan, Passes, build_view
@@ -35,6 +36,10 @@ class TuneTrial(tune.Trainable):
             place = storage.join(self.plan.heads, self.trial_id, f"{name}.safetensors")
             keep_head(run.folded(), place)
         return told
+
+    def cleanup(self) -> None:
+        """Give the copies of features back; Ray may kill this process before it ends by itself."""
+        own_copies().close()
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next trial in this process."""

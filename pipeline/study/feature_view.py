@@ -17,7 +17,6 @@ import itertools
 import json
 import logging
 import shutil
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -36,6 +35,7 @@ from pipeline import storage
 from pipeline.catalogue.catalogue import Category
 from pipeline.images.batches import batches
 from pipeline.storage.local import local_path
+from pipeline.study.feature_copies import own_copies
 from pipeline.study.settings import Study
 from pipeline.study.space import FEATURE_PARAMETERS
 
@@ -193,14 +193,7 @@ def open_bank(place: str, category: Category, device: str = "cpu") -> FeatureBan
 
 
 def _local(place: str, name: str) -> Path:
-    """Return a file of a set on this machine; one on object storage is fetched once."""
+    """Return a file of a set on this machine."""
     if storage.is_local(place):
         return Path(local_path(place)) / name
-    digest = sha256(place.encode()).hexdigest()[:16]
-    path = Path(tempfile.gettempdir(), f"nightshift-study-{digest}", name)
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            file.write(storage.read_bytes(storage.join(place, name)))
-        Path(file.name).rename(path)
-    return path
+    return own_copies().fetch(place, name)
