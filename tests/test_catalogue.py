@@ -8,7 +8,14 @@ import pytest
 import yaml
 
 from pipeline import storage
-from pipeline.catalogue.catalogue import CatalogueError, Category, load_catalogue, select
+from pipeline.catalogue.catalogue import (
+    CatalogueError,
+    Category,
+    Settings,
+    load_catalogue,
+    select,
+)
+from pipeline.onboarding.finish import onboarding_key
 
 SHA256 = "5f" * 32
 PUBLISHED = ("paper", "official")
@@ -104,6 +111,73 @@ def test_a_category_overrides_the_defaults_setting_by_setting(path: Path) -> Non
     assert (cable.backbone, cable.recipe.patch.passes) == ("resnet18", 7)
 
 
+def test_a_thousand_categories_are_a_list_of_names(path: Path) -> None:
+    names = [f"part-{number}" for number in range(1000)]
+    defaults = {"images": "s3://factory/{name}", "layout": "folder", "weights": "w/{name}.pth"}
+    found = load(path, *names, defaults=defaults)
+    assert [category.name for category in found] == names
+    assert found[7].images == "s3://factory/part-7"
+    assert found[7].weights_uri == f"{path.parent}/w/part-7.pth"
+    assert {category.layout for category in found} == {"folder"}
+
+
+def test_names_and_entries_mix_and_an_entry_has_the_last_word(path: Path) -> None:
+    plain, own = load(
+        path,
+        "plain",
+        {"name": "own", "images": "/elsewhere", "layout": "btad", "weights": "random"},
+        defaults={"images": "parts/{name}", "layout": "folder"},
+    )
+    assert (plain.images, plain.layout) == (f"{path.parent}/parts/plain", "folder")
+    assert (own.images, own.layout, own.weights_uri) == ("/elsewhere", "btad", "random")
+
+
+def test_every_setting_but_the_name_may_be_a_default(path: Path) -> None:
+    text = "defaults: {name: a}\ncategories: [{name: b, images: x}]"
+    assert findings(path, text)[0].startswith("defaults.name: unknown key; known: images, layout")
+    assert set(Settings.model_fields) == set(Category.model_fields) - {"name"}
+
+
+def test_a_category_is_the_same_however_it_was_written(path: Path) -> None:
+    images = path.parent / "parts" / "bottle"
+    images.mkdir(parents=True)
+    (images / "0.png").write_bytes(b"pixels")
+    written: list[tuple[Any, dict[str, Any]]] = [
+        ("bottle", {"images": "parts/{name}", "layout": "folder", "weights": "/{name}.pth"}),
+        (entry(images="parts/{name}", layout="folder", weights={"uri": "/{name}.pth"}), {}),
+        (entry(images=str(images), weights="/bottle.pth"), {"images": "x", "layout": "folder"}),
+    ]
+    found = [load(path, each, defaults=defaults)[0] for each, defaults in written]
+    assert found[0] == found[1] == found[2]
+    assert len({onboarding_key(category) for category in found}) == 1
+
+
+@pytest.mark.parametrize("images", ["{names}", "{}", "{name", "name}", "{name!r}", "{{name}"])
+def test_nothing_but_the_name_may_stand_in_braces(path: Path, images: str) -> None:
+    with pytest.raises(CatalogueError, match=r"\[0\]\.images: expected nothing but \{nam"):
+        load(path, entry(images=images))
+    text = yaml.safe_dump({"defaults": {"images": images}, "categories": ["a", "b"]})
+    (finding,) = findings(path, text)  # once, however many categories it is wrong in
+    assert finding.startswith("defaults.images: expected nothing but {name} in braces, found ")
+
+
+def test_a_brace_of_the_address_itself_is_written_twice(path: Path) -> None:
+    (bottle,) = load(path, entry(images="/data/{{2026}}/{name}"))
+    assert bottle.images == "/data/{2026}/bottle"
+    assert Category.model_validate(bottle.model_dump()) == bottle  # on its way to a worker
+
+
+def test_a_name_that_is_there_as_a_name_and_as_an_entry_is_there_twice(path: Path) -> None:
+    with pytest.raises(CatalogueError, match="categories: name `bottle` is there 2 times"):
+        load(path, "bottle", entry(), defaults={"images": "{name}"})
+
+
+def test_a_plain_name_needs_images_and_a_slug(path: Path) -> None:
+    assert findings(path, "categories: [bottle]") == ["categories[0].images: is required"]
+    (finding,) = findings(path, "defaults: {images: '{name}'}\ncategories: [Big Bottle]")
+    assert finding.startswith("categories[0].name: expected a slug of a-z")
+
+
 def test_relative_paths_start_at_the_file_wherever_it_is_read_from(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,7 +242,7 @@ def test_anchors_and_merge_keys_are_welcome(path: Path) -> None:
         ({"training": {"members": 1}}, "training.members: 1 leaves no member that has not seen"),
         ({"fit": "squash"}, "fit: "),
         ({"fals_alarm_rate": 0.1}, "fals_alarm_rate: unknown key; did you mean `false_alarm_rate`"),
-        ({"colour": 1}, "colour: unknown key; known: backbone, weights"),
+        ({"colour": 1}, "colour: unknown key; known: images, layout, backbone, weights"),
         ({"training": {"pases": 3}}, "training.pases: unknown key; did you mean `passes`"),
         ({"training": {"kept": 150}}, "training.kept: is gone, .* lower `hidden` for smaller ones"),
         ({"training": {"passes": 0}}, "training.passes: Input should be greater than 0; found 0"),
@@ -235,8 +309,9 @@ defaults: {bakbone: resnet18}
 categories:
   - {name: a, images: x, crop: 300}
   - {name: B, images: x}
-  - {name: a, images: y, layout: nothing-like-it, layers: [9]}
-  - seven
+  - {name: a, images: y, layers: [9]}
+  - {name: c, images: y, layout: nothing-like-it, backbone: vgg}
+  - 7
 """
     found = findings(path, text)
     assert [line.partition(":")[0] for line in found] == [
@@ -244,13 +319,14 @@ categories:
         "defaults.bakbone",
         "categories[0]",
         "categories[1].name",
-        "categories[2].layout",
         "categories[2]",
-        "categories[3]",
+        "categories[3].layout",
+        "categories[3].backbone",
+        "categories[4]",
         "categories",
     ]
     assert found[0].endswith("did you mean `defaults`?")
-    assert found[-2] == "categories[3]: expected a mapping of settings, found 'seven'"
+    assert found[-2] == "categories[4]: expected a name or a mapping of settings, found 7"
     assert found[-1] == "categories: name `a` is there 2 times; names must be unique"
 
 

@@ -99,13 +99,22 @@ def test_an_unknown_parameter_and_an_empty_space_are_named() -> None:
     ("space", "why"),
     [
         ({"layers": {"choice": [[2], [2, 5]]}}, "layers: 2+5: layers must be an ascending subset"),
-        ({"layers": {"choice": [2, 3]}}, "layers: 2: expected a list of layers"),
-        ({"patch_size": {"choice": [3, 4]}}, "patch_size: 4: patch_size must be odd"),
-        ({"backbone": {"choice": ["resnet18", "resnet"]}}, "backbone: resnet: expected one of"),
-        ({"sigma": {"uniform": [0, 1]}}, "sigma: 0: expected a positive number"),
-        ({"sigma_spread": {"choice": [0.5, 2]}}, "sigma_spread: 0.5: expected at least 1"),
-        ({"passes": {"choice": [1, 2.5]}}, "passes: 2.5: expected a whole number"),
-        ({"loss": {"choice": ["truncated_l1", "l2"]}}, "loss: l2: expected one of"),
+        ({"layers": {"choice": [2, 3]}}, "layers: 2: Input should be a valid list"),
+        ({"patch_size": {"choice": [3, 4]}}, "patch_size: 4: Input should be 1, 3, 5 or 7"),
+        (
+            {"backbone": {"choice": ["resnet18", "resnet"]}},
+            "backbone: resnet: no backbone `resnet`",
+        ),
+        ({"sigma": {"uniform": [0, 1]}}, "sigma: 0: Input should be greater than 0"),
+        (
+            {"sigma_spread": {"choice": [0.5, 2]}},
+            "sigma_spread: 0.5: Input should be greater than or",
+        ),
+        (
+            {"passes": {"choice": [1, 2.5]}},
+            "passes: 2.5: Input should be a valid integer",
+        ),
+        ({"loss": {"choice": ["truncated_l1", "l2"]}}, "loss: l2: Input should be 'truncated_l1'"),
         ({"crop": {"choice": [64, 100]}}, "crop: 100: "),
     ],
 )
@@ -200,7 +209,7 @@ def test_a_layout_or_a_backbone_that_there_is_not_is_named(tmp_path: Path) -> No
     with pytest.raises(CatalogueError) as error:
         study(tmp_path, section)
     assert "study.validation.steel.layout: no layout `mvtek`; did you mean" in str(error.value)
-    assert "study.weights: no backbone `resnet81`; did you mean" in str(error.value)
+    assert "study.weights.resnet81: no backbone `resnet81`; did you mean" in str(error.value)
 
 
 def test_two_studies_differ_where_their_settings_do(tmp_path: Path) -> None:

@@ -2,15 +2,19 @@
 
 Unknown keys are refused, a message names file, key and what was expected. A relative path is
 relative to the file. Every setting has a default; ``defaults:`` changes it for all categories,
-a category's own entry for that category.
+a category's own entry for that category. A category that changes nothing is its name alone::
+
+    defaults: {images: "s3://factory/{name}", layout: mvtec}
+    categories: [bottle, gear, {name: cable, images: "s3://elsewhere/cable"}]
 """
 
 import posixpath
-from collections.abc import Callable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -18,6 +22,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     StringConstraints,
+    model_validator,
 )
 
 from model.backbone import BACKBONES, BackboneConfig
@@ -28,12 +33,13 @@ from model.preprocessing import Fit, Preprocessing
 from model.recipe import PRESETS, Recipe
 from model.simplenet import Adaptor, Loss
 from model.training import SigmaUnit
-from model.weights import RANDOM
 from pipeline import storage
 from pipeline.calibration import DEFAULT_FDR, CalibrationConfig, Method
 from pipeline.catalogue import strict_yaml
+from pipeline.catalogue.addresses import Context, ImagesAddress, WeightsAddress
 from pipeline.catalogue.category_name import PATTERN
-from pipeline.catalogue.findings import findings_of_names, findings_of_shape, nearest
+from pipeline.catalogue.findings import findings_of_names, nearest, read_settings
+from pipeline.catalogue.strict_yaml import shown
 from pipeline.datasets.layouts import LAYOUTS
 
 HEAD_SETTINGS = ("hidden", "members", "adaptor")
@@ -51,10 +57,24 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _known(kind: str, names: Collection[str]) -> AfterValidator:
+    def check(given: str) -> str:
+        if given not in names:
+            raise ValueError(f"no {kind} `{given}`{nearest(given, list(names))}")
+        return given
+
+    return AfterValidator(check)
+
+
+BackboneName = Annotated[str, _known("backbone", BACKBONES)]
+LayoutName = Annotated[str, _known("layout", LAYOUTS)]
+PatchSize = Literal[1, 3, 5, 7]
+
+
 class WeightsFile(Strict):
     """A backbone's weights with the sha256 they must have."""
 
-    uri: str
+    uri: WeightsAddress
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{64}$")] | None = None
 
 
@@ -102,11 +122,13 @@ class Training(Strict):
 class Settings(Strict):
     """What ``defaults:`` and every category may set."""
 
-    backbone: str = "wide_resnet50_2"
+    images: ImagesAddress | None = None
+    layout: LayoutName = "mvtec"
+    backbone: BackboneName = "wide_resnet50_2"
     weights: Annotated[WeightsFile | None, BeforeValidator(as_weights_file)] = None
     layers: list[int] = [2, 3]
     precision: PrecisionSetting = "float32"
-    patch_size: Literal[1, 3, 5, 7] = 3
+    patch_size: PatchSize = 3
     embedding_kind: EmbeddingKind | None = None
     resize: int | None = None
     crop: int | None = None
@@ -126,8 +148,20 @@ class Category(Settings):
     """One product: its name, where its images are, and its settings."""
 
     name: Annotated[str, StringConstraints(pattern=f"^{PATTERN}$")]
-    images: Annotated[str, StringConstraints(min_length=1)]
-    layout: str = "mvtec"
+    images: ImagesAddress
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Category":
+        """Refuse settings that are right one by one and not together, all of them at once."""
+        findings = []
+        for part in ("preprocessing", "calibration_config", "recipe", "backbone_config"):
+            try:
+                getattr(self, part)
+            except ValueError as error:
+                findings.append(str(error))
+        if findings:
+            raise ValueError("\n".join(findings))
+        return self
 
     @property
     def weights_uri(self) -> str | None:
@@ -232,20 +266,16 @@ def _resolve(uri: str, document: Any, folder: str) -> list[Category]:
         for key in document
         if key not in SECTIONS
     ]
-    given = document.get("defaults")
-    defaults = {} if given is None else given
-    wrong_defaults = findings_of_shape(Settings, defaults, "defaults", NESTED)
-    findings += wrong_defaults
+    defaults, wrong_defaults = _read_defaults(document.get("defaults"), folder)
+    findings += [line for lines in wrong_defaults.values() for line in lines]
+    told_already = tuple(f".{key}: is required" for key in wrong_defaults)
+    entries = [{"name": e} if isinstance(e, str) else e for e in document["categories"]]
     categories = []
-    for index, entry in enumerate(document["categories"]):
-        where = f"categories[{index}]"
-        found = findings_of_shape(Category, entry, where, NESTED)
-        if not found:
-            merged = entry if wrong_defaults else _merge(defaults, entry)
-            category, found = _finish(Category.model_validate(merged), where, folder)
-            categories.append(category)
-        findings += found
-    findings += findings_of_names(document["categories"])
+    for index, entry in enumerate(entries):
+        category, found = _read_entry(f"categories[{index}]", entry, defaults, folder)
+        findings += [line for line in found if not line.endswith(told_already)]
+        categories += [category] if category else []
+    findings += findings_of_names(entries)
     if findings:
         lines = [f"{uri}: {finding}" for finding in findings[:MOST_FINDINGS]]
         if len(findings) > MOST_FINDINGS:  # a wrong default is wrong in a thousand categories
@@ -254,43 +284,34 @@ def _resolve(uri: str, document: Any, folder: str) -> list[Category]:
     return categories
 
 
+def _read_defaults(given: Any, folder: str) -> tuple[dict[str, Any], dict[str, list[str]]]:
+    """Return the defaults that are right by themselves, and what is wrong with each other one."""
+    context = Context(folder=folder, name="name")
+    if given is None:
+        return {}, {}
+    if not isinstance(given, Mapping):
+        return {}, {"": read_settings(Settings, given, "defaults", NESTED)[1]}
+    found = {
+        key: read_settings(Settings, {key: value}, "defaults", NESTED, context)[1]
+        for key, value in given.items()
+    }
+    right = {key: value for key, value in given.items() if not found[key]}
+    return right, {key: lines for key, lines in found.items() if lines}
+
+
+def _read_entry(
+    where: str, entry: Any, defaults: Mapping[str, Any], folder: str
+) -> tuple[Category | None, list[str]]:
+    if not isinstance(entry, Mapping):
+        return None, [f"{where}: expected a name or a mapping of settings, found {shown(entry)}"]
+    name = entry.get("name")
+    context = Context(folder=folder, name=name if isinstance(name, str) else None)
+    return read_settings(Category, _merge(defaults, entry), where, NESTED, context)
+
+
 def _merge(defaults: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, Any]:
     """Put a category's settings over the defaults, and those of its training likewise."""
-    training = {**(defaults.get("training") or {}), **(entry.get("training") or {})}
-    return {**defaults, **entry, "training": training}
-
-
-def _finish(category: Category, where: str, folder: str) -> tuple[Category, list[str]]:
-    """Return the category with absolute paths, and one line per setting that is refused."""
-    findings = []
-    if category.layout not in LAYOUTS:
-        known = nearest(category.layout, sorted(LAYOUTS))
-        findings.append(f"{where}.layout: no layout `{category.layout}`{known}")
-    checks: list[Callable[[], object]] = [
-        lambda: category.preprocessing,
-        lambda: category.calibration_config,
-        lambda: category.recipe,
-    ]
-    if category.backbone in BACKBONES:
-        checks.append(lambda: category.backbone_config)
-    else:
-        known = nearest(category.backbone, list(BACKBONES))
-        findings.append(f"{where}.backbone: no backbone `{category.backbone}`{known}")
-    for check in checks:
-        try:
-            check()
-        except ValueError as error:
-            findings.append(f"{where}: {error}")
-    try:
-        return _with_absolute_paths(category, folder), findings
-    except storage.StorageError as error:
-        return category, [*findings, f"{where}: {error}"]
-
-
-def _with_absolute_paths(category: Category, folder: str) -> Category:
-    changes: dict[str, Any] = {"images": storage.absolute(category.images, folder)}
-    weights = category.weights
-    if weights is not None and weights.uri != RANDOM:
-        uri = storage.absolute(weights.uri, folder)
-        changes["weights"] = weights.model_copy(update={"uri": uri})
-    return category.model_copy(update=changes)
+    general, own = defaults.get("training"), entry.get("training")
+    if isinstance(general, Mapping) and isinstance(own, Mapping):
+        return {**defaults, **entry, "training": {**general, **own}}
+    return {**defaults, **entry}

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -11,26 +11,32 @@ from pipeline.catalogue.strict_yaml import shown
 GONE = {
     "kept": "is gone, heads are no longer pruned; leave it out, and lower `hidden` for smaller ones"
 }
+Schema = TypeVar("Schema", bound=BaseModel)
 
 
-def findings_of_shape(
-    schema: type[BaseModel], entry: Any, where: str, nested: Mapping[str, type[BaseModel]]
-) -> list[str]:
-    """Return one line per key that is unknown, missing or of the wrong type.
+def read_settings(
+    schema: type[Schema],
+    given: Any,
+    where: str,
+    nested: Mapping[str, type[BaseModel]],
+    context: Any = None,
+) -> tuple[Schema | None, list[str]]:
+    """Return what fits a schema, or one line per key that is unknown, missing or wrong.
 
     Args:
-        schema: what the entry must fit.
-        entry: what the file says.
-        where: key of the entry in the file.
+        schema: what is expected.
+        given: what the file says.
+        where: its key in the file.
         nested: schemas of the keys of ``schema`` that hold settings of their own.
+        context: what the validators of ``schema`` need to know.
     """
-    if not isinstance(entry, Mapping):
-        return [f"{where}: expected a mapping of settings, found {shown(entry)}"]
+    if not isinstance(given, Mapping):
+        return None, [f"{where}: expected a mapping of settings, found {shown(given)}"]
     try:
-        schema.model_validate(entry)
+        return schema.model_validate(given, context=context), []
     except ValidationError as error:
-        return [_finding(fault, schema, where, nested) for fault in error.errors()]
-    return []
+        faults = error.errors()
+    return None, [line for fault in faults for line in _lines(fault, schema, where, nested)]
 
 
 def findings_of_names(entries: list[Any]) -> list[str]:
@@ -51,21 +57,23 @@ def nearest(word: str, known: Collection[str]) -> str:
     return f"; did you mean `{close[0]}`?" if close else f"; known: {', '.join(known)}"
 
 
-def _finding(
+def _lines(
     fault: Any, schema: type[BaseModel], where: str, nested: Mapping[str, type[BaseModel]]
-) -> str:
-    path = [str(part) for part in fault["loc"]]
+) -> list[str]:
+    path = [str(part) for part in fault["loc"] if part != "[key]"]
     key = ".".join([where, *path])
+    if fault["type"] == "value_error":  # our own, perhaps several
+        return [f"{key}: {line}" for line in str(fault["ctx"]["error"]).splitlines()]
     if fault["type"] == "extra_forbidden":
         if path[-1] in GONE:
-            return f"{key}: {GONE[path[-1]]}"
+            return [f"{key}: {GONE[path[-1]]}"]
         inner = nested[path[0]] if len(path) > 1 else schema
-        return f"{key}: unknown key{nearest(path[-1], list(inner.model_fields))}"
+        return [f"{key}: unknown key{nearest(path[-1], list(inner.model_fields))}"]
     if fault["type"] == "missing":
-        return f"{key}: is required"
+        return [f"{key}: is required"]
     if path == ["name"]:
-        return (
+        return [
             f"{key}: expected a slug of a-z, 0-9, `_`, `-` that starts with a letter or digit, "
             f"57 characters at most; found {shown(fault['input'])}"
-        )
-    return f"{key}: {fault['msg']}; found {shown(fault['input'])}"
+        ]
+    return [f"{key}: {fault['msg']}; found {shown(fault['input'])}"]

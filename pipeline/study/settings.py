@@ -10,19 +10,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, PositiveFloat, PositiveInt
 
-from model.backbone import BACKBONES
-from model.weights import RANDOM
 from pipeline import storage
+from pipeline.catalogue.addresses import Context, ImagesAddress
 from pipeline.catalogue.catalogue import (
+    BackboneName,
     CatalogueError,
     Category,
+    LayoutName,
     Strict,
     WeightsFile,
     as_weights_file,
     read_document,
 )
-from pipeline.catalogue.findings import findings_of_shape, nearest
-from pipeline.datasets.layouts import LAYOUTS
+from pipeline.catalogue.findings import read_settings
 from pipeline.study.space import (
     DEFAULT_SPACE,
     Configuration,
@@ -39,8 +39,8 @@ Objective = Literal["balanced", "image_auroc", "pixel_ap", "aupro"]
 class LabelledSet(Strict):
     """Labelled images to judge by instead of synthetic anomalies; never the test images."""
 
-    images: str
-    layout: str = "mvtec"
+    images: ImagesAddress
+    layout: LayoutName = "mvtec"
 
 
 class StudySettings(Strict):
@@ -58,7 +58,7 @@ class StudySettings(Strict):
     concurrency: PositiveInt | None = None  # trials at a time; None: as many as there is room for
     gpus_per_trial: PositiveFloat | None = None  # None: a whole one where there are GPUs
     space: dict[str, Any] = Field(default_factory=lambda: dict(DEFAULT_SPACE))
-    weights: dict[str, Annotated[WeightsFile, BeforeValidator(as_weights_file)]] = Field(
+    weights: dict[BackboneName, Annotated[WeightsFile, BeforeValidator(as_weights_file)]] = Field(
         default_factory=dict
     )  # of backbones that are not the category's own
     validation: dict[str, LabelledSet] = Field(default_factory=dict)  # by category
@@ -126,21 +126,22 @@ def load_study(
     section = (read_document(uri) or {}).get("study")
     section = {} if section is None else section
     nested: dict[str, type[BaseModel]] = {"validation": LabelledSet, "weights": WeightsFile}
-    findings = findings_of_shape(StudySettings, section, "study", nested)
-    _refuse(uri, findings)
-    folder = posixpath.dirname(storage.absolute(uri))
-    settings = _absolute(StudySettings.model_validate({**section, **changes}), folder)
+    given = {**section, **changes} if isinstance(section, Mapping) else section
+    context = Context(folder=posixpath.dirname(storage.absolute(uri)))
+    settings, findings = read_settings(StudySettings, given, "study", nested, context)
+    if settings is None:
+        raise _refusal(uri, findings)
     space, faults = read_space(settings.space)
     findings = [
         f"study.space.{fault}" if not fault.startswith("the") else f"study: {fault}"
         for fault in faults
     ]
-    findings += _findings_of_names(settings)
     for category in categories if not findings else ():
         findings += [
             f"study.space.{f} ({category.name})" for f in findings_of_values(space, category)
         ]
-    _refuse(uri, findings)
+    if findings:
+        raise _refusal(uri, findings)
     return Study(name=name, settings=settings, space=space, categories=categories)
 
 
@@ -158,36 +159,5 @@ def _said(value: Any) -> str:
     return "(not there)" if value is None else json.dumps(value, default=label)
 
 
-def _refuse(uri: str, findings: Sequence[str]) -> None:
-    if findings:
-        raise CatalogueError("\n".join(f"{uri}: {finding}" for finding in findings))
-
-
-def _findings_of_names(settings: StudySettings) -> list[str]:
-    """Return one line per layout or backbone that there is not."""
-    layouts = [
-        f"study.validation.{category}.layout: no layout `{place.layout}`"
-        f"{nearest(place.layout, sorted(LAYOUTS))}"
-        for category, place in settings.validation.items()
-        if place.layout not in LAYOUTS
-    ]
-    return layouts + [
-        f"study.weights: no backbone `{name}`{nearest(name, list(BACKBONES))}"
-        for name in settings.weights
-        if name not in BACKBONES
-    ]
-
-
-def _absolute(settings: StudySettings, folder: str) -> StudySettings:
-    """Return the settings with absolute places."""
-    weights = {
-        name: file
-        if file.uri == RANDOM
-        else file.model_copy(update={"uri": storage.absolute(file.uri, folder)})
-        for name, file in settings.weights.items()
-    }
-    validation = {
-        name: place.model_copy(update={"images": storage.absolute(place.images, folder)})
-        for name, place in settings.validation.items()
-    }
-    return settings.model_copy(update={"weights": weights, "validation": validation})
+def _refusal(uri: str, findings: Sequence[str]) -> CatalogueError:
+    return CatalogueError("\n".join(f"{uri}: {finding}" for finding in findings))

@@ -5,17 +5,25 @@ a catalogue could have said it. The empty configuration is the category as it is
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from model.backbone import BACKBONES
-from model.embedding import Embedding
+from pydantic import (
+    AfterValidator,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    TypeAdapter,
+    ValidationError,
+)
+
 from model.preprocessing import Fit
 from model.simplenet import Adaptor, Loss
 from model.training import SigmaUnit
-from pipeline.catalogue.catalogue import Category, WeightsFile
+from pipeline.catalogue.catalogue import BackboneName, Category, PatchSize, WeightsFile
 from pipeline.catalogue.findings import nearest
 from pipeline.catalogue.strict_yaml import shown
 
@@ -24,27 +32,38 @@ Kind = Literal["uniform", "loguniform", "quniform", "randint", "choice", "grid"]
 KINDS: tuple[str, ...] = get_args(Kind)
 LISTED = ("choice", "grid")
 
+
+def _as_shown(value: float) -> float:
+    """What a catalogue shows is what is trained."""
+    return float(f"{value:.4g}")
+
+
+Positive = Annotated[PositiveFloat, AfterValidator(_as_shown)]
+NotNegative = Annotated[NonNegativeFloat, AfterValidator(_as_shown)]
+
 # Each changes settings of a category by these names; `sigma` and `sigma_spread` are the centre and
 # the ratio of the range from which every row's noise is drawn.
-PATCH_PARAMETERS = {
-    "sigma": float,
-    "sigma_spread": float,
-    "sigma_unit": get_args(SigmaUnit),
-    "th_plus": float,
-    "th_minus": float,
-    "loss": get_args(Loss),
-    "hidden": int,
-    "adaptor": get_args(Adaptor),
-    "passes": int,
+PATCH_PARAMETERS: dict[str, Any] = {
+    "sigma": Positive,
+    "sigma_spread": Annotated[Positive, Field(ge=1)],
+    "sigma_unit": SigmaUnit,
+    "th_plus": NotNegative,
+    "th_minus": NotNegative,
+    "loss": Loss,
+    "hidden": PositiveInt,
+    "adaptor": Adaptor,
+    "passes": PositiveInt,
 }
-FEATURE_PARAMETERS = {
-    "layers": list,
-    "patch_size": int,
-    "backbone": tuple(BACKBONES),
-    "crop": int,
-    "fit": get_args(Fit),
+FEATURE_PARAMETERS: dict[str, Any] = {
+    "layers": list[int],
+    "patch_size": PatchSize,
+    "backbone": BackboneName,
+    "crop": PositiveInt,
+    "fit": Fit,
 }
-PARAMETERS = {**PATCH_PARAMETERS, **FEATURE_PARAMETERS}
+PARAMETERS: dict[str, TypeAdapter[Any]] = {
+    name: TypeAdapter(kind) for name, kind in {**PATCH_PARAMETERS, **FEATURE_PARAMETERS}.items()
+}
 DEFAULT_SPACE: dict[str, Any] = {
     "sigma": {"loguniform": [0.25, 4.0]},
     "sigma_spread": {"choice": [1, 3, 8]},
@@ -160,42 +179,11 @@ def findings_of_values(space: Mapping[str, Domain], category: Category) -> list[
     for name, domain in space.items():
         for value in domain.values:
             try:
-                check(name, value)
-                changed = apply({name: value}, category)
-                checks: list[Callable[[], object]] = [
-                    lambda c=changed: c.recipe,  # type: ignore[misc]
-                    lambda c=changed: c.preprocessing,  # type: ignore[misc]
-                    lambda c=changed: c.backbone_config,  # type: ignore[misc]
-                ]
-                for each in checks:
-                    each()
-            except ValueError as error:
-                findings.append(f"{name}: {label(value)}: {error}")
+                Category.model_validate(apply({name: value}, category).model_dump())
+            except ValidationError as error:
+                why = "; ".join(fault["msg"] for fault in error.errors())
+                findings.append(f"{name}: {label(value)}: {why.removeprefix('Value error, ')}")
     return findings
-
-
-def check(name: str, value: Any) -> None:
-    """Refuse a value that is no value of this parameter.
-
-    Raises:
-        ValueError: with what was expected.
-    """
-    wanted = PARAMETERS[name]
-    if isinstance(wanted, tuple):
-        if value not in wanted:
-            raise ValueError(f"expected one of {', '.join(wanted)}")
-        return
-    if wanted is list:
-        if not isinstance(value, list) or not all(type(layer) is int for layer in value):
-            raise ValueError("expected a list of layers such as [2, 3]")
-        return
-    if not _is_number(value) or (wanted is int and int(value) != value):
-        raise ValueError(f"expected a {'whole number' if wanted is int else 'number'}")
-    low = 1 if wanted is int or name == "sigma_spread" else 0
-    if value < low or (value == 0 and name == "sigma"):
-        raise ValueError(f"expected {'at least 1' if low else 'a positive number'}")
-    if name == "patch_size":
-        Embedding(patch_size=int(value))
 
 
 def apply(
@@ -206,11 +194,14 @@ def apply(
     """Return the category with the settings of a configuration.
 
     Args:
-        configuration: checked values by parameter.
+        configuration: values by parameter.
         category: what it changes.
         weights: of other backbones than the category's own, by backbone.
+
+    Raises:
+        ValidationError: a value is none of its parameter.
     """
-    given = {name: _as_setting(name, value) for name, value in configuration.items()}
+    given = {name: PARAMETERS[name].validate_python(value) for name, value in configuration.items()}
     features = {name: given.pop(name) for name in FEATURE_PARAMETERS if name in given}
     if features.get("backbone", category.backbone) != category.backbone:
         features["weights"] = weights.get(features["backbone"])
@@ -222,7 +213,7 @@ def apply(
         low, high = patch.sigma
         centre = given.pop("sigma", math.sqrt(low * high))
         reach = math.sqrt(given.pop("sigma_spread", high / low))
-        given["sigma"] = (float(f"{centre / reach:.4g}"), float(f"{centre * reach:.4g}"))
+        given["sigma"] = (_as_shown(centre / reach), _as_shown(centre * reach))
     if {"th_plus", "th_minus"} & given.keys():
         given["margins"] = tuple(
             given.pop(name, margin)
@@ -241,11 +232,3 @@ def _meant(domain: Domain, found: Any) -> Any:
     if domain.kind not in LISTED:
         return found
     return next(value for value in domain.arguments if label(value) == found)
-
-
-def _as_setting(name: str, value: Any) -> Any:
-    if PARAMETERS[name] is list:
-        return list(value)
-    if PARAMETERS[name] is float:
-        return float(f"{value:.4g}")  # what a catalogue shows is what was trained
-    return int(value) if PARAMETERS[name] is int else value
