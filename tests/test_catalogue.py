@@ -15,7 +15,7 @@ from pipeline.catalogue.catalogue import (
     load_catalogue,
     select,
 )
-from pipeline.onboarding.finish import onboarding_key
+from pipeline.onboarding.key import onboarding_key
 
 SHA256 = "5f" * 32
 PUBLISHED = ("paper", "official")

@@ -23,6 +23,8 @@ from pipeline.night.manifest import (
     store_manifest,
 )
 
+SUFFIXES = ["parquet", "pq", "csv", "jsonl", "json", "ndjson", "manifest"]
+
 
 def write(folder: Path, name: str, content: str | bytes = "x") -> str:
     path = folder / name
@@ -187,7 +189,7 @@ def test_an_image_listed_twice_is_refused_with_an_example(tmp_path: Path) -> Non
         ("m.json", '[{"image_uri": "a"}]', "line 1 is not a JSON object"),
         ("m.jsonl", "", "no row has image_uri"),
         ("m.parquet", "no parquet", "no readable .parquet file"),
-        ("m.xlsx", "x", "a manifest ends in .parquet, .csv or .jsonl"),
+        ("m.xlsx", "x", "a manifest ends in .parquet, .pq, .csv, .jsonl"),
     ],
 )
 def test_an_unusable_manifest_says_what_is_wrong(
@@ -290,7 +292,7 @@ def test_a_shard_needs_a_row() -> None:
         "manifest",
         "Parquet",
         "PQ",
-        "CSV",
+        "Csv",
         "NDJSON",
     ],
 )

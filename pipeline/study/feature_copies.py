@@ -52,11 +52,14 @@ class FeatureCopies:
     def _hold(self, folder: Path) -> None:
         while folder not in self.held:
             folder.mkdir(parents=True, exist_ok=True)
-            lock = (folder / LOCK).open("ab")
+            try:
+                lock = (folder / LOCK).open("ab")
+            except FileNotFoundError:  # its last reader has just removed it
+                continue
             fcntl.flock(lock, fcntl.LOCK_SH)
             if os.fstat(lock.fileno()).st_nlink:
                 self.held[folder] = lock
-            else:  # its last reader has just removed it
+            else:
                 lock.close()
 
 
