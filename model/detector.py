@@ -8,7 +8,7 @@ Shapes: B images, H x W pixels of the crop, h x w patch grid.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,16 @@ from model.anomaly_map import anomaly_maps, map_matrix
 from model.backbone import STRIDES, Backbone, BackboneConfig
 from model.embedding import Embedding
 from model.errors import CategoryFault
-from model.folding import FoldedHead, FoldedHeads
+from model.folding import FoldedHead, FoldedHeads, head_shapes
 from model.mixed_batch import score_images
 from model.precision import Precision
 from model.preprocessing import Preprocessing
 
-FORMAT_VERSION = 3  # also of what the tensors mean
+FORMAT_VERSION = 3  # what is written, also of what the tensors mean
 HEADER_KEY = "nightshift"
+
+DetectorParts = tuple["DetectorHeader", FoldedHeads]
+Reader = Callable[[dict[str, Any], Mapping[str, Tensor]], DetectorParts]
 
 
 class DetectorFileError(CategoryFault):
@@ -134,7 +137,7 @@ def save_detector(path: Path, heads: FoldedHeads, header: DetectorHeader) -> Non
     save_file(tensors, path, metadata={HEADER_KEY: json.dumps(asdict(header), sort_keys=True)})
 
 
-def load_detector(path: Path) -> tuple[DetectorHeader, FoldedHeads]:
+def load_detector(path: Path) -> DetectorParts:
     """Read what ``save_detector`` wrote.
 
     Raises:
@@ -148,15 +151,11 @@ def load_detector(path: Path) -> tuple[DetectorHeader, FoldedHeads]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise DetectorFileError(f"{path} is not a readable detector file: {error}") from error
-    header = _parse_header(path, metadata.get(HEADER_KEY))
-    patch = _empty_head("patch.", tensors, header)
-    image = _empty_head("image.", tensors, header)
-    heads = FoldedHeads(patch, image) if patch is not None else None
-    expected = _shapes(heads.state_dict()) if heads is not None else {}
-    if heads is None or _shapes(tensors) != expected:
-        raise DetectorFileError(f"{path}: tensors {_shapes(tensors)} do not fit its header.")
-    heads.load_state_dict(tensors)
-    return header, heads
+    try:
+        fields: dict[str, Any] = json.loads(metadata.get(HEADER_KEY, "{}"))
+        return _reader(path, fields.get("format_version"))(fields, tensors)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DetectorFileError(f"{path} has a damaged header or tensors: {error}") from error
 
 
 def _stored(name: str, value: Tensor) -> Tensor:
@@ -168,37 +167,46 @@ def _stored(name: str, value: Tensor) -> Tensor:
     return half
 
 
-def _empty_head(
-    prefix: str, tensors: dict[str, Tensor], header: DetectorHeader
-) -> FoldedHead | None:
-    """Return a head with room for the tensors of this prefix; None when there are none."""
-    output = tensors.get(f"{prefix}output")
-    if output is None:
-        return None
-    middle = tensors.get(f"{prefix}middle")
-    shape = () if middle is None else tuple(middle.shape)
-    return FoldedHead(header.channels, len(output), shape)
+def _reader(path: Path, version: Any) -> Reader:
+    """Return what reads a format version."""
+    if version in READABLE:
+        return READABLE[version]
+    newer = isinstance(version, int) and version > FORMAT_VERSION
+    raise DetectorFileError(
+        f"{path} has format version {version}, this Nightshift reads "
+        f"{', '.join(map(str, READABLE))}. {'Upgrade to' if newer else 'Use'} the release that "
+        f"wrote it, or onboard the category again."
+    )
 
 
-def _shapes(tensors: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(value.shape) for name, value in tensors.items()}
+def _read_3(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> DetectorParts:
+    """Read header and heads, every field and shape checked."""
+    parts = {
+        "layers": tuple(fields["layers"]),
+        "embedding": Embedding(**fields["embedding"]),
+        "preprocessing": Preprocessing(**fields["preprocessing"]),
+    }
+    header = DetectorHeader(**fields | parts)
+    header.backbone_config  # noqa: B018  checks the backbone's name and the layers
+    heads: dict[str, dict[str, Tensor]] = {"patch": {}}
+    for name, value in tensors.items():
+        head, _, own = name.partition(".")
+        heads.setdefault(head, {})[own] = value.float()
+    if heads.keys() - {"patch", "image"} or not all(
+        _fits(head, header.channels) for head in heads.values()
+    ):
+        shapes = {name: tuple(value.shape) for name, value in tensors.items()}
+        raise ValueError(f"tensors {shapes} do not fit its header")
+    return header, FoldedHeads(*(FoldedHead(heads[name]) for name in sorted(heads, reverse=True)))
 
 
-def _parse_header(path: Path, text: str | None) -> DetectorHeader:
-    """Return the header, checked field by field."""
-    try:
-        fields: dict[str, Any] = json.loads(text or "{}")
-        version = fields.get("format_version")
-        if version != FORMAT_VERSION:
-            raise DetectorFileError(
-                f"{path} has format version {version}, this Nightshift reads {FORMAT_VERSION}. "
-                f"Onboard the category again, or use the release that wrote it."
-            )
-        fields["layers"] = tuple(fields["layers"])
-        fields["embedding"] = Embedding(**fields["embedding"])
-        fields["preprocessing"] = Preprocessing(**fields["preprocessing"])
-        header = DetectorHeader(**fields)
-        header.backbone_config  # noqa: B018  checks the backbone's name and the layers
-    except (KeyError, TypeError, ValueError) as error:
-        raise DetectorFileError(f"{path} has a damaged header: {error}") from error
-    return header
+def _fits(head: Mapping[str, Tensor], channels: Sequence[int]) -> bool:
+    """Whether a head's tensors have the names and shapes that these levels need."""
+    found = {name: tuple(value.shape) for name, value in head.items()}
+    middle, output = found.get("middle", ()), found.get("output", ())
+    if len(output) != 1 or len(middle) not in (0, 3):
+        return False
+    return found == head_shapes(channels, output[0], middle)
+
+
+READABLE: dict[int, Reader] = {3: _read_3}  # a later format adds its reader and keeps the others

@@ -49,9 +49,14 @@ class FeatureBank:
         ]
 
     @property
+    def level_channels(self) -> list[int]:
+        """Width of each level, finest first."""
+        return [shape[0] for shape in self._shapes]
+
+    @property
     def channels(self) -> int:
         """Width C of a joint patch feature."""
-        return sum(shape[0] for shape in self._shapes)
+        return sum(self.level_channels)
 
     @property
     def num_positions(self) -> int:
@@ -112,7 +117,7 @@ class FeatureBank:
 
     def _put_together(self, out_KC: Tensor, image_K: Tensor, position_K: Tensor) -> None:
         """Write the joint features of some positions, level beside level."""
-        parts = out_KC.split([shape[0] for shape in self._shapes], dim=1)
+        parts = out_KC.split(self.level_channels, dim=1)
         for part_KC, store, (tap_P4, weight_P4) in zip(parts, self.levels, self._taps, strict=True):
             if tap_P4.shape[1] == 1:
                 part_KC.copy_(self._take(store, image_K, position_K))

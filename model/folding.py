@@ -19,8 +19,7 @@ rounded before anything is scored, so that whatever is calibrated is exactly wha
 Shapes: B images, C channels of a level, H x W its grid, U hidden units of all members.
 """
 
-import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +31,26 @@ from model.simplenet import EPS, LEAK, Head
 SECOND_HEAD_WEIGHT = 0.5  # of the lower score: either head may be the only one to see a defect
 
 
+Shape = tuple[int, ...]
+
+
+def head_shapes(channels: Sequence[int], hidden: int, middle: Shape = ()) -> dict[str, Shape]:
+    """Return the shape of each of a folded head's tensors, by name.
+
+    Args:
+        channels: of each level, finest first.
+        hidden: units that go into the dot product, of all members.
+        middle: where there is a layer between, the shape of its matrices: members, units of each,
+            units of each member's first layer.
+    """
+    first = middle[0] * middle[2] if middle else hidden
+    last = middle[0] * middle[1] if middle else hidden
+    shapes: dict[str, Shape] = {f"level{i}": (first, width) for i, width in enumerate(channels)}
+    shapes |= {"bias": (first,)}
+    shapes |= {"middle": middle, "middle_bias": (last,)} if middle else {}
+    return shapes | {"output": (last,), "offset": (), "spread": ()}
+
+
 class FoldedHead(nn.Module):
     """One 1x1 convolution per level, LeakyReLU, one dot product, and the scale of its scores."""
 
@@ -40,25 +59,23 @@ class FoldedHead(nn.Module):
     offset: Tensor
     spread: Tensor
 
-    def __init__(self, channels: Sequence[int], hidden: int, middle: tuple[int, ...] = ()) -> None:
-        """Reserve tensors; ``middle`` is the shape of a two-layer adaptor's second layer."""
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take tensors of the names and shapes that ``head_shapes`` says."""
         super().__init__()
-        self.channels, self.hidden = tuple(channels), hidden
-        first = middle[0] * middle[2] if middle else hidden
-        for index, width in enumerate(channels):
-            self.register_buffer(f"level{index}", torch.zeros(first, width))
-        self.register_buffer("bias", torch.zeros(first))
-        if middle:
-            self.register_buffer("middle", torch.zeros(middle))
-            self.register_buffer("middle_bias", torch.zeros(hidden))
-        self.register_buffer("output", torch.zeros(hidden))
-        self.register_buffer("offset", torch.zeros(()))
-        self.register_buffer("spread", torch.ones(()))
+        for name, value in tensors.items():
+            self.register_buffer(name, value)
 
     @property
     def weights(self) -> list[Tensor]:
         """The (U, C) matrix of each level, finest first."""
-        return [self.get_buffer(f"level{index}").float() for index in range(len(self.channels))]
+        names = sorted(name for name, _ in self.named_buffers() if name.startswith("level"))
+        return [self.get_buffer(name).float() for name in names]
+
+    @property
+    def deeper(self) -> list[tuple[Tensor, Tensor]]:
+        """Matrices (M, U, X) and biases (M U) of the layers behind the first: one or none."""
+        named = dict(self.named_buffers())
+        return [(named["middle"].float(), named["middle_bias"])] if "middle" in named else []
 
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
         """Return scores (B, H, W) on the finest grid; higher is more anomalous.
@@ -66,12 +83,6 @@ class FoldedHead(nn.Module):
         Args:
             levels: one (B, C, H, W) map per level, as ``Embedding.pool`` gives them.
         """
-        units = self.units(levels)
-        scores = F.conv2d(units, self.output[None, :, None, None]).squeeze(1)
-        return (scores - self.offset) / self.spread
-
-    def units(self, levels: Sequence[Tensor]) -> Tensor:
-        """Return what goes into the dot product, (B, U, H, W)."""
         grid = levels[0].shape[2:]
         parts = [level.float().contiguous(memory_format=torch.channels_last) for level in levels]
         finest, *coarser = (weight_UC[:, :, None, None] for weight_UC in self.weights)
@@ -79,51 +90,21 @@ class FoldedHead(nn.Module):
         for part, weight in zip(parts[1:], coarser, strict=True):
             hidden += resize(F.conv2d(part, weight), grid)
         hidden = F.leaky_relu_(hidden, LEAK)
-        if hasattr(self, "middle"):
-            weight = self.get_buffer("middle").float()
-            groups, bias = len(weight), self.get_buffer("middle_bias")
-            hidden = F.conv2d(hidden, weight.flatten(0, 1)[:, :, None, None], bias, groups=groups)
-            hidden = F.leaky_relu_(hidden, LEAK)
-        return hidden
+        for weight_MUX, bias in self.deeper:
+            weight = weight_MUX.flatten(0, 1)[:, :, None, None]
+            hidden = F.leaky_relu_(F.conv2d(hidden, weight, bias, groups=len(weight_MUX)), LEAK)
+        scores = F.conv2d(hidden, self.output[None, :, None, None]).squeeze(1)
+        return (scores - self.offset) / self.spread
 
     def split(self, members: int) -> list["FoldedHead"]:
         """Return the members as heads of their own; this head's scores are the mean of theirs."""
-        parts = {name: list(value.chunk(members)) for name, value in self._stacked().items()}
-        heads = []
-        for index in range(members):
-            own = {name: chunks[index] for name, chunks in parts.items()}
-            middle = tuple(own["middle"].shape) if "middle" in own else ()
-            head = FoldedHead(self.channels, self.hidden // members, middle)
-            scale = {"offset": self.offset, "spread": self.spread}
-            own["output"] = own["output"] * members
-            head.to(self.bias.device).load_state_dict(own | scale)
-            heads.append(head)
-        return heads
-
-    def keep(self, units: Tensor, weights: Tensor) -> "FoldedHead":
-        """Return a head of some of the units, equally many of each member, reweighted.
-
-        Args:
-            units: their indices, member by member.
-            weights: by what their output weights are multiplied.
-        """
-        tensors = dict(self.state_dict())
-        tensors["output"] = (self.output[units].double() * weights).float()
-        if "middle" in tensors:
-            tensors["middle_bias"] = tensors["middle_bias"][units]
-            middle = tensors["middle"].flatten(0, 1)[units]
-            tensors["middle"] = middle.unflatten(0, (len(tensors["middle"]), -1))
-        else:
-            rows = {name: tensors[name] for name in tensors if name.startswith(("level", "bias"))}
-            tensors |= {name: value[units] for name, value in rows.items()}
-        shape = tuple(tensors["middle"].shape) if "middle" in tensors else ()
-        head = FoldedHead(self.channels, len(units), shape).to(self.bias.device)
-        head.load_state_dict(tensors)
-        return head
-
-    def _stacked(self) -> dict[str, Tensor]:
-        """Return the tensors in which members lie one after the other."""
-        return {name: value for name, value in self.state_dict().items() if value.dim()}
+        whole = self.state_dict() | {"output": self.output * members}
+        apart = {name: v.clone().chunk(members) for name, v in whole.items() if v.dim()}
+        scale = {"offset": self.offset, "spread": self.spread}
+        return [
+            FoldedHead({name: parts[member] for name, parts in apart.items()} | scale)
+            for member in range(members)
+        ]
 
     def round_to_half(self) -> None:
         """Round every matrix to half precision; values stay in float32, everything else exact.
@@ -132,10 +113,9 @@ class FoldedHead(nn.Module):
         LeakyReLU lets a positive factor through: the bias and what comes next take it up.
         """
         scale_X = _round_rows(self.weights, self.bias)
-        if hasattr(self, "middle"):
-            middle_MUX = self.get_buffer("middle")
-            middle_MUX *= scale_X.view(len(middle_MUX), 1, -1)
-            scale_X = _round_rows([middle_MUX.flatten(0, 1)], self.get_buffer("middle_bias"))
+        for middle_MUX, bias in self.deeper:
+            middle_MUX.mul_(scale_X.view(len(middle_MUX), 1, -1))
+            scale_X = _round_rows([middle_MUX.flatten(0, 1)], bias)
         self.output *= scale_X
 
     def halve(self) -> None:
@@ -149,23 +129,26 @@ class FoldedHead(nn.Module):
 
     def in_float32(self) -> "FoldedHead":
         """Return the same head with matrices in float32: to be had once for many images."""
-        wide = copy.copy(self)
-        wide._buffers = {name: value.float() for name, value in self.named_buffers()}
-        return wide
+        return FoldedHead({name: value.float() for name, value in self.named_buffers()})
 
     def set_scale(self, scores_N: Tensor) -> None:
         """Express scores in the spread of these, the image scores of unseen good images."""
         std, mean = torch.std_mean(scores_N, correction=0)
-        self.offset += self.spread * mean
-        self.spread *= std.clamp_min(1e-6)
+        self.offset = self.offset + self.spread * mean  # not in place: members share it
+        self.spread = self.spread * std.clamp_min(1e-6)
 
 
 class FoldedHeads(nn.Module):
     """Everything one category adds to the shared backbone."""
 
-    def __init__(self, patch: FoldedHead, image: FoldedHead | None) -> None:
+    def __init__(self, patch: FoldedHead, image: FoldedHead | None = None) -> None:
         super().__init__()
         self.patch, self.image = patch, image
+
+    @property
+    def heads(self) -> list[FoldedHead]:
+        """The head over patches and, where there is one, that over images."""
+        return [self.patch] if self.image is None else [self.patch, self.image]
 
     def forward(self, levels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return image scores (B,) and patch scores (B, H, W) of pooled levels.
@@ -181,27 +164,23 @@ class FoldedHeads(nn.Module):
 
     def round_to_half(self) -> None:
         """Round the matrices of both heads to half precision."""
-        for head in (self.patch, self.image):
-            if head is not None:
-                head.round_to_half()
+        for head in self.heads:
+            head.round_to_half()
 
     def halve(self) -> None:
         """Hold the matrices of both heads in half precision."""
-        for head in (self.patch, self.image):
-            if head is not None:
-                head.halve()
+        for head in self.heads:
+            head.halve()
 
     def in_float32(self) -> "FoldedHeads":
         """Return the same heads with matrices in float32."""
-        return FoldedHeads(
-            self.patch.in_float32(), None if self.image is None else self.image.in_float32()
-        )
+        patch, *image = (head.in_float32() for head in self.heads)
+        return FoldedHeads(patch, *image)
 
     def split(self, members: int) -> list["FoldedHeads"]:
         """Return the members apart."""
-        patches = self.patch.split(members)
-        images = [None] * members if self.image is None else self.image.split(members)
-        return [FoldedHeads(*pair) for pair in zip(patches, images, strict=True)]
+        parts = zip(*(head.split(members) for head in self.heads), strict=True)
+        return [FoldedHeads(*heads) for heads in parts]
 
     def set_scale(self, unseen: Iterable[tuple["FoldedHeads", Sequence[Tensor]]]) -> None:
         """Make both heads' scores compare.
@@ -247,24 +226,19 @@ def fold(head: Head, mean_C: Tensor, std_C: Tensor, channels: Sequence[int]) -> 
     gain_X = head.scale.double() / (head.running_var.double() + EPS).sqrt()
     shift_X = head.shift.double() - head.running_mean.double() * gain_X
     last_MCU = head.inner_MCU.double() * gain_X.view(head.config.members, 1, -1)
-    layers = [weight.double() for weight in head.adaptor]
-    middle_MUC = None
-    if len(layers) == 2:  # the LeakyReLU between the adaptor's layers keeps them apart
-        first_MCX, middle_MUC = layers[0], (layers[1] @ last_MCU).transpose(1, 2)
-    else:
-        first_MCX = layers[0] @ last_MCU if layers else last_MCU
+    adaptor = [weight.double() for weight in head.adaptor]
+    if adaptor:
+        last_MCU = adaptor.pop() @ last_MCU
+    first_MCX, *middle = [*adaptor, last_MCU]  # a LeakyReLU between any two
     first_MCX = first_MCX / std_C.double()[:, None]
     bias_X = -(mean_C.double() @ first_MCX).flatten()
-    shape = () if middle_MUC is None else tuple(middle_MUC.shape)
-    folded = FoldedHead(channels, last_MCU.shape[0] * last_MCU.shape[2], shape).to(std_C.device)
-    matrix_XC = first_MCX.transpose(1, 2).flatten(0, 1)
-    for buffer, part in zip(folded.weights, matrix_XC.split(list(channels), 1), strict=True):
-        buffer.copy_(part)
-    if middle_MUC is None:
-        bias_X = bias_X + shift_X
+    matrices = first_MCX.transpose(1, 2).flatten(0, 1).split(list(channels), dim=1)
+    tensors = {f"level{index}": matrix for index, matrix in enumerate(matrices)}
+    if middle:
+        tensors |= {"bias": bias_X, "middle": middle[0].transpose(1, 2), "middle_bias": shift_X}
     else:
-        folded.get_buffer("middle").copy_(middle_MUC)
-        folded.get_buffer("middle_bias").copy_(shift_X)
-    folded.bias.copy_(bias_X)
-    folded.output.copy_(-head.outer_MU1.double().flatten() / len(last_MCU))
-    return folded
+        tensors |= {"bias": bias_X + shift_X}
+    tensors |= {"output": -head.outer_MU1.double().flatten() / head.config.members}
+    tensors |= {"offset": torch.zeros(()), "spread": torch.ones(())}
+    stored = {name: value.float().contiguous() for name, value in tensors.items()}
+    return FoldedHead(stored).to(std_C.device)

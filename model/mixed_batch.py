@@ -78,7 +78,7 @@ def _stackable(heads_B: Sequence[FoldedHeads]) -> bool:
         tuple((name, tuple(value.shape)) for name, value in heads.state_dict().items())
         for heads in set(heads_B)
     }
-    return len(shapes) == 1 and not any("middle" in name for name, _ in next(iter(shapes)))
+    return len(shapes) == 1 and not heads_B[0].patch.deeper
 
 
 def _score_stacked(

@@ -149,7 +149,7 @@ class RecipeTrainer:
 
         Folded, rounded to what is stored and then, if there are two, made comparable.
         """
-        channels = [level.shape[2] for level in self.bank.levels]
+        channels = self.bank.level_channels
         heads = {name: trainer.folded(channels) for name, trainer in self.trainers.items()}
         folded = FoldedHeads(heads["patch"], heads.get("image"))
         folded.round_to_half()

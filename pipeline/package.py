@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,6 @@ class OnboardingRecord:
     metrics: Mapping[str, float]
     timings_s: Mapping[str, float]
     backbone_images: int  # images that went through the backbone
-    notes: Sequence[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +107,7 @@ class Package:
         with package_errors(folder):
             decision = json.loads((folder / CALIBRATION_FILE).read_text())
             calibration, map_scale, statistics = read_decision(decision)
-            record = OnboardingRecord(**json.loads((folder / RECORD_FILE).read_text()))
+            record = _read_record(json.loads((folder / RECORD_FILE).read_text()))
         return cls(
             header=header,
             heads=heads,
@@ -117,6 +116,11 @@ class Package:
             record=record,
             statistics=statistics,
         )
+
+
+def _read_record(data: Mapping[str, Any]) -> OnboardingRecord:
+    """Return the record; what only other releases note in it is left alone."""
+    return OnboardingRecord(**{each.name: data[each.name] for each in fields(OnboardingRecord)})
 
 
 def read_decision(data: Mapping[str, Any]) -> tuple[Calibration, MapScale, Values]:

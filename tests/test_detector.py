@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from folded_heads import empty_head
 from safetensors.torch import load_file, save_file
 
 from model.backbone import Backbone, BackboneConfig
@@ -20,7 +21,7 @@ from model.detector import (
     load_detector,
     save_detector,
 )
-from model.folding import FoldedHead, FoldedHeads
+from model.folding import FoldedHeads
 from model.preprocessing import Preprocessing
 from model.recipe import PRESETS
 
@@ -29,8 +30,8 @@ CONFIG = BackboneConfig(name="resnet18", weights="random")
 
 
 def make_heads(*, with_image: bool = True, middle: tuple[int, ...] = ()) -> FoldedHeads:
-    image = FoldedHead((128, 256), 4) if with_image else None
-    heads = FoldedHeads(FoldedHead((128, 256), 6, middle), image)
+    image = empty_head((128, 256), 4) if with_image else None
+    heads = FoldedHeads(empty_head((128, 256), 6, middle), image)
     generator = torch.Generator().manual_seed(0)
     for tensor in heads.state_dict().values():
         tensor.copy_(torch.randn(tensor.shape, generator=generator).abs() + 0.1)
@@ -81,7 +82,7 @@ def test_a_thousand_heads_of_150_units_fit_into_3500_megabytes(tmp_path: Path) -
     recipe = PRESETS["default"].recipe
     assert recipe.image is not None
     widths = [150 * recipe.patch.head.members, recipe.image.head.hidden * recipe.image.head.members]
-    heads = FoldedHeads(*(FoldedHead((512, 1024), width) for width in widths))
+    heads = FoldedHeads(*(empty_head((512, 1024), width) for width in widths))
     header = DetectorHeader(
         backbone="wide_resnet50_2",
         backbone_digest="0" * 64,
@@ -163,7 +164,14 @@ def header_fields(backbone: Backbone) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format_version": 99}, "format version 99"),
+        (
+            {"format_version": 99},
+            "version 99, this Nightshift reads 3. Upgrade to the rel",
+        ),
+        (
+            {"format_version": 2},
+            "version 2, this Nightshift reads 3. Use the release that",
+        ),
         ({"backbone": "vgg16"}, "damaged header"),
         ({"layers": [3, 2]}, "damaged header"),
         ({"precision": "int8"}, "damaged header"),

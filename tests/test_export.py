@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from command_line import Run
 from factory import make_package, texture
+from folded_heads import empty_head
 from mlflow import MlflowClient
 from numpy.typing import NDArray
 from PIL import Image
@@ -88,12 +89,12 @@ def make_detector(case: Case) -> Detector:
     backbone, embedding = Backbone(case.backbone), Embedding(kind=case.kind)
     channels = embedding.channels(case.backbone.channels)
     levels = embedding.pool(backbone(images(*range(10))))
-    patch = FoldedHead(channels, 6, case.middle)
+    patch = empty_head(channels, 6, case.middle)
     fill(patch)
     patch.set_scale(patch(levels).flatten(1).amax(dim=1))
     image = None
     if case.image_head:
-        image = FoldedHead(channels, 4)
+        image = empty_head(channels, 4)
         fill(image)
         image.set_scale(image(mean_levels(levels)).flatten())
     header = DetectorHeader(

@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from folded_heads import empty_head
 from torch import Tensor
 
 from model.backbone import Backbone, BackboneConfig
 from model.embedding import Embedding
-from model.folding import FoldedHead, FoldedHeads
+from model.folding import FoldedHeads
 from model.mixed_batch import _score_stacked, score_images
 
 CHANNELS = (6, 10)
@@ -17,7 +18,7 @@ def made_heads(
     seed: int, *, image: bool = True, hidden: int = 12, channels: tuple[int, int] = CHANNELS
 ) -> FoldedHeads:
     random = torch.Generator().manual_seed(seed)
-    heads = [FoldedHead(channels, units) for units in (hidden, 4)]
+    heads = [empty_head(channels, units) for units in (hidden, 4)]
     for head in heads:
         for name, value in head.named_buffers():
             value.copy_(torch.randn(value.shape, generator=random))

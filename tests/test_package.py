@@ -113,7 +113,7 @@ def test_the_digest_is_of_what_decides_and_of_nothing_else(folder: Path, tmp_pat
         dataclasses.replace(package, **changes).write(tmp_path / name, {})
         return package_digest(tmp_path / name)
 
-    record = dataclasses.replace(package.record, timings_s={}, notes=["another day"])
+    record = dataclasses.replace(package.record, timings_s={}, metrics={"another": 1.0})
     assert digest_of("record", record=record) == digest
     scores = np.array(package.calibration.scores) + 1.0
     rate = package.calibration.false_alarm_rate

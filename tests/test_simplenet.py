@@ -5,12 +5,13 @@ import io
 
 import pytest
 import torch
+from folded_heads import empty_head
 from scipy.ndimage import gaussian_filter
 
 from model.anomaly_map import anomaly_maps, map_matrix
 from model.embedding import join_levels, mean_levels
 from model.feature_bank import FeatureBank
-from model.folding import FoldedHead, FoldedHeads, fold
+from model.folding import FoldedHeads, fold
 from model.recipe import PRESETS, Recipe, RecipeTrainer
 from model.rows import ImageRows, PatchRows
 from model.simplenet import Head, HeadConfig, cross_entropy, truncated_l1
@@ -127,7 +128,7 @@ def test_matrices_are_rounded_to_half_precision_and_the_scores_stay() -> None:
 
 def test_scaling_of_rows_is_exact_but_for_the_rounding() -> None:
     """By hand: weights that half precision holds anyway, a bias and an output."""
-    head = FoldedHead((2,), 2)
+    head = empty_head((2,), 2)
     head.load_state_dict(
         {
             "level0": torch.tensor([[4.0, -8.0], [0.0, 0.0]]),

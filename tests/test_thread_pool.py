@@ -4,11 +4,12 @@ from itertools import pairwise
 
 import pytest
 import torch
+from folded_heads import empty_head
 from torch import Tensor
 
 from model.backbone import Backbone, BackboneConfig
 from model.embedding import Embedding
-from model.folding import FoldedHead, FoldedHeads
+from model.folding import FoldedHeads
 from model.mixed_batch import score_images
 from model.precision import has_bfloat16
 from model.thread_pool import map_threads
@@ -18,7 +19,7 @@ NUM_IMAGES = 8
 
 def made_heads(backbone: Backbone, seed: int) -> FoldedHeads:
     random = torch.Generator().manual_seed(seed)
-    heads = [FoldedHead(backbone.config.channels, units) for units in (256, 128)]
+    heads = [empty_head(backbone.config.channels, units) for units in (256, 128)]
     for head in heads:
         for value in (*head.weights, head.bias, head.output):
             value.copy_(torch.randn(value.shape, generator=random))

@@ -44,12 +44,7 @@ def read_head(uri: str) -> FoldedHead:
     """Read what ``keep_head`` wrote."""
     from safetensors.torch import load  # noqa: PLC0415
 
-    tensors = load(storage.read_bytes(uri))
-    levels = [value for name, value in sorted(tensors.items()) if name.startswith("level")]
-    middle = tuple(tensors["middle"].shape) if "middle" in tensors else ()
-    head = FoldedHead([level.shape[1] for level in levels], len(tensors["output"]), middle)
-    head.load_state_dict(tensors)
-    return head
+    return FoldedHead(load(storage.read_bytes(uri)))
 
 
 def build_test(view: FeatureView, place: str, device: str = "cpu") -> Passes:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from model.anomaly_map import anomaly_maps, map_matrix
 from model.feature_bank import FeatureBank
-from model.folding import FoldedHead, fold
+from model.folding import FoldedHead
 from model.recipe import BLOCK_IMAGES, NO_MEMBER
 from model.rows import PatchRows
 from model.training import HeadTrainer, TrainingConfig
@@ -77,9 +77,7 @@ class HeadRun:
 
     def folded(self) -> FoldedHead:
         """Return the head as it stands, folded for scoring."""
-        trainer = self.trainer
-        channels = [level.shape[2] for level in self.bank.levels]
-        return fold(trainer.head.eval(), trainer.mean_C, trainer.std_C, channels)
+        return self.trainer.folded(self.bank.level_channels)
 
     def evaluate(self) -> Scored:
         """Score the good images of the fold left out and what they are to be told from."""

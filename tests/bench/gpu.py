@@ -22,9 +22,10 @@ from model.backbone import STRIDES, Backbone, BackboneConfig
 from model.detector import Detector, DetectorHeader
 from model.embedding import Embedding, mean_levels
 from model.feature_bank import FeatureBank
-from model.folding import FoldedHead, FoldedHeads
+from model.folding import FoldedHeads
 from model.preprocessing import Preprocessing
 from model.recipe import PRESETS, Recipe, RecipeTrainer
+from tests.support.folded_heads import empty_head
 
 # Largest difference to the CPU's scores, in units of good images' spread. What a sum's order moves
 # by the last bit tips a few roundings over: of pooled features, and in bfloat16 of every layer.
@@ -92,7 +93,7 @@ def make_detector(setting: Setting, backbone: Backbone) -> Detector:
     generator = torch.Generator().manual_seed(0)
     heads = []
     for shape in (recipe.patch.head, recipe.image.head):
-        head = FoldedHead(header.channels, shape.members * shape.hidden)
+        head = empty_head(header.channels, shape.members * shape.hidden)
         for buffer in (*head.weights, head.bias, head.output):
             buffer.copy_(torch.randn(buffer.shape, generator=generator))
         head.round_to_half()

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from model.folding import FoldedHead, FoldedHeads
+from model.folding import FoldedHeads
 from model.recipe import PRESETS
 from pipeline.night.fleet.fleet import Fleet
 from pipeline.night.folder import NightFolder
@@ -22,6 +22,7 @@ from pipeline.night.scoring.plan import note_settled, plan_night, result_name
 from pipeline.night.scoring.scorer import ShardScorer
 from tests.bench.material import NIGHT, dump_of, onboard, write_pictures
 from tests.bench.measure import Ratio, alternate, in_fresh_process, peak_mib
+from tests.support.folded_heads import empty_head
 
 BATCH = 64
 MANY = 1000  # categories
@@ -98,7 +99,7 @@ def _resident_heads() -> Ratio:
     units = [c.head.members * c.head.hidden for c in (recipe.patch, recipe.image)]
     before, held = peak_mib(), []
     for _ in range(MANY):
-        heads = FoldedHeads(FoldedHead(WIDE, units[0]), FoldedHead(WIDE, units[1]))
+        heads = FoldedHeads(empty_head(WIDE, units[0]), empty_head(WIDE, units[1]))
         heads.halve()
         held.append(heads)
     gigabytes = sum(map(_size_bytes, held)) / 1e9

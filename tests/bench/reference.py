@@ -12,7 +12,7 @@ from torch import Tensor
 
 from model.backbone import Backbone, BackboneConfig
 from model.detector import Detector, DetectorHeader
-from model.folding import FoldedHead, FoldedHeads
+from model.folding import FoldedHeads
 from model.preprocessing import Preprocessing
 from model.recipe import PRESETS
 from pipeline.catalogue.catalogue import Category
@@ -20,6 +20,7 @@ from pipeline.images.batches import read_all, stack
 from pipeline.onboarding.prepare import prepare
 from tests.bench.material import category, write_pictures
 from tests.bench.measure import Ratio, alternate, in_fresh_process, peak_mib
+from tests.support.folded_heads import empty_head
 from tests.support.reference_simplenet import (
     ReferenceHead,
     ReferenceSimpleNet,
@@ -97,7 +98,7 @@ def _our_prediction() -> Callable[[Tensor], object]:
         preprocessing=Preprocessing(resize=329, crop=SIDE),
     )
     shape = PRESETS["default"].recipe.patch.head
-    head = FoldedHead(header.channels, shape.members * shape.hidden)
+    head = empty_head(header.channels, shape.members * shape.hidden)
     for buffer in (*head.weights, head.bias, head.output):
         buffer.normal_()
     detector = Detector(backbone, FoldedHeads(head, None), header)
