@@ -90,8 +90,8 @@ def test_a_catalogue_with_faults_names_each_on_a_line(run: Run, tmp_path: Path) 
     assert (answer.code, answer.out) == (1, "")
     assert [line.split(": ")[-2] for line in answer.err.splitlines()] == [
         "defauls",
-        "categories[0].name",
         "categories[0].images",
+        "categories[0].name",
     ]
 
 

@@ -52,6 +52,30 @@ def nightshift(
 
 
 @app.command()
+def init(
+    prefix: Annotated[
+        str, typer.Argument(help="Folder or s3:// prefix with a folder for each category.")
+    ],
+) -> None:
+    """Write a first catalogue of the data sets below a folder: nightshift init PREFIX > FILE."""
+    from pipeline.catalogue.first_draft import draft  # noqa: PLC0415
+    from pipeline.datasets.layouts import LAYOUTS, LayoutError  # noqa: PLC0415
+    from pipeline.datasets.recognise import DataSet, recognise  # noqa: PLC0415
+
+    everything = recognise(prefix)
+    for each in everything:
+        if not isinstance(each, DataSet):
+            typer.echo(f"nightshift: {each.uri}: {each.reason}", err=True)
+    found = [each for each in everything if isinstance(each, DataSet)]
+    if not found:
+        raise LayoutError(
+            f"no category found below {prefix}; needed is a folder for each, laid out as one of "
+            f"{', '.join(sorted(LAYOUTS))}. Name another folder, or write the catalogue by hand."
+        )
+    typer.echo(draft(prefix, found), nl=False)
+
+
+@app.command()
 def onboard(
     catalogue: Annotated[str, typer.Argument(help="Catalogue file (YAML), local or s3://.")],
     only: Annotated[list[str] | None, typer.Option(help="Only this category; repeatable.")] = None,
