@@ -12,10 +12,10 @@ import torch
 from factory import category, make_category, texture
 
 from model.backbone import Backbone, BackboneConfig
-from model.precision import Precision, has_bfloat16
-from pipeline import backbones
-from pipeline.backbones import choose_precision
+from model.precision import has_bfloat16
+from pipeline.onboarding import precision_probe
 from pipeline.onboarding.finish import write_package
+from pipeline.onboarding.precision_probe import choose_precision, is_worthwhile
 from pipeline.onboarding.prepare import PreparedCategory, make_detector, prepare
 from pipeline.predictor import Predictor
 
@@ -64,7 +64,7 @@ def test_a_machine_without_bfloat16_chooses_float32_and_says_what_to_do_with_the
     script = (
         "import torch; from model.backbone import Backbone, BackboneConfig;"
         "from model.precision import PrecisionError;"
-        "from pipeline.backbones import choose_precision;"
+        "from pipeline.onboarding.precision_probe import choose_precision;"
         "exact = Backbone(BackboneConfig(name='efficientnet_lite0'));"
         "images = torch.zeros(1, 64, 64, 3, dtype=torch.uint8);"
         "assert choose_precision(exact, 64) is exact and len(exact(images)) == 2\n"
@@ -85,19 +85,12 @@ def test_a_machine_without_bfloat16_chooses_float32_and_says_what_to_do_with_the
 
 @pytest.mark.parametrize(
     ("exact_s", "rounded_s", "chosen"),
-    [(2.0, 1.0, "bfloat16"), (1.21, 1.0, "bfloat16"), (1.19, 1.0, "float32"), (1, 9, "float32")],
+    [(2.0, 1.0, True), (1.21, 1.0, True), (1.19, 1.0, False), (1.0, 9.0, False)],
 )
 def test_bfloat16_is_chosen_where_it_is_a_fifth_faster(
-    exact: Backbone,
-    monkeypatch: pytest.MonkeyPatch,
-    exact_s: float,
-    rounded_s: float,
-    chosen: Precision,
+    exact_s: float, rounded_s: float, chosen: bool
 ) -> None:
-    seconds = {"float32": exact_s, "bfloat16": rounded_s}
-    monkeypatch.setattr(backbones, "has_bfloat16", lambda device: True)
-    monkeypatch.setattr(backbones, "_seconds", lambda one, _: seconds[one.config.precision])
-    assert choose_precision(exact, 64).config.precision == chosen
+    assert is_worthwhile(exact_s, rounded_s) is chosen
 
 
 @needs_bfloat16
@@ -132,7 +125,7 @@ def test_auto_is_recorded_as_what_it_came_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seconds = {"float32": 3.0, "bfloat16": 1.0}
-    monkeypatch.setattr(backbones, "_seconds", lambda one, _: seconds[one.config.precision])
+    monkeypatch.setattr(precision_probe, "_seconds", lambda one, _: seconds[one.config.precision])
     folder = make_category(tmp_path / "steel", num_good=24, num_test=0)
     package = write_package(
         trained(prepare(category(folder, precision="auto"))), tmp_path / "package"

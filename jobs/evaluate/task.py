@@ -11,6 +11,7 @@ import torch
 
 from jobs.cluster.join import Resources
 from jobs.terminal.progress import Reporter
+from pipeline.backbones import own_device
 from pipeline.catalogue.catalogue import Category
 from pipeline.evaluation.plots import draw
 from pipeline.evaluation.protocol import CategoryResult, run_protocol
@@ -31,7 +32,6 @@ def measure(category: dict[str, Any], num_seeds: int, resources: Resources, boar
     torch.set_num_threads(resources.cpus)
     checked = Category.model_validate(category)
     reporter = Reporter(board, checked.name)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    result = run_protocol(checked, num_seeds, reporter.tell, device)
+    result = run_protocol(checked, num_seeds, reporter.tell, own_device())
     files = {**draw(result), "scores.csv": scores_csv(result).encode()}
     return Measured(result=replace(result, tiles=()), files=files)  # they are in the picture

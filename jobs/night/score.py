@@ -19,6 +19,7 @@ from jobs.cluster.join import Resources, cluster, memory_per_job, resources_for
 from jobs.night.pool import Pool
 from jobs.night.prometheus import NightMetrics
 from jobs.terminal.progress import Display
+from pipeline.backbones import own_device
 from pipeline.night.error_budget import ErrorBudget
 from pipeline.night.fleet.fleet import Fleet
 from pipeline.night.fleet.hold import held_fleet
@@ -123,7 +124,7 @@ class ScoringWorker:
         self.scorer = ShardScorer(
             Retry().call(lambda: Fleet.read(folder.fleet)),
             folder,
-            device="cuda" if torch.cuda.is_available() else "cpu",
+            device=own_device(),
             heads_bytes=heads_bytes,
             observer=NightMetrics(),
         )

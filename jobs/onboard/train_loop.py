@@ -13,6 +13,7 @@ from ray.train import Checkpoint
 
 from jobs.terminal.progress import Reporter
 from model.errors import NightshiftError
+from pipeline.backbones import own_device
 from pipeline.catalogue.catalogue import Category
 from pipeline.onboarding.finish import write_package
 from pipeline.onboarding.prepare import prepare
@@ -40,10 +41,11 @@ def run(config: dict[str, Any]) -> None:
 
 
 def _train(category: Category, state: Any, reporter: Reporter, checkpoint_every_s: float) -> None:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     if state is not None:  # another try on another machine might choose another
         category = category.model_copy(update={"precision": state["precision"]})
-    prepared = prepare(category, lambda done, total: reporter.tell("features", done, total), device)
+    prepared = prepare(
+        category, lambda done, total: reporter.tell("features", done, total), own_device()
+    )
     trainer = prepared.trainer
     if state is not None:
         trainer.load_state_dict(state)

@@ -10,10 +10,11 @@ import torch
 from ray import tune
 
 from pipeline import storage
+from pipeline.backbones import own_device
 from pipeline.study.check import build_test, keep_head, measure_again, measure_heads
 from pipeline.study.feature_copies import own_copies
 from pipeline.study.feature_view import FeatureView
-from pipeline.study.run import Repeat, StudyContext, StudyTrial, device, train_again
+from pipeline.study.run import Repeat, StudyContext, StudyTrial, train_again
 from pipeline.study.sets import FoldPlan, Passes, build_view
 from pipeline.study.settings import LabelledSet
 from pipeline.study.space import decode
@@ -50,13 +51,13 @@ class TuneTrial(tune.Trainable):
 @ray.remote(max_retries=2)
 def embed(view: FeatureView, folds: FoldPlan, place: str, labelled: LabelledSet | None) -> Passes:
     """Write a view's sets; return what it took."""
-    return build_view(view, folds, place, labelled, device())
+    return build_view(view, folds, place, labelled, own_device())
 
 
 @ray.remote(max_retries=2)
 def embed_test(view: FeatureView, place: str) -> Passes:
     """Write a view's test images; return what it took."""
-    return build_test(view, place, device())
+    return build_test(view, place, own_device())
 
 
 @ray.remote(max_retries=2)

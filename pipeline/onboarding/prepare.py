@@ -15,12 +15,13 @@ from model.backbone import Backbone
 from model.detector import Detector, DetectorHeader
 from model.folding import FoldedHeads
 from model.recipe import Recipe, RecipeTrainer
-from pipeline.backbones import choose_precision, fetch_backbone
+from pipeline.backbones import fetch_backbone
 from pipeline.calibration import Part, fold_by_content, split_by_content
 from pipeline.catalogue.catalogue import Category
 from pipeline.datasets.layouts import Sample, read_layout
 from pipeline.images.batches import BATCH_IMAGES
 from pipeline.onboarding.features import GoodImages, Progress, extract, training_uris
+from pipeline.onboarding.precision_probe import choose_precision
 
 Unseen = tuple[FoldedHeads, torch.Tensor]  # heads, and places in the bank of unseen images
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from model.folding import FoldedHead
 from pipeline import storage
-from pipeline.backbones import fetch_backbone
+from pipeline.backbones import fetch_backbone, own_device
 from pipeline.datasets.layouts import read_layout
 from pipeline.datasets.samples import has_both_kinds, of_split
 from pipeline.study.choice import difference, mean_interval
@@ -22,7 +22,6 @@ from pipeline.study.feature_view import FeatureView, is_there, view_key
 from pipeline.study.objective import METRICS
 from pipeline.study.records import TrialRecord
 from pipeline.study.run import StudyContext
-from pipeline.study.run import device as own_device
 from pipeline.study.sets import Passes, write_labelled
 from pipeline.study.space import Configuration
 from pipeline.study.trial import evaluate_labelled

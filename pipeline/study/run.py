@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import torch
-
 from model.errors import NightshiftError
+from pipeline.backbones import own_device
 from pipeline.study.feature_view import view_key
 from pipeline.study.objective import Scored, objective
 from pipeline.study.settings import Study
@@ -47,12 +46,7 @@ class StudyContext:
         fold = repeat % settings.num_folds
         split = Split(seed=settings.seed + repeat, fold=fold, members=settings.members)
         place = self.places[f"{name} {view_key(variant)}"]
-        return HeadRun(variant, place, split, device())
-
-
-def device() -> str:
-    """Return where this process trains."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
+        return HeadRun(variant, place, split, own_device())
 
 
 @dataclass
