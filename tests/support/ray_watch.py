@@ -13,6 +13,7 @@ import ray
 from pipeline import storage
 
 PATIENCE_S = 300.0
+LOOK_EVERY_S = 0.05  # a look asks Ray or a storage, and they should be busy with their work
 
 
 @dataclass
@@ -24,7 +25,7 @@ class Watch:
     ended: threading.Event = field(default_factory=threading.Event)
 
     def follow(self) -> None:
-        while not self.ended.wait(0.01):
+        while not self.ended.wait(LOOK_EVERY_S):
             for stage, done, _ in ray.get(self.board.read.remote()).values():
                 if not self.words or self.words[-1] != (stage, done):
                     self.words.append((stage, done))
@@ -39,7 +40,7 @@ def wait_until(happened: Callable[[], Any]) -> Any:
         found = happened()
         if found:
             return found
-        time.sleep(0.01)
+        time.sleep(LOOK_EVERY_S)
     raise AssertionError(f"nothing happened for {PATIENCE_S:g} s")
 
 
