@@ -80,7 +80,7 @@ def test_a_palette_becomes_its_colours() -> None:
     image = Image.new("P", (2, 1))
     image.putpalette([10, 20, 30, 200, 100, 50])
     image.putpixel((1, 0), 1)
-    assert list(decode_image(encoded(image)).getdata()) == [(10, 20, 30), (200, 100, 50)]
+    assert np.asarray(decode_image(encoded(image))).tolist() == [[[10, 20, 30], [200, 100, 50]]]
 
 
 def test_the_transparent_colour_of_a_palette_is_black() -> None:
@@ -88,7 +88,7 @@ def test_the_transparent_colour_of_a_palette_is_black() -> None:
     image.putpalette([10, 20, 30, 200, 100, 50])
     image.putpixel((1, 0), 1)
     data = encoded(image, transparency=1)
-    assert list(decode_image(data).getdata()) == [(10, 20, 30), (0, 0, 0)]
+    assert np.asarray(decode_image(data)).tolist() == [[[10, 20, 30], [0, 0, 0]]]
 
 
 @pytest.mark.parametrize("form", ["PNG", "WEBP", "TIFF"])
