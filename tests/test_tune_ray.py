@@ -140,17 +140,17 @@ def test_a_trial_whose_process_dies_is_retried_and_then_failed(
 ) -> None:
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
     monkeypatch.setattr(searching, "TuneTrial", DyingTrial)
-    space = {"layers": {"grid": [[2], [3], [2, 3]]}, "sigma": 1.0}
+    space = {"layers": {"grid": [[2], [2, 3]]}, "sigma": 1.0}
     few = tmp_path / "few"
     few.mkdir()
-    catalogue = write_study_catalogue(tmp_path, ("steel", "few"), space=space, trials=3, seeds=1)
+    catalogue = write_study_catalogue(tmp_path, ("steel", "few"), space=space, trials=2, seeds=1)
     done = tune(load(catalogue), str(tmp_path / "out"))
     assert list(done.errors) == ["few"]
     status = {str(t["configuration"]["layers"]): t["status"] for t in done.answer["trials"]}
-    assert len(status) == 3  # every value of the grid
+    assert len(status) == 2  # every value of the grid
     assert status["[2]"] == "failed"
     assert set(status.values()) - {"failed"} <= {"complete", "stopped"}
     (failed,) = [t for t in done.answer["trials"] if t["status"] == "failed"]
     assert failed["error"]
     _, children = studies_of(all_runs())
-    assert sorted(child.info.status for child in children) == ["FAILED", "FINISHED", "FINISHED"]
+    assert sorted(child.info.status for child in children) == ["FAILED", "FINISHED"]
