@@ -202,11 +202,11 @@ def _read_3(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> DetectorPa
 
 def _fits(head: Mapping[str, Tensor], channels: Sequence[int]) -> bool:
     """Whether a head's tensors have the names and shapes that these levels need."""
-    found = {name: tuple(value.shape) for name, value in head.items()}
-    middle, output = found.get("middle", ()), found.get("output", ())
+    shapes = {name: tuple(value.shape) for name, value in head.items()}
+    middle, output = shapes.get("middle", ()), shapes.get("output", ())
     if len(output) != 1 or len(middle) not in (0, 3):
         return False
-    return found == head_shapes(channels, output[0], middle)
+    return shapes == head_shapes(channels, output[0], middle)
 
 
 READABLE: dict[int, Reader] = {3: _read_3}  # a later format adds its reader and keeps the others

@@ -161,7 +161,7 @@ class RecipeTrainer:
     def unseen(self, heads: FoldedHeads) -> Iterator[tuple[FoldedHeads, Tensor]]:
         """Yield each member of these heads with images that it has not seen, a few at a time.
 
-        The images are places in the bank; each comes once if there are several members, and none
+        The images are indices into the bank; each comes once if there are several members, and none
         if there is only one.
         """
         if self.recipe.members == 1:

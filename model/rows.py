@@ -120,20 +120,20 @@ class ImageRows:
 
 
 def _seen(fold_N: Tensor, members: int) -> list[Tensor]:
-    """Return, for each member, the places of what is not of its own fold.
+    """Return, for each member, the indices of what is not of its own fold.
 
     Where nothing is left (there are fewer images than members) it sees everything.
     """
-    places = [torch.nonzero(fold_N != member).flatten() for member in range(members)]
+    indices = [torch.nonzero(fold_N != member).flatten() for member in range(members)]
     everything = torch.arange(len(fold_N), device=fold_N.device)
-    return [place if len(place) else everything for place in places]
+    return [rows if len(rows) else everything for rows in indices]
 
 
-def _pick(places: list[Tensor], num_rows: int, generator: torch.Generator) -> Tensor:
-    """Return random places (M, K), each member's among its own."""
+def _pick(indices: list[Tensor], num_rows: int, generator: torch.Generator) -> Tensor:
+    """Return random indices (M, K), each member's among its own."""
     size, device = (num_rows,), generator.device
     return torch.stack(
-        [own[torch.randint(len(own), size, generator=generator, device=device)] for own in places]
+        [own[torch.randint(len(own), size, generator=generator, device=device)] for own in indices]
     )
 
 

@@ -61,10 +61,10 @@ def read_weights(path: Path, sha256: str | None = None) -> StateDict:
         raise WeightsError(f"weights file {path} does not exist; check `weights:`.")
     if sha256 is not None:
         with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != sha256.lower():
+            actual = hashlib.file_digest(file, "sha256").hexdigest()
+        if actual != sha256.lower():
             raise WeightsError(
-                f"weights file {path} has sha256 {found}, expected {sha256}. "
+                f"weights file {path} has sha256 {actual}, expected {sha256}. "
                 f"Fetch the right file or correct the catalogue."
             )
     try:

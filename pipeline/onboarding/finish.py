@@ -72,8 +72,8 @@ def write_package(prepared: PreparedCategory, folder: Path) -> Package:
 
 def _statistics(prepared: PreparedCategory, unseen: UnseenScores) -> Values:
     """Return the statistics of the calibration images, what a night's are compared with."""
-    places = unseen.images.cpu().numpy()
-    return {name: condense(v[places]) for name, v in prepared.good.statistics.items()}
+    indices = unseen.images.cpu().numpy()
+    return {name: condense(v[indices]) for name, v in prepared.good.statistics.items()}
 
 
 def _record(

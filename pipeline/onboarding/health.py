@@ -51,7 +51,7 @@ def measure_health(
     pairs = pairs[:: -(-len(pairs) // NUM_GROUPS)]
     anomalous = [np.zeros(0, np.float32)]
     for heads, index in pairs:
-        uris = [prepared.good.uris[place] for place in index.tolist()]
+        uris = [prepared.good.uris[row] for row in index.tolist()]
         images = list(read_all(uris, prepared.category.preprocessing))
         num = NUM_ANOMALIES // len(pairs)
         anomalous.append(synthetic_scores(heads, detector, images, num))
@@ -61,13 +61,13 @@ def measure_health(
 
 def training_health(trainer: RecipeTrainer) -> dict[str, float]:
     """Return, for every head, shares beyond the margins and feature spread over sigma."""
-    found = {}
+    measured = {}
     for name, head in trainer.trainers.items():
         last = head.reports[-1]
-        found[f"{name}_normal_beyond_margin"] = last.normal_beyond_margin
-        found[f"{name}_noisy_beyond_margin"] = last.noisy_beyond_margin
-        found[f"{name}_spread_over_sigma"] = head.spread_over_sigma()
-    return found
+        measured[f"{name}_normal_beyond_margin"] = last.normal_beyond_margin
+        measured[f"{name}_noisy_beyond_margin"] = last.noisy_beyond_margin
+        measured[f"{name}_spread_over_sigma"] = head.spread_over_sigma()
+    return measured
 
 
 @torch.inference_mode()

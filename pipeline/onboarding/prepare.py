@@ -23,14 +23,14 @@ from pipeline.images.batches import BATCH_IMAGES
 from pipeline.onboarding.features import GoodImages, Progress, extract, training_uris
 from pipeline.onboarding.precision_probe import choose_precision
 
-Unseen = tuple[FoldedHeads, torch.Tensor]  # heads, and places in the bank of unseen images
+Unseen = tuple[FoldedHeads, torch.Tensor]  # heads, and indices into the bank of unseen images
 
 
 @dataclass(frozen=True, kw_only=True)
 class UnseenScores:
     """What heads say of good images that they have not been trained on."""
 
-    images: torch.Tensor  # (N,), places in the bank
+    images: torch.Tensor  # (N,), indices into the bank
     scores: NDArray[np.float32]  # (N,)
     map_median: float  # level of an ordinary map
 
