@@ -16,7 +16,7 @@ from pipeline.doctor.services import (
     AMAZON,
     check_clock,
     check_mlflow,
-    check_place,
+    check_rights,
     check_weights,
     store_address,
 )
@@ -26,7 +26,7 @@ ALL = ["write", "read", "list", "conditional write", "delete"]
 
 
 def verdicts(place: str) -> dict[str, str]:
-    return {check.name.removeprefix("out: "): check.verdict for check in check_place(place)}
+    return {check.name.removeprefix("out: "): check.verdict for check in check_rights(place)}
 
 
 class Noon(Quiet):
@@ -89,7 +89,7 @@ def test_who_may_not_write_is_told_once(
     guarded: LocalS3, guest: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     become(guarded, guest, monkeypatch)
-    [check] = check_place("s3://results")
+    [check] = check_rights("s3://results")
     assert (check.name, check.verdict) == ("out: write", Verdict.FAIL)
     assert "s3:PutObject" in check.advice
     secrets = guarded.environment(guest)
@@ -100,7 +100,7 @@ def test_who_may_only_write_is_told_what_else_is_needed(
     guarded: LocalS3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     become(guarded, "writer", monkeypatch)
-    found = {check.name.removeprefix("out: "): check for check in check_place("s3://results")}
+    found = {check.name.removeprefix("out: "): check for check in check_rights("s3://results")}
     assert found["write"].verdict is Verdict.PASS
     assert found["read"].verdict is found["list"].verdict is Verdict.FAIL
     assert "s3:GetObject" in found["read"].advice
@@ -118,13 +118,13 @@ def test_read_list_and_write_of_one_bucket_are_enough(
 
 
 def test_a_bucket_that_is_missing_is_named(s3: str) -> None:
-    [check] = check_place("s3://no-such-bucket")
+    [check] = check_rights("s3://no-such-bucket")
     assert check.verdict is Verdict.FAIL
     assert "no-such-bucket" in check.finding
 
 
 def test_a_place_that_is_none_is_a_finding() -> None:
-    [check] = check_place("gs://bucket")
+    [check] = check_rights("gs://bucket")
     assert check.verdict is Verdict.FAIL
 
 

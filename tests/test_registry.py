@@ -1,5 +1,6 @@
 """Runs and registered models: one of each however often and wherever registering is interrupted."""
 
+import importlib.metadata
 import json
 import shutil
 import warnings
@@ -75,6 +76,7 @@ def test_a_run_holds_settings_curve_metrics_and_pictures(
     assert run.data.metrics["image_auroc"] <= 1
     assert run.data.metrics["seconds_training"] > 0
     assert len(run.data.tags["nightshift.dataset_digest"]) == 64
+    assert run.data.tags["nightshift.version"] == importlib.metadata.version("nightshift")
     assert len(client.get_metric_history(run.info.run_id, "image_loss")) == 1  # one pass, not two
     pictures = client.list_artifacts(run.info.run_id, "examples")
     assert len(pictures) == 6

@@ -293,11 +293,16 @@ def doctor(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("nightshift-demo"),
+    shell: Annotated[
+        bool, typer.Option("--shell", help="Start its object store again, and a shell beside it.")
+    ] = False,
 ) -> None:
     """Show the whole story on real solar cells; needs no server and no download."""
-    from jobs.demo.demo import run_demo  # noqa: PLC0415
+    from jobs.demo.demo import open_shell, run_demo  # noqa: PLC0415
 
-    raise typer.Exit(run_demo(out.resolve()))
+    if shell:
+        raise typer.Exit(open_shell(out.resolve()))
+    raise typer.Exit(ExitCode.DONE if run_demo(out.resolve()) else ExitCode.MEND)
 
 
 def main() -> None:

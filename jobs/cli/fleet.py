@@ -127,13 +127,13 @@ def _say(held: Any, as_json: bool) -> None:
 
 
 def _print_champions(champions: dict[str, dict[str, Any]]) -> None:
-    answer = table("category", "version", "digest", "threshold", "false alarms")
+    shown = table("category", "version", "digest", "threshold", "false alarms")
     for name, champion in sorted(champions.items()):
-        answer.add_row(
+        shown.add_row(
             name,
             champion["model_version"],
             champion["model_digest"][:DIGITS],
             number(champion["threshold"]),
             f"{champion['false_alarm_rate']:g}",
         )
-    Console().print(answer)
+    Console().print(shown)

@@ -42,10 +42,10 @@ def _print(done: Any) -> None:
         f"night {done.night}: {done.num_new:,} new labels, {done.num_changed:,} changed, "
         f"{done.num_unchanged:,} as before"
     )
-    answer = table("category", "labelled", "defects", "flagged", "of these defects", "precision")
+    shown = table("category", "labelled", "defects", "flagged", "of these defects", "precision")
     for category, counts in done.precision.items():
         share = counts["precision"]
-        answer.add_row(
+        shown.add_row(
             escape(category) or "(none)",
             str(counts["labelled"]),
             str(counts["defects"]),
@@ -53,4 +53,4 @@ def _print(done: Any) -> None:
             str(counts["flagged_defects"]),
             "-" if share is None else f"{share:.0%}",
         )
-    Console().print(answer)
+    Console().print(shown)

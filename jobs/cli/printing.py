@@ -11,10 +11,10 @@ from jobs.terminal.tables import number, table
 
 def print_outcomes(outcomes: list[dict[str, Any]]) -> None:
     """Print a row for each category of an onboarding, and what was left out."""
-    answer = table("category", "status", "version", "train", "held out", "threshold", "AUROC")
+    shown = table("category", "status", "version", "train", "held out", "threshold", "AUROC")
     for outcome in outcomes:
         counts, metrics = outcome["counts"] or {}, outcome["metrics"] or {}
-        answer.add_row(
+        shown.add_row(
             outcome["category"],
             outcome["status"],
             f"{outcome['version'] or '-'}{' champion' if outcome['is_champion'] else ''}",
@@ -23,17 +23,17 @@ def print_outcomes(outcomes: list[dict[str, Any]]) -> None:
             number(metrics.get("threshold")),
             number(metrics.get("image_auroc")),
         )
-    Console().print(answer)
+    Console().print(shown)
     for outcome in outcomes:
         note = _note(outcome["counts"] or {})
         if note:
             typer.echo(f"{outcome['category']}: {note}")
 
 
-def print_study(answer: dict[str, Any]) -> None:
+def print_study(study: dict[str, Any]) -> None:
     """Print what a study found for each category, and why it chose what it chose."""
     shown = table("category", "as it was", "best", "better by", "regret of one for all")
-    for name, own in answer["categories"].items():
+    for name, own in study["categories"].items():
         shown.add_row(
             name,
             number(own["default_objective"]["mean"]),
@@ -42,15 +42,15 @@ def print_study(answer: dict[str, Any]) -> None:
             f"{own['regret_of_one_for_all']['mean']:.4f}",
         )
     Console().print(shown)
-    for name, own in {**answer["categories"], "all together": answer["overall"]}.items():
+    for name, own in {**study["categories"], "all together": study["overall"]}.items():
         typer.echo(f"{name}: {json.dumps(own['configuration'])}: {own['reason']}")
 
 
 def print_night(done: Any) -> None:
     """Print a row for each category of a night, its alerts, and where the report is."""
-    answer = table("category", "images", "flagged", "listed", "failed", "threshold", "version")
+    shown = table("category", "images", "flagged", "listed", "failed", "threshold", "version")
     for name, category in done.summary["categories"].items():
-        answer.add_row(
+        shown.add_row(
             name or "(none)",
             str(category["images"]),
             str(category["flagged"]),
@@ -59,7 +59,7 @@ def print_night(done: Any) -> None:
             number(category["threshold"]),
             category["model_version"] or "no champion",
         )
-    Console().print(answer)
+    Console().print(shown)
     for name, category in done.summary["categories"].items():
         if category["drift"]["alert"]:
             typer.echo(f"{name} has shifted: {category['drift']['reason']}")

@@ -1,4 +1,4 @@
-"""The demo's input, from real images: what to onboard, and one night's dump.
+"""The demo's input, from real images: what to onboard, and two nights of one line.
 
 The PyPI package ``elpv-dataset`` holds 2,624 electroluminescence images of solar cells, 300 x 300
 grey PNG, of two kinds (mono- and polycrystalline), each with a probability of being defective as
@@ -6,8 +6,10 @@ experts judged it: 0, 1/3, 2/3 or 1. Here a cell of probability 0 is good, of 2/
 The 295 cells of probability 1/3 are left out everywhere: their experts leaned towards good without
 being sure, so they are fit neither to train on nor to count as right or wrong.
 
-Files are copied byte for byte under names made of their content, so that neither a name nor its
-place in a listing tells whether a cell is defective.
+Half of the good cells are onboarded, a quarter each is new on one of the nights. Which ones is
+drawn from their content, and files are named by it, so that neither a name nor its place in a
+listing tells whether a cell is defective. Labels decide that no defect is onboarded and how many a
+night has, and nothing else: which ones it gets is drawn as well.
 
 Source: Buerhop-Lutz et al. 2018, "A Benchmark for Visual Identification of Defective Solar Cells
 in Electroluminescence Imagery"; images CC BY-NC-SA 4.0.
@@ -16,24 +18,27 @@ in Electroluminescence Imagery"; images CC BY-NC-SA 4.0.
 import csv
 import hashlib
 import importlib.util
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, as_completed
+import io
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
+from PIL import Image
 
 from model.errors import NightshiftError
-from pipeline import storage
 
 CATEGORIES = {"mono": "solar-mono", "poly": "solar-poly"}  # the package's word: ours
-BACKBONE = "efficientnet_lite0"  # its weights come with Nightshift: nothing to download
-FALSE_ALARM_RATE = 0.05
-HELD_BACK_SHARE = 0.3  # of the good cells, for the night
-# Makes our split independent of any other that is drawn from the content's hash, such as the
+FIRST_NIGHT, SECOND_NIGHT = "2026-03-11", "2026-03-12"
+# Of a night: a line in trouble and one that is not, 11 % and 2 % of the cells, 5 % of all.
+NUM_DEFECTS = {"solar-mono": 18, "solar-poly": 4}
+DARK_CATEGORY, DARK = "solar-poly", 0.5  # on the second night: what the camera still sees of light
+UNKNOWN_CATEGORY = "thin-film"  # one image of it arrives, and nobody has onboarded it
+# Makes our draw independent of any other that is made from the content's hash, such as the
 # calibration split: without it, what is left after ours would be one-sided for theirs.
-SALT = b"night of the demo"
-UPLOADS_AT_ONCE = 16
+SALT = b"nights of the demo"
 
 
 class DemoMaterialError(NightshiftError):
@@ -47,17 +52,18 @@ class Cell:
     category: str
     source: Path
     name: str  # of its copy, from its content
+    drawn: int  # from its content as well, and independent of its name
     defective: bool
-    held_back: bool  # a defective cell always is
+    night: str  # which gets it; empty: it is good and onboarded
 
     @property
     def path(self) -> str:
-        """Its place below the dump or the onboarding folder, ``<category>/<name>``."""
+        """Its place below the onboarding folder or the night's dump, ``<category>/<name>``."""
         return f"{self.category}/{self.name}"
 
 
 def read_cells(data: Path | None = None) -> list[Cell]:
-    """Return the cells, sorted by category and name, without the doubtful ones.
+    """Return the cells that are used, sorted by category and name.
 
     Args:
         data: folder with ``labels.csv``; by default the installed package's.
@@ -69,80 +75,82 @@ def read_cells(data: Path | None = None) -> list[Cell]:
     cells = [
         make_cell(data / path, CATEGORIES[kind], defective=float(probability) > 0.5)
         for path, probability, kind in read_labels(data)
-        if not is_doubtful(float(probability))
+        if not 0 < float(probability) < 0.5
     ]
-    return sorted(cells, key=lambda cell: cell.path)
+    used, taken = [], Counter[tuple[str, str]]()
+    for cell in sorted(cells, key=lambda cell: cell.drawn):
+        taken[cell.category, cell.night] += cell.defective
+        if not cell.defective or taken[cell.category, cell.night] <= NUM_DEFECTS[cell.category]:
+            used.append(cell)
+    return sorted(used, key=lambda cell: cell.path)
 
 
-def write_onboarding(cells: list[Cell], directory: Path) -> Path:
-    """Write the good cells not held back and a catalogue; return the catalogue's path."""
+def write_onboarding(
+    cells: Sequence[Cell], folder: Path, training: Mapping[str, Any] | None = None
+) -> Path:
+    """Write the cells to onboard and a catalogue; return the catalogue's path.
+
+    Args:
+        cells: those of a night are left out.
+        folder: where they go.
+        training: the catalogue's section of that name; by default there is none.
+    """
     for cell in cells:
-        if not cell.held_back:
-            copy(cell, str(directory))
-    catalogue = directory / "catalogue.yaml"
-    catalogue.write_text(yaml.safe_dump(catalogue_content(), sort_keys=False))
+        if not cell.night:
+            write(folder / cell.path, cell.source.read_bytes())
+    catalogue = folder / "catalogue.yaml"
+    catalogue.write_text(yaml.safe_dump(catalogue_content(training), sort_keys=False))
     return catalogue
 
 
-def write_dump(
-    cells: list[Cell], dump: str, on_written: Callable[[], None] = lambda: None
-) -> dict[str, bool]:
-    """Write the night's images below ``dump``, a local or S3 folder, and three broken files.
+def write_nights(cells: Sequence[Cell], folder: Path) -> None:
+    """Write the dump of each night as ``<folder>/<night>/<category>/<image>``."""
+    for cell in cells:
+        content = cell.source.read_bytes()
+        if (cell.night, cell.category) == (SECOND_NIGHT, DARK_CATEGORY):
+            content = darken(content)
+        if cell.night:
+            write(folder / cell.night / cell.path, content)
+    for name, content in stray_files(cells).items():
+        write(folder / FIRST_NIGHT / name, content)
 
-    Calls ``on_written`` after each of the ``dump_size(cells)`` files, from the caller's thread,
-    and returns the truth. The first file that cannot be written ends it.
+
+def stray_files(cells: Sequence[Cell]) -> dict[str, bytes]:
+    """Return what goes wrong on the first night, as it does in real dumps, by name below it.
+
+    Three files that are no image, and a good image of a category that nobody has onboarded.
     """
-    with ThreadPoolExecutor(UPLOADS_AT_ONCE) as pool:
-        copies = [pool.submit(copy, cell, dump) for cell in cells if cell.held_back]
-        broken = [
-            pool.submit(storage.write_bytes, storage.join(dump, name), content)
-            for name, content in broken_files(cells).items()
-        ]
-        try:
-            for written in as_completed([*copies, *broken]):
-                written.result()
-                on_written()
-        finally:
-            pool.shutdown(cancel_futures=True)  # a server that is away is not asked 1,000 times
-    return truth(cells)
-
-
-def dump_size(cells: list[Cell]) -> int:
-    """Return the number of files in the dump, the broken ones included."""
-    return len(truth(cells)) + len(broken_files(cells))
-
-
-def truth(cells: list[Cell]) -> dict[str, bool]:
-    """Return for every image of the dump, by its name below it, whether it is defective.
-
-    The broken files are not among them: they have no truth and get no score.
-    """
-    return {cell.path: cell.defective for cell in cells if cell.held_back}
-
-
-def broken_files(cells: list[Cell]) -> dict[str, bytes]:
-    """Return what goes wrong in real dumps, by name below the dump: no file here is an image."""
-    first, last = list(CATEGORIES.values())
-    whole = cells[0].source.read_bytes()
+    mono, poly = CATEGORIES.values()
+    whole = next(cell for cell in cells if not cell.night).source.read_bytes()
     return {
-        f"{first}/cut-off.png": whole[: len(whole) // 3],
-        f"{first}/empty.png": b"",
-        f"{last}/note.png": b"Camera 2 was cleaned at 22:40.\n",
+        f"{mono}/cut-off.png": whole[: len(whole) // 3],
+        f"{mono}/empty.png": b"",
+        f"{poly}/note.png": b"Camera 2 was cleaned at 22:40.\n",
+        f"{UNKNOWN_CATEGORY}/first-of-its-kind.png": whole,
     }
 
 
-def copy(cell: Cell, folder: str) -> None:
-    """Put one cell below a local or S3 folder, byte for byte."""
-    storage.write_bytes(storage.join(folder, cell.path), cell.source.read_bytes())
+def darken(content: bytes) -> bytes:
+    """Return an image as a camera sees it that gets less light."""
+    image = Image.open(io.BytesIO(content))
+    darker = io.BytesIO()
+    image.point([round(DARK * level) for level in range(256)]).save(darker, format="PNG")
+    return darker.getvalue()
 
 
-def catalogue_content() -> dict[str, object]:
+def write(path: Path, content: bytes) -> None:
+    """Write a file and the folders above it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+def catalogue_content(training: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return the catalogue; image folders lie beside its file."""
     return {
         "defaults": {
-            "backbone": BACKBONE,
-            "false_alarm_rate": FALSE_ALARM_RATE,
-            "calibration": "cross",  # 5 % of a few hundred cells: held-out ones would be few
+            "backbone": "efficientnet_lite0",  # its weights come with Nightshift
+            "calibration": "cross",  # 1 % of a few hundred cells: held-out ones would be few
+            **({"training": dict(training)} if training else {}),
         },
         "categories": [
             {"name": name, "images": name, "layout": "folder"} for name in CATEGORIES.values()
@@ -180,19 +188,15 @@ def read_labels(data: Path) -> list[tuple[str, str, str]]:
     return [(path, probability, kind) for path, probability, kind in rows]
 
 
-def is_doubtful(probability: float) -> bool:
-    """Return whether experts leaned towards good without being sure."""
-    return 0 < probability < 0.5
-
-
 def make_cell(source: Path, category: str, *, defective: bool) -> Cell:
-    """Name a cell after its content and decide by its content whether the night gets it."""
+    """Name a cell after its content and decide by its content where it goes."""
     content = source.read_bytes()
     name = hashlib.sha256(content).hexdigest()[:16] + source.suffix
-    return Cell(category, source, name, defective, defective or is_held_back(content))
+    drawn = draw(content)
+    places = (FIRST_NIGHT, SECOND_NIGHT) if defective else (FIRST_NIGHT, SECOND_NIGHT, "", "")
+    return Cell(category, source, name, drawn, defective, places[drawn % len(places)])
 
 
-def is_held_back(content: bytes) -> bool:
-    """Return true for about HELD_BACK_SHARE of all contents, always the same ones."""
-    draw = int.from_bytes(hashlib.sha256(SALT + content).digest()[:8]) / 2**64
-    return draw < HELD_BACK_SHARE
+def draw(content: bytes) -> int:
+    """Draw a whole number from 0 on, always the same for the same content."""
+    return int.from_bytes(hashlib.sha256(SALT + content).digest()[:8])

@@ -16,7 +16,7 @@ from pipeline.doctor.machine import Check, Verdict, check_machine, failed, passe
 from pipeline.doctor.services import (
     check_clock,
     check_mlflow,
-    check_place,
+    check_rights,
     check_weights,
     store_address,
 )
@@ -40,12 +40,10 @@ def examine(out: str | None, catalogue: str | None) -> Iterator[Check]:
     if store is not None:
         yield check_clock(store, lambda: dt.datetime.now(dt.UTC))
     if out is None:
-        advice = (
-            "Pass --out with the place of the results, and again with the one of NIGHTSHIFT_RUNS."
-        )
-        yield warned("out", "no place was named, so no rights were tried", advice)
+        advice = "Pass --out with where results go, and again with the one of NIGHTSHIFT_RUNS."
+        yield warned("out", "no --out was given, so no rights were tried", advice)
     else:
-        yield from check_place(out)
+        yield from check_rights(out)
     yield from check_ray(os.environ.get("RAY_ADDRESS", ""), out)
 
 
@@ -55,11 +53,11 @@ def check_ray(address: str, out: str | None, timeout_s: float = NODES_TIMEOUT_S)
         yield passed("ray", f"no RAY_ADDRESS: each command starts its own, {os.cpu_count()} CPUs")
         return
     try:
-        answer = ask_cluster(address, ASK_NODES, [out] if out else [], timeout_s)
+        checks = ask_cluster(address, ASK_NODES, [out] if out else [], timeout_s)
     except ClusterError as error:
         yield failed("ray", str(error), "Mend that first; its nodes were not asked.")
         return
-    for check in json.loads(answer):
+    for check in json.loads(checks):
         yield Check(**check | {"verdict": Verdict(check["verdict"])})
 
 

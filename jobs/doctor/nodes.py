@@ -19,7 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from jobs.cluster.join import cluster, reason
 from pipeline.doctor.machine import Check, failed, passed
-from pipeline.doctor.services import check_place
+from pipeline.doctor.services import check_rights
 
 NODE_TIMEOUT_S = 60
 PACKAGES = ("ray", "torch", "torchvision", "numpy", "pyarrow")
@@ -81,9 +81,9 @@ def compare(name: str, ours: Mapping[str, str], theirs: Mapping[str, str]) -> Ch
 
 
 def describe(out: str | None) -> tuple[dict[str, str], list[Check]]:
-    """What this node runs, and what it may do at ``out``: AWS_* must be set there, too."""
+    """What this node runs, and what it may do below ``out``: AWS_* must be set there, too."""
     versions = {package: importlib.metadata.version(package) for package in PACKAGES}
-    rights = list(check_place(out)) if out is not None else []
+    rights = list(check_rights(out)) if out is not None else []
     return {"Nightshift": source_digest(Path(__file__).parents[2]), **versions}, rights
 
 
@@ -100,5 +100,5 @@ def source_digest(root: Path) -> str:
 def main() -> None:
     """Answer on stdout; the only argument, if any, is the place whose rights are tried."""
     with redirect_stdout(sys.stderr):
-        found = look(sys.argv[1] if len(sys.argv) > 1 else None)
-    print(json.dumps([asdict(check) for check in found]))  # noqa: T201  the answer
+        checks = look(sys.argv[1] if len(sys.argv) > 1 else None)
+    print(json.dumps([asdict(check) for check in checks]))  # noqa: T201  the answer

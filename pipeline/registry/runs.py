@@ -16,8 +16,10 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run,
 
 from pipeline import storage
 from pipeline.registry.connection import experiment_id, mlflow_errors, pages
+from pipeline.version import version
 
 KEY_TAG, CATEGORY_TAG = "nightshift.key", "nightshift.category"
+VERSION_TAG = "nightshift.version"  # of the program that began the run
 DIGEST_TAG, ERROR_TAG = "nightshift.dataset_digest", "nightshift.error"
 PARENT_TAG, CONTEXT_TAG = "mlflow.parentRunId", "mlflow.data.context"  # MLflow's own
 SETTINGS_FILE = "settings.json"  # parameters are cut, it is whole
@@ -122,7 +124,7 @@ def find_run(client: MlflowClient, experiment: str, key: str, status: str = "") 
 def find_or_create(client: MlflowClient, record: RunRecord, status: str = "") -> Run:
     """Return the run of a record's key, made on first use."""
     experiment = experiment_id(client, record.experiment)
-    tags = {KEY_TAG: record.key, CATEGORY_TAG: record.category}
+    tags = {KEY_TAG: record.key, CATEGORY_TAG: record.category, VERSION_TAG: version()}
     if record.parent:
         tags[PARENT_TAG] = record.parent
     return find_run(client, experiment, record.key, status) or client.create_run(
