@@ -15,6 +15,7 @@ from pipeline.study.answer import answer
 from pipeline.study.check import correlations, paired
 from pipeline.study.choice import DEFAULT
 from pipeline.study.page import headline, interval, settings_line, study_page
+from pipeline.study.records import TrialStatus
 
 HOSTILE = "<script>alert('a')</script>"
 
@@ -28,7 +29,7 @@ def found(folder: Path) -> dict[str, Any]:
         configuration = {"sigma": sigma, "layers": [2] if number % 3 else [2, 3]}
         values = {"steel": 0.9 - (sigma - 1) ** 2 / 20, "brass": 0.5 + number / 100}
         records.append(record(f"t{number}", configuration, values, rungs=3 if number % 2 else 1))
-    records[0].status, records[0].error, records[0].rungs = "failed", HOSTILE, []
+    records[0].status, records[0].error, records[0].rungs = TrialStatus.FAILED, HOSTILE, []
     repeats = [
         repeat(configuration, value + number / 50, number, name)
         for name in ("steel", "brass")

@@ -9,7 +9,7 @@ from studied import load, make_study, record, repeat, write_study_catalogue
 from pipeline.registry import connection
 from pipeline.registry.runs import PARENT_TAG
 from pipeline.study import tracking
-from pipeline.study.records import StudyError, StudyFolder, repeat_name
+from pipeline.study.records import StudyError, StudyFolder, TrialStatus, repeat_name
 
 A = {"sigma": 1.0, "layers": [2]}
 
@@ -61,7 +61,7 @@ def test_mlflow_has_one_run_for_each_trial_however_often_it_is_logged(
     assert tracking.begin(study) == parent
     assert client.get_run(parent).info.status == "RUNNING"
     good, bad = record("a", A, {"steel": 0.5}), record("b", A, {"steel": 0.25}, rungs=1)
-    bad.status, bad.error = "failed", "its process died"
+    bad.status, bad.error = TrialStatus.FAILED, "its process died"
     lost = record("lost", A, {"steel": 0.1})
     for each in (good, good, lost):
         tracking.log_trial(study, parent, each)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from studied import make_plan, make_study
+from studied import make_context, make_study
 
 from model.errors import NightshiftError
 from pipeline.study.check import keep_head, measure_heads, read_head
@@ -18,14 +18,14 @@ CONFIGURATION = {"sigma": 1.0, "layers": [2, 3]}
 
 
 @pytest.fixture(scope="module")
-def plan(tmp_path_factory: pytest.TempPathFactory) -> StudyContext:
+def context(tmp_path_factory: pytest.TempPathFactory) -> StudyContext:
     folder = tmp_path_factory.mktemp("study")
     study = make_study(folder, ("steel", "brass"))
     places = {}
     for key, view in wanted_views(study).items():
         places[key] = str(folder / "features" / view.name)
         build_view(view, fold_plan(study.settings), places[key], None)
-    return make_plan(study, places, folder)
+    return make_context(study, places, folder)
 
 
 def scored(scores: list[float], anomalous: list[bool]) -> Scored:
@@ -57,8 +57,8 @@ def test_without_masks_only_images_are_judged() -> None:
     assert {objective(metrics, kind) for kind in ("balanced", "pixel_ap", "aupro")} == {0.75}
 
 
-def test_a_training_that_is_judged_on_its_way_comes_to_the_same_head(plan: StudyContext) -> None:
-    straight, halting = (plan.run(CONFIGURATION, "steel", 0) for _ in range(2))
+def test_a_training_that_is_judged_on_its_way_comes_to_the_same_head(context: StudyContext) -> None:
+    straight, halting = (context.run(CONFIGURATION, "steel", 0) for _ in range(2))
     straight.train_to(1.0)
     for share in RUNGS:
         halting.train_to(share)
@@ -69,34 +69,34 @@ def test_a_training_that_is_judged_on_its_way_comes_to_the_same_head(plan: Study
         assert torch.equal(value, halting.folded().state_dict()[name])
 
 
-def test_a_head_is_judged_on_images_it_has_not_seen(plan: StudyContext) -> None:
-    run = plan.run(CONFIGURATION, "steel", 1)
+def test_a_head_is_judged_on_images_it_has_not_seen(context: StudyContext) -> None:
+    run = context.run(CONFIGURATION, "steel", 1)
     patches = run.trainer.rows
     assert not set(run.unseen.tolist()) & set(patches.images.tolist())  # type: ignore[attr-defined]
-    assert len(run.evaluate().scores) == len(run.unseen) + plan.study.settings.anomalies
+    assert len(run.evaluate().scores) == len(run.unseen) + context.study.settings.anomalies
 
 
-def test_a_repeat_has_a_seed_and_a_fold_of_its_own(plan: StudyContext) -> None:
-    first, second = (plan.run(CONFIGURATION, "steel", number) for number in (1, 2))
+def test_a_repeat_has_a_seed_and_a_fold_of_its_own(context: StudyContext) -> None:
+    first, second = (context.run(CONFIGURATION, "steel", number) for number in (1, 2))
     assert (first.split.seed, first.split.fold) == (1, 1)
     assert (second.split.seed, second.split.fold) == (2, 2)
-    assert plan.run(CONFIGURATION, "steel", 5).split.fold == 1  # of four
+    assert context.run(CONFIGURATION, "steel", 5).split.fold == 1  # of four
 
 
 def test_a_coreset_that_was_chosen_before_trains_the_same_head(
-    plan: StudyContext, tmp_path: Path
+    context: StudyContext, tmp_path: Path
 ) -> None:
-    chosen = plan.run({"sigma": 2.0}, "brass", 0)
-    stored = list(Path(chosen.place, "coresets").glob("*.npy"))
-    again = plan.run({"sigma": 2.0}, "brass", 0)
-    assert list(Path(chosen.place, "coresets").glob("*.npy")) == stored != []
+    chosen = context.run({"sigma": 2.0}, "brass", 0)
+    stored = list(Path(chosen.features, "coresets").glob("*.npy"))
+    again = context.run({"sigma": 2.0}, "brass", 0)
+    assert list(Path(chosen.features, "coresets").glob("*.npy")) == stored != []
     for run in (chosen, again):
         run.train_to(1.0)
     assert chosen.curve == again.curve
 
 
-def test_a_trial_covers_every_category_and_means_over_them(plan: StudyContext) -> None:
-    trial = StudyTrial(plan, CONFIGURATION)
+def test_a_trial_covers_every_category_and_means_over_them(context: StudyContext) -> None:
+    trial = StudyTrial(context, CONFIGURATION)
     for rung in range(len(RUNGS)):
         told = trial.advance(rung)
     values = [told["categories"][name]["objective"] for name in ("steel", "brass")]
@@ -105,42 +105,42 @@ def test_a_trial_covers_every_category_and_means_over_them(plan: StudyContext) -
     assert told["errors"] == {}
 
 
-def test_a_training_that_fails_counts_as_the_worst_and_says_why(plan: StudyContext) -> None:
-    trial = StudyTrial(plan, {"sigma": 1e39})  # infinite in float32
+def test_a_training_that_fails_counts_as_the_worst_and_says_why(context: StudyContext) -> None:
+    trial = StudyTrial(context, {"sigma": 1e39})  # infinite in float32
     told = trial.advance(0)
     assert told["objective"] == WORST
     assert "hold NaN" in told["errors"]["steel"]
     assert trial.advance(1)["errors"] == told["errors"]
-    repeat = train_again(plan, {"sigma": 1e39}, "steel", 1)
+    repeat = train_again(context, {"sigma": 1e39}, "steel", 1)
     assert (repeat.metrics, repeat.good_scores) == ({"objective": WORST}, [])
     assert "hold NaN" in (repeat.error or "")
 
 
-def test_a_finalist_keeps_the_scores_that_thresholds_are_taken_from(plan: StudyContext) -> None:
-    found = train_again(plan, CONFIGURATION, "steel", 1)
-    run = plan.run(CONFIGURATION, "steel", 1)
+def test_a_finalist_keeps_the_scores_that_thresholds_are_taken_from(context: StudyContext) -> None:
+    found = train_again(context, CONFIGURATION, "steel", 1)
+    run = context.run(CONFIGURATION, "steel", 1)
     run.train_to(1.0)
     metrics = run.evaluate().metrics()
     assert found.metrics == metrics | {"objective": objective(metrics, "balanced")}
     assert len(found.good_scores) == len(run.unseen)
-    assert len(found.anomalous_scores) == plan.study.settings.anomalies
+    assert len(found.anomalous_scores) == context.study.settings.anomalies
 
 
 def test_a_kept_head_scores_as_it_did_and_is_measured_only_where_labels_are(
-    plan: StudyContext, tmp_path: Path
+    context: StudyContext, tmp_path: Path
 ) -> None:
-    run = plan.run(CONFIGURATION, "steel", 0)
+    run = context.run(CONFIGURATION, "steel", 0)
     run.train_to(1.0)
     head = run.folded()
     keep_head(head, str(tmp_path / "steel.safetensors"))
     levels = run.bank.images(run.unseen)
     with torch.inference_mode():
         assert torch.equal(read_head(str(tmp_path / "steel.safetensors"))(levels), head(levels))
-    assert measure_heads(plan, CONFIGURATION, str(tmp_path)) == {}  # nothing was embedded
+    assert measure_heads(context, CONFIGURATION, str(tmp_path)) == {}  # nothing was embedded
 
 
-def test_a_two_layer_adaptor_is_kept_too(plan: StudyContext, tmp_path: Path) -> None:
-    run = plan.run({"adaptor": "two_layer"}, "steel", 0)
+def test_a_two_layer_adaptor_is_kept_too(context: StudyContext, tmp_path: Path) -> None:
+    run = context.run({"adaptor": "two_layer"}, "steel", 0)
     uri = str(tmp_path / "head.safetensors")
     keep_head(run.folded(), uri)
     levels = run.bank.images(run.unseen)
@@ -148,8 +148,10 @@ def test_a_two_layer_adaptor_is_kept_too(plan: StudyContext, tmp_path: Path) -> 
         assert torch.equal(read_head(uri)(levels), run.folded()(levels))
 
 
-def test_an_error_of_ours_is_no_result(plan: StudyContext, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_ours_is_no_result(
+    context: StudyContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert not issubclass(ValueError, NightshiftError)
-    trial = StudyTrial(plan, {"layers": [2, 7]})
+    trial = StudyTrial(context, {"layers": [2, 7]})
     with pytest.raises((ValueError, KeyError, FileNotFoundError)):
         trial.advance(0)

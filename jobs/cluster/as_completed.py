@@ -1,25 +1,36 @@
-"""Wait for many tasks of a study, and show how far they are."""
+"""Start many Ray tasks, not too many at a time, and take each as it ends."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
 
 import ray
 
-from jobs.terminal.progress import Display
+POLL_S = 0.5
 
-PLENTY = 10_000  # tasks to share a cluster out among: each gets the least there is
+Key = TypeVar("Key")
 
 
-def as_completed(work: Mapping[str, Any], stage: str) -> Iterator[tuple[str, Any]]:
-    """Yield the outcome of every task, or what it died of, as they come in."""
-    running = {reference: key for key, reference in work.items()}
-    with Display("tuning").shown() as display:
-        while running:
-            done, _ = ray.wait(list(running), num_returns=1, timeout=1.0)
-            for reference in done:
-                key = running.pop(reference)
-                try:
-                    yield key, ray.get(reference)
-                except Exception as error:  # noqa: BLE001  the caller knows what it means
-                    yield key, error
-            display.update({stage: (stage, len(work) - len(running), len(work))})
+def as_completed(
+    work: Iterable[tuple[Key, Callable[[], Any]]],
+    in_flight: int | None = None,
+    watch: Callable[[], None] = lambda: None,
+) -> Iterator[tuple[Key, Any]]:
+    """Yield every key with the reference of its task once that has ended, well or not.
+
+    Args:
+        work: for each key what starts its task, in the order in which they are started.
+        in_flight: tasks that run at a time; None: all of them.
+        watch: called between looks at the tasks, twice a second at least.
+    """
+    waiting = deque(work)
+    most = len(waiting) if in_flight is None else in_flight
+    running: dict[Any, Key] = {}
+    while waiting or running:
+        while waiting and len(running) < most:
+            key, start = waiting.popleft()
+            running[start()] = key
+        ended, _ = ray.wait(list(running), num_returns=1, timeout=POLL_S)
+        for reference in ended:
+            yield running.pop(reference), reference
+        watch()

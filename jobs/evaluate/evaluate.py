@@ -14,6 +14,7 @@ from typing import Any
 
 import ray
 
+from jobs.cluster.as_completed import as_completed
 from jobs.cluster.join import cluster, reason, resources_for
 from jobs.evaluate.task import Measured, measure
 from jobs.terminal.progress import Display, read_board, start_board
@@ -26,8 +27,6 @@ from pipeline.registry import connection, runs
 from pipeline.registry.runs import ImageSet, RunRecord
 
 logger = logging.getLogger(__name__)
-
-POLL_S = 0.5
 
 
 @dataclass(kw_only=True)
@@ -114,16 +113,14 @@ def evaluate(categories: Sequence[Category], num_seeds: int, out: str) -> Evalua
     with cluster():
         resources, board = resources_for(len(categories)), start_board()
         task = measure.options(num_cpus=resources.cpus, num_gpus=resources.gpus)
-        running = {
-            task.remote(category.model_dump(), num_seeds, resources, board): category
+        work = [
+            (category, partial(task.remote, category.model_dump(), num_seeds, resources, board))
             for category in categories
-        }
+        ]
         with Display("evaluating").shown() as display:
-            while running:
-                done, _ = ray.wait(list(running), num_returns=1, timeout=POLL_S)
-                for reference in done:
-                    evaluator.take(running.pop(reference), partial(_fetch, reference))
-                display.update(read_board(board))
+            show = lambda: display.update(read_board(board))  # noqa: E731
+            for category, reference in as_completed(work, watch=show):
+                evaluator.take(category, partial(_fetch, reference))
     evaluation = evaluator.evaluation()
     for name, content in tables(evaluation).items():
         storage.write_bytes(storage.join(out, name), content)

@@ -10,11 +10,14 @@ import tempfile
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
 
+from jobs.cluster.as_completed import as_completed
 from jobs.cluster.join import cluster, reason, resources_for
 from jobs.onboard.train import Job, fit
 from jobs.onboard.train_loop import ERROR_FILE
@@ -29,9 +32,16 @@ from pipeline.registry.models import RegisteredVersion
 
 logger = logging.getLogger(__name__)
 
-POLL_S = 0.5
 CHECKPOINT_EVERY_S = 15.0
 AHEAD = 1  # jobs beyond what the cluster holds: their processes start while the others train
+
+
+class OnboardingStatus(StrEnum):
+    """What became of one category, in a word."""
+
+    ONBOARDED = "onboarded"
+    UNCHANGED = "unchanged"
+    FAILED = "failed"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +49,7 @@ class Outcome:
     """What became of one category."""
 
     category: str
-    status: str  # onboarded | unchanged | failed
+    status: OnboardingStatus
     error: str | None = None
     model: str | None = None
     version: str | None = None
@@ -58,7 +68,7 @@ class OnboardingOptions:
     checkpoint_every_s: float = CHECKPOINT_EVERY_S
 
 
-def onboard(categories: Sequence[Category], plan: OnboardingOptions) -> list[Outcome]:
+def onboard(categories: Sequence[Category], options: OnboardingOptions) -> list[Outcome]:
     """Onboard every category and register what comes out; one outcome each, in their order.
 
     A cluster is joined or started when there is something to train.
@@ -77,45 +87,45 @@ def onboard(categories: Sequence[Category], plan: OnboardingOptions) -> list[Out
             continue
         known = models.find(category.name, keys[category.name])
         if known is not None:
-            outcomes[category.name] = _registered(category, "unchanged", known, plan)
+            outcomes[category.name] = _registered(
+                category, OnboardingStatus.UNCHANGED, known, options
+            )
     todo = [category for category in categories if category.name not in outcomes]
     if todo:
         with cluster():
-            outcomes |= _fan_out(todo, keys, plan)
+            outcomes |= _fan_out(todo, keys, options)
     return [outcomes[category.name] for category in categories]
 
 
 def _fan_out(
-    todo: list[Category], keys: dict[str, str], plan: OnboardingOptions
+    todo: list[Category], keys: dict[str, str], options: OnboardingOptions
 ) -> dict[str, Outcome]:
     """Keep a few more fits in flight than the cluster holds; register each as it comes in."""
-    resources = resources_for(len(todo))
-    board = start_board()
-    waiting = list(todo)
-    running: dict[Any, Category] = {}
+    resources, board = resources_for(len(todo)), start_board()
+
+    def job(category: Category) -> Job:
+        return Job(
+            name=f"{category.name}-{keys[category.name][:16]}",
+            runs=options.runs,
+            resources=resources,
+            checkpoint_every_s=options.checkpoint_every_s,
+        )
+
+    work = [
+        (category, partial(fit.remote, category.model_dump(), job(category), board))
+        for category in todo
+    ]
     finished: list[Future[Outcome]] = []
     with Display("onboarding").shown() as display, ThreadPoolExecutor(2) as registrars:
-        while waiting or running:
-            while waiting and len(running) < resources.num_jobs + AHEAD:
-                category = waiting.pop(0)
-                job = Job(
-                    name=f"{category.name}-{keys[category.name][:16]}",
-                    runs=plan.runs,
-                    resources=resources,
-                    checkpoint_every_s=plan.checkpoint_every_s,
-                )
-                running[fit.remote(category.model_dump(), job, board)] = category
-            done, _ = ray.wait(list(running), num_returns=1, timeout=POLL_S)
-            for reference in done:
-                category = running.pop(reference)
-                key = keys[category.name]
-                finished.append(registrars.submit(_take, reference, category, key, plan))
-            display.update(read_board(board))
+        show = lambda: display.update(read_board(board))  # noqa: E731
+        for category, reference in as_completed(work, resources.num_jobs + AHEAD, show):
+            key = keys[category.name]
+            finished.append(registrars.submit(_take, reference, category, key, options))
         outcomes = [future.result() for future in finished]
     return {outcome.category: outcome for outcome in outcomes}
 
 
-def _take(reference: Any, category: Category, key: str, plan: OnboardingOptions) -> Outcome:
+def _take(reference: Any, category: Category, key: str, options: OnboardingOptions) -> Outcome:
     """Register what a job left, or say why there is nothing."""
     try:
         package = ray.get(reference)
@@ -129,7 +139,7 @@ def _take(reference: Any, category: Category, key: str, plan: OnboardingOptions)
                 return _failed(category, json.loads((folder / ERROR_FILE).read_text())["error"])
             version = models.register(category.name, key, folder)
             record = json.loads((folder / RECORD_FILE).read_text())
-        return _registered(category, "onboarded", version, plan, record)
+        return _registered(category, OnboardingStatus.ONBOARDED, version, options, record)
     except Exception as error:  # one bad category never stops the others
         logger.info("onboarding %s failed", category.name, exc_info=True)
         return _failed(category, reason(error))
@@ -137,17 +147,17 @@ def _take(reference: Any, category: Category, key: str, plan: OnboardingOptions)
 
 def _failed(category: Category, error: str) -> Outcome:
     logger.info("onboarding %s failed: %s", category.name, error)
-    return Outcome(category=category.name, status="failed", error=error)
+    return Outcome(category=category.name, status=OnboardingStatus.FAILED, error=error)
 
 
 def _registered(
     category: Category,
-    status: str,
+    status: OnboardingStatus,
     version: RegisteredVersion,
-    plan: OnboardingOptions,
+    options: OnboardingOptions,
     record: dict[str, Any] | None = None,
 ) -> Outcome:
-    if plan.promote and not version.is_champion:
+    if options.promote and not version.is_champion:
         version = models.promote(version)
     details = {name: (record or {}).get(name) for name in ("counts", "metrics", "timings_s")}
     return Outcome(

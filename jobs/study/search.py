@@ -21,7 +21,7 @@ from ray.tune.search.optuna import OptunaSearch
 from jobs.cluster.join import Resources, reason
 from jobs.study.tasks import TuneTrial
 from jobs.terminal.progress import Display
-from pipeline.study.records import StudyFolder, TrialRecord
+from pipeline.study.records import StudyFolder, TrialRecord, TrialStatus
 from pipeline.study.run import RUNGS, WORST, StudyContext
 from pipeline.study.settings import Study
 from pipeline.study.space import Domain, decode, label
@@ -85,7 +85,7 @@ class Recorder(tune.Callback):
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial has trained to the end, or was stopped."""
         record = self.records[trial.trial_id]
-        record.status = "complete" if record.is_whole else "stopped"
+        record.status = TrialStatus.COMPLETE if record.is_whole else TrialStatus.STOPPED
         if record.error and record.objective == WORST:  # in every category
             record = _failed(record, record.error)
         self._end(record)
@@ -113,36 +113,36 @@ class Recorder(tune.Callback):
 
 
 def _failed(record: TrialRecord, why: str) -> TrialRecord:
-    record.status, record.error = "failed", why
+    record.status, record.error = TrialStatus.FAILED, why
     return record
 
 
 def search(
-    plan: StudyContext, folder: StudyFolder, parent: str, resources: Resources
+    context: StudyContext, folder: StudyFolder, parent: str, resources: Resources
 ) -> list[TrialRecord]:
     """Run the trials that are left; return all there are, in the order they were begun."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    settings = plan.study.settings
+    settings = context.study.settings
     started = time.monotonic()
     gpus = settings.gpus_per_trial if settings.gpus_per_trial and resources.gpus else resources.gpus
     trainable = tune.with_resources(
-        tune.with_parameters(TuneTrial, plan=plan),
+        tune.with_parameters(TuneTrial, context=context),
         {"cpu": max(1, int(resources.cpus * (gpus or 1))), "gpu": gpus},
     )
-    space = {name: to_tune(domain) for name, domain in plan.study.space.items()}
+    space = {name: to_tune(domain) for name, domain in context.study.space.items()}
     path = folder.join(NAME)
     if tune.Tuner.can_restore(path):
         tuner = tune.Tuner.restore(path, trainable=trainable, param_space=space)
     else:
-        recorder = Recorder(study=plan.study, place=folder.place, parent=parent)
+        recorder = Recorder(study=context.study, place=folder.uri, parent=parent)
         tuner = tune.Tuner(
             trainable,
             param_space=space,
-            tune_config=_tune_config(plan.study, _concurrency(plan.study, resources, gpus)),
+            tune_config=_tune_config(context.study, _concurrency(context.study, resources, gpus)),
             run_config=tune.RunConfig(
                 name=NAME,
-                storage_path=folder.place,
+                storage_path=folder.uri,
                 stop={"training_iteration": len(RUNGS)},
                 failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),

@@ -23,19 +23,19 @@ from pipeline.study.space import decode
 class TuneTrial(tune.Trainable):
     """A trial as Ray Tune runs it: a step is a rung. Its process is used for the next one too."""
 
-    def setup(self, config: dict[str, Any], plan: StudyContext | None = None) -> None:
-        """Begin a trial; ``plan`` comes with every process, ``config`` with every trial."""
-        assert plan is not None
-        torch.set_num_threads(plan.threads)
-        self.plan = plan
-        self.trial = StudyTrial(plan, decode(config, plan.study.space))
+    def setup(self, config: dict[str, Any], context: StudyContext | None = None) -> None:
+        """Begin a trial; ``context`` comes with every process, ``config`` with every trial."""
+        assert context is not None
+        torch.set_num_threads(context.threads)
+        self.context = context
+        self.trial = StudyTrial(context, decode(config, context.study.space))
 
     def step(self) -> dict[str, Any]:
         """Train to the next rung."""
         told = self.trial.advance(self.iteration)
         for name, run in self.trial.runs.items():
-            place = storage.join(self.plan.heads, self.trial_id, f"{name}.safetensors")
-            keep_head(run.folded(), place)
+            uri = storage.join(self.context.heads, self.trial_id, f"{name}.safetensors")
+            keep_head(run.folded(), uri)
         return told
 
     def cleanup(self) -> None:
@@ -44,42 +44,44 @@ class TuneTrial(tune.Trainable):
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next trial in this process."""
-        self.trial = StudyTrial(self.plan, decode(new_config, self.plan.study.space))
+        self.trial = StudyTrial(self.context, decode(new_config, self.context.study.space))
         return True
 
 
 @ray.remote(max_retries=2)
-def embed(view: FeatureView, folds: FoldPlan, place: str, labelled: LabelledSet | None) -> Passes:
+def embed(view: FeatureView, folds: FoldPlan, uri: str, labelled: LabelledSet | None) -> Passes:
     """Write a view's sets; return what it took."""
-    return build_view(view, folds, place, labelled, own_device())
+    return build_view(view, folds, uri, labelled, own_device())
 
 
 @ray.remote(max_retries=2)
-def embed_test(view: FeatureView, place: str) -> Passes:
+def embed_test(view: FeatureView, uri: str) -> Passes:
     """Write a view's test images; return what it took."""
-    return build_test(view, place, own_device())
+    return build_test(view, uri, own_device())
 
 
 @ray.remote(max_retries=2)
-def repeat(plan: StudyContext, configuration: dict[str, Any], category: str, number: int) -> Repeat:
+def repeat(
+    context: StudyContext, configuration: dict[str, Any], category: str, number: int
+) -> Repeat:
     """Train a finalist again."""
-    torch.set_num_threads(plan.threads)
-    return train_again(plan, configuration, category, number)
+    torch.set_num_threads(context.threads)
+    return train_again(context, configuration, category, number)
 
 
 @ray.remote(max_retries=2)
 def measure(
-    plan: StudyContext, configuration: dict[str, Any], heads: str
+    context: StudyContext, configuration: dict[str, Any], heads: str
 ) -> dict[str, dict[str, float]]:
     """Measure a trial's heads on test images."""
-    torch.set_num_threads(plan.threads)
-    return measure_heads(plan, configuration, heads)
+    torch.set_num_threads(context.threads)
+    return measure_heads(context, configuration, heads)
 
 
 @ray.remote(max_retries=2)
 def measure_repeat(
-    plan: StudyContext, configuration: dict[str, Any], category: str, number: int
+    context: StudyContext, configuration: dict[str, Any], category: str, number: int
 ) -> dict[str, float]:
     """Measure a finalist's training on test images."""
-    torch.set_num_threads(plan.threads)
-    return measure_again(plan, configuration, category, number)
+    torch.set_num_threads(context.threads)
+    return measure_again(context, configuration, category, number)

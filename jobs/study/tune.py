@@ -6,11 +6,12 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import ray
 
-from jobs.cluster.as_completed import PLENTY, as_completed
 from jobs.cluster.join import cluster, reason, resources_for
+from jobs.study.outcomes import PLENTY, outcomes
 from jobs.study.search import search
 from jobs.study.tasks import embed, repeat
 from jobs.study.test_set_check import check
@@ -60,69 +61,73 @@ def tune(study: Study, out: str, *, resume: bool = False) -> Done:
     connection.connect()
     folder = StudyFolder(storage.join(out, study.name))
     folder.begin(study, resume=resume)
-    study = study.at(folder.place)
+    study = study.at(folder.uri)
     ledger = Ledger(folder)
     parent = tracking.begin(study)
     with cluster():
         resources = resources_for(PLENTY)
-        places, errors = _features(study, folder, ledger)
+        features, errors = _features(study, folder, ledger)
         left = [category for category in study.categories if category.name not in errors]
         if not left:
             raise StudyError(f"no category is left to study: {'; '.join(errors.values())}")
-        plan = StudyContext(
+        context = StudyContext(
             study=dataclasses.replace(study, categories=left),
-            places=places,
+            features=features,
             heads=folder.join(HEADS),
             threads=resources.cpus,
         )
         started = time.monotonic()
-        records = search(plan, folder, parent, resources)
+        records = search(context, folder, parent, resources)
         ledger.took("search", started)
-        repeats = _finals(plan, folder, records, ledger)
-        found = answer(plan.study, records, repeats)
+        repeats = _finals(context, folder, records, ledger)
+        found = answer(context.study, records, repeats)
         _write(folder, found)  # before any test image is read
         started = time.monotonic()
-        found["check"] = check(plan, folder, records, found)
+        found["check"] = check(context, folder, records, found)
         ledger.took("check", started)
     found["cost"] = ledger.to_json()
     found["failed_categories"] = errors
-    return _finish(plan.study, folder, records, found)
+    return _finish(context.study, folder, records, found)
 
 
 def _features(
     study: Study, folder: StudyFolder, ledger: Ledger
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Embed every view; return its place by key, and why a category has none."""
+    """Embed every view; return its address by key, and why a category has none."""
     started = time.monotonic()
     wanted = wanted_views(study)
-    places = {key: folder.join("features", view.name) for key, view in wanted.items()}
+    features = {key: folder.join("features", view.name) for key, view in wanted.items()}
     resources = resources_for(len(wanted))
     task = embed.options(num_cpus=resources.cpus, num_gpus=resources.gpus)
     folds = fold_plan(study.settings)
     work = {
-        key: task.remote(
-            view, folds, places[key], study.settings.validation.get(view.category.name)
+        key: partial(
+            task.remote,
+            view,
+            folds,
+            features[key],
+            study.settings.validation.get(view.category.name),
         )
         for key, view in wanted.items()
     }
     errors: dict[str, str] = {}
-    for key, outcome in as_completed(work, "features"):
+    for key, outcome in outcomes(work, "features"):
         name = wanted[key].category.name
         if isinstance(outcome, Exception):
             errors.setdefault(name, reason(outcome))
         else:
             ledger.embedded(wanted[key].name, outcome)
     ledger.took("features", started)
-    return places, errors
+    return features, errors
 
 
 def _finals(
-    plan: StudyContext, folder: StudyFolder, records: Sequence[TrialRecord], ledger: Ledger
+    context: StudyContext, folder: StudyFolder, records: Sequence[TrialRecord], ledger: Ledger
 ) -> list[Repeat]:
     """Train the finalists again with other seeds; what is there already stays."""
     started = time.monotonic()
-    settings = plan.study.settings
-    names = [category.name for category in plan.study.categories]
+    settings = context.study.settings
+    names = [category.name for category in context.study.categories]
     chosen = finalists(records, names, settings.finalists)
     if len(chosen) == len(names):
         why = next((record.error for record in records if record.error), "none was trained")
@@ -135,9 +140,11 @@ def _finals(
     }
     resources = resources_for(PLENTY)
     task = repeat.options(num_cpus=resources.cpus, num_gpus=resources.gpus)
-    shared = ray.put(plan)
-    work = {key: task.remote(shared, *job) for key, job in wanted.items() if key not in known}
-    for key, outcome in as_completed(work, "finalists"):
+    shared = ray.put(context)
+    work = {
+        key: partial(task.remote, shared, *job) for key, job in wanted.items() if key not in known
+    }
+    for key, outcome in outcomes(work, "finalists"):
         if isinstance(outcome, Exception):
             raise StudyError(f"a finalist could not be trained again: {reason(outcome)}")
         folder.write_repeat(outcome)

@@ -4,13 +4,13 @@ Trials keep their heads; once the choice is written, and only then, test images 
 every kept head scores them. What comes out is a check of the study, never a choice.
 """
 
-import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from scipy import stats
 
 from model.folding import FoldedHead
 from pipeline import storage
@@ -46,9 +46,9 @@ def read_head(uri: str) -> FoldedHead:
     return FoldedHead(load(storage.read_bytes(uri)))
 
 
-def build_test(view: FeatureView, place: str, device: str = "cpu") -> Passes:
+def build_test(view: FeatureView, features: str, device: str = "cpu") -> Passes:
     """Embed a view's labelled test images; return what it took, nothing without labels."""
-    if is_there(storage.join(place, TEST)):
+    if is_there(storage.join(features, TEST)):
         return Passes()
     category = view.category
     samples = read_layout(category.layout, category.images)
@@ -56,22 +56,24 @@ def build_test(view: FeatureView, place: str, device: str = "cpu") -> Passes:
     if not has_both_kinds(test):
         return Passes()
     backbone = fetch_backbone(category.backbone_config).to(device)
-    num_images = write_labelled(view, test, backbone, storage.join(place, TEST))
+    num_images = write_labelled(view, test, backbone, storage.join(features, TEST))
     return Passes(num_images, backbone.num_images_seen)
 
 
 def measure_heads(
-    plan: StudyContext, configuration: Configuration, heads: str
+    context: StudyContext, configuration: Configuration, heads: str
 ) -> dict[str, dict[str, float]]:
     """Return the test metrics of a trial's heads by category, where there are labels and heads."""
     found = {}
-    for category in plan.study.categories:
-        variant = plan.study.apply(configuration, category)
-        place = storage.join(plan.places[f"{category.name} {view_key(variant)}"], TEST)
+    for category in context.study.categories:
+        variant = context.study.apply(configuration, category)
+        features = storage.join(context.features[f"{category.name} {view_key(variant)}"], TEST)
         uri = storage.join(heads, f"{category.name}.safetensors")
-        if is_there(place) and storage.exists(uri):
+        if is_there(features) and storage.exists(uri):
             head = read_head(uri).to(own_device())
-            found[category.name] = evaluate_labelled(head, place, variant, own_device()).metrics()
+            found[category.name] = evaluate_labelled(
+                head, features, variant, own_device()
+            ).metrics()
     return found
 
 
@@ -110,15 +112,15 @@ def _by_metric(
 
 
 def measure_again(
-    plan: StudyContext, configuration: dict[str, Any], name: str, repeat: int
+    context: StudyContext, configuration: dict[str, Any], name: str, repeat: int
 ) -> dict[str, float]:
     """Return the test metrics of a finalist's training, made once more; nothing without labels."""
-    run = plan.run(configuration, name, repeat)
-    place = storage.join(run.place, TEST)
-    if not is_there(place):
+    run = context.run(configuration, name, repeat)
+    features = storage.join(run.features, TEST)
+    if not is_there(features):
         return {}
     run.train_to(1.0)
-    return evaluate_labelled(run.folded(), place, run.category, own_device()).metrics()
+    return evaluate_labelled(run.folded(), features, run.category, own_device()).metrics()
 
 
 def all_measured(repeats: Sequence[Any]) -> bool:
@@ -145,32 +147,31 @@ def paired(
 def rank_correlation(
     first: Sequence[float], second: Sequence[float], seed: int = 0
 ) -> dict[str, float | int | None]:
-    """Return Spearman's rank correlation with its bootstrap interval (95 %, over trials)."""
-    x, y = np.asarray(first, float), np.asarray(second, float)
-    value = spearman(x, y)
-    random = np.random.default_rng(seed)
-    draws = []
-    for _ in range(RESAMPLES if value is not None else 0):
-        chosen = random.integers(len(x), size=len(x))
-        drawn = spearman(x[chosen], y[chosen])
-        if drawn is not None:
-            draws.append(drawn)
-    low, high = np.quantile(draws, [0.025, 0.975]).tolist() if draws else (None, None)
-    return {"value": value, "low": low, "high": high, "trials": len(x)}
+    """Return Spearman's rank correlation with its bootstrap interval (95 %, over trials).
+
+    There is none where one side never varies; resamples of which that is true are left out.
+    """
+    pairs = np.asarray(first, float), np.asarray(second, float)
+    if len(first) < 3 or min(np.ptp(side) for side in pairs) == 0:
+        return {"value": None, "low": None, "high": None, "trials": len(first)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of resamples in which a side never varies
+        resampled = stats.bootstrap(
+            pairs,
+            lambda x, y: stats.spearmanr(x, y).statistic,
+            paired=True,
+            vectorized=False,
+            n_resamples=RESAMPLES,
+            method="percentile",
+            rng=seed,
+        ).bootstrap_distribution
+    low, high = np.nanquantile(resampled, [0.025, 0.975]).tolist()
+    value = float(stats.spearmanr(*pairs).statistic)
+    return {"value": value, "low": low, "high": high, "trials": len(first)}
 
 
-def spearman(x: NDArray[np.float64], y: NDArray[np.float64]) -> float | None:
-    """Return the correlation of ranks, ties sharing theirs; None where one side never varies."""
-    from scipy.stats import rankdata  # noqa: PLC0415
-
-    if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
-        return None
-    value = float(np.corrcoef(rankdata(x), rankdata(y))[0, 1])
-    return value if math.isfinite(value) else None
-
-
-def discard(place: str) -> None:
+def discard(heads: str) -> None:
     """Remove a folder of kept heads."""
-    if storage.exists(place):
-        for item in list(storage.list_objects(place)):
+    if storage.exists(heads):
+        for item in list(storage.list_objects(heads)):
             storage.delete(item.uri)

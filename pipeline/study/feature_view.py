@@ -61,8 +61,8 @@ class FeatureView:
             for embedding, layers in self.settings
             for layer in layers
         )
-        told = [view_key(category), wanted]
-        return f"{category.name}-{sha256(json.dumps(told).encode()).hexdigest()[:12]}"
+        identity = [view_key(category), wanted]
+        return f"{category.name}-{sha256(json.dumps(identity).encode()).hexdigest()[:12]}"
 
 
 def view_key(category: Category) -> str:
@@ -149,41 +149,41 @@ def write_all(writer: SetWriter, images: Iterable[NDArray[np.uint8]]) -> None:
         writer.write(torch.from_numpy(np.stack(list(batch))))
 
 
-def publish(folder: Path, place: str) -> None:
+def publish(folder: Path, uri: str) -> None:
     """Move a finished set to where it belongs, whole or not at all."""
-    if storage.is_local(place):
-        target = Path(local_path(place))
+    if storage.is_local(uri):
+        target = Path(local_path(uri))
         shutil.rmtree(target, ignore_errors=True)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(folder, target)
         return
     files = sorted(folder.iterdir(), key=lambda path: path.name == ABOUT)  # what it is, last
     for path in files:
-        storage.write_bytes(storage.join(place, path.name), path.read_bytes())
+        storage.write_bytes(storage.join(uri, path.name), path.read_bytes())
 
 
-def about(place: str) -> dict[str, Any]:
+def about(uri: str) -> dict[str, Any]:
     """Return what ``SetWriter.finish`` was told of the images of a set."""
-    told: dict[str, Any] = json.loads(storage.read_bytes(storage.join(place, ABOUT)))
-    return told
+    known: dict[str, Any] = json.loads(storage.read_bytes(storage.join(uri, ABOUT)))
+    return known
 
 
-def is_there(place: str) -> bool:
+def is_there(uri: str) -> bool:
     """Whether a set has been published."""
-    return storage.exists(storage.join(place, ABOUT))
+    return storage.exists(storage.join(uri, ABOUT))
 
 
-def masks(place: str) -> NDArray[np.bool_]:
+def masks(uri: str) -> NDArray[np.bool_]:
     """Return the thinned masks of a set, (N, h, w)."""
-    found: NDArray[np.bool_] = np.load(_local(place, MASKS))
+    found: NDArray[np.bool_] = np.load(_local(uri, MASKS))
     return found
 
 
-def open_bank(place: str, category: Category, device: str = "cpu") -> FeatureBank:
+def open_bank(uri: str, category: Category, device: str = "cpu") -> FeatureBank:
     """Return a set's features as a category's settings want them, mapped into memory."""
     embedding, layers = category.embedding, category.layers
     arrays = [
-        np.load(_local(place, f"{plane_name(embedding, layer, len(layers))}.npy"), mmap_mode="c")
+        np.load(_local(uri, f"{plane_name(embedding, layer, len(layers))}.npy"), mmap_mode="c")
         for layer in layers
     ]
     sides = [category.preprocessing.crop // STRIDES[layer] for layer in layers]
@@ -192,8 +192,8 @@ def open_bank(place: str, category: Category, device: str = "cpu") -> FeatureBan
     return FeatureBank(len(arrays[0]), shapes, device, allocate=lambda _: next(stores))
 
 
-def _local(place: str, name: str) -> Path:
+def _local(uri: str, name: str) -> Path:
     """Return a file of a set on this machine."""
-    if storage.is_local(place):
-        return Path(local_path(place)) / name
-    return own_copies().fetch(place, name)
+    if storage.is_local(uri):
+        return Path(local_path(uri)) / name
+    return own_copies().fetch(uri, name)

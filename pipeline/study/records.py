@@ -13,6 +13,7 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from enum import StrEnum
 from hashlib import sha256
 from typing import Any
 
@@ -30,13 +31,22 @@ class StudyError(NightshiftError):
     """A study that cannot be begun, gone on with, or answered."""
 
 
+class TrialStatus(StrEnum):
+    """How a trial stands."""
+
+    RUNNING = "running"
+    COMPLETE = "complete"
+    STOPPED = "stopped"  # early
+    FAILED = "failed"
+
+
 @dataclass(kw_only=True)
 class TrialRecord:
     """What is known of one trial."""
 
     trial: str
     configuration: dict[str, Any]
-    status: str = "running"  # complete | stopped (early) | failed
+    status: TrialStatus = TrialStatus.RUNNING
     rungs: list[dict[str, Any]] = field(default_factory=list)  # as ``StudyTrial.advance`` gave them
     error: str | None = None
     seconds: float = 0.0
@@ -67,11 +77,11 @@ class TrialRecord:
 class StudyFolder:
     """Where everything of a study lies."""
 
-    place: str  # local folder or S3 prefix
+    uri: str  # local folder or S3 prefix
 
     def join(self, *parts: str) -> str:
-        """Return a place below the folder."""
-        return storage.join(self.place, *parts)
+        """Return an address below the folder."""
+        return storage.join(self.uri, *parts)
 
     def begin(self, study: Study, *, resume: bool) -> None:
         """Claim the folder for a study.
@@ -84,7 +94,7 @@ class StudyFolder:
         if not storage.exists(identity):
             if resume:
                 raise StudyError(
-                    f"there is no study {study.name} under {self.place} to resume; "
+                    f"there is no study {study.name} under {self.uri} to resume; "
                     f"leave --resume out to begin it, or correct --out"
                 )
             storage.write_bytes(identity, json.dumps(now, indent=1, sort_keys=True).encode())
@@ -93,13 +103,13 @@ class StudyFolder:
         if found:
             more = f"; and {len(found) - MOST_DIFFERENCES} more" * (len(found) > MOST_DIFFERENCES)
             raise StudyError(
-                f"a study {study.name} exists under {self.place} that is not this one: "
+                f"a study {study.name} exists under {self.uri} that is not this one: "
                 f"{'; '.join(found[:MOST_DIFFERENCES])}{more}. "
                 f"Give this one another name, or take the old settings back and resume"
             )
         if not resume:
             raise StudyError(
-                f"a study {study.name} with this very space exists under {self.place}; "
+                f"a study {study.name} with this very space exists under {self.uri}; "
                 f"--resume goes on with it, another name begins a new one"
             )
 
@@ -109,7 +119,10 @@ class StudyFolder:
 
     def trials(self) -> dict[str, TrialRecord]:
         """Return all trials that were noted, by id."""
-        found = [TrialRecord(**told) for told in self._read("trials")]
+        found = [
+            TrialRecord(**{**values, "status": TrialStatus(values["status"])})
+            for values in self._read("trials")
+        ]
         return {record.trial: record for record in found}
 
     def write_repeat(self, repeat: Repeat) -> None:
@@ -119,21 +132,21 @@ class StudyFolder:
 
     def repeats(self) -> dict[str, Repeat]:
         """Return what was trained again, by ``repeat_name``."""
-        found = [Repeat(**told) for told in self._read("repeats")]
+        found = [Repeat(**values) for values in self._read("repeats")]
         return {repeat_name(r.configuration, r.category, r.repeat): r for r in found}
 
-    def note(self, name: str, told: Mapping[str, Any]) -> None:
+    def note(self, name: str, values: Mapping[str, Any]) -> None:
         """Keep a few facts that a resumed study needs."""
-        self._write("notes", name, told)
+        self._write("notes", name, values)
 
     def noted(self, name: str) -> dict[str, Any]:
         """Return what ``note`` kept; nothing when there is none."""
         uri = self.join("notes", f"{name}.json")
-        told: dict[str, Any] = json.loads(storage.read_bytes(uri)) if storage.exists(uri) else {}
-        return told
+        values: dict[str, Any] = json.loads(storage.read_bytes(uri)) if storage.exists(uri) else {}
+        return values
 
-    def _write(self, kind: str, name: str, told: Mapping[str, Any]) -> None:
-        storage.write_bytes(self.join(kind, f"{name}.json"), json.dumps(told).encode())
+    def _write(self, kind: str, name: str, values: Mapping[str, Any]) -> None:
+        storage.write_bytes(self.join(kind, f"{name}.json"), json.dumps(values).encode())
 
     def _read(self, kind: str) -> list[dict[str, Any]]:
         if not storage.exists(self.join(kind)):
@@ -151,16 +164,16 @@ class Ledger:
     def embedded(self, view: str, took: Passes) -> None:
         """Add the backbone passes over a view's images."""
         if took.images:
-            told = self.to_json()
-            told["images"][view] = took.images
-            told["backbone_passes"][view] = told["backbone_passes"].get(view, 0) + took.passes
-            self.folder.note("ledger", told)
+            values = self.to_json()
+            values["images"][view] = took.images
+            values["backbone_passes"][view] = values["backbone_passes"].get(view, 0) + took.passes
+            self.folder.note("ledger", values)
 
     def took(self, stage: str, started: float) -> None:
         """Add the time since ``started``, of the monotonic clock."""
-        told = self.to_json()
-        told["seconds"][stage] = told["seconds"].get(stage, 0.0) + time.monotonic() - started
-        self.folder.note("ledger", told)
+        values = self.to_json()
+        values["seconds"][stage] = values["seconds"].get(stage, 0.0) + time.monotonic() - started
+        self.folder.note("ledger", values)
 
     def to_json(self) -> dict[str, Any]:
         """Return images and passes by view, and seconds by stage."""

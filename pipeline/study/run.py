@@ -28,7 +28,7 @@ class StudyContext:
     """What every worker of a study needs to know."""
 
     study: Study
-    places: Mapping[str, str]  # of each view's sets, by category's name and ``view_key``
+    features: Mapping[str, str]  # of each view's sets, by category's name and ``view_key``
     heads: str  # where trials keep their heads until the check
     threads: int = 1
 
@@ -45,15 +45,15 @@ class StudyContext:
         variant = self.study.apply(configuration, category)
         fold = repeat % settings.num_folds
         split = Split(seed=settings.seed + repeat, fold=fold, members=settings.members)
-        place = self.places[f"{name} {view_key(variant)}"]
-        return HeadRun(variant, place, split, own_device())
+        features = self.features[f"{name} {view_key(variant)}"]
+        return HeadRun(variant, features, split, own_device())
 
 
 @dataclass
 class StudyTrial:
     """One configuration of the search."""
 
-    plan: StudyContext
+    context: StudyContext
     configuration: Configuration
     runs: dict[str, HeadRun] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
@@ -62,8 +62,8 @@ class StudyTrial:
         """Train every category to the end of a rung and judge it; return plain values."""
         categories: dict[str, dict[str, float]] = {}
         curves: dict[str, list[float]] = {}
-        kind = self.plan.study.settings.objective
-        for category in self.plan.study.categories:
+        kind = self.context.study.settings.objective
+        for category in self.context.study.categories:
             name = category.name
             metrics = self._metrics(name, RUNGS[rung])
             value = objective(metrics, kind) if metrics else WORST
@@ -83,7 +83,7 @@ class StudyTrial:
             return {}
         try:
             if name not in self.runs:
-                self.runs[name] = self.plan.run(self.configuration, name, repeat=0)
+                self.runs[name] = self.context.run(self.configuration, name, repeat=0)
             self.runs[name].train_to(share)
             return self.runs[name].evaluate().metrics()
         except NightshiftError as error:  # it would fail again; the search goes elsewhere
@@ -110,18 +110,18 @@ class Repeat:
 
 
 def train_again(
-    plan: StudyContext, configuration: dict[str, Any], name: str, repeat: int
+    context: StudyContext, configuration: dict[str, Any], name: str, repeat: int
 ) -> Repeat:
     """Train a finalist to the end and judge it once."""
     metrics: dict[str, float] = {}
     scored: Scored | None = None
     error = None
     try:
-        run = plan.run(configuration, name, repeat)
+        run = context.run(configuration, name, repeat)
         run.train_to(1.0)
         scored = run.evaluate()
         metrics = scored.metrics()
-        metrics["objective"] = objective(metrics, plan.study.settings.objective)
+        metrics["objective"] = objective(metrics, context.study.settings.objective)
     except NightshiftError as failure:
         error, scored, metrics = str(failure), None, {"objective": WORST}
     return Repeat(

@@ -58,15 +58,15 @@ def fold_plan(settings: StudySettings) -> FoldPlan:
 
 
 def build_view(
-    view: FeatureView, plan: FoldPlan, place: str, labelled: LabelledSet | None, device: str = "cpu"
+    view: FeatureView, plan: FoldPlan, uri: str, labelled: LabelledSet | None, device: str = "cpu"
 ) -> Passes:
-    """Write the sets of a view below ``place`` unless they are there; return what it took.
+    """Write the sets of a view below ``uri`` unless they are there; return what it took.
 
     Raises:
         LayoutError, TooManyUnreadable, TooFewImages, WeightsError, NothingChanges: nothing can be
             learned about this category.
     """
-    if is_there(storage.join(place, "good")):  # it is published last
+    if is_there(storage.join(uri, "good")):  # it is published last
         return Passes()
     started = time.monotonic()
     category = view.category
@@ -81,13 +81,13 @@ def build_view(
         if labelled is not None:
             tests = {sample.uri for sample in of_split(samples, "test")}
             scored = read_labelled(category, labelled, tests)
-            num_judged = write_labelled(view, scored, backbone, storage.join(place, "labelled"))
+            num_judged = write_labelled(view, scored, backbone, storage.join(uri, "labelled"))
         marked = SetWriter(
             Path(scratch, "anomalies"), view, backbone, len(plan.used) * plan.num_anomalies
         )
         _write_anomalies(marked, folds_by_uri, plan)
-        publish(marked.folder, storage.join(place, "anomalies"))
-        publish(good.folder, storage.join(place, "good"))
+        publish(marked.folder, storage.join(uri, "anomalies"))
+        publish(good.folder, storage.join(uri, "good"))
     logger.info(
         "embedded %s for the study: %d backbone passes, %.1f s",
         *(category.name, backbone.num_images_seen, time.monotonic() - started),
@@ -181,7 +181,7 @@ def read_labelled(category: Category, labelled: LabelledSet, tests: set[str]) ->
 
 
 def write_labelled(
-    view: FeatureView, samples: Sequence[Sample], backbone: Backbone, place: str
+    view: FeatureView, samples: Sequence[Sample], backbone: Backbone, uri: str
 ) -> int:
     """Embed labelled images and their masks; return how many could be read."""
     preprocessing = view.category.preprocessing
@@ -194,10 +194,10 @@ def write_labelled(
         kept = [by_uri[image.uri] for image in read]
         masks = [thin(read_mask(sample.mask_uris, preprocessing)) for sample in kept]
         np.save(writer.folder / MASKS, np.stack(masks))
-        told: dict[str, Any] = {
+        labels: dict[str, Any] = {
             "defective": [not sample.is_good for sample in kept],
             "marked": [sample.is_good or bool(sample.mask_uris) for sample in kept],
         }
-        writer.finish(told)
-        publish(writer.folder, place)
+        writer.finish(labels)
+        publish(writer.folder, uri)
     return len(kept)

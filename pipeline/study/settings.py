@@ -79,9 +79,9 @@ class Study:
     categories: Sequence[Category]
     key: str = ""  # its own, whatever becomes of its categories
 
-    def at(self, place: str) -> "Study":
-        """Return the study with the key that it has in this place."""
-        text = json.dumps([place, self.identity], sort_keys=True, default=str)
+    def at(self, uri: str) -> "Study":
+        """Return the study with the key that it has in this folder."""
+        text = json.dumps([uri, self.identity], sort_keys=True, default=str)
         return replace(self, key=hashlib.sha256(text.encode()).hexdigest())
 
     def apply(self, configuration: Configuration, category: Category) -> Category:

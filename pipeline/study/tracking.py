@@ -6,7 +6,7 @@ from typing import Any
 from pipeline.registry import runs
 from pipeline.registry.connection import STUDIES
 from pipeline.registry.runs import RunRecord
-from pipeline.study.records import TrialRecord
+from pipeline.study.records import TrialRecord, TrialStatus
 from pipeline.study.settings import Study
 
 STEPS = 100  # a rung's step is its share of the training, in percent
@@ -40,7 +40,7 @@ def log_trial(study: Study, parent: str, record: TrialRecord) -> None:
             settings=record.configuration,
             metrics={"seconds": record.seconds, "rungs": float(len(record.rungs))},
             curves=curves,
-            error=record.error if record.status == "failed" else None,
+            error=record.error if record.status is TrialStatus.FAILED else None,
             parent=parent,
         )
     )

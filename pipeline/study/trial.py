@@ -45,20 +45,22 @@ class Split:
 class HeadRun:
     """A head over patches on its way from random to trained, scored whenever asked."""
 
-    def __init__(self, category: Category, place: str, split: Split, device: str = "cpu") -> None:
+    def __init__(
+        self, category: Category, features: str, split: Split, device: str = "cpu"
+    ) -> None:
         """Set up a training.
 
         Args:
             category: with the settings to try.
-            place: of the view's sets.
+            features: of the view's sets.
             split: what is left out.
             device: where to train.
         """
-        self.category, self.place, self.split, self.device = category, place, split, device
-        told = about(storage.join(place, "good"))
-        rows, folds = torch.tensor(told["rows"]), torch.tensor(told["folds"])
+        self.category, self.features, self.split, self.device = category, features, split, device
+        known = about(storage.join(features, "good"))
+        rows, folds = torch.tensor(known["rows"]), torch.tensor(known["folds"])
         self.unseen = rows[folds == split.fold]
-        self.bank = open_bank(storage.join(place, "good"), category, device)
+        self.bank = open_bank(storage.join(features, "good"), category, device)
         self.config = trial_config(category, split)
         patches = _rows(self.bank, rows[folds != split.fold], self)
         self.trainer = HeadTrainer(patches, self.config, self.bank.device)
@@ -80,17 +82,17 @@ class HeadRun:
         return self.trainer.folded(self.bank.level_channels)
 
     def evaluate(self) -> Scored:
-        """Score the good images of the fold left out and what they are to be told from."""
+        """Score the good images of the fold left out and what they are to be known from."""
         head = self.folded()
-        labelled = storage.join(self.place, "labelled")
+        labelled = storage.join(self.features, "labelled")
         if is_there(labelled):
             return evaluate_labelled(head, labelled, self.category, self.device)
-        place = storage.join(self.place, "anomalies")
-        chosen = np.flatnonzero(np.array(about(place)["folds"]) == self.split.fold)
-        bank = open_bank(place, self.category, self.device)
+        features = storage.join(self.features, "anomalies")
+        chosen = np.flatnonzero(np.array(about(features)["folds"]) == self.split.fold)
+        bank = open_bank(features, self.category, self.device)
         good, good_maps = score(head, self.bank, self.unseen, self.category)
         bad, bad_maps = score(head, bank, torch.from_numpy(chosen), self.category)
-        marks = masks(place)[chosen]
+        marks = masks(features)[chosen]
         total = len(good) + len(bad)
         return Scored(
             scores=np.concatenate([good, bad]),
@@ -108,17 +110,17 @@ def trial_config(category: Category, split: Split) -> TrainingConfig:
     return replace(patch, head=head, seed=split.seed)
 
 
-def evaluate_labelled(head: FoldedHead, place: str, category: Category, device: str) -> Scored:
+def evaluate_labelled(head: FoldedHead, features: str, category: Category, device: str) -> Scored:
     """Score a set of labelled images."""
-    told = about(place)
-    bank = open_bank(place, category, device)
-    scores, maps = score(head, bank, torch.arange(len(told["defective"])), category)
+    known = about(features)
+    bank = open_bank(features, category, device)
+    scores, maps = score(head, bank, torch.arange(len(known["defective"])), category)
     return Scored(
         scores=scores,
-        anomalous=np.array(told["defective"]),
+        anomalous=np.array(known["defective"]),
         maps=maps,
-        masks=masks(place),
-        marked=np.array(told["marked"]),
+        masks=masks(features),
+        marked=np.array(known["marked"]),
     )
 
 
@@ -154,12 +156,12 @@ def _rows(bank: FeatureBank, images: Tensor, run: HeadRun) -> PatchRows:
 
 def _coreset_path(run: HeadRun) -> Path | None:
     """Return where the coreset of these features, images and seed lies; None on object storage."""
-    if not storage.is_local(run.place):
+    if not storage.is_local(run.features):
         return None
     category = run.category
-    told: Sequence[Any] = [category.embedding, category.layers, run.split.fold]
-    name = sha256(repr([*told, run.config.seed, run.config.coreset]).encode()).hexdigest()[:16]
-    return Path(local_path(run.place)) / "coresets" / f"{name}.npy"
+    identity: Sequence[Any] = [category.embedding, category.layers, run.split.fold]
+    name = sha256(repr([*identity, run.config.seed, run.config.coreset]).encode()).hexdigest()[:16]
+    return Path(local_path(run.features)) / "coresets" / f"{name}.npy"
 
 
 def _write_array(path: Path, array: NDArray[np.generic]) -> None:

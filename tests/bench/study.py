@@ -93,10 +93,10 @@ def _as_a_study(catalogue: Path, folder: Path) -> tuple[float, float]:
     """Return CPU seconds for all features, and for a training after them."""
     torch.set_num_threads(1)
     study, started = _study(catalogue, CATEGORIES), time.process_time()
-    plan = _embedded(study, folder)
+    context = _embedded(study, folder)
     features_s, started = time.process_time() - started, time.process_time()
     for configuration in SAMPLED:
-        trial = StudyTrial(plan, configuration)
+        trial = StudyTrial(context, configuration)
         for rung in range(len(RUNGS)):
             trial.advance(rung)
     num_trainings = len(SAMPLED) * len(CATEGORIES)
@@ -119,4 +119,4 @@ def _embedded(study: Study, folder: Path, used: Sequence[int] | None = None) -> 
     for key, view in wanted_views(study).items():
         places[key] = str(folder / view.name)
         build_view(view, plan, places[key], None)
-    return StudyContext(study=study, places=places, heads=str(folder / "heads"))
+    return StudyContext(study=study, features=places, heads=str(folder / "heads"))

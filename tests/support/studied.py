@@ -8,7 +8,7 @@ import yaml
 from factory import SETTINGS, make_category
 
 from pipeline.catalogue.catalogue import load_catalogue
-from pipeline.study.records import TrialRecord
+from pipeline.study.records import TrialRecord, TrialStatus
 from pipeline.study.run import RUNGS, Repeat, StudyContext
 from pipeline.study.settings import Study, load_study
 
@@ -52,8 +52,8 @@ def make_study(folder: Path, names: Sequence[str] = ("steel",), **changes: Any) 
     return load(write_study_catalogue(folder, names, **changes))
 
 
-def make_plan(study: Study, places: dict[str, str], folder: Path) -> StudyContext:
-    return StudyContext(study=study, places=places, heads=str(folder / "heads"))
+def make_context(study: Study, features: dict[str, str], folder: Path) -> StudyContext:
+    return StudyContext(study=study, features=features, heads=str(folder / "heads"))
 
 
 def record(
@@ -70,7 +70,7 @@ def record(
     return TrialRecord(
         trial=trial,
         configuration=configuration,
-        status="complete" if rungs == len(RUNGS) else "stopped",
+        status=TrialStatus.COMPLETE if rungs == len(RUNGS) else TrialStatus.STOPPED,
         rungs=[rung | {"share": share} for share in RUNGS[:rungs]],
         seconds=1.5,
     )
