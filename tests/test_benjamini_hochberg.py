@@ -1,4 +1,4 @@
-"""The night's list: Benjamini-Hochberg as others compute it, and the share of good images on it."""
+"""Discoveries: Benjamini-Hochberg as others compute it, and the share of good images in them."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from pipeline.calibration import CalibrationConfig, fit
-from pipeline.night.settling.benjamini_hochberg import discoveries, p_value_ranks
+from pipeline.night.settling.benjamini_hochberg import benjamini_hochberg, p_value_ranks
 
 
 def counts_of(ranks: np.ndarray, num_calibration: int) -> np.ndarray:
@@ -29,43 +29,43 @@ def test_the_list_is_the_one_of_scipy(
     ranks = 1 + (random.random(num_images) ** (1 / skew) * (num_calibration + 1)).astype(int)
     p_values = ranks / (num_calibration + 1)
     expected = stats.false_discovery_control(p_values, method="bh") <= fdr * (1 + 1e-9)
-    found = discoveries(counts_of(ranks, num_calibration), fdr)
-    assert found.num_listed == expected.sum()
+    found = benjamini_hochberg(counts_of(ranks, num_calibration), fdr)
+    assert found.num_discoveries == expected.sum()
     cut = -1.0 if found.p_value is None else found.p_value
     assert ((p_values <= cut) == expected).all()
     assert (found.num_images, found.num_calibration) == (num_images, num_calibration)
-    assert (found.limit is None) == (found.num_listed > 0)
+    assert (found.limit is None) == (found.num_discoveries > 0)
 
 
 def test_a_list_by_hand() -> None:
     """n = 9, m = 10, fdr 0.3: p = 0.1 needs 10 x 0.1 / 0.3 -> 4 images, p = 0.2 needs 7."""
-    assert discoveries(np.array([4, 0, 0, 0, 0, 0, 0, 0, 0, 6]), 0.3).num_listed == 4
-    assert discoveries(np.array([3, 0, 0, 0, 0, 0, 0, 0, 0, 7]), 0.3).num_listed == 0
-    found = discoveries(np.array([3, 4, 0, 0, 0, 0, 0, 0, 0, 3]), 0.3)
-    assert (found.num_listed, found.rank, found.p_value) == (7, 2, 0.2)
+    assert benjamini_hochberg(np.array([4, 0, 0, 0, 0, 0, 0, 0, 0, 6]), 0.3).num_discoveries == 4
+    assert benjamini_hochberg(np.array([3, 0, 0, 0, 0, 0, 0, 0, 0, 7]), 0.3).num_discoveries == 0
+    found = benjamini_hochberg(np.array([3, 4, 0, 0, 0, 0, 0, 0, 0, 3]), 0.3)
+    assert (found.num_discoveries, found.rank, found.p_value) == (7, 2, 0.2)
 
 
 def test_a_tie_in_decimals_is_listed() -> None:
     """10 images at p = 0.1 of 10 at fdr 0.1: 0.1 <= 0.1."""
-    assert discoveries(np.array([10, *[0] * 9]), 0.1).num_listed == 10
+    assert benjamini_hochberg(np.array([10, *[0] * 9]), 0.1).num_discoveries == 10
 
 
 def test_a_night_without_images_lists_none_and_has_no_excuse() -> None:
-    found = discoveries(np.zeros(100, int), 0.1)
-    assert (found.num_listed, found.p_value, found.limit) == (0, None, None)
+    found = benjamini_hochberg(np.zeros(100, int), 0.1)
+    assert (found.num_discoveries, found.p_value, found.limit) == (0, None, None)
 
 
 def test_what_cannot_be_listed_is_said_with_its_numbers() -> None:
-    few = discoveries(np.array([3, *[0] * 98, 997]), 0.1)
+    few = benjamini_hochberg(np.array([3, *[0] * 98, 997]), 0.1)
     assert few.num_needed == 100  # 1000 / (0.1 x 100)
     assert few.limit == (
-        "99 calibration images know no p-value below 0.01, so a list of 1,000 images at an fdr of "
-        "0.1 starts at 100 of them (0.1); 3 have that p-value."
+        "99 calibration images know no p-value below 0.01, so of 1,000 images at an fdr of 0.1 "
+        "100 (0.1) must have it before there is a discovery; 3 have it."
     )
-    impossible = discoveries(np.array([5, 0, 0, 0, 0]), 0.1)
+    impossible = benjamini_hochberg(np.array([5, 0, 0, 0, 0]), 0.1)
     assert impossible.limit == (
-        "4 calibration images know no p-value below 0.2, so nothing can be listed at an fdr of "
-        "0.1; onboard with at least 9 or raise fdr."
+        "4 calibration images know no p-value below 0.2, so no image can be a discovery at an fdr "
+        "of 0.1; onboard with at least 9 or raise fdr."
     )
 
 
@@ -80,9 +80,9 @@ def test_the_fewest_needed_are_enough_and_one_less_is_not(
         counts = np.zeros(num_calibration + 1, int)
         counts[-1] = num_images - num
         counts[0] += num
-        return discoveries(counts, 0.2).num_listed
+        return benjamini_hochberg(counts, 0.2).num_discoveries
 
-    needed = discoveries(np.array([0] * num_calibration + [num_images]), 0.2).num_needed
+    needed = benjamini_hochberg(np.array([0] * num_calibration + [num_images]), 0.2).num_needed
     assert needed <= num_images
     assert listed(needed) == needed
     assert listed(needed - 1) == 0
@@ -115,7 +115,7 @@ def test_the_share_of_good_images_on_the_list_is_the_one_asked_for(share_defecti
         scores = random.normal(size=num_images)
         scores[num_good:] += 3.0
         ranks = 1 + num_calibration - np.searchsorted(calibration, scores, side="left")
-        found = discoveries(counts_of(ranks, num_calibration), fdr)
+        found = benjamini_hochberg(counts_of(ranks, num_calibration), fdr)
         listed = ranks <= found.rank
         shares.append(listed[:num_good].sum() / max(listed.sum(), 1))
         found_all.append(listed[num_good:].mean() if share_defective else 1.0)

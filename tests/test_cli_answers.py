@@ -76,7 +76,8 @@ def test_a_night_that_is_scored_already_is_answered_without_a_cluster(
     assert (answer.code, answer.err) == (3, "")
     document = json.loads(answer.out)
     assert document["totals"] == {"ok": 3, "unreadable": 1}
-    assert document["scored_now"] == 0
+    assert (document["scored_now"], document["images_per_s"]) == (0, 0)
+    assert 0 < document["seconds"] < answer.seconds
     assert storage.exists(document["report"])
     table = run(*arguments)
     assert table.out.splitlines()[-1] == f"report: {document['report']}"

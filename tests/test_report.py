@@ -76,15 +76,14 @@ def read(uri: str) -> Element:
 
 
 def report(maker: NightMaker) -> Element:
-    return read(write_report(NightFolder(maker.write(), NIGHT)))
+    return read(write_report(maker.write()))
 
 
 @pytest.fixture(scope="module")
 def hostile_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     generated_at = dt.datetime(2026, 3, 13, 5, 30, tzinfo=dt.UTC)
-    return write_report(
-        NightFolder(hostile_night(tmp_path_factory.mktemp("night")), NIGHT), generated_at
-    )
+    folder = hostile_night(tmp_path_factory.mktemp("night"))
+    return write_report(folder, generated_at=generated_at)
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +109,7 @@ def test_every_category_has_a_card_in_order_of_attention(hostile: Element) -> No
     names = [card.all("h3")[0].text for card in hostile.all("article", "card")]
     # 14 of 74 is beyond chance; 6 of 66 happens in 9 of 1,000 nights, too often for 2 categories
     assert names == ["bottle", "new-part", "(no category)", "<i>Odd</i> name", "cable"]
-    assert hostile.all("section", "silent")[0].all("p", "names")[0].text == "asleep"
+    assert hostile.all("section", "without-images")[0].all("p", "names")[0].text == "asleep"
 
 
 def test_a_card_sets_flags_beside_expected_false_alarms(hostile: Element) -> None:
@@ -130,7 +129,7 @@ def test_hostile_names_are_text(tmp_path: Path) -> None:
         maker.add_scored(name, "1.png", 2.0)
     for name in HOSTILE_NAMES:
         maker.add_unscored(f"lost {name}", "1.png", "unrouted")
-    text = Path(write_report(NightFolder(maker.write(), NIGHT))).read_text()
+    text = Path(write_report(maker.write())).read_text()
     page = Page(text).root
     assert len(page.all("script")) == 1
     assert page.all("img") == []
@@ -212,10 +211,10 @@ def test_the_footer_says_which_model_and_when(hostile: Element) -> None:
 
 
 def test_the_same_night_gives_the_same_page(tmp_path: Path) -> None:
-    place = hostile_night(tmp_path)
+    folder = hostile_night(tmp_path)
     now = dt.datetime(2026, 3, 13, tzinfo=dt.UTC)
-    first = Path(write_report(NightFolder(place, NIGHT), now)).read_bytes()
-    assert Path(write_report(NightFolder(place, NIGHT), now)).read_bytes() == first
+    first = Path(write_report(folder, generated_at=now)).read_bytes()
+    assert Path(write_report(folder, generated_at=now)).read_bytes() == first
 
 
 def test_an_empty_night_says_so(tmp_path: Path) -> None:
@@ -259,7 +258,7 @@ def test_a_night_that_was_never_scored_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NightError, match=r"was not scored under .* run `nightshift score"):
         write_report(NightFolder(str(tmp_path), NIGHT))
     with pytest.raises(NightError, match="YYYY-MM-DD"):
-        write_report(NightFolder(str(tmp_path), "../../etc"))
+        NightFolder(str(tmp_path), "../../etc")
 
 
 def test_categories_beyond_the_cards_are_rows_of_a_table(tmp_path: Path) -> None:

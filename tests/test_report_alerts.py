@@ -1,28 +1,22 @@
 """A category that has shifted as a whole is one alert, not a flood of images."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from night_maker import HOSTILE_NAMES, NIGHT, NightMaker
+from night_maker import HOSTILE_NAMES, NightMaker
 from test_report import Element, read
 
-from pipeline.night.folder import NightFolder
+from pipeline.night.summary import read_summary
 from pipeline.report import alerts as report_alerts
-from pipeline.report.alerts import make_alerts, read_drift, shifted
+from pipeline.report.alerts import make_alerts
 from pipeline.report.writing import write_report
 
 MOVED = {"alert": True, "reason": "darker than calibration", "score_ks": 0.41, "score_psi": 0.9}
 
 
 def with_drift(maker: NightMaker, drift: dict[str, Any]) -> Element:
-    out = Path(maker.write())
-    folder = out / "summary" / f"night={NIGHT}"
-    folder.mkdir(parents=True)
-    categories = {name: {"drift": found} for name, found in drift.items()}
-    (folder / "summary.json").write_text(json.dumps({"categories": categories}))
-    return read(write_report(NightFolder(str(out), NIGHT)))
+    return read(write_report(maker.write(drifts=drift)))
 
 
 def two_categories(folder: Path) -> NightMaker:
@@ -36,8 +30,7 @@ def two_categories(folder: Path) -> NightMaker:
     return maker
 
 
-def test_a_night_without_a_summary_or_without_drift_raises_no_alert(tmp_path: Path) -> None:
-    assert read_drift(NightFolder(str(tmp_path), NIGHT)) == {}
+def test_a_night_without_drift_raises_no_alert(tmp_path: Path) -> None:
     page = with_drift(two_categories(tmp_path), {"bottle": {"alert": False, "score_ks": 0.1}})
     assert page.all("section", "alerts") == []
     assert page.all("html")[0].attributes["data-folded"] == "[]"
@@ -88,13 +81,11 @@ def test_many_alerts_leave_room_for_the_page(tmp_path: Path) -> None:
     assert folded.all("summary")[0].text == "4 more"
 
 
-def test_only_an_alert_is_an_alert_and_only_numbers_are_measures() -> None:
-    drift = {
-        "a": {"alert": False, "score_ks": 0.9},
-        "b": {"alert": True, "score_ks": 0.5, "n": 3, "nan": float("nan"), "note": "x"},
-    }
-    assert shifted(drift) == {"b"}
-    [alert] = make_alerts(["z", "b", "a"], drift, {"b": (7, 2)})
-    assert (alert.place, alert.num_images, alert.num_flagged) == (1, 7, 2)
+def test_only_an_alert_is_an_alert_and_what_was_not_compared_is_no_measure(tmp_path: Path) -> None:
+    maker = two_categories(tmp_path)
+    drifts = {"bottle": {"score_ks": 0.9}, "cable": {"alert": True, "score_ks": 0.5}}
+    summary = read_summary(maker.write(drifts=drifts))
+    [alert] = make_alerts(["bottle", "cable"], summary, {"cable": (7, 2)})
+    assert (alert.position, alert.num_images, alert.num_flagged) == (1, 7, 2)
     assert alert.measures == [("score KS", 0.5)]
     assert alert.reason == "no reason was given"

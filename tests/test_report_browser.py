@@ -15,7 +15,6 @@ from test_report_data import EVIL
 from web_server import Quiet, serving
 
 from pipeline.images import heatmap
-from pipeline.night.folder import NightFolder
 from pipeline.pages.words import visible
 from pipeline.report.writing import write_report
 
@@ -50,7 +49,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "failed": failed.write(),
         "empty": NightMaker(folder / "empty").write(),
     }
-    return {name: write_report(NightFolder(place, NIGHT)) for name, place in places.items()}
+    return {name: write_report(place) for name, place in places.items()}
 
 
 @pytest.mark.parametrize("night", ["hostile", "solar", "failed", "empty"])
@@ -110,7 +109,7 @@ def test_evil_names_are_shown_as_text_exactly_as_python_spells_them(
     for place, name in enumerate(EVIL):
         maker.add_scored("bottle", name, 9.0 - place / 10)
         maker.add_unscored("bottle", f"lost {name}", "unreadable", name)
-    visit = Visit(browser, write_report(NightFolder(maker.write(), NIGHT)))
+    visit = Visit(browser, write_report(maker.write()))
     visit.choose("sort", "high")
     titles = visit.page.locator("figure.tile .uri").evaluate_all("all => all.map(e => e.title)")
     assert titles == [visible(f"{tmp_path}/dump/bottle/{name}") for name in EVIL]
@@ -131,7 +130,7 @@ def test_the_browser_lays_the_colours_of_the_overlay_over_the_original(
     row = maker.rows[0]
     Image.fromarray(levels).save(row["map_uri"])
     thumbnail = maker.folder.picture("bottle", row["image_uri"], "thumbnails")
-    visit = Visit(browser, write_report(NightFolder(maker.write(), NIGHT)))
+    visit = Visit(browser, write_report(maker.write()))
     assert all(visit.page.evaluate(DECODED))
     stack = visit.page.locator(".tile .stack")
     stack.evaluate(CORNER)
@@ -165,7 +164,7 @@ def test_a_missing_part_is_named_and_loaded_once_it_is_there(
     for category in ("bottle", "cable"):
         maker.add_champion(category)
         maker.add_scored(category, f"{category}.png", 3.0)
-    uri = write_report(NightFolder(maker.write(), NIGHT))
+    uri = write_report(maker.write())
     [part] = Path(uri).parent.glob("data/*-images-1-0.js")
     part.rename(tmp_path / "away.js")
     visit = Visit(browser, uri)

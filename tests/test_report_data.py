@@ -13,16 +13,18 @@ import pytest
 import s3fs
 from night_maker import HOSTILE_NAMES, NIGHT, NightMaker
 from numpy.typing import NDArray
+from recount import recount
 
 from pipeline import storage
 from pipeline.night.feedback.label_import import import_labels
 from pipeline.night.fleet.fleet import Fleet
 from pipeline.night.folder import NightFolder
-from pipeline.night.results import RESULT_SCHEMA, ResultsError, write_shard
+from pipeline.night.results import RESULT_SCHEMA, write_shard
 from pipeline.night.scoring.pictures import write_pictures
+from pipeline.night.summary import write_summary
 from pipeline.report import data as report_data
 from pipeline.report import rows as report_rows
-from pipeline.report.data import DEFECT, FLAGGED, GOOD, PAGE_ROWS, STILL_FLAGGED, data_files
+from pipeline.report.data import DEFECT, DISCOVERY, FLAGGED, GOOD, PAGE_ROWS, data_files
 from pipeline.report.writing import write_report
 
 EVIL = (
@@ -40,6 +42,7 @@ EVIL = (
 def image(uri: str, category: str = "bottle", **changed: Any) -> dict[str, Any]:
     row = dict.fromkeys(RESULT_SCHEMA.names) | {"image_uri": uri, "image_etag": "e"}
     row |= {"category": category, "status": "ok", "score": 2.0, "p_value": 0.01, "flagged": True}
+    row |= {"flagged_fdr": False}
     return row | {"model_name": "nightshift.x", "model_version": "1", "shard": "s"} | changed
 
 
@@ -116,12 +119,11 @@ def test_the_index_holds_numbers_bits_and_the_beginning_of_each_pictures_name() 
         image("b", score=1.25, p_value=0.05, flagged=False),
         image("c", score=float("nan"), p_value=0.02),
     ]
-    rows = [row | {"flagged_fdr": c} for row, c in zip(rows, (True, False, None), strict=True)]
+    rows = [row | {"flagged_fdr": c} for row, c in zip(rows, (True, False, False), strict=True)]
     listed = table(rows)
     files = data_files(["bottle"], listed, table([]), {"a": "good", "c": "defect"})
     images = content(next(iter(files.values())))[1]["images"]
-    assert images["controlled"] is True
-    bits = [FLAGGED | STILL_FLAGGED | GOOD, 0, FLAGGED | DEFECT]
+    bits = [FLAGGED | DISCOVERY | GOOD, 0, FLAGGED | DEFECT]
     assert decoded(images["bits"], "u1").tolist() == bits
     assert decoded(images["score"], "<f4").tolist()[:2] == [3.5, 1.25]
     assert np.isnan(decoded(images["score"], "<f4")[2])
@@ -175,7 +177,7 @@ def test_a_report_written_again_leaves_no_data_of_the_earlier_one(tmp_path: Path
     maker = NightMaker(tmp_path)
     maker.add_champion("bottle")
     maker.add_scored("bottle", "1.png", 3.0)
-    uri = Path(write_report(NightFolder(maker.write(), NIGHT)))
+    uri = Path(write_report(maker.write()))
     first = sorted(path.name for path in (uri.parent / "data").iterdir())
     line = {"image_uri": maker.rows[0]["image_uri"], "category": "bottle", "label": "defect"}
     line |= {"night": NIGHT, "labelled_at": "2026-03-13T06:00:00Z"}
@@ -196,14 +198,15 @@ def test_on_object_storage_a_browser_is_told_what_each_file_is(s3: str) -> None:
     folder, shown = NightFolder(out, NIGHT), "s3://dump/bottle/1.png"
     maker = NightMaker(Path("unused"))
     maker.add_champion("bottle")
-    Fleet(champions=maker.champions).write(folder)
+    fleet = Fleet(champions=maker.champions)
+    write_summary(folder, recount(table([image(shown)]), fleet))
     write_pictures(
         folder, "bottle", shown, np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.uint8)
     )
     write_shard(folder, "00000", table([image(shown)]))
-    uri = write_report(folder)
+    uri = write_report(folder, fleet)
     write_shard(folder, "00001", table([image("s3://dump/bottle/2.png")]))
-    assert write_report(folder) == uri == f"{out}/report/night={NIGHT}/index.html"
+    assert write_report(folder, fleet) == uri == f"{out}/report/night={NIGHT}/index.html"
     names = storage.list_names(f"{out}/report/night={NIGHT}/data")
     assert [name.partition("-")[2] for name in names] == ["images-0-0.js", "index.js"]
     kinds = {
@@ -223,23 +226,16 @@ def test_flagged_images_come_first_then_those_with_a_small_p_value(tmp_path: Pat
         image("bad", score=1.5, p_value=0.04),
         image("worst", score=9.0, p_value=0.01),
         image("other", "cable", score=99.0),
-        image("lost", status="missing", score=None, p_value=None, flagged=None),
-        image("new", "new", status="unrouted", score=None, p_value=None, flagged=None),
+        image("lost", status="missing", score=None, p_value=None, flagged=False),
+        image("new", "new", status="unrouted", score=None, p_value=None, flagged=False),
     ]
     for place, row in enumerate(rows):
         write_shard(NightFolder(str(tmp_path), NIGHT), f"{place:05d}", table([row]))
     gathered = report_rows.read_report_rows(NightFolder(str(tmp_path), NIGHT))
     assert gathered.notable["image_uri"].to_pylist() == ["worst", "bad", "near", "other"]
     assert gathered.failed["image_uri"].to_pylist() == ["lost"]
-    assert gathered.counted.num_rows == 7
+    assert gathered.drawn.num_rows == 7
     assert (gathered.num_notable, gathered.num_failed) == (4, 1)
-
-
-def test_an_image_that_is_there_twice_is_refused(tmp_path: Path) -> None:
-    for shard in ("00000", "00001"):
-        write_shard(NightFolder(str(tmp_path), NIGHT), shard, table([image("twice")]))
-    with pytest.raises(ResultsError, match="first twice in"):
-        report_rows.read_report_rows(NightFolder(str(tmp_path), NIGHT))
 
 
 def test_too_many_images_keep_flags_and_the_worst_of_each_category() -> None:

@@ -5,8 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from night_maker import NIGHT, NightMaker
 from playwright.sync_api import Browser
@@ -28,7 +26,9 @@ def browser() -> Iterator[Browser]:
         yield running
 
 
-def make_night(folder: Path, drift: dict[str, Any] | None = None) -> str:
+def make_night(
+    folder: Path, drift: dict[str, Any] | None = None, discoveries: tuple[str, ...] = ()
+) -> str:
     """30 flagged bottles, two flagged cables, one unusual cable that is not flagged."""
     maker = NightMaker(folder)
     maker.add_champion("bottle")
@@ -38,18 +38,15 @@ def make_night(folder: Path, drift: dict[str, Any] | None = None) -> str:
         maker.add_scored("cable", f"good{index}.png", 0.5)
     maker.add_scored("cable", "c0.png", 9.0)
     maker.add_scored("cable", "c1.png", 2.0)
-    champion = maker.champions["cable"]
-    scores = champion["calibration_scores"]
-    maker.add_scored("cable", "near.png", (scores[-5] + champion["threshold"]) / 2)
+    calibration = maker.champions["cable"].calibration
+    between = (calibration.scores[-5] + calibration.threshold) / 2
+    maker.add_scored("cable", "near.png", between)
     maker.add_unscored("cable", "torn.png", "unreadable", "truncated")
-    maker.write()
     assert not maker.rows[-2]["flagged"]
     assert maker.rows[-2]["p_value"] <= 0.05
-    if drift:
-        place = folder / "summary" / f"night={NIGHT}" / "summary.json"
-        place.parent.mkdir(parents=True)
-        place.write_text(json.dumps({"categories": {n: {"drift": d} for n, d in drift.items()}}))
-    return write_report(NightFolder(str(folder), NIGHT))
+    for row in maker.rows:
+        row["flagged_fdr"] = row["image_uri"].endswith(discoveries)
+    return write_report(maker.write(drifts=drift))
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +94,7 @@ def test_a_p_value_at_the_limit_is_within_it(
     scores = [*maker.champions["bottle"]["calibration_scores"], 9.0]
     maker.add_scored("bottle", "edge.png", scores[-num_above - 1])
     assert maker.rows[0]["p_value"] == float(limit)
-    visit = Visit(browser, write_report(NightFolder(maker.write(), NIGHT)))
+    visit = Visit(browser, write_report(maker.write()))
     visit.choose("show", "all")
     visit.choose("p-value", limit)
     assert visit.names() == ["edge.png"]
@@ -215,13 +212,13 @@ def test_one_image_large_with_a_wipe_keys_and_the_way_back(visit: Visit) -> None
     view = visit.page.locator("#view")
     assert view.is_visible()
     assert "b00.png" in view.locator("#view-address").inner_text()
-    assert view.locator("#view-place").inner_text() == "1 of 32"
+    assert view.locator("#view-position").inner_text() == "1 of 32"
     view.locator("#wipe").fill("25")
     clip = view.locator(".heat").evaluate("e => getComputedStyle(e).clipPath")
     assert clip in {"inset(0px calc(75%) 0px 0px)", "inset(0px 75% 0px 0px)"}
     view.locator(".shown").focus()
     visit.press("r", "a")
-    assert view.locator("#view-place").inner_text() == "3 of 32"
+    assert view.locator("#view-position").inner_text() == "3 of 32"
     assert (visit.label_of("b00.png"), visit.label_of("c0.png")) == ("good", "defect")
     visit.press("u")
     assert "c0.png" in view.locator("#view-address").inner_text()
@@ -344,22 +341,16 @@ def test_a_shifted_category_is_folded_away_until_somebody_asks(
     visit.close()
 
 
-def test_controlled_discoveries_can_be_chosen_where_the_results_know_them(
-    browser: Browser, tmp_path: Path
+def test_discoveries_can_be_chosen_where_there_are_any(
+    browser: Browser, uri: str, tmp_path: Path
 ) -> None:
-    uri = make_night(tmp_path)
-    for path in (tmp_path / "results" / f"night={NIGHT}").glob("*.parquet"):
-        rows = pq.read_table(path)
-        still = [name.endswith("c0.png") for name in rows["image_uri"].to_pylist()]
-        place = rows.schema.get_field_index("flagged_fdr")
-        pq.write_table(rows.set_column(place, "flagged_fdr", pa.array(still)), path)
     plain = Visit(browser, uri)
-    assert plain.page.locator("#show option[value=controlled]").count() == 0
+    assert plain.page.locator("#show option[value=discoveries]").count() == 0
     plain.close()
-    write_report(NightFolder(str(tmp_path), NIGHT))
-    visit = Visit(browser, uri)
-    assert "1 of the flagged stay flagged" in visit.page.locator("header").inner_text()
-    visit.choose("show", "controlled")
-    assert visit.names() == ["c0.png"]
-    assert visit.tiles.locator(".badge").inner_text() == "Flagged, controlled"
+    visit = Visit(browser, make_night(tmp_path, discoveries=("c0.png", "near.png")))
+    assert "Discoveries: 2" in visit.page.locator("header").inner_text()
+    visit.choose("show", "discoveries")
+    assert visit.names() == ["c0.png", "near.png"]
+    states = visit.tiles.locator(".badge").all_inner_texts()
+    assert states == ["Flagged, discovery", "Not flagged, discovery"]
     visit.close()

@@ -7,18 +7,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline import storage
 from pipeline.night.folder import NightError, NightFolder
 from pipeline.night.results import (
     RESULT_SCHEMA,
     ResultsError,
     by_category,
     read_night,
+    read_shard,
     remove_shards,
     stored_shards,
-    summarise,
     write_shard,
 )
-from pipeline.night.summary import write_summary
+from pipeline.night.summary import read_summary, write_summary
 
 NIGHT = "2026-03-12"
 
@@ -30,6 +31,7 @@ def folder(tmp_path: Path) -> NightFolder:
 
 def row(uri: str, **known: Any) -> dict[str, Any]:
     empty: dict[str, Any] = dict.fromkeys(RESULT_SCHEMA.names)
+    empty |= {"flagged": False, "flagged_fdr": False}
     return empty | {"image_uri": uri, "category": "bottle", "status": "ok", "shard": "s"} | known
 
 
@@ -42,15 +44,6 @@ def scored(uri: str, score: float, flagged: bool, **known: Any) -> dict[str, Any
 
 def table(*rows: dict[str, Any]) -> pa.Table:
     return pa.Table.from_pylist(list(rows), schema=RESULT_SCHEMA)
-
-
-def champion(**known: Any) -> dict[str, Any]:
-    return {
-        "model_name": "nightshift.bottle",
-        "model_version": "3",
-        "threshold": 1.5,
-        "false_alarm_rate": 0.1,
-    } | known
 
 
 def test_the_schema_is_the_one_that_others_read() -> None:
@@ -182,62 +175,59 @@ def test_groups_hold_every_row_once() -> None:
     assert by_category(table()) == {}
 
 
-def test_the_summary_counts_as_a_person_would() -> None:
-    rows = table(
-        scored("1.png", 1.0, False),
-        scored("2.png", 2.0, True),
-        scored("3.png", 4.0, True),
-        scored("4.png", 1.5, False),
-        row("5.png", status="unreadable"),
-        row("6.png", status="unreadable"),
-        row("7.png", status="missing"),
-        row("8.png", category="new", status="unrouted"),
+def test_a_row_without_a_score_of_an_earlier_release_is_flagged_by_nothing(
+    folder: NightFolder,
+) -> None:
+    """Its flags are null on storage, and stay so: no old night is written again for it."""
+    old = table(
+        row("a.png", status="missing", flagged=None, flagged_fdr=None),
+        scored("b.png", 2.0, True),
     )
-    fleet = {"champions": {"bottle": champion(), "cable": champion()}}
-    assert summarise(rows, fleet) == {
-        "images": 8,
-        "totals": {"missing": 1, "ok": 4, "unreadable": 2, "unrouted": 1},
-        "flagged": 2,
-        "expected_false_alarms": 0.4,  # 4 scored at a rate of 0.1
-        "categories": {
-            "bottle": {
-                "images": 7,
-                "ok": 4,
-                "flagged": 2,
-                "failed": {"missing": 1, "unreadable": 2},
-                "unrouted": 0,
-                "threshold": 1.5,
-                "false_alarm_rate": 0.1,
-                "expected_false_alarms": 0.4,
-                "median_score": 1.75,  # between 1.5 and 2
-                "model_name": "nightshift.bottle",
-                "model_version": "3",
-            },
-            "new": {
-                "images": 1,
-                "ok": 0,
-                "flagged": 0,
-                "failed": {},
-                "unrouted": 1,
-                "threshold": None,
-                "false_alarm_rate": None,
-                "expected_false_alarms": 0.0,
-                "median_score": None,
-                "model_name": None,
-                "model_version": None,
-            },
-        },
-        "categories_without_images": ["cable"],
-    }
+    write_shard(folder, "00000-aaa", old)
+    for rows in (read_night(folder), read_shard(folder.shard("00000-aaa"), ["flagged_fdr"])):
+        assert rows["flagged_fdr"].to_pylist() == [False, False]
+    assert read_night(folder)["flagged"].to_pylist() == [False, True]
 
 
-def test_an_empty_night_has_a_summary() -> None:
-    summary = summarise(table(), {"champions": {}})
-    assert (summary["images"], summary["flagged"], summary["categories"]) == (0, 0, {})
+OLD_SUMMARY = {
+    "night": NIGHT,
+    "images": 2,
+    "totals": {"ok": 2},
+    "flagged": 1,
+    "expected_false_alarms": 0.2,
+    "categories": {
+        "bottle": {
+            "images": 2,
+            "ok": 2,
+            "flagged": 1,
+            "failed": {},
+            "unrouted": 0,
+            "threshold": 1.5,
+            "false_alarm_rate": 0.1,
+            "expected_false_alarms": 0.2,
+            "median_score": 1.75,
+            "model_name": "nightshift.bottle",
+            "model_version": "3",
+        }
+    },
+}
 
 
-def test_the_summary_is_stored_with_its_night(folder: NightFolder, tmp_path: Path) -> None:
-    summary = summarise(table(scored("1.png", 2.0, True)), {"champions": {"bottle": champion()}})
+def test_a_summary_of_an_earlier_release_is_read_with_what_it_did_not_count_left_open(
+    folder: NightFolder,
+) -> None:
+    storage.write_bytes(folder.summary, json.dumps(OLD_SUMMARY).encode())
+    summary = read_summary(folder)
+    bottle = summary["categories"]["bottle"]
+    assert (bottle["fdr"], bottle["flagged_fdr"], bottle["drift"]["alert"]) == (None, 0, False)
+    assert (summary["drifted"], summary["categories_without_images"]) == ([], [])
+    assert bottle.items() >= OLD_SUMMARY["categories"]["bottle"].items()
     write_summary(folder, summary)
-    path = tmp_path / "summary/night=2026-03-12/summary.json"
-    assert json.loads(path.read_text()) == {**summary, "night": NIGHT}
+    assert read_summary(folder) == summary
+
+
+@pytest.mark.parametrize("damage", ["{", "[]", "{}", '"settled"', '{"categories": {"a": {}}}'])
+def test_a_damaged_summary_is_named(folder: NightFolder, damage: str) -> None:
+    storage.write_bytes(folder.summary, damage.encode())
+    with pytest.raises(ResultsError, match=r"summary\.json is damaged .* score the night again"):
+        read_summary(folder)

@@ -230,7 +230,6 @@ def test_what_is_written_is_read_again_as_the_nights_rows(fleet: Fleet, tmp_path
     assert {shard.name for shard in written} == {task.name for task in tasks}
     statuses = sum((Counter(shard.statuses) for shard in written), Counter())
     assert statuses == {"ok": 10, "unrouted": 2, "unreadable": 1, "too_large": 1}
-    assert not any(shard.has_failures for shard in written)  # the same bytes are no better later
     stored = read_night(NightFolder(str(tmp_path), NIGHT))
     assert stored.equals(worker.score(tasks).sort_by("image_uri"))
     assert sum(shard.num_flagged for shard in written) == stored["flagged"].to_pylist().count(True)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pipeline.night.summary import CategorySummary
+from pipeline.night.summary import CategorySummary, no_drift
 from pipeline.report import verdict
 
 
@@ -10,7 +10,8 @@ def counts(ok: int, flagged: int) -> CategorySummary:
     return {
         "images": ok, "ok": ok, "flagged": flagged, "failed": {}, "unrouted": 0,
         "threshold": 1.0, "false_alarm_rate": 0.1, "expected_false_alarms": ok * 0.1,
-        "median_score": 0.5, "model_name": "m", "model_version": "1",
+        "median_score": 0.5, "model_name": "m", "model_version": "1", "fdr": 0.1, "flagged_fdr": 0,
+        "fdr_p_value": None, "fdr_limit": None, "drift": no_drift(),
     }  # fmt: skip
 
 

@@ -172,7 +172,7 @@ def tune(  # noqa: PLR0913, PLR0917  options of a command
 
 
 @app.command()
-def score(
+def score(  # noqa: PLR0913, PLR0917  options of a command
     dump: Annotated[str, typer.Argument(help="Prefix of the night's images, or a manifest.")],
     out: Annotated[str, typer.Option(help="Folder or s3:// prefix of the results.")],
     night: Night,
@@ -180,20 +180,26 @@ def score(
         tuple[float, float],
         typer.Option(metavar="NIGHT CATEGORY", help="Shares of images that may fail."),
     ] = (0.01, 0.1),
+    csv: Annotated[
+        str | None, typer.Option(help="Also write the night's rows to this file, local or s3://.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Score every image of a dump with its category's champion."""
+    from pipeline import storage  # noqa: PLC0415
     from pipeline.night.folder import NightFolder  # noqa: PLC0415
 
     folder = NightFolder(out, night)
     budget = _budget(error_budget)
     from jobs.night import score as job  # noqa: PLC0415
+    from pipeline.night.rows_csv import write_csv  # noqa: PLC0415
 
     with redirect_stdout(sys.stderr):
         done = job.score(dump, folder, budget)
+        if csv is not None:
+            write_csv(folder, storage.absolute(csv))
     if as_json:
-        answer = {"report": done.report, "scored_now": done.num_scored, "overruns": done.overruns}
-        print_json({**done.summary, **answer})
+        print_json(done.to_json())
     else:
         print_night(done)
     for sentence in done.overruns:

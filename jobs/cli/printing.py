@@ -48,7 +48,7 @@ def print_study(study: dict[str, Any]) -> None:
 
 def print_night(done: Any) -> None:
     """Print a row for each category of a night, its alerts, and where the report is."""
-    shown = table("category", "images", "flagged", "listed", "failed", "threshold", "version")
+    shown = table("category", "images", "flagged", "discoveries", "failed", "threshold", "version")
     for name, category in done.summary["categories"].items():
         shown.add_row(
             name or "(none)",
@@ -63,6 +63,10 @@ def print_night(done: Any) -> None:
     for name, category in done.summary["categories"].items():
         if category["drift"]["alert"]:
             typer.echo(f"{name} has shifted: {category['drift']['reason']}")
+    typer.echo(
+        f"{done.num_scored:,} images scored now, {done.images_per_s:.1f} images/s; "
+        f"{done.seconds:.0f} s in all"
+    )
     typer.echo(f"report: {done.report}")
 
 

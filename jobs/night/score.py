@@ -20,16 +20,18 @@ from jobs.night.pool import Pool
 from jobs.night.prometheus import NightMetrics
 from jobs.terminal.progress import Display
 from pipeline.backbones import own_device
+from pipeline.images.decode import ImageStatus
 from pipeline.night.error_budget import ErrorBudget
 from pipeline.night.fleet.fleet import Fleet
 from pipeline.night.fleet.hold import held_fleet
 from pipeline.night.fleet.resolve import snapshot_fleet
 from pipeline.night.folder import NightFolder
 from pipeline.night.manifest import load_manifest, store_manifest
-from pipeline.night.results import remove_shards
+from pipeline.night.results import remove_shards, stored_shards
 from pipeline.night.scoring.detectors import HEADS_BYTES
-from pipeline.night.scoring.plan import ROWS_PER_SHARD, NightPlan, Task, note_settled, plan_night
+from pipeline.night.scoring.plan import ROWS_PER_SHARD, NightPlan, Task, plan_night
 from pipeline.night.scoring.scorer import ShardScorer, Written
+from pipeline.night.settling.record import note_reported
 from pipeline.night.settling.settle import settle
 from pipeline.night.summary import Summary
 from pipeline.registry import connection, models
@@ -50,18 +52,30 @@ class Night:
     report: str
     num_scored: int  # images of the shards that this call scored; the others were done before
     scoring_s: float  # from the first worker's start to the last shard's rows
+    seconds: float  # of the whole call, from the listing to the report
     overruns: tuple[str, ...]  # why the night is no good; none when the error budget held
 
     @property
     def images_per_s(self) -> float:
-        """Throughput of this call, from storage to stored rows."""
+        """Throughput of this call, from storage to stored rows; 0 when all was scored before."""
         return self.num_scored / max(self.scoring_s, 1e-9)
+
+    def to_json(self) -> dict[str, Any]:
+        """The summary and what this call did, in plain JSON types."""
+        return {
+            **self.summary,
+            "report": self.report,
+            "scored_now": self.num_scored,
+            "images_per_s": self.images_per_s,
+            "seconds": self.seconds,
+            "overruns": self.overruns,
+        }
 
     @property
     def num_failed(self) -> int:
         """Images that have no score."""
         totals = self.summary["totals"]
-        return sum(count for status, count in totals.items() if status != "ok")
+        return sum(count for status, count in totals.items() if status != ImageStatus.OK)
 
 
 def score(
@@ -81,25 +95,28 @@ def score(
         budget: how many images may fail.
         rows_per_shard: images of one category that are stored together.
     """
+    started = time.monotonic()
     manifest = load_manifest(dump)
     store_manifest(manifest, folder)
     fleet = _snapshot(manifest, folder)
     plan = plan_night(manifest, fleet, folder, rows_per_shard)
     logger.info("night %s: %d shards, %d to score", folder.night, len(plan.names), len(plan.tasks))
-    started, failed = time.monotonic(), set(plan.with_failures)
+    scoring_started = time.monotonic()
     if plan.tasks:
         with cluster():
-            failed = _score(plan, folder)
-    scoring_s = time.monotonic() - started
+            _score(plan, folder)
+    scoring_s = time.monotonic() - scoring_started
     remove_shards(folder, plan.stale)
     summary = settle(folder, fleet)
-    page = folder.report if plan.is_settled else write_report(folder)
-    note_settled(folder, failed)
+    if not plan.is_done:
+        write_report(folder, fleet)
+        note_reported(folder, stored_shards(folder))
     return Night(
         summary=summary,
-        report=page,
+        report=folder.report,
         num_scored=plan.num_images,
         scoring_s=scoring_s,
+        seconds=time.monotonic() - started,
         overruns=tuple((budget or ErrorBudget()).overruns(summary)),
     )
 
@@ -138,26 +155,22 @@ class ScoringWorker:
         return True
 
 
-def _score(plan: NightPlan, folder: NightFolder) -> set[str]:
-    """Score what is left; return the names of all stored shards that hold failed rows."""
+def _score(plan: NightPlan, folder: NightFolder) -> None:
+    """Score what is left."""
     resources = resources_for(len(plan.tasks))
     least = LEAST_BUNDLES * resources.num_jobs
     bundles = list(plan.bundles(min(BUNDLE_IMAGES, max(1, plan.num_images // least))))
     workers = _start_workers(resources, min(resources.num_jobs, len(bundles)), folder)
-    failed: set[str] = set(plan.with_failures)
     done = num_failed = 0
     started = time.monotonic()
     with Display("scoring").shown() as display:
         for written in Pool(workers, bundles).results():
             for shard in written:
                 done += sum(shard.statuses.values())
-                num_failed += sum(n for status, n in shard.statuses.items() if status != "ok")
-                failed -= {shard.name}
-                failed |= {shard.name} if shard.has_failures else set()
+                num_failed += sum(shard.statuses.values()) - shard.statuses.get(ImageStatus.OK, 0)
             rate = done / (time.monotonic() - started)
             note = progress_note(rate, plan.num_images - done, num_failed)
             display.update({folder.night: ("images", done, plan.num_images)}, note)
-    return failed
 
 
 def progress_note(images_per_s: float, num_left: int, num_failed: int) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from pipeline.images.decode import ImageStatus
 from pipeline.night.summary import CategorySummary, Summary
 
 FEW = 3  # images: so few fail somewhere every night, and in a small dump they are a large share
@@ -26,7 +27,7 @@ class ErrorBudget:
 
     def overruns(self, summary: Summary) -> list[str]:
         """Say, a sentence each, why the night is no good; the worst categories first."""
-        if summary["images"] and not summary["totals"].get("ok"):
+        if summary["images"] and not summary["totals"].get(ImageStatus.OK):
             return [f"none of {summary['images']} images has a score"]
         failed = {name: num_failed(entry) for name, entry in summary["categories"].items()}
         sentences = []

@@ -1,27 +1,25 @@
-"""The night's answer: one row per image of the dump, one Parquet object per shard, one summary.
+"""The night's answer: one row per image of the dump, one Parquet object per shard.
 
 A shard is written whole or not at all, so a night is the set of its finished shards and running
 it again only adds what is missing.
 """
 
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from model.errors import NightshiftError
 from pipeline import storage
+from pipeline.images.decode import ImageStatus
 from pipeline.images.image_statistics import STATISTICS
 from pipeline.images.prefetch import read_ahead
 from pipeline.night.folder import SUFFIX, NightFolder
-from pipeline.night.summary import Summary, describe_category, describe_night
 
-# A status other than ok leaves empty what only a scored image has.
+# A status other than ok leaves empty what only a scored image has; it is flagged by nothing.
 RESULT_SCHEMA = pa.schema(
     [
         pa.field("image_uri", pa.string(), nullable=False),
@@ -45,7 +43,10 @@ RESULT_SCHEMA = pa.schema(
     ]
 )
 
+FLAGS = ("flagged", "flagged_fdr")  # earlier releases left them null where there is no score
 PARALLEL_READS = 8
+FINAL = pa.array([ImageStatus.OK.value, ImageStatus.UNROUTED.value])
+BAD_BYTES = pa.array([ImageStatus.UNREADABLE.value, ImageStatus.TOO_LARGE.value])
 
 
 class ResultsError(NightshiftError):
@@ -118,12 +119,26 @@ def read_shard(uri: str, columns: Sequence[str] = RESULT_SCHEMA.names) -> pa.Tab
     wanted = pa.schema([RESULT_SCHEMA.field(name) for name in columns])
     try:
         file = pq.ParquetFile(pa.BufferReader(storage.read_bytes(uri)))
-        rows = file.read(list(columns), use_threads=False)
-        return rows.select(list(columns)).cast(wanted)
+        rows = file.read(list(columns), use_threads=False).select(list(columns)).cast(wanted)
     except (pa.ArrowException, KeyError) as error:
         raise ResultsError(
             f"{uri} does not hold result rows ({error}); delete it and score the night again"
         ) from error
+    for name in FLAGS:
+        if name in columns:
+            column = rows.schema.get_field_index(name)
+            rows = rows.set_column(column, wanted.field(column), pc.fill_null(rows[name], False))
+    return rows
+
+
+def is_final(rows: pa.Table) -> pa.ChunkedArray:
+    """Which rows will not change: scored ones, and those whose very bytes are no good.
+
+    Without an etag nobody knows whether the bytes are still the same.
+    """
+    bad_bytes = pc.is_in(rows["status"], value_set=BAD_BYTES)
+    bad_for_good = pc.and_(bad_bytes, pc.is_valid(rows["image_etag"]))
+    return pc.or_(pc.is_in(rows["status"], value_set=FINAL), bad_for_good)
 
 
 def refuse_duplicates(rows: pa.Table, night: str, num_rows: int) -> None:
@@ -160,30 +175,3 @@ def by_category(rows: pa.Table) -> dict[str, pa.Table]:
         groups[entry["values"]] = ordered.slice(start, entry["counts"])
         start += entry["counts"]
     return groups
-
-
-def summarise(rows: pa.Table, fleet: Mapping[str, Any]) -> Summary:
-    """Count a night.
-
-    Args:
-        rows: what read_night returns.
-        fleet: the night's fleet file; names the champions that were pinned.
-    """
-    champions = fleet["champions"]
-    groups = by_category(rows)
-    categories = {}
-    for name, group in groups.items():
-        scores = group["score"].drop_null().to_numpy()
-        categories[name] = describe_category(
-            _count_statuses(group),
-            pc.sum(group["flagged"]).as_py() or 0,
-            float(np.median(scores)) if len(scores) else None,
-            champions.get(name, {}),
-        )
-    known = [*champions, *fleet.get("silent", ())]
-    return describe_night(_count_statuses(rows), categories, known)
-
-
-def _count_statuses(rows: pa.Table) -> dict[str, int]:
-    counts = rows["status"].value_counts().to_pylist()
-    return {entry["values"]: entry["counts"] for entry in sorted(counts, key=lambda e: e["values"])}

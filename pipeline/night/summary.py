@@ -1,12 +1,11 @@
 """A night's summary: its counts in plain JSON types, for the report and for other programs."""
 
 import json
-from collections.abc import Iterable, Mapping
-from typing import Any, NotRequired, TypedDict
+from typing import Any, TypedDict
 
 from pipeline import storage
-from pipeline.images.decode import ImageStatus
 from pipeline.night.folder import NightFolder
+from pipeline.night.results import ResultsError
 
 
 class DriftSummary(TypedDict):
@@ -56,69 +55,65 @@ class CategorySummary(TypedDict):
     median_score: float | None
     model_name: str | None
     model_version: str | None
-    fdr: NotRequired[float | None]  # this and what follows: set when the night is settled
-    flagged_fdr: NotRequired[int]
-    fdr_p_value: NotRequired[float | None]  # largest that is listed; None where nothing is
-    fdr_limit: NotRequired[str | None]  # why nothing is listed
-    drift: NotRequired[DriftSummary]
+    fdr: float | None  # at most this share of the discoveries is good on average
+    flagged_fdr: int  # discoveries
+    fdr_p_value: float | None  # the largest of a discovery; None without any
+    fdr_limit: str | None  # why there is no discovery
+    drift: DriftSummary
 
 
-class Summary(TypedDict, total=False):
+class Summary(TypedDict):
     """The night in plain JSON types."""
 
-    night: str  # set by write_summary
     images: int
     totals: dict[str, int]  # by status
     flagged: int
-    flagged_fdr: int  # set when the night is settled, like the next one
-    drifted: list[str]  # categories with a drift alert
-    settled: str  # what the settled night is known by
     expected_false_alarms: float
     categories: dict[str, CategorySummary]
     categories_without_images: list[str]  # they have a champion, the dump has none of their images
-
-
-def describe_night(
-    totals: dict[str, int], categories: dict[str, CategorySummary], champions: Iterable[str]
-) -> Summary:
-    """Put a night's counts by status and its categories together."""
-    return {
-        "images": sum(totals.values()),
-        "totals": totals,
-        "flagged": sum(category["flagged"] for category in categories.values()),
-        "expected_false_alarms": sum(c["expected_false_alarms"] for c in categories.values()),
-        "categories": categories,
-        "categories_without_images": sorted(set(champions) - set(categories)),
-    }
-
-
-def describe_category(
-    statuses: Mapping[str, int],
-    num_flagged: int,
-    median_score: float | None,
-    champion: Mapping[str, Any],
-) -> CategorySummary:
-    """Put one category's counts by status beside what its champion promises."""
-    failed = dict(statuses)
-    num_ok = failed.pop(ImageStatus.OK, 0)
-    num_unrouted = failed.pop(ImageStatus.UNROUTED, 0)
-    rate = champion.get("false_alarm_rate")
-    return {
-        "images": sum(statuses.values()),
-        "ok": num_ok,
-        "flagged": num_flagged,
-        "failed": failed,
-        "unrouted": num_unrouted,
-        "threshold": champion.get("threshold"),
-        "false_alarm_rate": rate,
-        "expected_false_alarms": num_ok * (rate or 0.0),
-        "median_score": median_score,
-        "model_name": champion.get("model_name"),
-        "model_version": champion.get("model_version"),
-    }
+    flagged_fdr: int  # discoveries
+    drifted: list[str]  # categories with a drift alert
+    night: str
 
 
 def write_summary(folder: NightFolder, summary: Summary) -> None:
-    """Store the summary with its night as JSON."""
-    document = {**summary, "night": folder.night}
-    storage.write_bytes(folder.summary, json.dumps(document, indent=2, allow_nan=False).encode())
+    """Store the summary as JSON."""
+    content = json.dumps(summary, indent=2, allow_nan=False).encode()
+    storage.write_bytes(folder.summary, content)
+
+
+def read_summary(folder: NightFolder) -> Summary:
+    """Return a night's summary; what an earlier release did not count is none, or unknown.
+
+    Raises:
+        ObjectMissing: the night has not been settled.
+        ResultsError: the file is damaged.
+    """
+    content = storage.read_bytes(folder.summary)
+    try:
+        document = json.loads(content)
+        categories = {name: _category(entry) for name, entry in document["categories"].items()}
+        return {
+            "images": document["images"],
+            "totals": document["totals"],
+            "flagged": document["flagged"],
+            "expected_false_alarms": document["expected_false_alarms"],
+            "categories": categories,
+            "categories_without_images": document.get("categories_without_images", []),
+            "flagged_fdr": document.get("flagged_fdr", 0),
+            "drifted": [name for name, entry in categories.items() if entry["drift"]["alert"]],
+            "night": folder.night,
+        }
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ResultsError(
+            f"{folder.summary} is damaged ({error!r}); score the night again: what is scored is "
+            f"kept, and the summary is written anew"
+        ) from error
+
+
+def _category(entry: dict[str, Any]) -> CategorySummary:
+    unknown = {"fdr": None, "flagged_fdr": 0, "fdr_p_value": None, "fdr_limit": None}
+    drift = {**no_drift(), **(entry.get("drift") or {})}
+    known = {**unknown, **entry, "drift": drift}
+    category: CategorySummary = {name: known[name] for name in CategorySummary.__annotations__}  # type: ignore[assignment]
+    return category

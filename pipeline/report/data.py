@@ -22,13 +22,13 @@ import pyarrow.compute as pc
 from numpy.typing import ArrayLike
 
 from pipeline.night.folder import picture_name
-from pipeline.report.rows import CONTROLLED, MODEL
+from pipeline.report.rows import MODEL
 
 FOLDER = "data"
 SUFFIX = ".js"
 PAGE_ROWS = 200  # images or failures in one file
 MAX_ERROR = 500  # characters of an error text
-FLAGGED, STILL_FLAGGED, DEFECT, GOOD = 1, 2, 4, 8  # bits of an image in the index
+FLAGGED, DISCOVERY, DEFECT, GOOD = 1, 2, 4, 8  # bits of an image in the index
 LABEL_BITS = {"defect": DEFECT, "good": GOOD}
 STATISTICS = ("brightness", "contrast", "sharpness")
 
@@ -40,8 +40,8 @@ def data_files(
 
     Args:
         categories: all of the night, in the order of the page.
-        notable: images, as ``report_rows.worst_images`` orders them.
-        failed: images without a score, as ``report_rows.first_failures`` orders them.
+        notable: images, as ``rows.worst_images`` orders them.
+        failed: images without a score, as ``rows.first_failures`` orders them.
         labels: what people said so far, by image_uri.
     """
     notable, failed = _in_order(notable, categories), _in_order(failed, categories)
@@ -65,8 +65,8 @@ def _call(name: str, content: Any) -> bytes:
 
 def _in_order(rows: pa.Table, categories: Sequence[str]) -> pa.Table:
     """Categories as they stand on the page; within one nothing moves."""
-    places = pc.index_in(rows["category"], value_set=pa.array(categories, pa.string()))
-    return rows.take(np.argsort(places.to_numpy(), kind="stable"))
+    positions = pc.index_in(rows["category"], value_set=pa.array(categories, pa.string()))
+    return rows.take(np.argsort(positions.to_numpy(), kind="stable"))
 
 
 def _image_index(
@@ -74,11 +74,10 @@ def _image_index(
 ) -> dict[str, Any]:
     uris = rows["image_uri"].to_pylist()
     bits = np.fromiter((LABEL_BITS.get(labels.get(uri, ""), 0) for uri in uris), np.uint8)
-    bits |= _truth(rows, "flagged") * np.uint8(FLAGGED)
-    bits |= _truth(rows, CONTROLLED) * np.uint8(STILL_FLAGGED)
+    bits |= rows["flagged"].to_numpy() * np.uint8(FLAGGED)
+    bits |= rows["flagged_fdr"].to_numpy() * np.uint8(DISCOVERY)
     return {
         "counts": _counts(rows, categories),
-        "controlled": _is_known(rows, CONTROLLED),
         "score": _base64(rows["score"].to_numpy(), "<f4"),
         "p_value": _base64(rows["p_value"].to_numpy(), "<f4"),
         "bits": _base64(bits, "u1"),
@@ -87,22 +86,12 @@ def _image_index(
 
 
 def _failure_index(rows: pa.Table, categories: Sequence[str]) -> dict[str, Any]:
-    statuses, places = np.unique(rows["status"].to_pylist(), return_inverse=True)
+    statuses, codes = np.unique(rows["status"].to_pylist(), return_inverse=True)
     return {
         "counts": _counts(rows, categories),
         "statuses": statuses.tolist(),
-        "status": _base64(places, "u1"),
+        "status": _base64(codes, "u1"),
     }
-
-
-def _is_known(rows: pa.Table, name: str) -> bool:
-    """Whether any row says something in this column."""
-    known: bool = rows[name].null_count < rows.num_rows
-    return known
-
-
-def _truth(rows: pa.Table, name: str) -> Any:
-    return pc.fill_null(rows[name], False).to_numpy().astype(np.uint8)
 
 
 def _counts(rows: pa.Table, categories: Sequence[str]) -> list[int]:
@@ -123,10 +112,10 @@ def _image_pages(
     rows: pa.Table, categories: Sequence[str], labels: Mapping[str, str]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     start = 0
-    for place, count in enumerate(_counts(rows, categories)):
+    for number, count in enumerate(_counts(rows, categories)):
         for page, first in enumerate(range(0, count, PAGE_ROWS)):
             own = rows.slice(start + first, min(PAGE_ROWS, count - first))
-            yield f"images-{place}-{page}", _image_page(own, labels)
+            yield f"images-{number}-{page}", _image_page(own, labels)
         start += count
 
 

@@ -20,7 +20,7 @@ from pipeline.report import alerts
 PARTS = Path(__file__).with_name("static")  # where the scripts lie
 SCRIPTS = ("data", "labels", "images", "review", "start")  # in this order
 MAX_CARDS = 24  # categories with a chart; the others are rows of a table
-MAX_NAMES = 200  # of silent or unrouted categories
+MAX_NAMES = 200  # of categories without images
 FILTERS = {"category": lambda name: visible(name) or "(no category)"}
 
 

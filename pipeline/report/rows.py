@@ -1,6 +1,6 @@
-"""A night's rows as its report needs them: all of them counted, the notable ones kept.
+"""A night's rows as its report needs them: all of them for the charts, the notable ones to look at.
 
-The night is read shard by shard. Of every row only what is counted stays, some twenty bytes; whole
+The night is read shard by shard. Of every row only what is drawn stays, some twenty bytes; whole
 rows stay of the notable images and of the failed ones, and of those never more than a limit.
 """
 
@@ -15,16 +15,15 @@ from numpy.typing import NDArray
 from pipeline.images.decode import ImageStatus
 from pipeline.images.image_statistics import STATISTICS
 from pipeline.night.folder import NightFolder
-from pipeline.night.results import RESULT_SCHEMA, each_shard, read_night
+from pipeline.night.results import RESULT_SCHEMA, each_shard
 
-NOTABLE_P_VALUE = 0.05  # flagged images are notable too; the others are left out
+NOTABLE_P_VALUE = 0.05  # flagged images and discoveries are notable too; the others are left out
 MAX_IMAGES = 200_000  # kept of a night
 MAX_FAILURES = 20_000  # kept of a night
-CONTROLLED = "flagged_fdr"  # flagged still, with the share of false discoveries controlled
 MODEL = ("model_name", "model_version")
-NOT_COUNTED = {"image_uri", "image_etag", "error", "map_uri", "shard", "model_digest", *MODEL}
-OF_AN_IMAGE = {"image_uri", "image_etag", "category", "score", "p_value", "flagged", CONTROLLED}
-OF_AN_IMAGE |= {*STATISTICS, *MODEL}
+DRAWN = {"category", "status", "score", "flagged", "scored_at"}
+OF_AN_IMAGE = {"image_uri", "image_etag", "category", "score", "p_value", "flagged"}
+OF_AN_IMAGE |= {"flagged_fdr", *STATISTICS, *MODEL}
 OF_A_FAILURE = {"image_uri", "category", "status", "error"}
 
 
@@ -32,7 +31,7 @@ OF_A_FAILURE = {"image_uri", "category", "status", "error"}
 class NightRows:
     """What is left of a night for its report."""
 
-    counted: pa.Table  # every row, without the columns that only one image needs
+    drawn: pa.Table  # every row, without the columns that only one image needs
     notable: pa.Table  # by category, flagged first, then by score
     num_notable: int  # kept or not
     failed: pa.Table  # by category, status and address
@@ -65,20 +64,16 @@ def read_report_rows(folder: NightFolder) -> NightRows:
     """Read a night once, from its first shard to its last.
 
     Raises:
-        ResultsError: a shard is damaged or of another format, or an image is there twice.
+        ResultsError: a shard is damaged or of another format.
     """
     notable, failed = _Pile(worst_images, MAX_IMAGES), _Pile(first_failures, MAX_FAILURES)
-    counted, prints = [], [np.empty(0, np.int64)]
+    drawn = []
     for rows in each_shard(folder):
-        counted.append(_select(rows, set(rows.column_names) - NOT_COUNTED))
-        prints.append(np.fromiter(map(hash, rows["image_uri"].to_pylist()), np.int64))
+        drawn.append(_select(rows, DRAWN))
         notable.add(_select(rows, OF_AN_IMAGE).filter(_is_notable(rows)))
         failed.add(_select(rows, OF_A_FAILURE).filter(_has_failed(rows)))
-    fingerprints = np.concatenate(prints)
-    if len(np.unique(fingerprints)) < len(fingerprints):
-        read_night(folder)  # says which image is there twice
     return NightRows(
-        counted=_concat(counted),
+        drawn=_concat(drawn),
         notable=notable.result(),
         num_notable=notable.num_seen,
         failed=failed.result(),
@@ -95,13 +90,13 @@ def _select(rows: pa.Table, names: set[str]) -> pa.Table:
 
 
 def _is_notable(rows: pa.Table) -> pa.ChunkedArray:
-    notable = pc.or_kleene(rows["flagged"], pc.less_equal(rows["p_value"], NOTABLE_P_VALUE))
-    return pc.fill_null(notable, False)
+    unusual = pc.fill_null(pc.less_equal(rows["p_value"], NOTABLE_P_VALUE), False)
+    return pc.or_(pc.or_(rows["flagged"], rows["flagged_fdr"]), unusual)
 
 
 def _has_failed(rows: pa.Table) -> pa.ChunkedArray:
-    settled = pa.array([ImageStatus.OK.value, ImageStatus.UNROUTED.value])
-    return pc.invert(pc.is_in(rows["status"], value_set=settled))
+    not_failed = pa.array([ImageStatus.OK.value, ImageStatus.UNROUTED.value])
+    return pc.invert(pc.is_in(rows["status"], value_set=not_failed))
 
 
 def worst_images(rows: pa.Table, limit: int) -> pa.Table:
@@ -114,9 +109,9 @@ def worst_images(rows: pa.Table, limit: int) -> pa.Table:
     ordered = rows.sort_by([("category", "ascending"), *order])
     if ordered.num_rows <= limit:
         return ordered
-    calm = ~ordered["flagged"].to_numpy().astype(bool)
-    place = np.lexsort((rank_within([ordered["category"]]), calm))
-    return ordered.take(np.sort(place[:limit]))
+    calm = ~ordered["flagged"].to_numpy()
+    first = np.lexsort((rank_within([ordered["category"]]), calm))[:limit]
+    return ordered.take(np.sort(first))
 
 
 def first_failures(rows: pa.Table, limit: int) -> pa.Table:
@@ -124,8 +119,8 @@ def first_failures(rows: pa.Table, limit: int) -> pa.Table:
     ordered = rows.sort_by([(name, "ascending") for name in ("category", "status", "image_uri")])
     if ordered.num_rows <= limit:
         return ordered
-    place = np.argsort(rank_within([ordered["category"], ordered["status"]]), kind="stable")
-    return ordered.take(np.sort(place[:limit]))
+    ranks = rank_within([ordered["category"], ordered["status"]])
+    return ordered.take(np.sort(np.argsort(ranks, kind="stable")[:limit]))
 
 
 def rank_within(columns: list[pa.ChunkedArray]) -> NDArray[np.int64]:

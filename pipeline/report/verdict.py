@@ -4,13 +4,14 @@ A threshold with a stated false-alarm rate flags good images too, so a count of 
 until it stands beside the count that false alarms alone would give.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
 from scipy import stats
 
+from pipeline.images.decode import ImageStatus
 from pipeline.night.summary import CategorySummary, Summary
 from pipeline.pages.words import about, plural
 
@@ -40,7 +41,7 @@ LABELS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Assessment:
-    """One category's place in the report."""
+    """What one category's counts mean."""
 
     category: str
     counts: CategorySummary
@@ -59,16 +60,13 @@ class Assessment:
 
 
 def assess(
-    categories: Mapping[str, CategorySummary],
-    calibrations: Mapping[str, Sequence[float]],
-    shifted: Collection[str] = (),
+    categories: Mapping[str, CategorySummary], calibrations: Mapping[str, Sequence[float]]
 ) -> list[Assessment]:
     """Judge each category and put those that need attention first.
 
     Args:
         categories: counts by category.
         calibrations: the champion's calibration scores by category; may lack some.
-        shifted: categories that no longer look like their calibration, whatever their flags.
     """
     num_scored = sum(counts["ok"] > 0 for counts in categories.values())
     limit = CHANCE / max(num_scored, 1)  # Bonferroni: a thousand categories stay one question
@@ -76,7 +74,7 @@ def assess(
     for name, counts in categories.items():
         chance = chance_of_flags(counts, calibrations.get(name, ()))
         attention = _attention(counts, chance <= limit)
-        if name in shifted:
+        if counts["drift"]["alert"]:
             attention = Attention.SHIFTED
         assessments.append(
             Assessment(category=name, counts=counts, attention=attention, chance=chance)
@@ -124,7 +122,7 @@ def _order(assessment: Assessment) -> tuple[int, float, int, int, str]:
 
 def headline(summary: Summary, assessments: Sequence[Assessment]) -> str:
     """The night in one sentence, without more certainty than the numbers carry."""
-    num_scored = summary["totals"].get("ok", 0)
+    num_scored = summary["totals"].get(ImageStatus.OK, 0)
     if not summary["images"]:
         return "No images arrived, so there is nothing to report."
     if not num_scored:
@@ -153,7 +151,7 @@ def _who(categories: Sequence[str], one: str, many: str) -> str:
 
 
 def _nothing_scored(summary: Summary) -> str:
-    num_unrouted = summary["totals"].get("unrouted", 0)
+    num_unrouted = summary["totals"].get(ImageStatus.UNROUTED, 0)
     images = plural(summary["images"], "image")
     if num_unrouted == summary["images"]:
         return f"Nothing was scored: {images} arrived, and no category among them has a champion."
@@ -164,8 +162,8 @@ def _nothing_scored(summary: Summary) -> str:
 
 def caveat(summary: Summary) -> str:
     """What the headline leaves out; empty when every image was scored."""
-    num_ok = summary["totals"].get("ok", 0)
-    num_unrouted = summary["totals"].get("unrouted", 0)
+    num_ok = summary["totals"].get(ImageStatus.OK, 0)
+    num_unrouted = summary["totals"].get(ImageStatus.UNROUTED, 0)
     num_failed = summary["images"] - num_ok - num_unrouted
     parts = []
     if num_failed:

@@ -15,10 +15,10 @@ from markupsafe import Markup
 
 from pipeline.catalogue.category_name import is_category_name
 from pipeline.images.decode import ImageStatus
+from pipeline.night.fleet.fleet import Champion
 from pipeline.night.summary import Summary
 from pipeline.pages.words import clock, plural
 from pipeline.report import score_histogram
-from pipeline.report.rows import CONTROLLED
 from pipeline.report.verdict import Assessment
 
 
@@ -27,7 +27,7 @@ class Card:
     """One category: its counts, what they mean, and its scores as a drawing."""
 
     assessment: Assessment
-    champion: Mapping[str, Any] | None
+    champion: Champion | None
     chart: Markup | None  # None without a scored image
 
 
@@ -41,14 +41,14 @@ class Unrouted:
     command: str  # empty when none helps
 
 
-def card(assessment: Assessment, rows: pa.Table, champion: Mapping[str, Any] | None) -> Card:
+def card(assessment: Assessment, rows: pa.Table, champion: Champion | None) -> Card:
     """Draw a category's scores over its champion's calibration scores."""
     chart = None
     scored = rows.filter(pc.equal(rows["status"], ImageStatus.OK.value))
     if champion and scored.num_rows:
         scores = scored["score"].to_numpy()
-        calibration = np.asarray(champion.get("calibration_scores", ()), dtype=np.float64)
-        threshold = float(champion["threshold"])
+        calibration = np.asarray(champion.calibration.scores, dtype=np.float64)
+        threshold = champion.calibration.threshold
         flagged = scored["flagged"].to_numpy()
         bins = score_histogram.bin_scores(scores, flagged, calibration, threshold)
         chart = score_histogram.score_histogram(
@@ -94,15 +94,6 @@ def strip(numbers: Mapping[str, int]) -> list[tuple[str, float, float]]:
         bar.append((name, round(left, 2), round(share * scale, 2)))
         left += share * scale
     return bar
-
-
-def controlled(groups: Mapping[str, pa.Table]) -> dict[str, int]:
-    """Images by category that stay flagged with false discoveries controlled, where it is known."""
-    return {
-        name: pc.sum(rows[CONTROLLED]).as_py() or 0
-        for name, rows in groups.items()
-        if rows[CONTROLLED].null_count < rows.num_rows
-    }
 
 
 def unrouted(assessments: Sequence[Assessment]) -> list[Unrouted]:

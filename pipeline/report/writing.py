@@ -8,7 +8,6 @@ no script run but the page's own and the data files of its folder.
 
 import datetime as dt
 import hashlib
-import json
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,48 +16,56 @@ from typing import Any
 
 from pipeline import storage
 from pipeline.night.feedback.labels import read_labels
+from pipeline.night.fleet.fleet import Fleet
 from pipeline.night.folder import NightError, NightFolder
-from pipeline.night.results import by_category, summarise
+from pipeline.night.results import by_category
+from pipeline.night.summary import Summary, read_summary
 from pipeline.pages import words
 from pipeline.report import document as report_page
 from pipeline.report import verdict, view
-from pipeline.report.alerts import Alert, make_alerts, read_drift, shifted
+from pipeline.report.alerts import Alert, make_alerts
 from pipeline.report.data import FOLDER, data_files
 from pipeline.report.rows import NightRows, read_report_rows
+from pipeline.report.verdict import Assessment
 
 logger = logging.getLogger(__name__)
 
 PARALLEL_WRITES = 8
 
 
-def write_report(folder: NightFolder, generated_at: dt.datetime | None = None) -> str:
-    """Write the page of a night from its results, its fleet file and its labels.
+def write_report(
+    folder: NightFolder, fleet: Fleet | None = None, generated_at: dt.datetime | None = None
+) -> str:
+    """Write the page of a night from its summary, its rows, its fleet and its labels.
 
     The page is written last and then what an earlier one left is removed, so that a page always
     finds its own data.
 
     Args:
         folder: where the scoring job wrote the night.
+        fleet: what it was scored with; read from its file when None.
         generated_at: the time to print; now when None.
 
     Returns:
         Address of the page.
 
     Raises:
-        NightError: the night was never scored.
-        ResultsError: the night's rows contradict each other.
+        NightError: the night was never scored, or not to its end.
+        ResultsError: a shard or the summary is damaged.
+        FleetError: the fleet file is.
         LabelsError: stored labels are damaged.
         ServiceAway: the storage does not answer.
     """
-    fleet = _read_fleet(folder)
+    fleet, summary = _read(folder, fleet)
     rows = read_report_rows(folder)
-    drift = read_drift(folder)
-    context, categories = _context(rows, fleet, drift)
+    calibrations = {name: c.calibration.scores for name, c in fleet.champions.items()}
+    categories = verdict.assess(summary["categories"], calibrations)
     labels = read_labels(folder)
     said = dict(zip(labels["image_uri"].to_pylist(), labels["label"].to_pylist(), strict=True))
-    files = data_files(categories, rows.notable, rows.failed, said)
+    names = [each.category for each in categories]
+    files = data_files(names, rows.notable, rows.failed, said)
     page = report_page.render(
-        context,
+        _context(rows, fleet, summary, categories),
         night=folder.night,
         date=words.long_date(folder.night),
         results=folder.results,
@@ -73,20 +80,19 @@ def write_report(folder: NightFolder, generated_at: dt.datetime | None = None) -
     _remove_others(beside, files)
     logger.info(
         "report of %s: %d images, %d bytes, %d data files, %s",
-        *(folder.night, rows.counted.num_rows, len(page), len(files), folder.report),
+        *(folder.night, rows.drawn.num_rows, len(page), len(files), folder.report),
     )
     return folder.report
 
 
-def _read_fleet(folder: NightFolder) -> dict[str, Any]:
+def _read(folder: NightFolder, fleet: Fleet | None) -> tuple[Fleet, Summary]:
     try:
-        fleet: dict[str, Any] = json.loads(storage.read_bytes(folder.fleet))
+        return fleet or Fleet.read(folder.fleet), read_summary(folder)
     except storage.ObjectMissing as error:
         raise NightError(
-            f"night {folder.night} was not scored under {folder.out}: {folder.fleet} is missing; "
+            f"night {folder.night} was not scored under {folder.out} ({error}); "
             f"run `nightshift score DUMP --out {folder.out} --night {folder.night}` first"
         ) from error
-    return fleet
 
 
 def _write_all(folder: str, files: Mapping[str, bytes]) -> None:
@@ -107,41 +113,36 @@ def _remove_others(folder: str, files: Collection[str]) -> None:
 
 
 def _context(
-    rows: NightRows, fleet: Mapping[str, Any], drift: Mapping[str, Mapping[str, Any]]
-) -> tuple[dict[str, Any], list[str]]:
-    """What the template prints, and the categories in the order of the page."""
-    champions = fleet["champions"]
-    summary = summarise(rows.counted, fleet)
-    groups = by_category(rows.counted)
-    calibrations = {name: c.get("calibration_scores", ()) for name, c in champions.items()}
-    assessments = verdict.assess(summary["categories"], calibrations, shifted(drift))
-    categories = [assessment.category for assessment in assessments]
-    first = assessments[: report_page.MAX_CARDS]
+    rows: NightRows, fleet: Fleet, summary: Summary, categories: Sequence[Assessment]
+) -> dict[str, Any]:
+    """What the template prints."""
+    champions, groups = fleet.champions, by_category(rows.drawn)
+    names = [each.category for each in categories]
+    first = categories[: report_page.MAX_CARDS]
     numbers = view.totals(summary)
-    context = {
-        "headline": verdict.headline(summary, assessments),
+    none = rows.drawn.slice(0, 0)
+    return {
+        "headline": verdict.headline(summary, categories),
         "caveat": verdict.caveat(summary),
         "totals": numbers,
         "strip": view.strip(numbers) if summary["images"] else [],
-        "controlled": view.controlled(groups),
-        "alerts": _alerts(rows, categories, drift),
+        "alerts": _alerts(rows, names, summary),
         "summary": summary,
-        "cards": [view.card(a, groups[a.category], champions.get(a.category)) for a in first],
-        "others": assessments[report_page.MAX_CARDS :],
+        "cards": [
+            view.card(a, groups.get(a.category, none), champions.get(a.category)) for a in first
+        ],
+        "others": categories[report_page.MAX_CARDS :],
         "notable": {"kept": rows.notable.num_rows, "all": rows.num_notable},
         "failed": {"kept": rows.failed.num_rows, "all": rows.num_failed},
-        "unrouted": view.unrouted(assessments),
-        "models": sorted((name, champions[name]) for name in categories if name in champions),
-        "scored_between": view.scored_between(rows.counted),
+        "unrouted": view.unrouted(categories),
+        "models": sorted((name, champions[name]) for name in names if name in champions),
+        "scored_between": view.scored_between(rows.drawn),
     }
-    return context, categories
 
 
-def _alerts(
-    rows: NightRows, categories: Sequence[str], drift: Mapping[str, Mapping[str, Any]]
-) -> list[Alert]:
+def _alerts(rows: NightRows, names: Sequence[str], summary: Summary) -> list[Alert]:
     kept = rows.notable.group_by("category").aggregate([("flagged", "sum"), ("flagged", "count")])
     counts = {
-        row["category"]: (row["flagged_count"], row["flagged_sum"] or 0) for row in kept.to_pylist()
+        row["category"]: (row["flagged_count"], row["flagged_sum"]) for row in kept.to_pylist()
     }
-    return make_alerts(categories, drift, counts)
+    return make_alerts(names, summary, counts)

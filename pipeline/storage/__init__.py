@@ -16,4 +16,5 @@ from pipeline.storage.objects import list_names as list_names
 from pipeline.storage.objects import list_objects as list_objects
 from pipeline.storage.objects import read_bytes as read_bytes
 from pipeline.storage.objects import write_bytes as write_bytes
+from pipeline.storage.objects import write_file as write_file
 from pipeline.storage.objects import write_new as write_new

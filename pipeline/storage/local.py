@@ -4,6 +4,7 @@ import errno
 import os
 import posixpath
 import re
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,6 +52,12 @@ def read_bytes(uri: str, etag: str | None) -> bytes:
 def write_bytes(uri: str, data: bytes) -> None:
     """Write the whole file or nothing: written beside, then renamed; missing folders are made."""
     with storage_errors(uri), _beside(Path(local_path(uri)), data) as unfinished:
+        unfinished.replace(local_path(uri))
+
+
+def write_file(uri: str, path: Path) -> None:
+    """Copy a file, whole or not at all."""
+    with storage_errors(uri), _beside(Path(local_path(uri)), path) as unfinished:
         unfinished.replace(local_path(uri))
 
 
@@ -104,11 +111,14 @@ def _etag_of(status: os.stat_result) -> str:
 
 
 @contextmanager
-def _beside(path: Path, data: bytes) -> Iterator[Path]:
+def _beside(path: Path, content: bytes | Path) -> Iterator[Path]:
     unfinished = path.parent / f".{uuid.uuid4().hex}.part"  # a dot name: no listing shows it
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        unfinished.write_bytes(data)
+        if isinstance(content, Path):
+            shutil.copyfile(content, unfinished)
+        else:
+            unfinished.write_bytes(content)
         yield unfinished
     finally:
         unfinished.unlink(missing_ok=True)

@@ -74,6 +74,11 @@ def write_bytes(uri: str, data: bytes) -> None:
     _backend(uri).write_bytes(uri, data)
 
 
+def write_file(uri: str, path: Path) -> None:
+    """Write a file's content, whole or not at all, without holding it in memory."""
+    _backend(uri).write_file(uri, path)
+
+
 def write_new(uri: str, data: bytes) -> bool:
     """Write the whole object unless there is one of this name; False: there is.
 

@@ -9,14 +9,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
+from recount import Drifts, recount
 from scipy import ndimage
 
 from model.preprocessing import Preprocessing
 from pipeline.calibration import CalibrationConfig, fit
 from pipeline.night.fleet.fleet import Champion, Fleet
 from pipeline.night.folder import NightFolder, PictureKind
-from pipeline.night.results import RESULT_SCHEMA, write_shard
+from pipeline.night.results import FLAGS, RESULT_SCHEMA, write_shard
 from pipeline.night.scoring.pictures import write_pictures
+from pipeline.night.summary import write_summary
 from pipeline.package import MapScale
 
 NIGHT = "2026-03-12"
@@ -41,7 +43,7 @@ def square(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 @dataclass
 class NightMaker:
-    """Collects rows and champions; ``write`` stores them as a scoring job would."""
+    """Collects rows and champions; ``write`` stores them as a settled night."""
 
     out: Path
     seed: int = 0
@@ -92,25 +94,31 @@ class NightMaker:
     def add_unscored(self, category: str, name: str, status: str, error: str | None = None) -> None:
         self.rows.append(self._row(category, name, status) | {"error": error})
 
-    def write(self, rows_per_shard: int = 100) -> str:
-        """Store shards and fleet file; returns the place of the results."""
+    def write(self, rows_per_shard: int = 100, drifts: Drifts | None = None) -> NightFolder:
+        """Store shards, fleet and summary as they are when a night is settled."""
         table = pa.Table.from_pylist(self.rows, schema=RESULT_SCHEMA)
         for start in range(0, table.num_rows, rows_per_shard):
             name = f"{start // rows_per_shard:05d}-0123456789ab"
             write_shard(self.folder, name, table.slice(start, rows_per_shard))
-        Fleet(champions=self.champions).write(self.folder)
-        return str(self.out)
+        fleet = Fleet(champions=self.champions)
+        fleet.write(self.folder)
+        write_summary(self.folder, recount(table, fleet, drifts))
+        return self.folder
 
     def _row(self, category: str, name: str, status: str) -> dict[str, Any]:
         folder = f"{self.out}/dump/{category}" if category else f"{self.out}/dump"
         row: dict[str, Any] = dict.fromkeys(RESULT_SCHEMA.names)
-        return row | {
-            "image_uri": f"{folder}/{name}",
-            "image_etag": "e",
-            "category": category,
-            "status": status,
-            "shard": "00000-0123456789ab",
-        }
+        return (
+            row
+            | dict.fromkeys(FLAGS, False)
+            | {
+                "image_uri": f"{folder}/{name}",
+                "image_etag": "e",
+                "category": category,
+                "status": status,
+                "shard": "00000-0123456789ab",
+            }
+        )
 
     def _texture(self) -> NDArray[np.uint8]:
         """Brushed metal with one scratch."""
@@ -135,7 +143,7 @@ def plausible_map(pixels: NDArray[np.uint8], severity: float) -> NDArray[np.uint
     return levels
 
 
-def hostile_night(out: Path) -> str:
+def hostile_night(out: Path) -> NightFolder:
     """One category of each kind, names that attack the page, one image and one map gone."""
     maker = NightMaker(out)
     maker.add_champion("bottle")
@@ -162,7 +170,7 @@ def hostile_night(out: Path) -> str:
     return written
 
 
-def solar_night(out: Path, num_images: int = 240) -> str:
+def solar_night(out: Path, num_images: int = 240) -> NightFolder:
     """Real solar cells in four categories, in all the states that a category can be in.
 
     Scores are drawn, not computed: good cells like the calibration, broken ones above it.

@@ -11,7 +11,6 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,16 +18,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import storage
-from pipeline.images.decode import ImageStatus
 from pipeline.night.fleet.fleet import Fleet
 from pipeline.night.folder import NightFolder
 from pipeline.night.manifest import Shard, shard_prefix, shards
-from pipeline.night.results import PARALLEL_READS, read_shard, stored_shards
+from pipeline.night.results import PARALLEL_READS, is_final, read_shard, stored_shards
+from pipeline.night.settling.record import read_record
 
 ROWS_PER_SHARD = 512
 RESULT_VERSION = 4  # of the meaning of a row; part of every shard's name
-FINAL = [ImageStatus.OK.value, ImageStatus.UNROUTED.value]
-FINAL_BYTES = [ImageStatus.UNREADABLE.value, ImageStatus.TOO_LARGE.value]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +48,7 @@ class NightPlan:
     tasks: Sequence[Task]
     names: frozenset[str]  # of all the night's results
     stale: frozenset[str]  # stored results of another manifest or another champion
-    with_failures: frozenset[str]  # stored results that hold rows worth trying again
-    is_settled: bool  # nothing is left to do at all
+    is_done: bool  # nothing is left to do at all: it is settled and reported too
 
     @property
     def num_images(self) -> int:
@@ -102,13 +98,14 @@ def plan_night(
         folder: where its results go.
         rows_per_shard: images of one category that are stored together.
     """
-    finished = set(stored_shards(folder))
+    stored = stored_shards(folder)
+    finished = stored.keys()
     needed = {result_name(s, fleet): s for s in shards(manifest, rows_per_shard)}
-    names = frozenset(needed)
-    stale = finished - names
-    settled = _settled(finished, folder)
-    failed = _with_failures(finished & names, folder) if settled is None else settled
-    retry = failed & names
+    stale = finished - needed.keys()
+    record = read_record(folder, stored)
+    retry = (
+        set(record.with_failures) if record else _with_failures(finished & needed.keys(), folder)
+    )
     by_prefix = defaultdict(list)
     for name in sorted(stale):
         by_prefix[_prefix(name)].append(name)
@@ -121,10 +118,9 @@ def plan_night(
         tasks.append(Task(name, shard, (*([name] if name in retry else []), *earlier)))
     return NightPlan(
         tasks=tasks,
-        names=names,
+        names=frozenset(needed),
         stale=frozenset(stale),
-        with_failures=frozenset(retry),
-        is_settled=settled is not None and not tasks and not stale,
+        is_done=record is not None and record.is_reported and not tasks and not stale,
     )
 
 
@@ -134,32 +130,17 @@ def rows_made(task: Task, folder: NightFolder) -> dict[str, dict[str, Any]]:
     wanted = dict(
         zip(listed["image_uri"].to_pylist(), listed["image_etag"].to_pylist(), strict=True)
     )
-    found = {}
+    made = {}
     for name in task.reuse:
         try:
             rows = read_shard(folder.shard(name))
         except storage.ObjectMissing:  # its worker was lost before it was stored
             continue
-        for row in rows.filter(_is_final(rows)).to_pylist():
+        for row in rows.filter(is_final(rows)).to_pylist():
             uri = row["image_uri"]
             if uri in wanted and wanted[uri] == row["image_etag"]:
-                found[uri] = row
-    return found
-
-
-def note_settled(folder: NightFolder, failed: Iterable[str]) -> None:
-    """Remember that all is done with the stored shards, and which of them hold failed rows."""
-    document = {"shards": _digest(stored_shards(folder)), "failed": sorted(failed)}
-    storage.write_bytes(folder.settled, json.dumps(document).encode())
-
-
-def _settled(names: Iterable[str], folder: NightFolder) -> set[str] | None:
-    """Return the shards with failed rows of a night that is done; None when it is not."""
-    with suppress(storage.ObjectMissing, ValueError, KeyError):
-        document = json.loads(storage.read_bytes(folder.settled))
-        if document["shards"] == _digest(names):
-            return set(document["failed"])
-    return None
+                made[uri] = row
+    return made
 
 
 def _with_failures(names: Iterable[str], folder: NightFolder) -> set[str]:
@@ -167,30 +148,12 @@ def _with_failures(names: Iterable[str], folder: NightFolder) -> set[str]:
     ordered = sorted(names)
     with ThreadPoolExecutor(PARALLEL_READS) as pool:
         failed = pool.map(lambda name: _holds_failures(folder.shard(name)), ordered)
-        return {name for name, found in zip(ordered, failed, strict=True) if found}
+        return {name for name, has_failures in zip(ordered, failed, strict=True) if has_failures}
 
 
 def _holds_failures(uri: str) -> bool:
-    return has_failures(read_shard(uri, ["status", "image_etag"]))
-
-
-def has_failures(rows: pa.Table) -> bool:
-    """Whether some rows are worth trying again."""
-    return not pc.all(_is_final(rows), min_count=0).as_py()
-
-
-def _is_final(rows: pa.Table) -> pa.ChunkedArray:
-    """Which rows will not change: scored ones, and those whose very bytes are no good.
-
-    Without an etag nobody knows whether the bytes are still the same.
-    """
-    known = pc.is_valid(rows["image_etag"])
-    bad_bytes = pc.is_in(rows["status"], value_set=pa.array(FINAL_BYTES))
-    return pc.or_(pc.is_in(rows["status"], value_set=pa.array(FINAL)), pc.and_(bad_bytes, known))
-
-
-def _digest(names: Iterable[str]) -> str:
-    return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()
+    rows = read_shard(uri, ["status", "image_etag"])
+    return not pc.all(is_final(rows), min_count=0).as_py()
 
 
 def _prefix(name: str) -> str:

@@ -29,11 +29,11 @@ from pipeline.images.image_statistics import image_statistics
 from pipeline.images.prefetch import NUM_THREADS, read_ahead, read_as_ready
 from pipeline.night.fleet.fleet import Champion, Fleet
 from pipeline.night.folder import NightFolder
-from pipeline.night.results import RESULT_SCHEMA, write_shard
+from pipeline.night.results import FLAGS, RESULT_SCHEMA, write_shard
 from pipeline.night.scoring.detectors import HEADS_BYTES, Detectors, Network
 from pipeline.night.scoring.observer import Observer, timed
 from pipeline.night.scoring.pictures import write_pictures
-from pipeline.night.scoring.plan import Task, has_failures, rows_made
+from pipeline.night.scoring.plan import Task, rows_made
 from pipeline.storage import StorageError
 from pipeline.storage.retry import Retry
 
@@ -51,12 +51,11 @@ class Written:
     name: str
     statuses: dict[str, int]  # images by status
     num_flagged: int
-    has_failures: bool  # worth trying again
 
 
 @dataclass(frozen=True, slots=True)
 class _Item:
-    """One manifest row on its way: its place in its shard, its image."""
+    """One manifest row on its way: its number in its shard, its image."""
 
     work: "_Work"
     row: int
@@ -70,7 +69,7 @@ class _Work:
 
     task: Task
     rows: list[dict[str, Any]]
-    missing: list[int]  # places of the rows to score
+    missing: list[int]  # numbers of the rows to score
     num_left: int
     pictures: list[Future[None]] = field(default_factory=list)
 
@@ -78,6 +77,15 @@ class _Work:
     def table(self) -> pa.Table:
         """The shard's rows, in its order."""
         return pa.Table.from_pylist(self.rows, RESULT_SCHEMA)
+
+
+@dataclass(frozen=True, slots=True)
+class _Result:
+    """What is said of an image."""
+
+    item: _Item
+    fields: dict[str, Any]  # of its row
+    grey_levels: NDArray[np.uint8] | None = None  # of its anomaly map, where that is kept
 
 
 class ShardScorer:
@@ -127,22 +135,23 @@ class ShardScorer:
         works = [self._begin(task) for task in tasks]
         yield from (work for work in works if not work.num_left)
         wanted = ((work, row) for work in works for row in work.missing)
-        items = read_as_ready(lambda place: self._read(*place), wanted, self.num_threads)
+        items = read_as_ready(lambda one: self._read(*one), wanted, self.num_threads)
         for batch in read_ahead(self._score_batch, self._batches(items), IN_FLIGHT):
-            for item, result in batch:
-                self._note(item, result, uploads)
-                if not item.work.num_left:
-                    yield item.work
+            for result in batch:
+                self._note(result, uploads)
+                if not result.item.work.num_left:
+                    yield result.item.work
 
     def _begin(self, task: Task) -> _Work:
         """Lay out a shard's rows; those that are stored already are taken over."""
         made = self.retry.call(lambda: rows_made(task, self.folder))
         scored_at, rows, missing = self.clock(), [], []
-        for place, entry in enumerate(task.shard.rows.to_pylist()):
+        for number, entry in enumerate(task.shard.rows.to_pylist()):
             row = made.get(entry["image_uri"])
             if row is None:
-                missing.append(place)
-                row = dict.fromkeys(RESULT_SCHEMA.names) | {"scored_at": scored_at}
+                missing.append(number)
+                row = dict.fromkeys(RESULT_SCHEMA.names) | dict.fromkeys(FLAGS, False)
+                row |= {"scored_at": scored_at}
                 row |= {name: entry[name] for name in ("image_uri", "image_etag", "category")}
             rows.append(row | {"shard": task.name})
         return _Work(task, rows, missing, len(missing))
@@ -203,11 +212,11 @@ class ShardScorer:
             if group:
                 yield sorted(group, key=lambda item: item.category)
 
-    def _score_batch(self, batch: list[_Item]) -> list[tuple[_Item, dict[str, Any]]]:
-        """Return each item of a batch with its result fields."""
+    def _score_batch(self, batch: list[_Item]) -> list[_Result]:
+        """Return what is said of each item of a batch."""
         if batch[0].image.status is not ImageStatus.OK:
             image = batch[0].image
-            return [(batch[0], {"status": image.status.value, "error": image.error})]
+            return [_Result(batch[0], {"status": image.status.value, "error": image.error})]
         with timed(self.observer, "score"):
             pixels = stack([item.image for item in batch])
             categories = [item.category for item in batch]
@@ -220,24 +229,25 @@ class ShardScorer:
             results = []
             for i, item in enumerate(batch):
                 champion = self.fleet.champions[item.category]
-                result = _decide(champion, scores[i : i + 1])
-                result |= {name: values[i] for name, values in statistics.items()}
-                if result["flagged"] or result["p_value"] <= MAP_P_VALUE:
+                fields = _decide(champion, scores[i : i + 1])
+                fields |= {name: values[i] for name, values in statistics.items()}
+                grey_levels = None
+                if fields["flagged"] or fields["p_value"] <= MAP_P_VALUE:
                     maps = self.detectors.maps(item.category, patch_scores[i : i + 1])
-                    result["map"] = champion.map_scale.to_grey(maps[0].cpu().numpy())
-                results.append((item, result))
+                    grey_levels = champion.map_scale.to_grey(maps[0].cpu().numpy())
+                results.append(_Result(item, fields, grey_levels))
         return results
 
-    def _note(self, item: _Item, result: dict[str, Any], uploads: ThreadPoolExecutor) -> None:
+    def _note(self, result: _Result, uploads: ThreadPoolExecutor) -> None:
         """Fill in one row; its pictures are stored beside, and before it."""
-        work = item.work
-        levels = result.pop("map", None)
-        if levels is not None:
+        item, work = result.item, result.item.work
+        work.rows[item.row] |= result.fields
+        if result.grey_levels is not None:
             subject = item.category, item.image.uri
-            result["map_uri"] = self.folder.picture(*subject, "maps")
-            store = partial(write_pictures, self.folder, *subject, levels, item.image.pixels)
+            work.rows[item.row]["map_uri"] = self.folder.picture(*subject, "maps")
+            pictures = result.grey_levels, item.image.pixels
+            store = partial(write_pictures, self.folder, *subject, *pictures)
             work.pictures.append(uploads.submit(self._with_retries, store))
-        work.rows[item.row] |= result
         work.num_left -= 1
 
     def _with_retries(self, store: Callable[[], Any]) -> None:
@@ -252,10 +262,10 @@ class ShardScorer:
         self._with_retries(partial(write_shard, self.folder, name, table))
         counts = table["status"].value_counts().to_pylist()
         statuses = {entry["values"]: entry["counts"] for entry in counts}
-        num_flagged = sum(1 for row in work.rows if row["flagged"])
+        num_flagged = sum(row["flagged"] for row in work.rows)
         for status, count in statuses.items():
-            self.observer.finished(status, count, num_flagged if status == "ok" else 0)
-        return Written(name, statuses, num_flagged, has_failures(table))
+            self.observer.finished(status, count, num_flagged if status == ImageStatus.OK else 0)
+        return Written(name, statuses, num_flagged)
 
 
 def _decide(champion: Champion, score: NDArray[np.float32]) -> dict[str, Any]:

@@ -1,20 +1,20 @@
-"""The night's list: flagged images of which at most a stated share is good on average.
+"""Discoveries: images of which at most a stated share is good on average.
 
 The threshold promises how many of the good images are flagged; of ten thousand good images 1 % are
 a hundred flags, and a person cannot tell whether the night's hundred flags hold a single defect.
-Benjamini-Hochberg answers that question: it lists images by their conformal p-values so that the
-expected share of good ones among the listed is at most ``fdr``.
+Benjamini-Hochberg answers that question: it picks images by their conformal p-values so that the
+expected share of good ones among the picked, the discoveries, is at most ``fdr``.
 
 Why it holds: all p-values of a night compare with the same calibration scores and so depend on each
 other, but positively (PRDS), which is all that Benjamini-Hochberg needs. The expectation is over
 nights and calibrations together; a single night's share scatters. It is a promise for each
-category: the lists of many put together hold about that share too, but no theorem says so. And it
+category: the discoveries of many put together hold about that share too, but no theorem says so. It
 is only as good as the exchangeability behind the p-values: where a category has drifted
-(``pipeline/night/settling/drift.py``) its list says nothing.
+(``pipeline/night/settling/drift.py``) its discoveries say nothing.
 
-What it cannot do: n calibration images know no p-value below 1/(n + 1), so m images can only be
-listed from m / (fdr (n + 1)) at that value on: with n = 99, m = 1,000 and fdr 0.1 at least 100, a
-tenth of the night. Fewer defects are left to the threshold; ``limit`` says so.
+What it cannot do: n calibration images know no p-value below 1/(n + 1), so of m images there is a
+discovery only where m / (fdr (n + 1)) have that value: with n = 99, m = 1,000 and fdr 0.1 at least
+100, a tenth of the night. Fewer defects are left to the threshold; ``limit`` says so.
 
 A p-value is k/(n + 1) with k = 1 .. n + 1, so counts per k are all that is needed, however many
 images a night has.
@@ -34,47 +34,47 @@ TIE = 1e-9  # relative: 1 x 10 <= 0.1 x 10 x 10 holds in decimals, whatever bina
 
 @dataclass(frozen=True, kw_only=True)
 class Discoveries:
-    """What Benjamini-Hochberg lists of one category's night."""
+    """What Benjamini-Hochberg finds in one category's night."""
 
     fdr: float
     num_images: int  # with a p-value
     num_calibration: int
     num_smallest: int  # images at the smallest p-value there is
-    num_listed: int
-    rank: int  # images with a p-value of at most rank / (num_calibration + 1) are listed
+    num_discoveries: int
+    rank: int  # images with a p-value of at most rank / (num_calibration + 1) are discoveries
 
     @property
     def p_value(self) -> float | None:
-        """Largest p-value that is listed; None where nothing is."""
+        """Largest p-value of a discovery; None without any."""
         return self.rank / (self.num_calibration + 1) if self.rank else None
 
     @property
     def num_needed(self) -> int:
-        """Fewest images from which a list of this night can start."""
+        """Fewest images at the smallest p-value that make discoveries of this night."""
         return math.ceil(self.num_images / (self.fdr * (self.num_calibration + 1)) * (1 - TIE))
 
     @property
     def limit(self) -> str | None:
-        """Why nothing is listed, in a sentence with its numbers; None where something is."""
-        if self.num_listed or not self.num_images:
+        """Why there is no discovery, in a sentence with its numbers; None where there is one."""
+        if self.num_discoveries or not self.num_images:
             return None
         smallest = 1 / (self.num_calibration + 1)
         known = f"{self.num_calibration:,} calibration images know no p-value below {smallest:.2g}"
         if self.num_needed > self.num_images:
             least = math.ceil(1 / self.fdr * (1 - TIE)) - 1
             return (
-                f"{known}, so nothing can be listed at an fdr of {self.fdr:g}; "
+                f"{known}, so no image can be a discovery at an fdr of {self.fdr:g}; "
                 f"onboard with at least {least:,} or raise fdr."
             )
         return (
-            f"{known}, so a list of {self.num_images:,} images at an fdr of {self.fdr:g} starts at "
-            f"{self.num_needed:,} of them ({self.num_needed / self.num_images:.2g}); "
-            f"{self.num_smallest:,} have that p-value."
+            f"{known}, so of {self.num_images:,} images at an fdr of {self.fdr:g} "
+            f"{self.num_needed:,} ({self.num_needed / self.num_images:.2g}) must have it before "
+            f"there is a discovery; {self.num_smallest:,} have it."
         )
 
 
-def discoveries(counts: NDArray[np.integer], fdr: float) -> Discoveries:
-    """Benjamini-Hochberg over one category's conformal p-values.
+def benjamini_hochberg(counts: NDArray[np.integer], fdr: float) -> Discoveries:
+    """Find the discoveries among one category's conformal p-values.
 
     Args:
         counts: number of images with p-value k / (n + 1), k = 1 .. n + 1, for n calibration
@@ -82,18 +82,18 @@ def discoveries(counts: NDArray[np.integer], fdr: float) -> Discoveries:
         fdr: level, in (0, 1).
     """
     num_p_values = len(counts)
-    listed = np.cumsum(counts, dtype=np.int64)
-    num_images = int(listed[-1])
+    at_most = np.cumsum(counts, dtype=np.int64)
+    num_images = int(at_most[-1])
     ranks = np.arange(1, num_p_values + 1)
-    passes = ranks * float(num_images) <= fdr * num_p_values * listed * (1 + TIE)
-    passes &= counts > 0  # a list ends at a p-value that an image has
+    passes = ranks * float(num_images) <= fdr * num_p_values * at_most * (1 + TIE)
+    passes &= counts > 0  # the last discovery has the p-value of an image
     rank = int(ranks[passes].max(initial=0))
     return Discoveries(
         fdr=fdr,
         num_images=num_images,
         num_calibration=num_p_values - 1,
         num_smallest=int(counts[0]),
-        num_listed=int(listed[rank - 1]) if rank else 0,
+        num_discoveries=int(at_most[rank - 1]) if rank else 0,
         rank=rank,
     )
 

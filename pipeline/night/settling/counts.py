@@ -1,13 +1,14 @@
 """What settling a night needs to know of its rows, counted as they stream by.
 
 Kept are counts per category, 8 bytes per image to see that none is there twice, and 9 bytes for
-each image that may come on the list (about ``fdr`` of the good ones).
+each image that may be a discovery (about ``fdr`` of the good ones).
 
 Shapes: N rows of a batch.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -18,18 +19,31 @@ from numpy.typing import NDArray
 from pipeline.images.decode import ImageStatus
 from pipeline.images.image_statistics import STATISTICS
 from pipeline.night.fleet.fleet import Fleet
-from pipeline.night.results import ResultsError
-from pipeline.night.settling.benjamini_hochberg import Discoveries, discoveries, p_value_ranks
+from pipeline.night.results import ResultsError, is_final
+from pipeline.night.settling.benjamini_hochberg import (
+    Discoveries,
+    benjamini_hochberg,
+    p_value_ranks,
+)
 from pipeline.night.settling.drift import SCORE, Sample
 from pipeline.night.settling.rank_counts import RankCounts, StreamingMedians
 
 COLUMNS = (
-    *("image_uri", "category", "status", "score", "p_value", "flagged", "flagged_fdr"),
+    *("image_uri", "image_etag", "category", "status", "score", "p_value", "flagged"),
+    "flagged_fdr",
     *STATISTICS,
 )
-FLAG_MISSING = -1
 TOLERANCE = 1e-6  # of a rank that is read from a p-value
-LARGEST_SHARE = 1 + 1e-9  # of fdr: no p-value above fdr is ever listed
+LARGEST_SHARE = 1 + 1e-9  # of fdr: no p-value above fdr is ever a discovery
+
+
+@dataclass(kw_only=True)
+class CategoryCounts:
+    """One category's images."""
+
+    statuses: dict[str, int] = field(default_factory=dict)  # by status, in alphabetical order
+    num_flagged: int = 0
+    median_score: float | None = None  # to a 4,096th of itself
 
 
 class NightCounts:
@@ -38,7 +52,7 @@ class NightCounts:
     def __init__(self, fleet: Fleet) -> None:
         self.routed = sorted(
             fleet.champions
-        )  # a category's number is its place; others come behind
+        )  # a category's number is its position; others come behind
         self._names = self.routed.copy()
         self._numbers = {name: number for number, name in enumerate(self._names)}
         champions = [fleet.champions[name] for name in self.routed]
@@ -53,10 +67,11 @@ class NightCounts:
                 for name in STATISTICS
             },
         }
-        self._places = {name: RankCounts(values) for name, values in self.references.items()}
+        self._rank_counts = {name: RankCounts(values) for name, values in self.references.items()}
         self._medians = {name: StreamingMedians() for name in self.references}
         self._statuses: Counter[tuple[int, str]] = Counter()
         self._flagged = np.zeros(len(champions), np.int64)
+        self._with_failures: set[int] = set()
         self._hashes: list[NDArray[np.uint64]] = []
         self._candidates: list[tuple[NDArray[np.integer], ...]] = []
 
@@ -69,6 +84,7 @@ class NightCounts:
         self._hashes.append(uri_hashes(rows))
         numbers = self._number(rows)
         self._count_statuses(numbers, rows)
+        self._with_failures |= set(shards[~is_final(rows).to_numpy()].tolist())
         is_ok = pc.equal(rows["status"], ImageStatus.OK.value).to_numpy()
         rows, numbers, shards = rows.filter(pa.array(is_ok)), numbers[is_ok], shards[is_ok]
         if len(numbers) and numbers.max() >= len(self.routed):
@@ -76,38 +92,38 @@ class NightCounts:
                 f"category {self._names[numbers.max()]!r} has scored images, but the night's fleet "
                 f"file has no champion for it; score the night again"
             )
-        flagged = pc.fill_null(rows["flagged"], False).to_numpy()
+        flagged = rows["flagged"].to_numpy()
         self._flagged += np.bincount(numbers[flagged], minlength=len(self.routed))
         self._count_p_values(numbers, rows, shards)
         for name in self.references:
             values = rows[name].to_numpy()
             known = ~np.isnan(values)
-            self._places[name].add(numbers[known], values[known])
+            self._rank_counts[name].add(numbers[known], values[known])
             self._medians[name].add(numbers[known], values[known])
 
-    def statuses(self) -> dict[str, dict[str, int]]:
-        """Return the number of images by category and status, both in alphabetical order."""
-        found: dict[str, dict[str, int]] = {}
+    @property
+    def num_rows(self) -> int:
+        """Rows of the whole night."""
+        return self._statuses.total()
+
+    def categories(self) -> dict[str, CategoryCounts]:
+        """Return the counts of each category that has images, in alphabetical order."""
+        counted: dict[str, CategoryCounts] = defaultdict(CategoryCounts)
         named = [(self._names[number], status) for number, status in self._statuses]
         for (name, status), count in sorted(zip(named, self._statuses.values(), strict=True)):
-            found.setdefault(name, {})[status] = count
-        return found
-
-    def flagged(self, name: str) -> int:
-        """Return how many of a category's images are above the threshold."""
-        number = self._numbers[name]
-        return int(self._flagged[number]) if number < len(self.routed) else 0
+            counted[name].statuses[status] = count
+        medians = self._medians[SCORE].of_all()
+        for number, name in enumerate(self.routed):
+            if name in counted:
+                counted[name].num_flagged = int(self._flagged[number])
+                counted[name].median_score = medians.get(number)
+        return dict(counted)
 
     def discoveries(self) -> dict[str, Discoveries]:
-        """Return what Benjamini-Hochberg lists, by category of the fleet."""
+        """Return what Benjamini-Hochberg finds, by category of the fleet."""
         counts = np.split(self._ranks, self._ends[:-1])
         every = zip(self.routed, counts, self._fdr.tolist(), strict=True) if self.routed else ()
-        return {name: discoveries(own, fdr) for name, own, fdr in every}
-
-    def median_scores(self) -> dict[str, float]:
-        """Return each category's median score, to a 4,096th of itself."""
-        medians = self._medians[SCORE].of_all()
-        return {self.routed[number]: median for number, median in medians.items()}
+        return {name: benjamini_hochberg(own, fdr) for name, own, fdr in every}
 
     def samples(self) -> list[Sample]:
         """Return each statistic of each category beside its calibration values."""
@@ -116,7 +132,7 @@ class NightCounts:
                 category=name,
                 statistic=statistic,
                 calibration=values[number],
-                cells=self._places[statistic].of(number),
+                cells=self._rank_counts[statistic].of(number),
                 median=medians.get(number),
             )
             for statistic, values in self.references.items()
@@ -124,12 +140,16 @@ class NightCounts:
             for number, name in enumerate(self.routed)
         ]
 
-    def unsettled(self, found: Mapping[str, Discoveries]) -> list[int]:
-        """Return the numbers of the shards whose flagged_fdr is not what the lists say."""
-        listed = np.array([found[name].rank for name in self.routed], np.int64)
+    def with_failures(self) -> set[int]:
+        """Return the numbers of the shards that hold rows worth trying again."""
+        return self._with_failures
+
+    def unsettled(self, discoveries: Mapping[str, Discoveries]) -> list[int]:
+        """Return the numbers of the shards whose flagged_fdr does not say what was found."""
+        last = np.array([discoveries[name].rank for name in self.routed], np.int64)
         wrong = [np.zeros(0, np.int32)]
         for shards, numbers, ranks, flags in self._candidates:
-            wrong.append(shards[(ranks <= listed[numbers]) != flags])
+            wrong.append(shards[(ranks <= last[numbers]) != flags])
         shards_wrong: list[int] = np.unique(np.concatenate(wrong)).tolist()
         return shards_wrong
 
@@ -145,8 +165,8 @@ class NightCounts:
                 self._numbers[name] = len(self._names)
                 self._names.append(name)
         numbers = np.array([self._numbers[name] for name in encoded.dictionary.to_pylist()], int)
-        found: NDArray[np.int64] = numbers[encoded.indices.to_numpy()]
-        return found
+        of_rows: NDArray[np.int64] = numbers[encoded.indices.to_numpy()]
+        return of_rows
 
     def _count_statuses(self, numbers: NDArray[np.int64], rows: pa.Table) -> None:
         encoded = rows["status"].combine_chunks().dictionary_encode()
@@ -172,8 +192,8 @@ class NightCounts:
                 f"score the night again"
             )
         np.add.at(self._ranks, self._ends[numbers] - num_calibration + ranks - 2, 1)
-        flags = pc.fill_null(rows["flagged_fdr"].cast(pa.int8()), FLAG_MISSING).to_numpy()
-        kept = (p_values <= self._fdr[numbers] * LARGEST_SHARE) | (flags != 0)
+        flags = rows["flagged_fdr"].to_numpy()
+        kept = (p_values <= self._fdr[numbers] * LARGEST_SHARE) | flags
         small = (numbers[kept].astype(np.int32), ranks[kept].astype(np.int32), flags[kept])
         self._candidates.append((shards[kept], *small))
 

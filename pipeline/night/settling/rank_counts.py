@@ -66,12 +66,6 @@ class StreamingMedians:
         if self._num_pending > MAX_PENDING:
             self._merge()
 
-    @property
-    def num_cells(self) -> int:
-        """Cells that are kept."""
-        self._merge()
-        return len(self._keys)
-
     def of_all(self) -> dict[int, float]:
         """Return the medians by category; one without a value is left out."""
         self._merge()
@@ -79,19 +73,19 @@ class StreamingMedians:
         present, starts = np.unique(numbers, return_index=True)
         ends = np.append(starts, len(numbers))[1:]
         levels = _values(self._keys << np.uint64(DROPPED_BITS) | np.uint64(1 << DROPPED_BITS - 1))
-        found = {}
+        medians = {}
         for number, start, end in zip(present.tolist(), starts, ends, strict=True):
             reached = np.cumsum(self._counts[start:end])
             middle = np.array([(reached[-1] - 1) // 2, reached[-1] // 2])
             cells = start + np.searchsorted(reached, middle, "right")
-            found[number] = float(levels[cells].astype(np.float64).mean())
-        return found
+            medians[number] = float(levels[cells].astype(np.float64).mean())
+        return medians
 
     def _merge(self) -> None:
         keys = np.concatenate([self._keys, *(keys for keys, _ in self._pending)])
         counts = np.concatenate([self._counts, *(counts for _, counts in self._pending)])
-        self._keys, places = np.unique(keys, return_inverse=True)
-        self._counts = np.bincount(places, counts, len(self._keys)).astype(np.int64)
+        self._keys, cells = np.unique(keys, return_inverse=True)
+        self._counts = np.bincount(cells, counts, len(self._keys)).astype(np.int64)
         self._pending, self._num_pending = [], 0
 
 

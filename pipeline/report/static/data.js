@@ -45,7 +45,7 @@ const spread = (counts) => {
     total += count;
   }
   const category = new Uint16Array(total);
-  counts.forEach((count, place) => category.fill(place, starts[place], starts[place] + count));
+  counts.forEach((count, number) => category.fill(number, starts[number], starts[number] + count));
   return { starts, category, total };
 };
 

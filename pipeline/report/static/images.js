@@ -1,7 +1,7 @@
 // The notable images: all of them sorted and filtered by the index, one page of them shown.
 
 const PAGE_IMAGES = 24;
-const FLAGGED = 1, STILL_FLAGGED = 2, DEFECT = 4, GOOD = 8; // bits of an image in the index
+const FLAGGED = 1, DISCOVERY = 2, DEFECT = 4, GOOD = 8; // bits of an image in the index
 const images = { ids: [], at: 0, current: -1, shown: [], folded: new Set(), turn: 0 };
 
 const openImages = (index, categories) => {
@@ -26,30 +26,30 @@ const openImages = (index, categories) => {
 };
 
 const fetchImage = async (id) => {
-  const place = images.category[id];
-  const rank = id - images.starts[place];
-  const page = await load(`images-${place}-${Math.floor(rank / images.rows)}`);
+  const number = images.category[id];
+  const rank = id - images.starts[number];
+  const page = await load(`images-${number}-${Math.floor(rank / images.rows)}`);
   const row = rank % images.rows;
   const statistics = Object.entries(page.statistics).map(([name, values]) => [name, values[row]]);
   return {
     id, statistics,
     uri: page.folder + page.uri[row],
     etag: page.etag[row],
-    categoryName: images.categories[place],
+    categoryName: images.categories[number],
     key: images.key[id],
     score: page.score[row],
     pValue: page.p_value[row],
     model: page.models[page.model[row]],
     label: page.label[row],
     flagged: Boolean(images.bits[id] & FLAGGED),
-    stillFlagged: Boolean(images.bits[id] & STILL_FLAGGED),
-    picture: `${encodeURIComponent(images.categories[place])}/${page.picture[row]}`,
+    isDiscovery: Boolean(images.bits[id] & DISCOVERY),
+    picture: `${encodeURIComponent(images.categories[number])}/${page.picture[row]}`,
   };
 };
 
 const SHOWN = {
   flagged: (id) => images.bits[id] & FLAGGED,
-  controlled: (id) => images.bits[id] & STILL_FLAGGED,
+  discoveries: (id) => images.bits[id] & DISCOVERY,
   unflagged: (id) => !(images.bits[id] & FLAGGED),
   all: () => true,
   open: (id) => images.bits[id] & FLAGGED && !images.label[id],
@@ -74,10 +74,10 @@ const chooseImages = () => {
   const limit = Math.fround(find("p-value").value); // as the index holds p-values: 0.05 is 0.05
   const ids = [], foldedAway = new Map();
   for (let id = 0; id < images.total; id += 1) {
-    const place = images.category[id];
-    if (only >= 0 && place !== only) continue;
+    const number = images.category[id];
+    if (only >= 0 && number !== only) continue;
     if (images.pValue[id] > limit || !wanted(id)) continue;
-    if (images.folded.has(place)) foldedAway.set(place, (foldedAway.get(place) ?? 0) + 1);
+    if (images.folded.has(number)) foldedAway.set(number, (foldedAway.get(number) ?? 0) + 1);
     else ids.push(id);
   }
   images.ids = ids.sort(ORDERS[find("sort").value]);
@@ -89,11 +89,11 @@ const showFold = (foldedAway) => {
   const total = [...foldedAway.values()].reduce((sum, number) => sum + number, 0);
   find("fold").hidden = !total;
   if (!total) return;
-  const names = [...foldedAway.keys()].map((place) => visible(images.categories[place]));
+  const names = [...foldedAway.keys()].map((number) => visible(images.categories[number]));
   const who = names.length === 1 ? names[0] : plural(names.length, "shifted category").replace("ys", "ies");
   const button = make("button", { type: "button" }, "Show them");
   button.addEventListener("click", () => {
-    for (const place of foldedAway.keys()) images.folded.delete(place);
+    for (const number of foldedAway.keys()) images.folded.delete(number);
     chooseImages();
   });
   const line = `${plural(total, "image")} of ${who} folded away: the category has shifted as a whole. `;
@@ -145,9 +145,12 @@ const makePictures = (image) => {
   return make("div", { class: "stack" }, under, heat);
 };
 
-const makeTile = (image, place) => {
+const stateOf = (image) =>
+  `${image.flagged ? "Flagged" : "Not flagged"}${image.isDiscovery ? ", discovery" : ""}`;
+
+const makeTile = (image, position) => {
   const pictures = makePictures(image);
-  const state = image.stillFlagged ? "Flagged, controlled" : image.flagged ? "Flagged" : "Not flagged";
+  const state = stateOf(image);
   const tile = make("figure", { class: `tile${image.flagged ? "" : " unflagged"}`, tabindex: "-1" },
     pictures,
     make("figcaption", {},
@@ -157,7 +160,7 @@ const makeTile = (image, place) => {
         make("span", {}, "p-value ", make("b", {}, pValue(image.pValue)))),
       make("bdi", { class: "uri", title: visible(image.uri) }, make("b", {}, fileName(image.uri))),
       make("p", { class: "judge" }, makeJudge(image, "defect", "Defect"), makeJudge(image, "good", "False alarm"))));
-  const index = images.at * PAGE_IMAGES + place;
+  const index = images.at * PAGE_IMAGES + position;
   tile.addEventListener("focusin", () => setCurrent(index, false));
   pictures.addEventListener("click", () => openView(index));
   paintTile(tile, image);

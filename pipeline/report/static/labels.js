@@ -6,8 +6,8 @@ const given = new Map(); // image_uri -> {line, category, key}
 const decisions = []; // what undo takes back, the last one at the end
 
 const readGiven = () => {
-  for (let place = 0; place < localStorage.length; place += 1) {
-    const name = localStorage.key(place);
+  for (let index = 0; index < localStorage.length; index += 1) {
+    const name = localStorage.key(index);
     if (!name.startsWith(storePrefix)) continue;
     try {
       const entry = JSON.parse(localStorage.getItem(name));

@@ -15,7 +15,7 @@ const fillView = () => {
   images.viewed = images.current;
   const facts = [
     ["Category", visible(image.categoryName)],
-    ["Decision", image.stillFlagged ? "Flagged, also with false discoveries controlled" : image.flagged ? "Flagged" : "Not flagged"],
+    ["Decision", stateOf(image)],
     ["Score", decimal(image.score)],
     ["p-value", pValue(image.pValue)],
     ["Model", visible(`${image.model[0] ?? "unknown"}, version ${image.model[1] ?? "unknown"}`)],
@@ -25,7 +25,7 @@ const fillView = () => {
   find("view-facts").replaceChildren(
     ...facts.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, make("bdi", {}, value)))));
   find("view-address").replaceChildren(address(image.uri));
-  find("view-place").textContent = `${count(images.current + 1)} of ${count(images.ids.length)}`;
+  find("view-position").textContent = `${count(images.current + 1)} of ${count(images.ids.length)}`;
   paintTile(view, image);
 };
 

@@ -47,19 +47,19 @@ const makeFailure = async (id) => {
 const categoryName = (name) => visible(name) || "(no category)";
 
 const categoryOptions = (counts, categories) =>
-  counts.map((number, place) => [place, number])
+  counts.map((number, category) => [category, number])
     .filter(([, number]) => number)
-    .map(([place, number]) => [place, `${categoryName(categories[place])} (${count(number)})`])
+    .map(([category, number]) => [category, `${categoryName(categories[category])} (${count(number)})`])
     .sort((a, b) => (a[1] < b[1] ? -1 : 1));
 
 const onFilters = (ids, choose) => {
   for (const id of ids) find(id).addEventListener("change", choose);
 };
 
-const showCategory = (place, unfold) => {
-  find("category").value = String(place);
-  if (unfold) images.folded.delete(place);
-  if (images.bits.some((bits, id) => images.category[id] === place && bits & FLAGGED)) find("show").value = "flagged";
+const showCategory = (category, unfold) => {
+  find("category").value = String(category);
+  if (unfold) images.folded.delete(category);
+  if (images.bits.some((bits, id) => images.category[id] === category && bits & FLAGGED)) find("show").value = "flagged";
   else find("show").value = "all";
   find("p-value").value = "1";
   find("images").scrollIntoView();
@@ -82,7 +82,7 @@ const start = async () => {
   }
   if (find("failure-rows")) {
     openFailures(index);
-    fillSelect(find("failure-status"), failures.statuses.map((name, place) => [place, visible(name)]));
+    fillSelect(find("failure-status"), failures.statuses.map((name, code) => [code, visible(name)]));
     fillSelect(find("failure-category"), categoryOptions(index.failures.counts, index.categories));
     onFilters(["failure-status", "failure-category"], chooseFailures);
     await chooseFailures();
