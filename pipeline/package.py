@@ -60,6 +60,32 @@ class MapScale:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reference:
+    """What the calibration images say: images of a night are decided and compared by it."""
+
+    calibration: Calibration
+    map_scale: MapScale
+    statistics: Values = field(default_factory=dict)  # none in a package of an earlier release
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values; ``from_json`` gives back an equal reference."""
+        return {
+            **self.calibration.to_json(),
+            "map_scale": asdict(self.map_scale),
+            "image_statistics": dict(self.statistics),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Reference":
+        """Read what ``to_json`` wrote."""
+        return cls(
+            calibration=Calibration.from_json(data),
+            map_scale=MapScale(**data["map_scale"]),
+            statistics=read_values(data.get("image_statistics", {})),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class OnboardingRecord:
     """What happened, in plain JSON types."""
 
@@ -80,18 +106,15 @@ class Package:
 
     header: DetectorHeader
     heads: FoldedHeads
-    calibration: Calibration
-    map_scale: MapScale
+    reference: Reference
     record: OnboardingRecord
-    statistics: Values = field(default_factory=dict)  # of the calibration images
 
     def write(self, folder: Path, examples: Mapping[str, NDArray[np.uint8]]) -> None:
         """Write all files; ``examples`` are RGB pictures by name."""
         (folder / EXAMPLES_FOLDER).mkdir(parents=True, exist_ok=True)
         save_detector(folder / HEAD_FILE, self.heads, self.header)
-        calibration = self.calibration.to_json() | {"map_scale": asdict(self.map_scale)}
-        calibration |= {"image_statistics": dict(self.statistics)}
-        (folder / CALIBRATION_FILE).write_text(json.dumps(calibration, sort_keys=True))
+        reference = json.dumps(self.reference.to_json(), sort_keys=True)
+        (folder / CALIBRATION_FILE).write_text(reference)
         (folder / RECORD_FILE).write_text(json.dumps(asdict(self.record), indent=1))
         for name, pixels in examples.items():
             Image.fromarray(pixels).save(folder / EXAMPLES_FOLDER / f"{name}.png")
@@ -105,31 +128,14 @@ class Package:
         """
         header, heads = load_detector(folder / HEAD_FILE)
         with package_errors(folder):
-            decision = json.loads((folder / CALIBRATION_FILE).read_text())
-            calibration, map_scale, statistics = read_decision(decision)
+            reference = Reference.from_json(json.loads((folder / CALIBRATION_FILE).read_text()))
             record = _read_record(json.loads((folder / RECORD_FILE).read_text()))
-        return cls(
-            header=header,
-            heads=heads,
-            calibration=calibration,
-            map_scale=map_scale,
-            record=record,
-            statistics=statistics,
-        )
+        return cls(header=header, heads=heads, reference=reference, record=record)
 
 
 def _read_record(data: Mapping[str, Any]) -> OnboardingRecord:
     """Return the record; what only other releases note in it is left alone."""
     return OnboardingRecord(**{each.name: data[each.name] for each in fields(OnboardingRecord)})
-
-
-def read_decision(data: Mapping[str, Any]) -> tuple[Calibration, MapScale, Values]:
-    """Return calibration, map scale and image statistics from the calibration file's content.
-
-    A package of an earlier release has no image statistics: only its scores can be seen to drift.
-    """
-    calibration, map_scale = Calibration.from_json(data), MapScale(**data["map_scale"])
-    return calibration, map_scale, read_values(data.get("image_statistics", {}))
 
 
 def package_digest(folder: Path) -> str:

@@ -77,7 +77,7 @@ class Predictor:
 
     def _score(self, batch: list[ImageRead]) -> list[dict[str, Any]]:
         good = [image for image in batch if image.status is ImageStatus.OK]
-        calibration = self.package.calibration
+        calibration = self.package.reference.calibration
         scores = self.detector(stack(good))[0].numpy() if good else np.zeros(0, np.float32)
         values = zip(scores, calibration.p_value(scores), calibration.flagged(scores), strict=True)
         rows = []

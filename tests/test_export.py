@@ -193,7 +193,8 @@ def recalibrate(folder: Path, paths: list[str]) -> Predictor:
     middle = (low + high) / 2
     # Of nine scores at a rate of 0.1 the threshold is the ceil(10 * 0.9) = 9th, the highest.
     calibration = fit(np.linspace(middle - 1, middle, 9), CalibrationConfig(false_alarm_rate=0.1))
-    package = dataclasses.replace(predictor.package, calibration=calibration)
+    reference = dataclasses.replace(predictor.package.reference, calibration=calibration)
+    package = dataclasses.replace(predictor.package, reference=reference)
     package.write(folder, {})
     return Predictor(package, predictor.detector.backbone)
 
@@ -225,7 +226,7 @@ def test_with_the_file_alone_anybody_decides_as_the_registered_model_does(
         "category": "steel",
         "model_version": "3",
         "model_digest": package_digest(registered / "package1"),
-        "threshold": predictor.package.calibration.threshold,
+        "threshold": predictor.package.reference.calibration.threshold,
         "false_alarm_rate": 0.1,
         "preprocessing": {"resize": 64, "crop": 64, "fit": "stretch"},
     }

@@ -38,10 +38,8 @@ def test_a_champion_is_its_package(packages: dict[str, Path], folder: NightFolde
     package, champion = Package.read(packages["steel"]), fleet.champions["steel"]
     assert champion.model_digest == package_digest(packages["steel"])
     assert champion.model_digest in champion.package
-    assert champion.calibration == package.calibration
-    assert champion.map_scale == package.map_scale
-    assert champion.statistics == package.statistics
-    assert set(champion.statistics) == set(STATISTICS)
+    assert champion.reference == package.reference
+    assert set(champion.reference.statistics) == set(STATISTICS)
     assert champion.preprocessing == package.header.preprocessing
     header, heads = champion.load_heads()
     assert header == package.header
@@ -66,7 +64,8 @@ def test_a_fleet_file_of_an_earlier_release_has_no_statistics(
     steel = make_fleet(folder, packages).champions["steel"]
     known = steel.to_json()
     older = {name: known[name] for name in known if name not in ("fdr", "image_statistics")}
-    assert Champion.from_json("steel", older) == dataclasses.replace(steel, statistics={})
+    known_then = dataclasses.replace(steel.reference, statistics={})
+    assert Champion.from_json("steel", older) == dataclasses.replace(steel, reference=known_then)
 
 
 def test_the_file_keeps_the_words_that_earlier_releases_wrote(folder: NightFolder) -> None:

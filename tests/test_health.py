@@ -53,7 +53,7 @@ def test_cross_calibrated_heads_are_judged_by_members_that_have_not_seen_the_ima
     for _ in prepared.trainer.run():
         pass
     package, _ = finish(prepared)
-    assert package.record.counts["train"] == len(package.calibration.scores) == 40
+    assert package.record.counts["train"] == len(package.reference.calibration.scores) == 40
     assert 0.5 < package.record.metrics["health_synthetic_auroc"] < 1
 
 

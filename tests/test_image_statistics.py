@@ -130,6 +130,7 @@ def test_an_onboarding_keeps_the_statistics_of_its_calibration_images(
     places = score_unseen(prepared, prepared.trainer, detector).images.tolist()
     squares = [read_image(prepared.good.uris[i], made.preprocessing).pixels for i in places]
     package, _ = finish(prepared)
-    assert len(package.calibration.scores) == num
+    assert len(package.reference.calibration.scores) == num
     for name, values in image_statistics(np.array(squares)).items():
-        assert np.array_equal(np.array(package.statistics[name], np.float32), np.sort(values))
+        found = np.array(package.reference.statistics[name], np.float32)
+        assert np.array_equal(found, np.sort(values))

@@ -11,14 +11,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from champions import made_up_champion
 from factory import score_without_cluster, write_images
 from numpy.typing import NDArray
 from recount import recount
 from scipy import stats
 
-from model.preprocessing import Preprocessing
 from pipeline import storage
-from pipeline.calibration import CalibrationConfig, fit
+from pipeline.calibration import CalibrationConfig
 from pipeline.images.decode import read_image
 from pipeline.images.image_statistics import STATISTICS, image_statistics
 from pipeline.night.fleet.fleet import Champion, Fleet
@@ -32,7 +32,6 @@ from pipeline.night.results import (
 )
 from pipeline.night.settling.settle import settle
 from pipeline.night.summary import Summary, read_summary
-from pipeline.package import MapScale
 
 NIGHT = "2026-03-12"
 
@@ -68,17 +67,7 @@ def test_a_scored_image_brings_its_statistics_and_waits_to_be_settled(
 
 def champion(name: str, scores: NDArray[np.floating], **known: Any) -> Champion:
     config = CalibrationConfig(false_alarm_rate=0.1, fdr=known.pop("fdr", 0.2))
-    return Champion(
-        category=name,
-        model_name=f"nightshift.{name}",
-        model_version="3",
-        model_digest=known.pop("model_digest", "d" * 64),
-        package="nowhere",
-        calibration=fit(scores, config),
-        map_scale=MapScale(low=0.0, threshold=1.0),
-        preprocessing=Preprocessing(),
-        **known,
-    )
+    return made_up_champion(name, scores, config, model_version="3", **known)
 
 
 def fleet_of(*champions: Champion) -> Fleet:
@@ -94,8 +83,8 @@ def scored(owner: Champion, scores: NDArray[np.floating], **statistics: Any) -> 
         "category": [owner.category] * num,
         "status": ["ok"] * num,
         "score": values,
-        "p_value": owner.calibration.p_value(values),
-        "flagged": owner.calibration.flagged(values),
+        "p_value": owner.reference.calibration.p_value(values),
+        "flagged": owner.reference.calibration.flagged(values),
         "flagged_fdr": [False] * num,
         "shard": ["s"] * num,
     }
@@ -165,7 +154,7 @@ def test_the_list_in_the_rows_is_the_one_of_scipy(
         own = settled.filter(pc.equal(settled["category"], name))
         ok = own.filter(pc.equal(own["status"], "ok"))
         adjusted = stats.false_discovery_control(ok["p_value"].to_numpy())
-        expected = adjusted <= fleet.champions[name].calibration.fdr
+        expected = adjusted <= fleet.champions[name].reference.calibration.fdr
         assert ok["flagged_fdr"].to_numpy(zero_copy_only=False).tolist() == expected.tolist()
         assert summary["categories"][name]["flagged_fdr"] == expected.sum()
     bottle, cable = summary["categories"]["bottle"], summary["categories"]["cable"]
@@ -339,7 +328,7 @@ def test_a_category_that_got_darker_raises_one_alert_with_its_reason(
     random = np.random.default_rng(3)
     light = {"brightness": tuple(np.sort(random.normal(104, 2, 199)).tolist())}
     known = {
-        name: dataclasses.replace(champion(name, random.normal(size=199)), statistics=light)
+        name: champion(name, random.normal(size=199), statistics=light)
         for name in ("dark", "bright")
     }
     known["older"] = champion("older", random.normal(size=199))

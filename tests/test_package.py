@@ -31,9 +31,8 @@ def test_what_is_written_is_read_again(folder: Path, tmp_path: Path) -> None:
     examples = {"01-scratch": np.full((4, 8, 3), 7, np.uint8)}
     package.write(tmp_path / "copy", examples)
     copy = Package.read(tmp_path / "copy")
-    assert (copy.header, copy.calibration) == (package.header, package.calibration)
-    assert (copy.map_scale, copy.record) == (package.map_scale, package.record)
-    assert copy.statistics == package.statistics
+    assert copy.header == package.header
+    assert (copy.reference, copy.record) == (package.reference, package.record)
     first, second = package.heads.state_dict(), copy.heads.state_dict()
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -89,7 +88,7 @@ def test_a_package_of_an_earlier_release_has_no_statistics(folder: Path) -> None
     del data["fdr"]
     path.write_text(json.dumps(data))
     package = Package.read(folder)
-    assert (package.statistics, package.calibration.fdr) == ({}, 0.1)
+    assert (package.reference.statistics, package.reference.calibration.fdr) == ({}, 0.1)
 
 
 @pytest.mark.parametrize(
@@ -115,11 +114,16 @@ def test_the_digest_is_of_what_decides_and_of_nothing_else(folder: Path, tmp_pat
 
     record = dataclasses.replace(package.record, timings_s={}, metrics={"another": 1.0})
     assert digest_of("record", record=record) == digest
-    scores = np.array(package.calibration.scores) + 1.0
-    rate = package.calibration.false_alarm_rate
+    scores = np.array(package.reference.calibration.scores) + 1.0
+    rate = package.reference.calibration.false_alarm_rate
     threshold = fit(scores, CalibrationConfig(false_alarm_rate=rate))
-    assert digest_of("threshold", calibration=threshold) != digest
-    assert digest_of("scale", map_scale=MapScale(low=0.0, threshold=1.0)) != digest
+    scale = MapScale(low=0.0, threshold=1.0)
+    for name, change in (
+        ("threshold", {"calibration": threshold}),
+        ("scale", {"map_scale": scale}),
+    ):
+        reference = dataclasses.replace(package.reference, **change)
+        assert digest_of(name, reference=reference) != digest
     make_package(tmp_path / "other", seed=1)
     assert digest_of("head", heads=Package.read(tmp_path / "other").heads) != digest
 

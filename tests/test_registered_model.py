@@ -69,7 +69,7 @@ def by_hand(package: Package, arrays: list[np.ndarray]) -> list[dict[str, object
         np.asarray(Image.fromarray(a).resize(side, Image.Resampling.BILINEAR)) for a in arrays
     ]
     scores = detector(package)(torch.from_numpy(np.stack(inputs)))[0].tolist()
-    calibration = package.calibration
+    calibration = package.reference.calibration
     above = [sum(held >= score for held in calibration.scores) for score in scores]
     return [
         {

@@ -148,10 +148,10 @@ def test_a_version_says_what_it_is_what_it_promises_and_what_was_measured(
     package = Package.read(folder)
     models.register("steel", "0123456789abcdef-and-more", folder)
     said = client.get_model_version("nightshift.steel", "1").description
-    num_images = len(package.calibration.scores)
+    num_images = len(package.reference.calibration.scores)
     for expected in (
         "detector of the category `steel`",
-        f"score is above {package.calibration.threshold:.6g}.",
+        f"score is above {package.reference.calibration.threshold:.6g}.",
         f"10 % of good images are flagged, by the scores of {num_images} good images",
         f"{package.record.settings['images']}: ",
         f"{num_images} calibration, ",

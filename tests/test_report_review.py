@@ -38,7 +38,7 @@ def make_night(
         maker.add_scored("cable", f"good{index}.png", 0.5)
     maker.add_scored("cable", "c0.png", 9.0)
     maker.add_scored("cable", "c1.png", 2.0)
-    calibration = maker.champions["cable"].calibration
+    calibration = maker.champions["cable"].reference.calibration
     between = (calibration.scores[-5] + calibration.threshold) / 2
     maker.add_scored("cable", "near.png", between)
     maker.add_unscored("cable", "torn.png", "unreadable", "truncated")

@@ -89,7 +89,8 @@ def by_name(rows: pa.Table) -> dict[str, dict[str, Any]]:
 
 def with_calibration(fleet: Fleet, category: str, scores: list[float], rate: float = 0.1) -> Fleet:
     made = fit(np.array(scores), CalibrationConfig(false_alarm_rate=rate))
-    return with_champion(fleet, category, calibration=made)
+    reference = dataclasses.replace(fleet.champions[category].reference, calibration=made)
+    return with_champion(fleet, category, reference=reference)
 
 
 def test_every_row_of_the_manifest_has_its_row_in_the_same_order(
@@ -145,7 +146,7 @@ def test_scores_are_the_detectors_own_and_the_row_names_its_champion(
         assert row["score"] == pytest.approx(expected, abs=TOLERANCE)
         assert row["model_name"] == f"nightshift.{row['category']}"
         assert (row["model_version"], row["model_digest"]) == ("1", champion.model_digest)
-        assert row["threshold"] == pytest.approx(champion.calibration.threshold)
+        assert row["threshold"] == pytest.approx(champion.reference.calibration.threshold)
         assert row["false_alarm_rate"] == 0.1
 
 
@@ -184,7 +185,7 @@ def test_a_flagged_image_has_a_map_on_its_champions_scale_and_an_ordinary_one_ha
         assert (picture.mode, picture.size) == ("L", (64, 64))
         pixels = read_image(row["image_uri"], fleet.champions["steel"].preprocessing).pixels
         assert pixels is not None
-        expected = fleet.champions["steel"].map_scale.to_grey(
+        expected = fleet.champions["steel"].reference.map_scale.to_grey(
             own.maps(own(torch.from_numpy(pixels)[None])[1])[0].numpy()
         )
         assert np.abs(np.asarray(picture, int) - expected.astype(int)).max() <= 2

@@ -89,9 +89,10 @@ def test_a_detector_of_format_3_scores_as_it_did(folder: Path) -> None:
 
 def test_a_package_of_format_3_is_read_whole(folder: Path) -> None:
     package = Package.read(folder)
-    assert (package.calibration.threshold, package.calibration.fdr) == (2.0, 0.1)
-    assert package.map_scale == MapScale(low=-1.5, threshold=2.0)
-    assert package.statistics == {"brightness": (137.5, 138.25)}
+    reference = package.reference
+    assert (reference.calibration.threshold, reference.calibration.fdr) == (2.0, 0.1)
+    assert reference.map_scale == MapScale(low=-1.5, threshold=2.0)
+    assert reference.statistics == {"brightness": (137.5, 138.25)}
     assert (package.record.counts["train"], package.record.backbone_images) == (31, 94)
 
 

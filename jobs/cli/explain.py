@@ -23,7 +23,7 @@ def print_explanation(explanation: Explanation) -> None:
         )
         typer.echo(f"p-value    {number(row['p_value'])}, flagged by {row['false_alarm_rate']:g}")
     if champion is not None:
-        scores = champion.calibration.scores
+        scores = champion.reference.calibration.scores
         typer.echo(
             f"calibrated on {len(scores)} good images: median {number(float(np.median(scores)))}, "
             f"highest {number(scores[-1])}"

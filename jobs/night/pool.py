@@ -4,6 +4,12 @@ A worker that dies, or whose host or network is away, costs the bundle of shards
 others take them, one by one, so that a shard which takes its workers down is known by its name.
 What the worker had stored of them is not scored again.
 The lost worker is back in the pool once Ray has started it anew.
+
+Ray Core actors and not Ray Data, because a night must have exactly one row per image: Ray Data ends
+the whole job at one corrupt image or counts its errors by blocks and not by rows, its checkpoints
+know a row by its id alone and keep the rows of an old model silently, an autoscaling pool of actors
+can get stuck at one, and a listing inside Ray takes hours before the first row. Here the shards are
+planned from a manifest, and their names say which are finished.
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""Where everything of one night lies, below the place that all nights' results go to.
+"""Where everything of one night lies, below the folder that all nights' results go to.
 
 <out>/manifest/night=<N>/manifest.parquet   the images
      /fleet/night=<N>/fleet.json            the champions they were scored with

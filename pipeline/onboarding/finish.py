@@ -22,7 +22,7 @@ from pipeline.measuring.labelled import ScoredSamples, measure, read_marks, scor
 from pipeline.onboarding.examples import examples, worst_unseen
 from pipeline.onboarding.health import measure_health, refuse_unhealthy
 from pipeline.onboarding.prepare import PreparedCategory, UnseenScores, make_detector, score_unseen
-from pipeline.package import MapScale, OnboardingRecord, Package
+from pipeline.package import MapScale, OnboardingRecord, Package, Reference
 
 logger = logging.getLogger(__name__)
 
@@ -49,10 +49,10 @@ def finish(prepared: PreparedCategory) -> tuple[Package, dict[str, NDArray[np.ui
     package = Package(
         header=detector.header,
         heads=copy.deepcopy(detector.heads).cpu(),
-        calibration=calibration,
-        map_scale=scale,
+        reference=Reference(
+            calibration=calibration, map_scale=scale, statistics=_statistics(prepared, unseen)
+        ),
         record=_record(prepared, scored, calibration, timings, health),
-        statistics=_statistics(prepared, unseen),
     )
     logger.info(
         "onboarded %s: %d train, %d calibration, threshold %.4g, %.1f s",

@@ -13,7 +13,7 @@ def describe(package: Package, key: str) -> str:
         package: the version's files.
         key: of its onboarding.
     """
-    header, calibration, record = package.header, package.calibration, package.record
+    header, calibration, record = package.header, package.reference.calibration, package.record
     rate = f"{100 * calibration.false_alarm_rate:.3g} %"
     counts = [f"{count} {name.replace('_', ' ')}" for name, count in record.counts.items() if count]
     figures = [

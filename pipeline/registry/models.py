@@ -244,8 +244,8 @@ def _version_tags(package: Package, folder: Path) -> dict[str, str]:
         "nightshift.backbone": package.header.backbone,
         "nightshift.backbone_digest": package.header.backbone_digest,
         "nightshift.dataset_digest": package.record.dataset_digest,
-        "nightshift.false_alarm_rate": str(package.calibration.false_alarm_rate),
-        "nightshift.threshold": str(package.calibration.threshold),
+        "nightshift.false_alarm_rate": str(package.reference.calibration.false_alarm_rate),
+        "nightshift.threshold": str(package.reference.calibration.threshold),
     }
 
 

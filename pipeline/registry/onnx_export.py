@@ -151,7 +151,7 @@ def _metadata(version: RegisteredVersion, package: Package, digest: str) -> dict
         "category": version.category,
         "model_version": version.version,
         "model_digest": digest,
-        "threshold": package.calibration.threshold,
-        "false_alarm_rate": package.calibration.false_alarm_rate,
+        "threshold": package.reference.calibration.threshold,
+        "false_alarm_rate": package.reference.calibration.false_alarm_rate,
         "preprocessing": asdict(package.header.preprocessing),
     }

@@ -47,8 +47,8 @@ def card(assessment: Assessment, rows: pa.Table, champion: Champion | None) -> C
     scored = rows.filter(pc.equal(rows["status"], ImageStatus.OK.value))
     if champion and scored.num_rows:
         scores = scored["score"].to_numpy()
-        calibration = np.asarray(champion.calibration.scores, dtype=np.float64)
-        threshold = champion.calibration.threshold
+        calibration = np.asarray(champion.reference.calibration.scores, dtype=np.float64)
+        threshold = champion.reference.calibration.threshold
         flagged = scored["flagged"].to_numpy()
         bins = score_histogram.bin_scores(scores, flagged, calibration, threshold)
         chart = score_histogram.score_histogram(

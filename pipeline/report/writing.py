@@ -58,7 +58,7 @@ def write_report(
     """
     fleet, summary = _read(folder, fleet)
     rows = read_report_rows(folder)
-    calibrations = {name: c.calibration.scores for name, c in fleet.champions.items()}
+    calibrations = {name: c.reference.calibration.scores for name, c in fleet.champions.items()}
     categories = verdict.assess(summary["categories"], calibrations)
     labels = read_labels(folder)
     said = dict(zip(labels["image_uri"].to_pylist(), labels["label"].to_pylist(), strict=True))

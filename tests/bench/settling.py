@@ -14,7 +14,7 @@ from pipeline.night.fleet.fleet import Champion, Fleet
 from pipeline.night.folder import NightFolder
 from pipeline.night.results import RESULT_SCHEMA, write_shard
 from pipeline.night.settling.settle import settle
-from pipeline.package import MapScale
+from pipeline.package import MapScale, Reference
 from tests.bench.material import NIGHT
 from tests.bench.measure import Ratio, in_fresh_process, peak_mib
 
@@ -69,10 +69,12 @@ def _fleet() -> Fleet:
             model_version="1",
             model_digest=f"{number:064x}",
             package="",
-            calibration=fit(random.normal(size=NUM_CALIBRATION), CalibrationConfig()),
-            map_scale=MapScale(low=0.0, threshold=1.0),
+            reference=Reference(
+                calibration=fit(random.normal(size=NUM_CALIBRATION), CalibrationConfig()),
+                map_scale=MapScale(low=0.0, threshold=1.0),
+                statistics=light,
+            ),
             preprocessing=Preprocessing(),
-            statistics=light,
         )
     return Fleet(champions=champions)
 
@@ -89,8 +91,8 @@ def _write_night(out: str, num_images: int) -> None:
             "category": [champion.category] * num_images,
             "status": ["ok"] * num_images,
             "score": scores,
-            "p_value": champion.calibration.p_value(scores),
-            "flagged": champion.calibration.flagged(scores),
+            "p_value": champion.reference.calibration.p_value(scores),
+            "flagged": champion.reference.calibration.flagged(scores),
             "flagged_fdr": [False] * num_images,
             "shard": ["s"] * num_images,
             **{name: random.normal(100, 5, num_images) for name in STATISTICS},

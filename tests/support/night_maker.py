@@ -7,19 +7,19 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from champions import made_up_champion
 from numpy.typing import NDArray
 from PIL import Image
 from recount import Drifts, recount
 from scipy import ndimage
 
 from model.preprocessing import Preprocessing
-from pipeline.calibration import CalibrationConfig, fit
+from pipeline.calibration import CalibrationConfig
 from pipeline.night.fleet.fleet import Champion, Fleet
 from pipeline.night.folder import NightFolder, PictureKind
 from pipeline.night.results import FLAGS, RESULT_SCHEMA, write_shard
 from pipeline.night.scoring.pictures import write_pictures
 from pipeline.night.summary import write_summary
-from pipeline.package import MapScale
 
 NIGHT = "2026-03-12"
 CROP = 224
@@ -60,21 +60,19 @@ class NightMaker:
     def add_champion(self, category: str, num_calibration: int = 199) -> None:
         """Calibration scores around 1."""
         scores = self.random.gamma(60.0, 1 / 60.0, num_calibration)
-        self.champions[category] = Champion(
-            category=category,
-            model_name=f"nightshift.{category}",
+        self.champions[category] = made_up_champion(
+            category,
+            scores,
+            CalibrationConfig(false_alarm_rate=RATE),
             model_version=str(len(self.champions) + 1),
             model_digest=f"{len(self.champions) + 10:x}" * 64,
-            package="nowhere",
-            calibration=fit(scores, CalibrationConfig(false_alarm_rate=RATE)),
-            map_scale=MapScale(low=0.0, threshold=1.0),
             preprocessing=Preprocessing(resize=256, crop=CROP),
         )
 
     def add_scored(self, category: str, name: str, score: float, picture: Any = None) -> None:
         """An image that its champion scored; gets a map when a scoring job would write one."""
         champion = self.champions[category]
-        calibration, scores = champion.calibration, np.array([score], np.float32)
+        calibration, scores = champion.reference.calibration, np.array([score], np.float32)
         p_value, flagged = calibration.p_value(scores)[0], bool(calibration.flagged(scores)[0])
         row = self._row(category, name, "ok") | {
             "score": score,

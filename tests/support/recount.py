@@ -39,7 +39,7 @@ def recount(
 def _recount(rows: pa.Table, fleet: Fleet, drift: Mapping[str, Any]) -> CategorySummary:
     statuses = Counter(rows["status"].to_pylist())
     champion = fleet.champions.get(rows["category"][0].as_py())
-    calibration = champion.calibration if champion else None
+    calibration = champion.reference.calibration if champion else None
     scores = rows["score"].drop_null().to_numpy()
     ok, unrouted = statuses.pop("ok", 0), statuses.pop("unrouted", 0)
     return {

@@ -46,7 +46,7 @@ class Explanation:
         answer = {"row": self.row, "now": now | {"difference": self.difference}}
         if self.champion is None:
             return answer
-        scores = np.array(self.champion.calibration.scores)
+        scores = np.array(self.champion.reference.calibration.scores)
         calibration = {"num_images": len(scores), "median": float(np.median(scores))}
         return answer | {
             "package": self.champion.package,
@@ -73,7 +73,7 @@ def explain(image_uri: str, folder: NightFolder) -> Explanation:
     pixels = torch.from_numpy(image.pixels)[None]
     scores, patch_scores = detectors.score([champion.category], pixels)
     maps = detectors.maps(champion.category, patch_scores).numpy()
-    coloured = heatmap.overlay(image.pixels, champion.map_scale.to_grey(maps[0]))
+    coloured = heatmap.overlay(image.pixels, champion.reference.map_scale.to_grey(maps[0]))
     return Explanation(
         row=row,
         champion=champion,

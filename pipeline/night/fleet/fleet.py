@@ -17,14 +17,8 @@ from model.errors import NightshiftError
 from model.folding import FoldedHeads
 from model.preprocessing import Preprocessing
 from pipeline import storage
-from pipeline.calibration import Calibration
-from pipeline.images.image_statistics import Values
 from pipeline.night.folder import NightFolder
-from pipeline.package import (
-    HEAD_FILE,
-    MapScale,
-    read_decision,
-)
+from pipeline.package import HEAD_FILE, Reference
 
 FORMAT_VERSION = 1
 
@@ -42,10 +36,8 @@ class Champion:
     model_version: str
     model_digest: str
     package: str  # folder that holds its files
-    calibration: Calibration
-    map_scale: MapScale
+    reference: Reference
     preprocessing: Preprocessing
-    statistics: Values = field(default_factory=dict)  # of the calibration images
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; ``from_json`` gives back an equal champion."""
@@ -54,26 +46,21 @@ class Champion:
             "model_version": self.model_version,
             "model_digest": self.model_digest,
             "package": self.package,
-            "map_scale": asdict(self.map_scale),
             "preprocessing": asdict(self.preprocessing),
-            "image_statistics": dict(self.statistics),
-            **self.calibration.to_json(),
+            **self.reference.to_json(),
         }
 
     @classmethod
     def from_json(cls, category: str, data: Mapping[str, Any]) -> "Champion":
         """Read what ``to_json`` wrote."""
-        calibration, map_scale, statistics = read_decision(data)
         return cls(
             category=category,
             model_name=data["model_name"],
             model_version=data["model_version"],
             model_digest=data["model_digest"],
             package=data["package"],
-            calibration=calibration,
-            map_scale=map_scale,
+            reference=Reference.from_json(data),
             preprocessing=Preprocessing(**data["preprocessing"]),
-            statistics=statistics,
         )
 
     def load_heads(self) -> tuple[DetectorHeader, FoldedHeads]:

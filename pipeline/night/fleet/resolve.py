@@ -21,8 +21,8 @@ from pipeline.package import (
     HEAD_FILE,
     Package,
     PackageError,
+    Reference,
     package_digest,
-    read_decision,
 )
 from pipeline.registry.models import RegisteredVersion
 
@@ -94,28 +94,25 @@ def _copy_champion(out: str, version: RegisteredVersion, download: Download) -> 
         if not all(storage.exists(storage.join(package, name)) for name in DECIDING_FILES):
             _copy(version, download(version, Path(scratch)), package)
         header = _read_header(package, Path(scratch))
-    decision = json.loads(storage.read_bytes(storage.join(package, CALIBRATION_FILE)))
-    calibration, map_scale, statistics = read_decision(decision)
+    reference = json.loads(storage.read_bytes(storage.join(package, CALIBRATION_FILE)))
     return Champion(
         category=version.category,
         model_name=version.name,
         model_version=version.version,
         model_digest=version.digest,
         package=package,
-        calibration=calibration,
-        map_scale=map_scale,
+        reference=Reference.from_json(reference),
         preprocessing=header.preprocessing,
-        statistics=statistics,
     )
 
 
 def _copy(version: RegisteredVersion, folder: Path, package: str) -> None:
     Package.read(folder)  # refuse a damaged package
-    found = package_digest(folder)
-    if found != version.digest:
+    digest = package_digest(folder)
+    if digest != version.digest:
         raise PackageError(
             f"{version.name} version {version.version} was registered with digest "
-            f"{version.digest[:12] or '(none)'}, its files have {found[:12]}. Move the champion "
+            f"{version.digest[:12] or '(none)'}, its files have {digest[:12]}. Move the champion "
             f"alias to a version that Nightshift registered, or onboard the category again."
         )
     for name in DECIDING_FILES:  # the calibration last: it marks the copy as whole

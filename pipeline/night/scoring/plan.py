@@ -1,7 +1,7 @@
 """What is left to do of a night: which shards to score, and which of their rows are good already.
 
 A shard's results have a name that says what they were made from: its rows and everything that
-shapes them. What is finished is told from what is out of date by the names alone, and a rerun
+shapes them. The names alone say what is finished and what is out of date, and a rerun
 scores what is missing. Rows that failed, or that an earlier, slightly different listing of the
 dump has scored with the same champion, are found in the stored shards: only the others are read.
 """

@@ -234,7 +234,7 @@ class ShardScorer:
                 grey_levels = None
                 if fields["flagged"] or fields["p_value"] <= MAP_P_VALUE:
                     maps = self.detectors.maps(item.category, patch_scores[i : i + 1])
-                    grey_levels = champion.map_scale.to_grey(maps[0].cpu().numpy())
+                    grey_levels = champion.reference.map_scale.to_grey(maps[0].cpu().numpy())
                 results.append(_Result(item, fields, grey_levels))
         return results
 
@@ -270,7 +270,7 @@ class ShardScorer:
 
 def _decide(champion: Champion, score: NDArray[np.float32]) -> dict[str, Any]:
     """Return what a row says of an image, from its score (1,)."""
-    calibration = champion.calibration
+    calibration = champion.reference.calibration
     return {
         "status": ImageStatus.OK.value,
         "score": score[0],

@@ -55,22 +55,19 @@ class NightCounts:
         )  # a category's number is its position; others come behind
         self._names = self.routed.copy()
         self._numbers = {name: number for number, name in enumerate(self._names)}
-        champions = [fleet.champions[name] for name in self.routed]
-        self._num_calibration = np.array([len(c.calibration.scores) for c in champions], np.int64)
-        self._fdr = np.array([c.calibration.fdr for c in champions], np.float64)
+        known = [fleet.champions[name].reference for name in self.routed]
+        self._num_calibration = np.array([len(r.calibration.scores) for r in known], np.int64)
+        self._fdr = np.array([r.calibration.fdr for r in known], np.float64)
         self._ends = np.cumsum(self._num_calibration + 1)
-        self._ranks = np.zeros(int(self._ends[-1]) if champions else 0, np.int64)
-        self.references = {
-            SCORE: [np.array(c.calibration.scores, np.float32) for c in champions],
-            **{
-                name: [np.array(c.statistics.get(name, ()), np.float32) for c in champions]
-                for name in STATISTICS
-            },
-        }
+        self._ranks = np.zeros(int(self._ends[-1]) if known else 0, np.int64)
+        self.references = {SCORE: [np.array(r.calibration.scores, np.float32) for r in known]}
+        for name in STATISTICS:
+            values = [np.array(r.statistics.get(name, ()), np.float32) for r in known]
+            self.references[name] = values
         self._rank_counts = {name: RankCounts(values) for name, values in self.references.items()}
         self._medians = {name: StreamingMedians() for name in self.references}
         self._statuses: Counter[tuple[int, str]] = Counter()
-        self._flagged = np.zeros(len(champions), np.int64)
+        self._flagged = np.zeros(len(known), np.int64)
         self._with_failures: set[int] = set()
         self._hashes: list[NDArray[np.uint64]] = []
         self._candidates: list[tuple[NDArray[np.integer], ...]] = []

@@ -132,12 +132,12 @@ def alerts(comparisons: Sequence[Comparison]) -> dict[str, list[Comparison]]:
         comparisons: all that were made of the night; their number sets the level of each.
     """
     level = NIGHT_LEVEL / max(2 * len(comparisons), 1)
-    found: dict[str, list[Comparison]] = {}
+    shifted: dict[str, list[Comparison]] = {}
     order = list(WORDS)
     for comparison in sorted(comparisons, key=lambda c: order.index(c.statistic)):
         if comparison.p_value <= level and comparison.is_large:
-            found.setdefault(comparison.category, []).append(comparison)
-    return found
+            shifted.setdefault(comparison.category, []).append(comparison)
+    return shifted
 
 
 def describe(shifted: Sequence[Comparison]) -> str:
@@ -172,8 +172,8 @@ def _stability_index(
     steps = np.unique(np.searchsorted(ranks[:-1], wanted))
     steps = steps[steps < len(ranks) - 1]
     expected = np.diff(ranks[steps], prepend=0, append=num_calibration) + 0.5
-    found = np.diff(at_most[steps], prepend=0, append=num_images) + 0.5
-    expected, found = expected / expected.sum(), found / found.sum()
-    index = float(np.sum((found - expected) * np.log(found / expected)))
+    observed = np.diff(at_most[steps], prepend=0, append=num_images) + 0.5
+    expected, observed = expected / expected.sum(), observed / observed.sum()
+    index = float(np.sum((observed - expected) * np.log(observed / expected)))
     chance = len(steps) * (1 / num_calibration + 1 / num_images)
     return max(index - chance, 0.0)

@@ -178,7 +178,7 @@ def _describe(
     """Put one category's counts beside what its champion promises."""
     failed = dict(counted.statuses)
     num_ok, num_unrouted = failed.pop(ImageStatus.OK, 0), failed.pop(ImageStatus.UNROUTED, 0)
-    calibration = champion.calibration if champion else None
+    calibration = champion.reference.calibration if champion else None
     rate = calibration.false_alarm_rate if calibration else None
     return {
         "images": sum(counted.statuses.values()),
