@@ -30,7 +30,7 @@ def test_tasks_are_taken_as_they_end_whether_well_or_not_and_few_at_a_time() -> 
         assert len(started) - len(ended) <= 2
         return after.remote(seconds)
 
-    work = {"slow": 3.0, "fast": 0.0, "a": 0.02, "b": 0.03}
+    work = {"slow": 8.0, "fast": 0.0, "a": 0.02, "b": 0.03}
     with cluster():
         ray.get(after.remote(0.1))  # processes are there
         tasks = [(key, partial(start, key, seconds)) for key, seconds in work.items()]

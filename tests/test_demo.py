@@ -81,6 +81,7 @@ def test_a_demo_of_few_cells_leaves_what_its_commands_need(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert run_demo(tmp_path / "demo", some(read_cells(), 100, 40), HASTY)
+    assert [path.name for path in tmp_path.iterdir()] == ["demo"]
     check(tmp_path / "demo", capsys.readouterr().out)
 
 

@@ -17,12 +17,12 @@ from pipeline.images.decode import read_image
 from pipeline.night.fleet.fleet import Fleet
 from pipeline.night.folder import NightFolder
 from pipeline.night.manifest import MANIFEST_SCHEMA, build_manifest
+from pipeline.night.record import note_reported
 from pipeline.night.results import read_night, remove_shards, stored_shards
 from pipeline.night.scoring import plan as planning
 from pipeline.night.scoring import scorer
 from pipeline.night.scoring.plan import NightPlan, Task, plan_night
 from pipeline.night.scoring.scorer import ShardScorer
-from pipeline.night.settling.record import note_reported
 from pipeline.night.settling.settle import settle
 
 NIGHT = "2026-03-12"

@@ -89,6 +89,7 @@ def test_a_model_has_its_runs_settings_and_metrics(client: MlflowClient, folder:
     version = client.get_model_version("nightshift.steel", "1")
     model = client.get_logged_model(version.source.removeprefix("models:/"))
     assert model.params == run.data.params
+    assert model.experiment_id == run.info.experiment_id
     metrics = {metric.key: metric.value for metric in model.metrics}
     assert metrics.keys() >= {"image_auroc", "seconds_training", "backbone_images"}
     assert metrics.items() <= run.data.metrics.items()
@@ -118,6 +119,7 @@ def test_settings_are_logged_however_many_and_long_they_are(
     version = client.get_model_version("nightshift.steel", "1")
     model = client.get_logged_model(version.source.removeprefix("models:/"))
     assert model.params == run.data.params
+    assert model.experiment_id == run.info.experiment_id
     whole = Path(client.download_artifacts(run.info.run_id, "settings.json"))
     assert json.loads(whole.read_text()) == settings
 

@@ -17,10 +17,10 @@ from pipeline.night.fleet.fleet import Fleet
 from pipeline.night.fleet.hold import held_fleet
 from pipeline.night.folder import NightFolder
 from pipeline.night.manifest import build_manifest, store_manifest
+from pipeline.night.record import note_reported
 from pipeline.night.results import read_night, remove_shards, stored_shards, write_shard
 from pipeline.night.scoring.plan import plan_night
 from pipeline.night.scoring.scorer import ShardScorer
-from pipeline.night.settling.record import note_reported
 from pipeline.night.settling.settle import settle
 from pipeline.onboarding.prepare import prepare
 from pipeline.report.writing import write_report

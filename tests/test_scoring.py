@@ -125,8 +125,9 @@ def test_what_cannot_be_scored_has_a_status_and_a_reason_and_nothing_else(
     }
     for name in statuses:
         assert rows[name]["error"]
-        for field in ("score", "p_value", "flagged", "threshold", "model_name", "map_uri"):
+        for field in ("score", "p_value", "threshold", "model_name", "map_uri"):
             assert rows[name][field] is None
+        assert (rows[name]["flagged"], rows[name]["flagged_fdr"]) == (False, False)
     assert "'new-part' has no champion" in rows["new-part/0.png"]["error"]
     assert all(row["error"] is None for row in rows.values() if row["status"] == "ok")
 

@@ -63,7 +63,7 @@ def print_guide(
         seconds: what the demo took.
     """
     rows = list(_labelled_rows(out, cells))
-    labels = [_label(row) for row in rows if row["flagged"] and row["night"] == FIRST_NIGHT]
+    labels = [_label(row) for row in _most_anomalous(rows)]
     (out / LABELS_FILE).write_text("".join(json.dumps(label) + "\n" for label in labels))
     console = Console(soft_wrap=True, highlight=False)
     console.print(_table(rows))
@@ -78,6 +78,16 @@ def _labelled_rows(out: Path, cells: Sequence[Cell]) -> Iterator[dict[str, Any]]
             path = "/".join(row["image_uri"].rsplit("/", 2)[1:])
             if row["status"] == "ok":
                 yield {**row, "night": night, "defective": defective[night, path]}
+
+
+def _most_anomalous(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return what was flagged in the first night, or its highest score if nothing was."""
+    first = sorted(
+        (row for row in rows if row["night"] == FIRST_NIGHT),
+        key=lambda row: float(row["score"]),
+        reverse=True,
+    )
+    return [row for row in first if row["flagged"]] or first[:1]
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
@@ -113,11 +123,10 @@ def _now() -> str:
 
 
 def _text(
-    out: Path, rows: Sequence[Mapping[str, Any]], nights: Mapping[str, Night], seconds: float
+    out: Path, rows: Sequence[dict[str, Any]], nights: Mapping[str, Night], seconds: float
 ) -> str:
     first = nights[FIRST_NIGHT].summary["categories"]
-    flagged = [row for row in rows if row["flagged"] and row["night"] == FIRST_NIGHT]
-    worst = max(flagged, key=lambda row: float(row["score"]))
+    worst = _most_anomalous(rows)[0]
     return TEXT.format(
         first=FIRST_NIGHT,
         second=SECOND_NIGHT,

@@ -27,11 +27,11 @@ from pipeline.night.fleet.hold import held_fleet
 from pipeline.night.fleet.resolve import snapshot_fleet
 from pipeline.night.folder import NightFolder
 from pipeline.night.manifest import load_manifest, store_manifest
+from pipeline.night.record import note_reported
 from pipeline.night.results import remove_shards, stored_shards
 from pipeline.night.scoring.detectors import HEADS_BYTES
 from pipeline.night.scoring.plan import ROWS_PER_SHARD, NightPlan, Task, plan_night
 from pipeline.night.scoring.scorer import ShardScorer, Written
-from pipeline.night.settling.record import note_reported
 from pipeline.night.settling.settle import settle
 from pipeline.night.summary import Summary
 from pipeline.registry import connection, models

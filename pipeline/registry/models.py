@@ -215,11 +215,15 @@ def _create_version(
     client: MlflowClient, record: RunRecord, run_id: str, package: Package, folder: Path
 ) -> ModelVersion:
     name = model_name(record.category)
+    run = client.get_run(run_id)
+    model = client.create_logged_model(  # or MLflow would take its default experiment
+        run.info.experiment_id, "detector", source_run_id=run_id, params=run.data.params
+    )
     info = Model.log(
         artifact_path=None,
-        name="detector",
         flavor=mlflow.pyfunc,
         run_id=run_id,
+        model_id=model.model_id,
         loader_module=LOADER,
         data_path=str(folder),
         signature=SIGNATURE,

@@ -16,12 +16,12 @@ from model.recipe import PRESETS
 from pipeline.night.fleet.fleet import Fleet
 from pipeline.night.folder import NightFolder
 from pipeline.night.manifest import MANIFEST_SCHEMA, load_manifest, shards, store_manifest
+from pipeline.night.record import SettledRecord, fingerprint, write_record
 from pipeline.night.results import stored_shards
 from pipeline.night.scoring import plan as planning
 from pipeline.night.scoring.detectors import Detectors, _size_bytes
 from pipeline.night.scoring.plan import plan_night, result_name
 from pipeline.night.scoring.scorer import ShardScorer
-from pipeline.night.settling.record import SettledRecord, fingerprint, write_record
 from tests.bench.material import NIGHT, dump_of, onboard, write_pictures
 from tests.bench.measure import Ratio, alternate, in_fresh_process, peak_mib
 from tests.support.folded_heads import empty_head

@@ -21,8 +21,8 @@ from pipeline import storage
 from pipeline.night.fleet.fleet import Fleet
 from pipeline.night.folder import NightFolder
 from pipeline.night.manifest import Shard, shard_prefix, shards
+from pipeline.night.record import read_record
 from pipeline.night.results import PARALLEL_READS, is_final, read_shard, stored_shards
-from pipeline.night.settling.record import read_record
 
 ROWS_PER_SHARD = 512
 RESULT_VERSION = 4  # of the meaning of a row; part of every shard's name

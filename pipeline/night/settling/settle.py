@@ -21,6 +21,12 @@ from pipeline.images.decode import ImageStatus
 from pipeline.images.prefetch import read_ahead
 from pipeline.night.fleet.fleet import Champion, Fleet
 from pipeline.night.folder import NightFolder
+from pipeline.night.record import (
+    SettledRecord,
+    fingerprint,
+    read_record,
+    write_record,
+)
 from pipeline.night.results import (
     ResultsError,
     read_shard,
@@ -32,12 +38,6 @@ from pipeline.night.settling.benjamini_hochberg import Discoveries
 from pipeline.night.settling.counts import COLUMNS, CategoryCounts, NightCounts, uri_hashes
 from pipeline.night.settling.drift import Comparison, alerts, compare, describe
 from pipeline.night.settling.drift_table import write_drift
-from pipeline.night.settling.record import (
-    SettledRecord,
-    fingerprint,
-    read_record,
-    write_record,
-)
 from pipeline.night.summary import (
     CategorySummary,
     DriftSummary,
