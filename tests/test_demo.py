@@ -76,6 +76,7 @@ def check(out: Path, guide: str) -> None:
     assert "images/s" not in done.stderr  # the night was found scored
 
 
+@pytest.mark.slow
 def test_a_demo_of_few_cells_leaves_what_its_commands_need(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
