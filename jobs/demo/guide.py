@@ -23,9 +23,9 @@ from pipeline.night.results import read_night
 NAMES = {FIRST_NIGHT: "first", SECOND_NIGHT: "second"}
 LABELS_FILE = "labels.jsonl"
 TEXT = """\
-false alarms: good cells that were flagged; found: defects that were flagged; in brackets 95 %
-intervals, wide because a night holds few defects. Labels made this table: they trained, calibrated
-and chose nothing.
+false alarms: good cells that were flagged, where 1 % was asked for; found: defects that were
+flagged; in brackets 95 % intervals, wide because a night holds few defects. Labels made this
+table: they trained, calibrated and chose nothing.
 
 Open the first night, an ordinary one:
   {first_report}
@@ -92,7 +92,7 @@ def _most_anomalous(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """Lay out what was flagged beside what is defective, a line per night and category."""
-    shown = table("category", "night", "scored", "asked", "false alarms", "found", "AUROC")
+    shown = table("category", "night", "scored", "false alarms", "found", "AUROC")
     for night, category in sorted({(row["night"], row["category"]) for row in rows}):
         own = [row for row in rows if (row["night"], row["category"]) == (night, category)]
         good = [row["flagged"] for row in own if not row["defective"]]
@@ -100,7 +100,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
         defective = np.array([row["defective"] for row in own])
         auroc = image_metrics(np.array([row["score"] for row in own]), defective).auroc
         shown.add_row(
-            *(category, NAMES[night], str(len(own)), f"{own[0]['false_alarm_rate']:.0%}"),
+            *(category, NAMES[night], str(len(own))),
             *(_share(good), _share(bad), "-" if auroc is None else f"{auroc:.3f}"),
         )
     return shown
