@@ -25,7 +25,7 @@ LABELS_FILE = "labels.jsonl"
 TEXT = """\
 false alarms: good cells that were flagged, where 1 % was asked for; found: defects that were
 flagged; in brackets 95 % intervals, wide because a night holds few defects. Labels made this
-table: they trained, calibrated and chose nothing.
+table and the share of defects in a night; no model and no threshold has seen them.
 
 Open the first night, an ordinary one:
   {first_report}
