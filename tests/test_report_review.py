@@ -91,7 +91,7 @@ def test_a_p_value_at_the_limit_is_within_it(
 ) -> None:
     maker = NightMaker(tmp_path)
     maker.add_champion("bottle")  # 199 calibration scores: p = (1 + num_above) / 200
-    scores = [*maker.champions["bottle"].calibration.scores, 9.0]
+    scores = [*maker.champions["bottle"].reference.calibration.scores, 9.0]
     maker.add_scored("bottle", "edge.png", scores[-num_above - 1])
     assert maker.rows[0]["p_value"] == float(limit)
     visit = Visit(browser, write_report(maker.write()))
