@@ -154,7 +154,7 @@ def test_a_version_says_what_it_is_what_it_promises_and_what_was_measured(
     for expected in (
         "detector of the category `steel`",
         f"score is above {package.reference.calibration.threshold:.6g}.",
-        f"10 % of good images are flagged, by the scores of {num_images} good images",
+        f"at most 10 % of good images on average, by the scores of {num_images} good images",
         f"{package.record.settings['images']}: ",
         f"{num_images} calibration, ",
         package.record.dataset_digest[:12],
@@ -169,6 +169,14 @@ def test_a_version_says_what_it_is_what_it_promises_and_what_was_measured(
 def test_a_version_without_labelled_images_says_that_nothing_was_measured(folder: Path) -> None:
     change_record(folder, metrics={"threshold": 1.0, "health_auroc": 0.9})
     assert "nothing; there are no labelled images" in describe(Package.read(folder), "key")
+
+
+def test_a_version_calibrated_by_cross_conformal_scores_promises_nothing(folder: Path) -> None:
+    settings = json.loads((folder / RECORD_FILE).read_text())["settings"]
+    change_record(folder, settings=settings | {"calibration": "cross"})
+    said = describe(Package.read(folder), "key")
+    assert "10 % of good images were asked for; `calibration: cross` does not guarantee it." in said
+    assert "at most" not in said
 
 
 def test_registering_warns_of_nothing(client: MlflowClient, folder: Path) -> None:

@@ -14,7 +14,6 @@ def describe(package: Package, key: str) -> str:
         key: of its onboarding.
     """
     header, calibration, record = package.header, package.reference.calibration, package.record
-    rate = f"{100 * calibration.false_alarm_rate:.3g} %"
     counts = [f"{count} {name.replace('_', ' ')}" for name, count in record.counts.items() if count]
     figures = [
         f"{name} {value:.4g}"
@@ -25,10 +24,22 @@ def describe(package: Package, key: str) -> str:
 Anomaly detector of the category `{record.category}`: an image is flagged when its score is above \
 {calibration.threshold:.6g}.
 
-- **Promise:** {rate} of good images are flagged, by the scores of \
-{len(calibration.scores)} good images that the model has not seen.
+- **False alarms:** {_promise(package)}
 - **Data:** {record.settings["images"]}: {", ".join(counts)}; sha256 {record.dataset_digest[:12]}.
 - **Measured:** {", ".join(figures) or "nothing; there are no labelled images"}.
 - **Model:** {header.backbone}, layers {list(header.layers)}, {header.precision}.
 - **Settings:** onboarding key {key[:16]}; whole in settings.json of the run.
 """
+
+
+def _promise(package: Package) -> str:
+    """Say which share of good images is flagged, and whether that is guaranteed."""
+    calibration = package.reference.calibration
+    rate = f"{100 * calibration.false_alarm_rate:.3g} %"
+    count = len(calibration.scores)
+    if package.record.settings.get("calibration") == "cross":
+        return f"{rate} of good images were asked for; `calibration: cross` does not guarantee it."
+    return (
+        f"at most {rate} of good images on average, by the scores of {count} good images that the "
+        f"model has not seen."
+    )
