@@ -1,0 +1,35 @@
+"""Which files below a folder are taken for images: one rule for onboarding and for the night.
+
+Hidden files, and files whose suffix says that they are something else, are no images: they are
+counted and not read. Everything else is tried, whatever its suffix, a name without one too; what
+turns out to be no image is then reported as unreadable.
+"""
+
+import posixpath
+
+HIDDEN = "hidden"
+# What lies beside images in factories: sidecars, indices of file managers, archives, notes, videos.
+SUFFIXES = """
+.json .jsonl .ndjson .manifest .xml .yaml .yml .toml .ini .cfg .conf .csv .tsv .parquet .pq .db
+.sqlite .sqlite3 .h5 .hdf5 .npy .npz .pkl .pt .safetensors .txt .md .rst .log .rtf .pdf .doc .docx
+.odt .xls .xlsx .ods .ppt .pptx .html .htm .css .js .py .ipynb .sh .bat .exe .dll .lnk .url .zip
+.gz .tgz .bz2 .xz .tar .7z .rar .md5 .sha1 .sha256 .crc .lock .tmp .part .bak .mp4 .avi .mov .mkv
+.webm .wav .mp3
+"""
+OTHER_SUFFIXES = frozenset(SUFFIXES.split())
+
+
+def other_kind(name: str) -> str | None:
+    """Say what a file is that is no image; None: it is to be tried.
+
+    Args:
+        name: below the folder that is listed, slashes included.
+
+    Returns:
+        Its suffix in lower case, or HIDDEN where the name of the file or of a folder starts with
+        a dot.
+    """
+    if any(part.startswith(".") for part in name.split("/")):
+        return HIDDEN
+    suffix = posixpath.splitext(name)[1].lower()
+    return suffix if suffix in OTHER_SUFFIXES else None

@@ -1,0 +1,33 @@
+"""One rule says which files are taken for images."""
+
+import pytest
+
+from pipeline.images.file_names import HIDDEN, other_kind
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("a.png", "a.PNG", "A.JPG", "a.jfif", "a.jp2", "a.jpe", "a.tga", "cam1/a.tif"),
+        *("20260312T0600", "cam1/0001", "a.raw", "a.json.png", "v1.2/part", "a.", "json"),
+    ],
+)
+def test_what_may_be_an_image_is_tried(name: str) -> None:
+    assert other_kind(name) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        *(
+            ("a.json", ".json"),
+            ("a.png.XML", ".xml"),
+            ("Thumbs.db", ".db"),
+            ("x/desktop.ini", ".ini"),
+        ),
+        *((".DS_Store", HIDDEN), ("cam1/._a.png", HIDDEN), (".trash/a.png", HIDDEN)),
+        *(("good/labels.csv", ".csv"), ("readme.txt", ".txt"), ("dump.tar", ".tar")),
+    ],
+)
+def test_what_is_something_else_says_what(name: str, kind: str) -> None:
+    assert other_kind(name) == kind
