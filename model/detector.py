@@ -23,9 +23,10 @@ from model.errors import CategoryFault
 from model.folding import FoldedHead, FoldedHeads, head_shapes
 from model.mixed_batch import score_images
 from model.precision import Precision
-from model.preprocessing import Preprocessing
+from model.preprocessing import LATER, Preprocessing
 
-FORMAT_VERSION = 3  # what is written, also of what the tensors mean
+FORMAT_VERSION = 3  # of the header's fields and of what the tensors mean
+NEXT_FORMAT = 4  # knows how files of more than 8 bits or several pages are read
 HEADER_KEY = "nightshift"
 
 DetectorParts = tuple["DetectorHeader", FoldedHeads]
@@ -48,7 +49,6 @@ class DetectorHeader:
     preprocessing: Preprocessing
     precision: Precision = "float32"  # numeric mode of the backbone
     detector: str = "simplenet"
-    format_version: int = FORMAT_VERSION
 
     @property
     def grid(self) -> int:
@@ -134,7 +134,13 @@ def save_detector(path: Path, heads: FoldedHeads, header: DetectorHeader) -> Non
     from safetensors.torch import save_file  # noqa: PLC0415  only files need it
 
     tensors = {name: _stored(name, value) for name, value in heads.state_dict().items()}
-    save_file(tensors, path, metadata={HEADER_KEY: json.dumps(asdict(header), sort_keys=True)})
+    preprocessing = header.preprocessing.to_json()
+    is_later = any(name in preprocessing for name in LATER)
+    fields = asdict(header) | {
+        "preprocessing": preprocessing,
+        "format_version": NEXT_FORMAT if is_later else FORMAT_VERSION,
+    }
+    save_file(tensors, path, metadata={HEADER_KEY: json.dumps(fields, sort_keys=True)})
 
 
 def load_detector(path: Path) -> DetectorParts:
@@ -153,7 +159,7 @@ def load_detector(path: Path) -> DetectorParts:
         raise DetectorFileError(f"{path} is not a readable detector file: {error}") from error
     try:
         fields: dict[str, Any] = json.loads(metadata.get(HEADER_KEY, "{}"))
-        return _reader(path, fields.get("format_version"))(fields, tensors)
+        return _reader(path, fields.pop("format_version", None))(fields, tensors)
     except (KeyError, TypeError, ValueError) as error:
         raise DetectorFileError(f"{path} has a damaged header or tensors: {error}") from error
 
@@ -171,7 +177,7 @@ def _reader(path: Path, version: Any) -> Reader:
     """Return what reads a format version."""
     if version in READABLE:
         return READABLE[version]
-    newer = isinstance(version, int) and version > FORMAT_VERSION
+    newer = isinstance(version, int) and version > NEXT_FORMAT
     raise DetectorFileError(
         f"{path} has format version {version}, this Nightshift reads "
         f"{', '.join(map(str, READABLE))}. {'Upgrade to' if newer else 'Use'} the release that "
@@ -179,7 +185,7 @@ def _reader(path: Path, version: Any) -> Reader:
     )
 
 
-def _read_3(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> DetectorParts:
+def _read(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> DetectorParts:
     """Read header and heads, every field and shape checked."""
     parts = {
         "layers": tuple(fields["layers"]),
@@ -209,4 +215,5 @@ def _fits(head: Mapping[str, Tensor], channels: Sequence[int]) -> bool:
     return shapes == head_shapes(channels, output[0], middle)
 
 
-READABLE: dict[int, Reader] = {3: _read_3}  # a later format adds its reader and keeps the others
+# A later format adds its reader and keeps the others.
+READABLE: dict[int, Reader] = {FORMAT_VERSION: _read, NEXT_FORMAT: _read}

@@ -66,6 +66,7 @@ class Reference:
     calibration: Calibration
     map_scale: MapScale
     statistics: Values = field(default_factory=dict)  # none in a package of an earlier release
+    modes: tuple[str, ...] = ()  # of the good images' files, likewise: "RGB", "L;uint16"
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; ``from_json`` gives back an equal reference."""
@@ -73,6 +74,7 @@ class Reference:
             **self.calibration.to_json(),
             "map_scale": asdict(self.map_scale),
             "image_statistics": dict(self.statistics),
+            "image_modes": list(self.modes),
         }
 
     @classmethod
@@ -82,6 +84,7 @@ class Reference:
             calibration=Calibration.from_json(data),
             map_scale=MapScale(**data["map_scale"]),
             statistics=read_values(data.get("image_statistics", {})),
+            modes=tuple(data.get("image_modes", ())),
         )
 
 

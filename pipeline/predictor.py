@@ -1,8 +1,8 @@
 """Score single images with one category's package: what stands behind the registered model.
 
 Every registered version names this module, by which MLflow loads it: it cannot move. ``predict``
-takes a list of uint8 RGB images (H, W, 3) of any size, or of image URIs, and returns one row per
-image in the same order. Nightshift must be installed where it is loaded.
+takes a list of RGB images (H, W, 3) of any size, or of image URIs, and returns one row per image in
+the same order. Nightshift must be installed where it is loaded.
 """
 
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from PIL import Image
 
 from model.backbone import Backbone
@@ -19,6 +20,7 @@ from pipeline.backbones import fetch_backbone
 from pipeline.images.batches import batches, stack
 from pipeline.images.decode import ImageRead, ImageStatus, read_image
 from pipeline.images.fit import to_square
+from pipeline.images.pixel_range import scale
 from pipeline.images.prefetch import read_ahead
 from pipeline.package import Package
 
@@ -32,6 +34,14 @@ COLUMNS = {
     "flagged": "boolean",
     "threshold": "float64",
 }
+
+
+def _is_deep(pixels: NDArray[Any]) -> bool:
+    """Whether an array holds grey or RGB numbers of more than 8 bits."""
+    is_picture = pixels.ndim == 2 or pixels.shape[2:] == (3,)
+    return (
+        is_picture and pixels.size > 0 and pixels.dtype.kind in "uif" and pixels.dtype.itemsize > 1
+    )
 
 
 def _load_pyfunc(folder: str) -> "Predictor":
@@ -56,7 +66,9 @@ class Predictor:
         """Return one row per image, in order; an image that cannot be read has a status.
 
         Args:
-            images: uint8 arrays (H, W, 3), or URIs; both may stand in one list.
+            images: arrays, or URIs; both may stand in one list. Arrays are RGB (H, W, 3) of uint8.
+                Where the category has a ``pixel_range``, they may also be RGB or grey (H, W) of any
+                number type.
         """
         reads = read_ahead(self._read, images)
         rows: list[dict[str, Any]] = []
@@ -69,10 +81,13 @@ class Predictor:
         if isinstance(image, str):
             return read_image(image, preprocessing)
         pixels = np.asarray(image)
-        if pixels.dtype != np.uint8 or pixels.shape[2:] != (3,) or not pixels.size:
+        if preprocessing.pixel_range is not None and _is_deep(pixels):
+            picture = Image.fromarray(scale(pixels, preprocessing.pixel_range)[0]).convert("RGB")
+        elif pixels.dtype == np.uint8 and pixels.shape[2:] == (3,) and pixels.size:
+            picture = Image.fromarray(pixels)
+        else:
             error = f"expected uint8 (H, W, 3) or a URI, found {pixels.dtype} {pixels.shape}"
             return ImageRead("", ImageStatus.UNREADABLE, error)
-        picture = Image.fromarray(pixels)
         return ImageRead("", ImageStatus.OK, None, to_square(picture, preprocessing), "")
 
     def _score(self, batch: list[ImageRead]) -> list[dict[str, Any]]:

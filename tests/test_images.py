@@ -29,45 +29,6 @@ def row(values: list[float], dtype: type) -> Image.Image:
     return Image.fromarray(np.array([values], dtype=dtype))
 
 
-@pytest.mark.parametrize("form", ["PNG", "TIFF"])
-def test_sixteen_bits_are_divided_by_257(form: str) -> None:
-    assert greys(encoded(row([0, 257, 32896, 65535], np.uint16), form)) == [0, 1, 128, 255]
-
-
-def test_sixteen_bits_that_a_twelve_bit_camera_wrote_are_visible() -> None:
-    assert greys(encoded(row([0, 2048, 4095], np.uint16))) == [0, 128, 255]
-
-
-def test_the_same_light_gives_the_same_grey_whatever_else_is_in_the_picture() -> None:
-    dull = greys(encoded(row([20000, 20100], np.uint16)))
-    bright = greys(encoded(row([20000, 65535], np.uint16)))
-    assert dull[0] == bright[0] == 78  # 20000 / 257 = 77.8
-
-
-def test_big_endian_sixteen_bit_pgm_is_scaled_by_its_own_maximum() -> None:
-    data = b"P5 3 1 1023\n" + struct.pack(">3H", 0, 512, 1023)
-    assert greys(data) == [0, 128, 255]
-
-
-def test_thirty_two_bit_integers_keep_the_sixteen_bit_range_while_they_fit() -> None:
-    assert greys(encoded(row([-5, 257, 65535], np.int32), "TIFF")) == [0, 1, 255]
-
-
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        ([0.0, 0.5, 1.0], [0, 128, 255]),
-        ([0.0, 100.0, 255.0], [0, 100, 255]),
-        ([0.0, 257.0, 65535.0], [0, 1, 255]),
-        ([-1.0, float("nan"), float("inf"), 1.0], [0, 0, 255, 255]),
-    ],
-)
-def test_floats_take_the_first_range_that_holds_them(
-    values: list[float], expected: list[int]
-) -> None:
-    assert greys(encoded(row(values, np.float32), "TIFF")) == expected
-
-
 def test_one_bit_is_black_and_white() -> None:
     assert greys(encoded(row([0, 255], np.uint8).convert("1"))) == [0, 255]
 

@@ -51,7 +51,7 @@ def test_the_schema_is_the_one_that_others_read() -> None:
         "image_uri:string image_etag:string category:string status:string error:string score:float "
         "p_value:double flagged:bool flagged_fdr:bool threshold:float false_alarm_rate:double "
         "model_name:string model_version:string model_digest:string map_uri:string "
-        "brightness:float contrast:float sharpness:float "
+        "brightness:float contrast:float sharpness:float image_mode:string outside_range:float "
         "scored_at:timestamp[us, tz=UTC] shard:string"
     )
     assert " ".join(f"{field.name}:{field.type}" for field in RESULT_SCHEMA) == expected
@@ -187,6 +187,19 @@ def test_a_row_without_a_score_of_an_earlier_release_is_flagged_by_nothing(
     for rows in (read_night(folder), read_shard(folder.shard("00000-aaa"), ["flagged_fdr"])):
         assert rows["flagged_fdr"].to_pylist() == [False, False]
     assert read_night(folder)["flagged"].to_pylist() == [False, True]
+
+
+def test_rows_of_an_earlier_release_do_not_know_how_their_files_were_coded(
+    folder: NightFolder,
+) -> None:
+    later = ["image_mode", "outside_range"]
+    rows = table(scored("a.png", 1.0, False)).drop_columns(later)
+    (parent := Path(folder.shard("00000-aaa")).parent).mkdir(parents=True)
+    pq.write_table(rows, parent / "00000-aaa.parquet")
+    night = read_night(folder)
+    assert night.schema.equals(RESULT_SCHEMA)
+    assert night.select(later).to_pylist() == [dict.fromkeys(later)]
+    assert night["score"].to_pylist() == [1.0]
 
 
 OLD_SUMMARY = {

@@ -29,7 +29,7 @@ from model.backbone import BACKBONES, BackboneConfig
 from model.embedding import Embedding, EmbeddingKind
 from model.errors import NightshiftError
 from model.precision import PrecisionSetting
-from model.preprocessing import Fit, Preprocessing
+from model.preprocessing import MAX_PIXELS, Fit, Pages, Preprocessing
 from model.recipe import PRESETS, Recipe
 from model.simplenet import Adaptor, Loss
 from model.training import SigmaUnit
@@ -133,6 +133,10 @@ class Settings(Strict):
     resize: int | None = None
     crop: int | None = None
     fit: Fit | None = None
+    # The number that is white in files of more than 8 bits; None: found in the good images.
+    pixel_range: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    pages: Pages = "one"  # of a file with several, "first" takes the first
+    max_pixels: PositiveInt = MAX_PIXELS
     false_alarm_rate: float = Field(0.01, gt=0, lt=1)
     calibration_share: float = Field(0.2, gt=0, le=0.5)
     calibration: Method = "split"
@@ -181,6 +185,9 @@ class Category(Settings):
             resize=self.resize or preset.resize,
             crop=self.crop or preset.crop,
             fit=self.fit or preset.fit,
+            pixel_range=self.pixel_range,
+            pages=self.pages,
+            max_pixels=self.max_pixels,
         )
 
     @property

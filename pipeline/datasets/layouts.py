@@ -6,8 +6,6 @@ whatever order the storage lists them.
 
 from collections.abc import Callable
 
-from PIL import Image
-
 from pipeline import storage
 from pipeline.datasets.image_lists import (
     read_columns,
@@ -28,7 +26,8 @@ from pipeline.datasets.samples import (
     split_by_name,
     stem,
 )
-from pipeline.images.decode import ImageTooLarge, UnreadableImage, decode_image
+from pipeline.images.masks import mask_levels
+from pipeline.images.picture import ImageTooLarge, UnreadableImage
 
 __all__ = ["LAYOUTS", "LayoutError", "Sample", "read_layout"]
 
@@ -179,10 +178,9 @@ def _is_label(name: str) -> bool:
 
 def _holds_anything(label: str) -> bool:
     try:
-        picture: Image.Image = decode_image(storage.read_bytes(label))
+        return mask_levels(storage.read_bytes(label)).getbbox() is not None
     except (UnreadableImage, ImageTooLarge) as error:
         raise LayoutError(f"label {label}: {error}") from error
-    return picture.getbbox() is not None
 
 
 def _found_instead(images: str) -> str:

@@ -1,32 +1,23 @@
 """From the bytes of a file to the pixels a network sees; a bad file is a status, never a crash.
 
-An image becomes RGB as a person would see it: the first frame, turned as EXIF says, transparent
-parts over black, CMYK and palettes as their colours. Damaged metadata does not hide sound pixels.
-
-Images with more than 8 bits are scaled by a fixed range, never stretched one by one, so that the
-same scene always gives the same grey: 0..65535 for 16 bits. Only when no pixel reaches 4096 is the
-range 0..4095: that is what cameras with up to 12 bits write into 16-bit files, and a person would
-see nothing but black otherwise. 32-bit integers above 65535 have the range 0..2^31-1; floats have
-0..1, 0..255 or 0..65535, the first that holds the brightest pixel.
+An image becomes RGB as a person would see it: turned as EXIF says, transparent parts over black,
+CMYK and palettes as their colours, more than 8 bits by the range of its category. Damaged metadata
+does not hide sound pixels.
 """
 
 import hashlib
-import io
-import struct
-import zlib
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from model.errors import NightshiftError
-from model.preprocessing import Preprocessing
+from model.preprocessing import MAX_PIXELS, Preprocessing
 from pipeline.images import fit
-from pipeline.images.damaged_metadata import without_metadata
+from pipeline.images.picture import ImageTooLarge, Picture, UnreadableImage, open_picture
+from pipeline.images.pixel_range import as_rgb
 from pipeline.storage import (
     AccessDenied,
     ObjectChanged,
@@ -35,37 +26,14 @@ from pipeline.storage import (
     read_bytes,
 )
 
-MAX_PIXELS = 100_000_000
-# What Pillow can decode by itself; formats that start another program (EPS, WMF) stay closed.
-FORMATS = (
-    *("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000"),
-    *("AVIF", "QOI", "DIB", "SGI", "ICO", "DDS", "PCX", "TGA"),
-)
-INTEGER_RANGES = (4095.0, 65535.0, 2147483647.0)
-FLOAT_RANGES = (1.0, 255.0, 65535.0)
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-ORIENTATION = 0x0112  # EXIF tag
-# Everything a decoder of untrusted bytes was seen to raise; Pillow promises no common base.
-DECODER_ERRORS = (
-    *(OSError, SyntaxError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError),
-    *(RuntimeError, AssertionError, EOFError, MemoryError, struct.error, zlib.error),
-)
-
-
-class UnreadableImage(NightshiftError):
-    """The bytes are not an image, or only a part of one."""
-
-
-class ImageTooLarge(NightshiftError):
-    """The image announces more pixels than the limit."""
+__all__ = [
+    "ImageRead",
+    "ImageStatus",
+    "ImageTooLarge",
+    "UnreadableImage",
+    "decode_image",
+    "read_image",
+]
 
 
 class ImageStatus(StrEnum):
@@ -75,6 +43,7 @@ class ImageStatus(StrEnum):
     UNREADABLE = "unreadable"
     MISSING = "missing"
     TOO_LARGE = "too_large"
+    SEVERAL_PAGES = "several_pages"
     UNROUTED = "unrouted"
     DENIED = "denied"
     CHANGED = "changed"
@@ -91,6 +60,8 @@ class ImageRead:
     error: str | None = None
     pixels: NDArray[np.uint8] | None = None  # (crop, crop, 3), RGB
     sha256: str = ""  # hex digest of the file's bytes, "" when they were not read
+    mode: str | None = None  # of the file's pixels: "RGB", "L", "L;uint16"
+    outside: float = 0.0  # share of the file's numbers that its category's range does not hold
 
     def without_pixels(self) -> "ImageRead":
         """Return all that is known of the image but its pixels, which need the memory."""
@@ -111,13 +82,24 @@ def read_image(
         return ImageRead(uri, _status_of(error), str(error))
     digest = hashlib.sha256(data).hexdigest()
     try:
-        image = decode_image(data, least_side=preprocessing.least_side)
+        picture = open_picture(data, preprocessing.max_pixels, preprocessing.least_side)
+        if picture.num_pages > 1 and preprocessing.pages == "one":
+            return ImageRead(uri, ImageStatus.SEVERAL_PAGES, several(picture), None, digest)
+        image, outside = as_rgb(picture, preprocessing.pixel_range)
         pixels = fit.to_square(image, preprocessing)
     except ImageTooLarge as error:
         return ImageRead(uri, ImageStatus.TOO_LARGE, str(error), None, digest)
     except UnreadableImage as error:
         return ImageRead(uri, ImageStatus.UNREADABLE, str(error), None, digest)
-    return ImageRead(uri, ImageStatus.OK, None, pixels, digest)
+    return ImageRead(uri, ImageStatus.OK, None, pixels, digest, picture.mode, outside)
+
+
+def several(picture: Picture) -> str:
+    """Say why a file of several pages is not scored."""
+    return (
+        f"the file has {picture.num_pages} pages, and one image is expected; set `pages: first` "
+        f"to score the first one and onboard the category again"
+    )
 
 
 def _status_of(error: StorageError) -> ImageStatus:
@@ -132,90 +114,22 @@ def _status_of(error: StorageError) -> ImageStatus:
 
 
 def decode_image(
-    data: bytes, max_pixels: int = MAX_PIXELS, least_side: int | None = None
+    data: bytes,
+    max_pixels: int = MAX_PIXELS,
+    least_side: int | None = None,
+    pixel_range: float | None = None,
 ) -> Image.Image:
-    """The RGB image a person would see; the module's docstring says how.
+    """The RGB image a person would see: the first page of the file.
 
     Args:
         data: the file's bytes.
         max_pixels: more than these are refused.
-        least_side: a JPEG may come out at 1/2, 1/4 or 1/8 of its size (its own scaled decoding),
-            as long as neither side falls below this many pixels. None: at its full size.
+        least_side: see ``open_picture``.
+        pixel_range: which number is white where a channel has more than 8 bits; None: such files
+            are refused.
 
     Raises:
-        ImageTooLarge: more than ``max_pixels`` by its header; nothing was decoded. Pillow's own
-            limit (Image.MAX_IMAGE_PIXELS, twice) holds too.
+        ImageTooLarge: more than ``max_pixels`` by its header; nothing was decoded.
         UnreadableImage: anything else that no picture comes out of.
     """
-    if not data:
-        raise UnreadableImage("the file is empty (0 bytes); write it again")
-    try:
-        return _decode(data, max_pixels, least_side)
-    except UnreadableImage:
-        bare = without_metadata(data)
-        if bare is None:
-            raise
-        with suppress(UnreadableImage):  # then the first reason is the better one
-            return _decode(bare, max_pixels, least_side)
-        raise
-
-
-def _decode(data: bytes, max_pixels: int, least_side: int | None) -> Image.Image:
-    try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            _check_size(image.size, max_pixels)
-            if least_side is not None:
-                image.draft(None, (least_side, least_side))  # does nothing but for JPEG
-            image.load()
-            return _upright(_as_rgb(image), image)
-    except Image.DecompressionBombError as error:
-        raise ImageTooLarge(f"{error}; score a smaller or cropped image") from error
-    except UnidentifiedImageError as error:
-        raise UnreadableImage(
-            f"{len(data)} bytes that are no image (they start with {data[:8]!r}); "
-            f"needed is a PNG, JPEG, TIFF, BMP, WebP, GIF or PNM file"
-        ) from error
-    except DECODER_ERRORS as error:
-        reason = str(error) or type(error).__name__
-        raise UnreadableImage(f"damaged image: {reason}; export or copy it again") from error
-
-
-def _check_size(size: tuple[int, int], max_pixels: int) -> None:
-    width, height = size
-    if width < 1 or height < 1:
-        raise UnreadableImage(f"the image has no pixels ({width} x {height}); export it again")
-    if width * height > max_pixels:
-        raise ImageTooLarge(
-            f"{width} x {height} = {width * height:,} pixels, the limit is {max_pixels:,}; "
-            f"score a smaller or cropped image"
-        )
-
-
-def _as_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "F":
-        return _scaled(image, FLOAT_RANGES)
-    if image.mode.startswith("I"):
-        return _scaled(image, INTEGER_RANGES)
-    if image.has_transparency_data:
-        colours = image.convert("RGBA")
-        black = Image.new("RGB", image.size)
-        black.paste(colours, mask=colours)
-        return black
-    return image.convert("RGB")
-
-
-def _scaled(image: Image.Image, ranges: tuple[float, ...]) -> Image.Image:
-    """8 bits from more, by the first range that holds the brightest pixel."""
-    values_HW = np.asarray(image)
-    peak = values_HW.max(initial=0, where=np.isfinite(values_HW))
-    full_scale = next((limit for limit in ranges if peak <= limit), ranges[-1])
-    grey_HW = np.nan_to_num(values_HW * np.float32(255 / full_scale), posinf=255, neginf=0)
-    return Image.fromarray(np.rint(grey_HW.clip(0, 255)).astype(np.uint8)).convert("RGB")
-
-
-def _upright(rgb: Image.Image, source: Image.Image) -> Image.Image:
-    try:
-        turn = TURNS.get(source.getexif().get(ORIENTATION, 1))
-    except DECODER_ERRORS:  # damaged EXIF beside a sound picture: every viewer shows the picture
-        return rgb
-    return rgb if turn is None else rgb.transpose(turn)
+    return as_rgb(open_picture(data, max_pixels, least_side), pixel_range)[0]

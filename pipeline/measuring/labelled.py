@@ -1,5 +1,6 @@
 """Measure a finished detector on labelled images, once, after every decision has been taken."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -14,6 +15,8 @@ from pipeline.images.batches import batches, read_all, stack
 from pipeline.images.decode import ImageRead, ImageStatus
 from pipeline.images.masks import read_mask
 from pipeline.measuring.metrics import image_metrics, pixel_metrics, realised_rates
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +38,9 @@ class ScoredSamples:
 class Marks:
     """Which pixels of labelled images are defect."""
 
-    known: NDArray[np.bool_]  # (N,), of good images and of defective ones that have a mask
+    known: NDArray[np.bool_]  # (N,), of good images and of defective ones whose masks mark any
     masks: NDArray[np.bool_]  # (N, H, W), the union of an image's masks
+    empty: tuple[str, ...] = ()  # defective images whose masks mark nothing
 
 
 def score_samples(samples: Sequence[Sample], detector: Detector) -> ScoredSamples:
@@ -66,10 +70,23 @@ def score_samples(samples: Sequence[Sample], detector: Detector) -> ScoredSample
 def read_marks(samples: Sequence[Sample], preprocessing: Preprocessing) -> Marks:
     """Read every sample's masks; nothing is marked on a good one."""
     masks = np.zeros((len(samples), preprocessing.crop, preprocessing.crop), dtype=bool)
+    known = np.array([sample.is_good for sample in samples], dtype=bool)
+    empty = []
     for index, sample in enumerate(samples):
-        masks[index] = read_mask(sample.mask_uris, preprocessing)
-    known = np.array([sample.is_good or bool(sample.mask_uris) for sample in samples], dtype=bool)
-    return Marks(known=known, masks=masks)
+        if sample.is_good or not sample.mask_uris:
+            continue
+        mask = read_mask(sample.mask_uris, preprocessing)
+        if mask is None:
+            empty.append(sample.uri)
+        else:
+            masks[index], known[index] = mask, True
+    if empty:
+        logger.warning(
+            "%d of %d defective images have masks that mark nothing, first %s; they do not count "
+            "for pixel metrics",
+            *(len(empty), sum(not sample.is_good for sample in samples), empty[0]),
+        )
+    return Marks(known=known, masks=masks, empty=tuple(empty))
 
 
 def measure(scored: ScoredSamples, calibration: Calibration, marks: Marks) -> dict[str, float]:
@@ -83,7 +100,7 @@ def measure(scored: ScoredSamples, calibration: Calibration, marks: Marks) -> di
         if share["total"]:
             found[f"test_{name}"] = share["value"]
             found[f"test_{name}_low"], found[f"test_{name}_high"] = share["low"], share["high"]
-    if any(sample.mask_uris for sample in scored.samples):
+    if (marks.known & scored.defective).any():
         pixels = asdict(pixel_metrics(scored.maps[marks.known], marks.masks[marks.known]))
         found |= {f"pixel_{name}": value for name, value in pixels.items() if name != "num_regions"}
     return {name: float(value) for name, value in found.items() if value is not None}

@@ -38,15 +38,19 @@ RESULT_SCHEMA = pa.schema(
         pa.field("model_digest", pa.string()),
         pa.field("map_uri", pa.string()),
         *(pa.field(name, pa.float32()) for name in STATISTICS),
+        pa.field("image_mode", pa.string()),  # of the file: RGB, L, L;uint16
+        pa.field("outside_range", pa.float32()),  # share of the file's numbers
         pa.field("scored_at", pa.timestamp("us", tz="UTC")),
         pa.field("shard", pa.string(), nullable=False),
     ]
 )
 
+LATER = ("image_mode", "outside_range")  # null in the rows of earlier releases
 FLAGS = ("flagged", "flagged_fdr")  # earlier releases left them null where there is no score
 PARALLEL_READS = 8
 FINAL = pa.array([ImageStatus.OK.value, ImageStatus.UNROUTED.value])
-BAD_BYTES = pa.array([ImageStatus.UNREADABLE.value, ImageStatus.TOO_LARGE.value])
+BAD = (ImageStatus.UNREADABLE, ImageStatus.TOO_LARGE, ImageStatus.SEVERAL_PAGES)
+BAD_BYTES = pa.array([status.value for status in BAD])
 
 
 class ResultsError(NightshiftError):
@@ -119,7 +123,10 @@ def read_shard(uri: str, columns: Sequence[str] = RESULT_SCHEMA.names) -> pa.Tab
     wanted = pa.schema([RESULT_SCHEMA.field(name) for name in columns])
     try:
         file = pq.ParquetFile(pa.BufferReader(storage.read_bytes(uri)))
-        rows = file.read(list(columns), use_threads=False).select(list(columns)).cast(wanted)
+        rows = file.read(list(columns), use_threads=False)
+        for name in {*columns}.intersection(LATER).difference(rows.column_names):
+            rows = rows.append_column(name, pa.nulls(rows.num_rows))
+        rows = rows.select(list(columns)).cast(wanted)
     except (pa.ArrowException, KeyError) as error:
         raise ResultsError(
             f"{uri} does not hold result rows ({error}); delete it and score the night again"

@@ -13,7 +13,7 @@ class DriftSummary(TypedDict):
 
     alert: bool
     reason: str | None  # what has shifted, which way and by how much
-    shifted: list[str]  # of score, brightness, contrast, sharpness
+    shifted: list[str]  # of score, brightness, contrast, sharpness, image_mode, pixel_range
     score_ks: float | None
     score_psi: float | None
     brightness_ks: float | None
@@ -59,6 +59,8 @@ class CategorySummary(TypedDict):
     flagged_fdr: int  # discoveries
     fdr_p_value: float | None  # the largest of a discovery; None without any
     fdr_limit: str | None  # why there is no discovery
+    other_modes: dict[str, int]  # scored images by a mode that no good image had at onboarding
+    outside_range: int  # scored images with many pixels outside of the category's range
     drift: DriftSummary
 
 
@@ -112,7 +114,8 @@ def read_summary(folder: NightFolder) -> Summary:
 
 
 def _category(entry: dict[str, Any]) -> CategorySummary:
-    unknown = {"fdr": None, "flagged_fdr": 0, "fdr_p_value": None, "fdr_limit": None}
+    none: dict[str, Any] = {"flagged_fdr": 0, "other_modes": {}, "outside_range": 0}
+    unknown = dict.fromkeys(("fdr", "fdr_p_value", "fdr_limit")) | none
     drift = {**no_drift(), **(entry.get("drift") or {})}
     known = {**unknown, **entry, "drift": drift}
     category: CategorySummary = {name: known[name] for name in CategorySummary.__annotations__}  # type: ignore[assignment]

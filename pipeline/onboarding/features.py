@@ -45,6 +45,7 @@ class GoodImages:
     hashes: list[str]  # sha256 of their files
     unreadable: list[ImageRead]
     statistics: dict[str, NDArray[np.float32]]  # of the images, by name, each (N,)
+    modes: tuple[str, ...]  # of their files, in alphabetical order
     bank: FeatureBank
 
     @property
@@ -108,6 +109,7 @@ def extract(
         hashes=[image.sha256 for image in good],
         unreadable=unreadable,
         statistics={name: np.concatenate([*v, EMPTY]) for name, v in statistics.items()},
+        modes=tuple(sorted({image.mode for image in good if image.mode})),
         bank=bank,
     )
 

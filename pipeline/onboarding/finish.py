@@ -50,7 +50,10 @@ def finish(prepared: PreparedCategory) -> tuple[Package, dict[str, NDArray[np.ui
         header=detector.header,
         heads=copy.deepcopy(detector.heads).cpu(),
         reference=Reference(
-            calibration=calibration, map_scale=scale, statistics=_statistics(prepared, unseen)
+            calibration=calibration,
+            map_scale=scale,
+            statistics=_statistics(prepared, unseen),
+            modes=prepared.good.modes,
         ),
         record=_record(prepared, scored, calibration, timings, health),
     )

@@ -21,6 +21,7 @@ from pipeline.catalogue.catalogue import Category
 from pipeline.datasets.layouts import Sample, read_layout
 from pipeline.images.batches import BATCH_IMAGES
 from pipeline.onboarding.features import GoodImages, Progress, extract, training_uris
+from pipeline.onboarding.find_range import with_range
 from pipeline.onboarding.precision_probe import choose_precision
 
 Unseen = tuple[FoldedHeads, torch.Tensor]  # heads, and indices into the bank of unseen images
@@ -78,15 +79,17 @@ def prepare(
     """Read the layout, embed every good training image once, and set the trainer up.
 
     Raises:
-        LayoutError, TooManyUnreadable, TooFewImages, CacheTooSmall, WeightsError: the category
-            cannot be onboarded.
+        LayoutError, PixelRangeError, TooManyUnreadable, TooFewImages, CacheTooSmall, WeightsError:
+            the category cannot be onboarded.
     """
     started = time.monotonic()
     samples = read_layout(category.layout, category.images)
     backbone = fetch_backbone(category.backbone_config).to(device)
     if category.precision == "auto":
         backbone = choose_precision(backbone, category.preprocessing.crop)
-    good = extract(training_uris(category, samples), category, backbone, progress)
+    uris = training_uris(category, samples)
+    category = with_range(category, uris)
+    good = extract(uris, category, backbone, progress)
     parts = split_by_content(good.hashes, category.calibration_config)
     return PreparedCategory(
         category=category,

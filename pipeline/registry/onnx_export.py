@@ -10,7 +10,7 @@ import importlib
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -33,8 +33,10 @@ ABOUT = (
     "preprocessing.crop pixels (bilinear, antialiased) and give it as uint8. preprocessing.fit "
     "says how: crop: shorter side to preprocessing.resize, then the central square; stretch: the "
     "whole image into the square; pad: longer side to the square, the border repeated evenly on "
-    "both sides. Higher scores are more anomalous. An image is flagged when score > threshold; "
-    "false_alarm_rate is the share of good images that the threshold was set for."
+    "both sides. Where preprocessing has a pixel_range, that number is white in images of "
+    "more than 8 bits: before an image is resized, its numbers become 255 * number / pixel_range, "
+    "rounded and clipped. Higher scores are more anomalous. An image is flagged when score > "
+    "threshold; false_alarm_rate is the share of good images that the threshold was set for."
 )
 
 logger = logging.getLogger(__name__)
@@ -153,5 +155,5 @@ def _metadata(version: RegisteredVersion, package: Package, digest: str) -> dict
         "model_digest": digest,
         "threshold": package.reference.calibration.threshold,
         "false_alarm_rate": package.reference.calibration.false_alarm_rate,
-        "preprocessing": asdict(package.header.preprocessing),
+        "preprocessing": package.header.preprocessing.to_json(),
     }

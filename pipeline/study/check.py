@@ -22,7 +22,7 @@ from pipeline.study.feature_view import FeatureView, is_there, view_key
 from pipeline.study.objective import METRICS
 from pipeline.study.records import TrialRecord
 from pipeline.study.run import StudyContext
-from pipeline.study.sets import Passes, write_labelled
+from pipeline.study.sets import Passes, ranged, write_labelled
 from pipeline.study.space import Configuration
 from pipeline.study.trial import evaluate_labelled
 
@@ -56,7 +56,7 @@ def build_test(view: FeatureView, features: str, device: str = "cpu") -> Passes:
     if not has_both_kinds(test):
         return Passes()
     backbone = fetch_backbone(category.backbone_config).to(device)
-    num_images = write_labelled(view, test, backbone, storage.join(features, TEST))
+    num_images = write_labelled(ranged(view, samples), test, backbone, storage.join(features, TEST))
     return Passes(num_images, backbone.num_images_seen)
 
 

@@ -68,7 +68,9 @@ class FeatureView:
 def view_key(category: Category) -> str:
     """Return what tells backbone passes apart: backbone, weights and what happens to an image."""
     weights = category.weights.model_dump() if category.weights else None
-    return json.dumps([category.backbone, weights, vars(category.preprocessing)], sort_keys=True)
+    return json.dumps(
+        [category.backbone, weights, category.preprocessing.to_json()], sort_keys=True
+    )
 
 
 def wanted_views(study: Study) -> dict[str, FeatureView]:

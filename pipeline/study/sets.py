@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -20,8 +20,9 @@ from pipeline.datasets.layouts import Sample, read_layout
 from pipeline.datasets.samples import LayoutError, of_split, refuse_one_kind
 from pipeline.images.batches import read_all
 from pipeline.images.decode import ImageRead, ImageStatus
-from pipeline.images.masks import read_mask
+from pipeline.measuring.labelled import read_marks
 from pipeline.onboarding.features import refuse_many_unreadable, training_uris
+from pipeline.onboarding.find_range import with_range
 from pipeline.onboarding.synthetic import make_anomalies
 from pipeline.study.feature_view import MASKS, FeatureView, SetWriter, is_there, publish, write_all
 from pipeline.study.settings import LabelledSet, StudySettings
@@ -69,8 +70,9 @@ def build_view(
     if is_there(storage.join(uri, "good")):  # it is published last
         return Passes()
     started = time.monotonic()
+    samples = read_layout(view.category.layout, view.category.images)
+    view = ranged(view, samples)
     category = view.category
-    samples = read_layout(category.layout, category.images)
     uris = training_uris(category, samples)
     refuse_few(category, len(uris), plan)
     backbone = fetch_backbone(category.backbone_config).to(device)
@@ -93,6 +95,12 @@ def build_view(
         *(category.name, backbone.num_images_seen, time.monotonic() - started),
     )
     return Passes(good.written + marked.written + num_judged, backbone.num_images_seen)
+
+
+def ranged(view: FeatureView, samples: Sequence[Sample]) -> FeatureView:
+    """Return a view whose category knows the range of its pixels."""
+    category = view.category
+    return replace(view, category=with_range(category, training_uris(category, samples)))
 
 
 def refuse_few(category: Category, num_images: int, plan: FoldPlan, what: str = "found") -> None:
@@ -192,11 +200,11 @@ def write_labelled(
         write_all(writer, _readable(images, read, []))
         by_uri = {sample.uri: sample for sample in samples}
         kept = [by_uri[image.uri] for image in read]
-        masks = [thin(read_mask(sample.mask_uris, preprocessing)) for sample in kept]
-        np.save(writer.folder / MASKS, np.stack(masks))
+        marks = read_marks(kept, preprocessing)
+        np.save(writer.folder / MASKS, np.stack([thin(mask) for mask in marks.masks]))
         labels: dict[str, Any] = {
             "defective": [not sample.is_good for sample in kept],
-            "marked": [sample.is_good or bool(sample.mask_uris) for sample in kept],
+            "marked": marks.known.tolist(),
         }
         writer.finish(labels)
         publish(writer.folder, uri)

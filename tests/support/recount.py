@@ -58,5 +58,7 @@ def _recount(rows: pa.Table, fleet: Fleet, drift: Mapping[str, Any]) -> Category
         "flagged_fdr": rows["flagged_fdr"].to_pylist().count(True),
         "fdr_p_value": None,
         "fdr_limit": None,
+        "other_modes": {},
+        "outside_range": 0,
         "drift": {**no_drift(), **drift},  # type: ignore[typeddict-item]
     }

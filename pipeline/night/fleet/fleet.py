@@ -7,7 +7,7 @@ object storage and any row can be traced to the very files that made it.
 import hashlib
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -46,7 +46,7 @@ class Champion:
             "model_version": self.model_version,
             "model_digest": self.model_digest,
             "package": self.package,
-            "preprocessing": asdict(self.preprocessing),
+            "preprocessing": self.preprocessing.to_json(),
             **self.reference.to_json(),
         }
 

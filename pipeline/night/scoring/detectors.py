@@ -16,7 +16,6 @@ from model.embedding import Embedding
 from model.errors import CategoryFault, NightshiftError
 from model.folding import FoldedHeads
 from model.mixed_batch import score_images
-from model.preprocessing import Preprocessing
 from pipeline.backbones import fetch_backbone
 from pipeline.night.fleet.fleet import Champion
 from pipeline.storage import StorageError
@@ -29,7 +28,7 @@ class Network:
     """What images must share to go through the backbone together."""
 
     backbone: BackboneConfig
-    preprocessing: Preprocessing
+    crop: int  # pixels
     embedding: Embedding
 
 
@@ -60,7 +59,7 @@ class Detectors:
     def network(self, category: str) -> Network:
         """Say with whom a category's images may share a batch."""
         header = self._header(category)
-        return Network(header.backbone_config, header.preprocessing, header.embedding)
+        return Network(header.backbone_config, header.preprocessing.crop, header.embedding)
 
     @torch.inference_mode()
     def score(self, categories: Sequence[str], images_BHWC: Tensor) -> tuple[Tensor, Tensor]:

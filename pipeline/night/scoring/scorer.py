@@ -231,6 +231,7 @@ class ShardScorer:
                 champion = self.fleet.champions[item.category]
                 fields = _decide(champion, scores[i : i + 1])
                 fields |= {name: values[i] for name, values in statistics.items()}
+                fields |= {"image_mode": item.image.mode, "outside_range": item.image.outside}
                 grey_levels = None
                 if fields["flagged"] or fields["p_value"] <= MAP_P_VALUE:
                     maps = self.detectors.maps(item.category, patch_scores[i : i + 1])

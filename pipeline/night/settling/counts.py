@@ -30,9 +30,10 @@ from pipeline.night.settling.rank_counts import RankCounts, StreamingMedians
 
 COLUMNS = (
     *("image_uri", "image_etag", "category", "status", "score", "p_value", "flagged"),
-    "flagged_fdr",
+    *("flagged_fdr", "image_mode", "outside_range"),
     *STATISTICS,
 )
+OUTSIDE = 0.001  # share of an image's pixels outside of the range from which on it is counted
 TOLERANCE = 1e-6  # of a rank that is read from a p-value
 LARGEST_SHARE = 1 + 1e-9  # of fdr: no p-value above fdr is ever a discovery
 
@@ -44,6 +45,9 @@ class CategoryCounts:
     statuses: dict[str, int] = field(default_factory=dict)  # by status, in alphabetical order
     num_flagged: int = 0
     median_score: float | None = None  # to a 4,096th of itself
+    other_modes: dict[str, int] = field(default_factory=dict)  # scored images by a mode that no
+    # good image of the onboarding had
+    num_outside: int = 0  # scored images with many pixels that the category's range does not hold
 
 
 class NightCounts:
@@ -56,6 +60,7 @@ class NightCounts:
         self._names = self.routed.copy()
         self._numbers = {name: number for number, name in enumerate(self._names)}
         known = [fleet.champions[name].reference for name in self.routed]
+        self._known_modes = [reference.modes for reference in known]
         self._num_calibration = np.array([len(r.calibration.scores) for r in known], np.int64)
         self._fdr = np.array([r.calibration.fdr for r in known], np.float64)
         self._ends = np.cumsum(self._num_calibration + 1)
@@ -68,6 +73,8 @@ class NightCounts:
         self._medians = {name: StreamingMedians() for name in self.references}
         self._statuses: Counter[tuple[int, str]] = Counter()
         self._flagged = np.zeros(len(known), np.int64)
+        self._modes: Counter[tuple[int, str]] = Counter()
+        self._outside = np.zeros(len(known), np.int64)
         self._with_failures: set[int] = set()
         self._hashes: list[NDArray[np.uint64]] = []
         self._candidates: list[tuple[NDArray[np.integer], ...]] = []
@@ -80,7 +87,7 @@ class NightCounts:
         """
         self._hashes.append(uri_hashes(rows))
         numbers = self._number(rows)
-        self._count_statuses(numbers, rows)
+        self._statuses += _pairs(numbers, rows["status"])
         self._with_failures |= set(shards[~is_final(rows).to_numpy()].tolist())
         is_ok = pc.equal(rows["status"], ImageStatus.OK.value).to_numpy()
         rows, numbers, shards = rows.filter(pa.array(is_ok)), numbers[is_ok], shards[is_ok]
@@ -92,6 +99,9 @@ class NightCounts:
         flagged = rows["flagged"].to_numpy()
         self._flagged += np.bincount(numbers[flagged], minlength=len(self.routed))
         self._count_p_values(numbers, rows, shards)
+        self._modes += _pairs(numbers, rows["image_mode"])
+        is_outside = pc.fill_null(pc.greater(rows["outside_range"], OUTSIDE), False).to_numpy()
+        self._outside += np.bincount(numbers[is_outside], minlength=len(self.routed))
         for name in self.references:
             values = rows[name].to_numpy()
             known = ~np.isnan(values)
@@ -114,6 +124,10 @@ class NightCounts:
             if name in counted:
                 counted[name].num_flagged = int(self._flagged[number])
                 counted[name].median_score = medians.get(number)
+                counted[name].num_outside = int(self._outside[number])
+        for (number, mode), count in sorted(self._modes.items()):
+            if self._known_modes[number] and mode not in self._known_modes[number]:
+                counted[self.routed[number]].other_modes[mode] = count
         return dict(counted)
 
     def discoveries(self) -> dict[str, Discoveries]:
@@ -165,15 +179,6 @@ class NightCounts:
         of_rows: NDArray[np.int64] = numbers[encoded.indices.to_numpy()]
         return of_rows
 
-    def _count_statuses(self, numbers: NDArray[np.int64], rows: pa.Table) -> None:
-        encoded = rows["status"].combine_chunks().dictionary_encode()
-        names = encoded.dictionary.to_pylist()
-        codes, counts = np.unique(
-            numbers * len(names) + encoded.indices.to_numpy(), return_counts=True
-        )
-        for code, count in zip(codes.tolist(), counts.tolist(), strict=True):
-            self._statuses[code // len(names), names[code % len(names)]] += count
-
     def _count_p_values(
         self, numbers: NDArray[np.int64], rows: pa.Table, shards: NDArray[np.int32]
     ) -> None:
@@ -193,6 +198,21 @@ class NightCounts:
         kept = (p_values <= self._fdr[numbers] * LARGEST_SHARE) | flags
         small = (numbers[kept].astype(np.int32), ranks[kept].astype(np.int32), flags[kept])
         self._candidates.append((shards[kept], *small))
+
+
+def _pairs(numbers: NDArray[np.int64], texts: pa.ChunkedArray) -> Counter[tuple[int, str]]:
+    """Count pairs of a category's number and a text, (N,) each; without a text none is made."""
+    encoded = texts.combine_chunks().dictionary_encode()
+    names = encoded.dictionary.to_pylist()
+    is_there = encoded.indices.is_valid().to_numpy(zero_copy_only=False)
+    indices = encoded.indices.drop_null().to_numpy()
+    codes, counts = np.unique(numbers[is_there] * len(names) + indices, return_counts=True)
+    return Counter(
+        {
+            (code // len(names), names[code % len(names)]): count
+            for code, count in zip(codes.tolist(), counts.tolist(), strict=True)
+        }
+    )
 
 
 def uri_hashes(rows: pa.Table) -> NDArray[np.uint64]:

@@ -38,6 +38,7 @@ from pipeline.night.settling.benjamini_hochberg import Discoveries
 from pipeline.night.settling.counts import COLUMNS, CategoryCounts, NightCounts, uri_hashes
 from pipeline.night.settling.drift import Comparison, alerts, compare, describe
 from pipeline.night.settling.drift_table import write_drift
+from pipeline.night.settling.reading_alerts import add_reading_alerts
 from pipeline.night.summary import (
     CategorySummary,
     DriftSummary,
@@ -84,6 +85,8 @@ def settle(folder: NightFolder, fleet: Fleet) -> Summary:
         name: _describe(own, fleet.champions.get(name), discoveries.get(name), drifts.get(name))
         for name, own in counts.categories().items()
     }
+    for entry in categories.values():
+        add_reading_alerts(entry)
     summary = _summarise(folder, categories, fleet)
     write_summary(folder, summary)
     after = stored_shards(folder)
@@ -196,6 +199,8 @@ def _describe(
         "flagged_fdr": discoveries.num_discoveries if discoveries else 0,
         "fdr_p_value": discoveries.p_value if discoveries else None,
         "fdr_limit": discoveries.limit if discoveries else None,
+        "other_modes": counted.other_modes,
+        "outside_range": counted.num_outside,
         "drift": drift or no_drift(),
     }
 
