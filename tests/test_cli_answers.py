@@ -60,8 +60,9 @@ def test_an_answer_fits_into_eighty_columns(run: Run, registered: Path, flag: st
 
 @pytest.fixture
 def scored(registered: Path, dump: Path, tmp_path: Path) -> Path:
-    """A night that is scored but for its report; one of its files is no image."""
-    (dump / "steel/note.txt").write_text("no image")
+    """A night that is scored but for its report; one of its images is damaged."""
+    (dump / "steel/damaged.png").write_text("no image")
+    (dump / "steel/damaged.png.json").write_text("{}")
     folder = NightFolder(str(tmp_path / "out"), NIGHT)
     score_without_cluster(dump, folder, {"steel": tmp_path / "package"})
     return tmp_path / "out"
@@ -79,7 +80,9 @@ def test_a_night_that_is_scored_already_is_answered_without_a_cluster(
     assert (document["scored_now"], document["images_per_s"]) == (0, 0)
     assert 0 < document["seconds"] < answer.seconds
     assert storage.exists(document["report"])
+    assert document["other_files"] == {".json": 1}
     table = run(*arguments)
+    assert "no images, not read: 1 .json" in table.out.splitlines()
     assert table.out.splitlines()[-1] == f"report: {document['report']}"
     category, images, flagged, _, failed, *_ = table.out.split("─")[-1].split()
     assert (category, images, failed) == ("steel", "4", "1")
@@ -90,7 +93,7 @@ def test_a_night_that_is_scored_already_is_answered_without_a_cluster(
 def test_a_night_without_failures_is_code_0_and_forgets_what_is_not_in_the_dump_any_more(
     run: Run, scored: Path, dump: Path, tmp_path: Path
 ) -> None:
-    (dump / "steel/note.txt").unlink()
+    (dump / "steel/damaged.png").unlink()
     folder = NightFolder(str(scored), NIGHT)
     score_without_cluster(dump, folder, {"steel": tmp_path / "package"})
     answer = run("score", dump, "--out", scored, "--night", NIGHT, "--json")

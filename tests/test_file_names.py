@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.images.file_names import HIDDEN, other_kind
+from pipeline.images.file_names import HIDDEN, kinds_in_words, other_kind
 
 
 @pytest.mark.parametrize(
@@ -31,3 +31,10 @@ def test_what_may_be_an_image_is_tried(name: str) -> None:
 )
 def test_what_is_something_else_says_what(name: str, kind: str) -> None:
     assert other_kind(name) == kind
+
+
+def test_kinds_are_counted_in_words_the_most_frequent_first() -> None:
+    assert kinds_in_words({}) == ""
+    assert kinds_in_words({".xml": 2, HIDDEN: 1200, ".db": 2}) == "1,200 hidden, 2 .db, 2 .xml"
+    many = {f".{letter}": 10 - number for number, letter in enumerate("abcdefg")}
+    assert kinds_in_words(many) == "10 .a, 9 .b, 8 .c, 7 .d, 6 .e, 9 of 2 other kinds"

@@ -11,7 +11,7 @@ from factory import make_fleet, make_package, version
 
 from pipeline import storage
 from pipeline.images.image_statistics import STATISTICS
-from pipeline.night.fleet.fleet import Champion, Fleet, FleetError, stored_fleet
+from pipeline.night.fleet.fleet import Champion, Fleet, FleetError, champions_so_far, stored_fleet
 from pipeline.night.fleet.resolve import snapshot_fleet
 from pipeline.night.folder import NightFolder
 from pipeline.package import DECIDING_FILES, Package, package_digest
@@ -122,6 +122,78 @@ def test_a_category_without_a_champion_is_left_out_and_an_idle_champion_too(
     assert list(fleet.champions) == ["wood"]
     assert fleet.without_images == {"steel"}
     assert Fleet.read(folder.fleet) == fleet
+
+
+def of_version(packages: dict[str, Path], number: str) -> dict[str, RegisteredVersion]:
+    return {name: version(name, package, number) for name, package in packages.items()}
+
+
+def test_champions_that_a_night_was_begun_with_stay_and_other_categories_take_todays(
+    packages: dict[str, Path], folder: NightFolder
+) -> None:
+    def snapshot(number: str, categories: set[str], *without: str) -> Fleet:
+        known = of_version(packages, number)
+        today = {name: known[name] for name in known if name not in without}
+        begun = champions_so_far(folder)
+        return snapshot_fleet(folder, today, categories, lambda v, _: packages[v.category], begun)
+
+    def versions(fleet: Fleet) -> dict[str, str]:
+        assert Fleet.read(folder.fleet) == fleet
+        return {name: champion.model_version for name, champion in fleet.champions.items()}
+
+    assert champions_so_far(folder) == {}
+    assert versions(snapshot("1", {"steel"})) == {"steel": "1"}
+    both = snapshot("2", {"steel", "wood"})
+    assert versions(both) == {"steel": "1", "wood": "2"}
+    assert (both.without_images, both.unusable) == (frozenset(), {})
+    assert snapshot("3", {"steel", "wood"}, "steel", "wood") == both  # they are champions no more
+    only_wood = snapshot("3", {"wood"})
+    assert (versions(only_wood), only_wood.without_images) == ({"wood": "2"}, {"steel"})
+    assert versions(snapshot("3", {"steel", "wood"})) == {"steel": "3", "wood": "2"}
+
+
+def test_a_champion_that_could_not_be_used_is_no_champion_of_the_night(
+    packages: dict[str, Path], folder: NightFolder
+) -> None:
+    whole = (packages["steel"] / "head.safetensors").read_bytes()
+    (packages["steel"] / "head.safetensors").write_bytes(b"damaged")
+    make_fleet(folder, packages)
+    assert list(champions_so_far(folder)) == ["wood"]
+    (packages["steel"] / "head.safetensors").write_bytes(whole)
+    today, so_far = of_version(packages, "2"), champions_so_far(folder)
+    mended = snapshot_fleet(
+        folder, today, packages, lambda asked, _: packages[asked.category], so_far
+    )
+    assert mended.champions["steel"].model_version == "2"
+    assert (mended.champions["wood"].model_version, mended.unusable) == ("1", {})
+
+
+def test_a_copy_that_was_cut_short_is_made_again_for_a_night_that_is_begun(
+    packages: dict[str, Path], folder: NightFolder
+) -> None:
+    begun = make_fleet(folder, packages)
+    storage.delete(f"{begun.champions['steel'].package}/head.safetensors")
+    today = of_version(packages, "1")
+    again = snapshot_fleet(
+        folder, today, packages, lambda asked, _: packages[asked.category], begun.champions
+    )
+    assert again == begun
+    assert storage.exists(f"{begun.champions['steel'].package}/head.safetensors")
+
+
+def test_a_pinned_fleet_leaves_a_night_the_champions_that_it_was_begun_with(
+    packages: dict[str, Path], folder: NightFolder
+) -> None:
+    begun = make_fleet(folder, {"steel": packages["steel"]})
+    versions = of_version(packages, "2")
+    pinned = snapshot_fleet(
+        NightFolder(folder.out, "2026-03-11"), versions, packages, lambda v, _: packages[v.category]
+    )
+    night = pinned.of_night({"steel", "wood", ""}, begun.champions)
+    assert night.champions["steel"] == begun.champions["steel"]
+    assert night.champions["wood"] == pinned.champions["wood"]
+    only_wood = pinned.of_night({"wood"}, begun.champions)
+    assert (list(only_wood.champions), only_wood.without_images) == (["wood"], {"steel"})
 
 
 @pytest.mark.parametrize("digest", ["", "0" * 64])

@@ -34,7 +34,7 @@ from jobs.terminal.progress import Reporter, read_board, start_board
 from pipeline import storage
 from pipeline.catalogue.catalogue import Category
 from pipeline.night.folder import NightFolder
-from pipeline.night.manifest import build_manifest
+from pipeline.night.listing import list_dump
 from pipeline.night.results import read_night
 from pipeline.night.scoring import plan
 from pipeline.night.scoring.scorer import ShardScorer
@@ -255,7 +255,7 @@ def test_a_night_on_s3_has_the_rows_of_a_plain_call_and_is_scored_once(
 
     versions = models.champions()
     fleet = scoring.snapshot_fleet(other_folder, versions, versions, models.download)
-    tasks = plan.plan_night(build_manifest(dump), fleet, other_folder, 5).tasks
+    tasks = plan.plan_night(list_dump(dump).images, fleet, other_folder, 5).tasks
     plain = ShardScorer(fleet, other_folder).score(tasks)
     expected = {row["image_uri"]: row for row in plain.to_pylist()}
     assert len(expected) == rows.num_rows == 19

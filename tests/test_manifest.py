@@ -1,4 +1,4 @@
-"""The list of a night's images, made by listing or read from a file, and its shards."""
+"""Ready manifests, and the cut of a list of images into shards."""
 
 import json
 import re
@@ -12,18 +12,12 @@ from hypothesis import strategies as st
 
 from pipeline import storage
 from pipeline.datasets.image_lists import ROWS_AT_ONCE
-from pipeline.night.folder import NightFolder
 from pipeline.night.manifest import (
     MANIFEST_SCHEMA,
     ManifestError,
-    build_manifest,
-    load_manifest,
     read_manifest,
     shards,
-    store_manifest,
 )
-
-SUFFIXES = ["parquet", "pq", "csv", "jsonl", "json", "ndjson", "manifest"]
 
 
 def write(folder: Path, name: str, content: str | bytes = "x") -> str:
@@ -43,62 +37,6 @@ def table_of(num_rows: int) -> pa.Table:
         ],
         MANIFEST_SCHEMA,
     )
-
-
-def test_every_file_below_the_dump_is_a_row_sorted_by_uri(tmp_path: Path) -> None:
-    for name in ["b/2.png", "a/deep/1.jpg", "stray.png", "b/notes.txt", "Ü b/#3 %.png", ".x"]:
-        write(tmp_path, name, "12345")
-    manifest = build_manifest(str(tmp_path))
-    assert manifest.schema == MANIFEST_SCHEMA
-    rows = manifest.to_pylist()
-    assert [row["image_uri"] for row in rows] == [
-        f"{tmp_path}/{name}"
-        for name in ["a/deep/1.jpg", "b/2.png", "b/notes.txt", "stray.png", "Ü b/#3 %.png"]
-    ]
-    assert [row["category"] for row in rows] == ["a", "b", "b", "", "Ü b"]
-    assert {row["size_bytes"] for row in rows} == {5}
-    assert all(row["image_etag"] for row in rows)
-
-
-@pytest.mark.parametrize("spelling", ["{}", "{}/", "file://{}", "{}/../{name}"])
-def test_the_dump_may_be_spelled_in_any_way(tmp_path: Path, spelling: str) -> None:
-    write(tmp_path, "bottle/1.png")
-    manifest = build_manifest(spelling.format(tmp_path, name=tmp_path.name))
-    assert manifest["image_uri"].to_pylist() == [f"{tmp_path}/bottle/1.png"]
-    assert manifest["category"].to_pylist() == ["bottle"]
-
-
-def test_a_dump_on_s3_is_listed_with_its_etags(s3: str) -> None:
-    storage.write_bytes(f"{s3}/night/bottle/1 ä#.png", b"abc")
-    storage.write_bytes(f"{s3}/nights/other/1.png", b"abc")
-    assert build_manifest(f"{s3}/night/").to_pylist() == [
-        {
-            "image_uri": f"{s3}/night/bottle/1 ä#.png",
-            "image_etag": "900150983cd24fb0d6963f7d28e17f72",  # MD5 of "abc", RFC 1321
-            "size_bytes": 3,
-            "category": "bottle",
-        }
-    ]
-
-
-def test_a_missing_dump_is_named(tmp_path: Path) -> None:
-    with pytest.raises(storage.ObjectMissing, match="tonight does not exist"):
-        build_manifest(str(tmp_path / "tonight"))
-
-
-def test_an_empty_dump_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ManifestError, match="holds no file; a dump is <dump>/<category>/<image>"):
-        build_manifest(str(tmp_path))
-
-
-def test_a_file_name_that_is_not_unicode_is_a_row_like_any_other(tmp_path: Path) -> None:
-    folder = str(tmp_path).encode() + b"/caf\xe9"
-    Path(folder.decode(errors="surrogateescape")).mkdir()
-    Path((folder + b"/\xff.png").decode(errors="surrogateescape")).write_bytes(b"x")
-    write(tmp_path, "cup/1.png")
-    rows = build_manifest(str(tmp_path)).to_pylist()
-    assert [row["category"] for row in rows] == ["cup", "caf?"]
-    assert storage.read_bytes(rows[1]["image_uri"]) == b"x"
 
 
 CSV = "category,image_uri,etag,size\ncup,s3://b/2.png,e2,20\n007,images/1.png,,\n"
@@ -125,14 +63,6 @@ def test_ready_manifests_mean_the_same_in_every_format(
         },
         {"image_uri": "s3://b/2.png", "image_etag": "e2", "size_bytes": 20, "category": "cup"},
     ]
-
-
-def test_a_listed_manifest_survives_parquet(tmp_path: Path) -> None:
-    for name in ["a/1.png", "stray.png"]:
-        write(tmp_path, f"dump/{name}")
-    manifest = build_manifest(str(tmp_path / "dump"))
-    pq.write_table(manifest, tmp_path / "m.parquet")
-    assert read_manifest(str(tmp_path / "m.parquet")).equals(manifest)
 
 
 def test_an_s3_inventory_names_bucket_and_key(tmp_path: Path) -> None:
@@ -261,14 +191,6 @@ def test_a_changed_row_renames_its_own_shard_only(column: str) -> None:
     assert [old == new for old, new in zip(before, after, strict=True)] == [True, False, True]
 
 
-def test_a_stored_manifest_is_a_ready_manifest_of_the_same_night(tmp_path: Path) -> None:
-    manifest = table_of(5)
-    folder = NightFolder(str(tmp_path), "2026-03-12")
-    store_manifest(manifest, folder)
-    assert folder.manifest == f"{tmp_path}/manifest/night=2026-03-12/manifest.parquet"
-    assert load_manifest(folder.manifest).equals(manifest)
-
-
 def test_the_same_rows_have_the_same_names_however_the_table_is_chunked() -> None:
     manifest = table_of(10)
     pieces = pa.concat_tables([manifest.slice(0, 3), manifest.slice(3)])
@@ -278,34 +200,6 @@ def test_the_same_rows_have_the_same_names_however_the_table_is_chunked() -> Non
 def test_a_shard_needs_a_row() -> None:
     with pytest.raises(ValueError, match="rows_per_shard must be at least 1, got 0"):
         shards(table_of(1), 0)
-
-
-@pytest.mark.parametrize(
-    "suffix",
-    [
-        "parquet",
-        "pq",
-        "csv",
-        "jsonl",
-        "json",
-        "ndjson",
-        "manifest",
-        "Parquet",
-        "PQ",
-        "Csv",
-        "NDJSON",
-    ],
-)
-def test_a_night_given_as_a_manifest_is_read_and_not_listed(tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / f"night.{suffix}"
-    row = {"image_uri": "a.png", "category": "steel"}
-    if suffix.lower() in ("parquet", "pq"):
-        pq.write_table(pa.Table.from_pylist([row]), path)
-    elif suffix.lower() == "csv":
-        path.write_text("image_uri,category\na.png,steel\n")
-    else:
-        path.write_text(json.dumps(row))
-    assert load_manifest(str(path))["category"].to_pylist() == ["steel"]
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])

@@ -16,8 +16,9 @@ from pipeline import storage
 from pipeline.images.decode import read_image
 from pipeline.night.fleet.fleet import Fleet
 from pipeline.night.folder import NightFolder
-from pipeline.night.manifest import MANIFEST_SCHEMA, build_manifest
-from pipeline.night.record import note_reported
+from pipeline.night.listing import list_dump
+from pipeline.night.manifest import MANIFEST_SCHEMA
+from pipeline.night.record import is_reported, note_reported
 from pipeline.night.results import read_night, remove_shards, stored_shards
 from pipeline.night.scoring import plan as planning
 from pipeline.night.scoring import scorer
@@ -41,7 +42,7 @@ class Factory:
         self.read: list[str] = []  # images that were fetched
 
     def plan(self, manifest: pa.Table | None = None) -> NightPlan:
-        listed = build_manifest(str(self.dump)) if manifest is None else manifest
+        listed = list_dump(str(self.dump)).images if manifest is None else manifest
         return plan_night(listed, self.fleet, self.folder, ROWS_PER_SHARD)
 
     def score(self, manifest: pa.Table | None = None, at: dt.datetime = FIRST) -> NightPlan:
@@ -54,6 +55,10 @@ class Factory:
         settle(self.folder, self.fleet)
         note_reported(self.folder, stored_shards(self.folder))
         return plan
+
+    @property
+    def is_reported(self) -> bool:
+        return is_reported(self.folder, stored_shards(self.folder))
 
     def rows(self) -> dict[str, dict[str, Any]]:
         night = read_night(self.folder).to_pylist()
@@ -86,7 +91,7 @@ def test_a_finished_night_has_nothing_left_to_do(factory: Factory) -> None:
     again = factory.plan()
     assert (again.tasks, again.stale) == ([], frozenset())
     assert again.num_images == 0
-    assert again.is_done
+    assert factory.is_reported
 
 
 def test_a_shard_that_is_missing_is_scored_again_to_the_same_rows(factory: Factory) -> None:
@@ -131,7 +136,7 @@ def test_an_unusable_champion_scores_nothing_until_it_is_mended(factory: Factory
 
 
 def test_unusable_and_unrouted_are_different_answers(factory: Factory) -> None:
-    listed = build_manifest(str(factory.dump))
+    listed = list_dump(str(factory.dump)).images
     fleets = only_steel(factory.fleet), only_steel(factory.fleet, unusable={"wood": "damaged"})
     unrouted, unusable = (plan_night(listed, fleet, factory.folder).names for fleet in fleets)
     assert len(unrouted - unusable) == len(unusable - unrouted) == 1
@@ -176,7 +181,7 @@ def test_a_replaced_image_is_the_only_one_that_is_scored_again(factory: Factory)
 
 
 def test_an_image_that_failed_is_tried_again_and_its_neighbours_are_not(factory: Factory) -> None:
-    listed = build_manifest(str(factory.dump))
+    listed = list_dump(str(factory.dump)).images
     gone = factory.dump / "steel/000702.png"
     kept = gone.rename(gone.with_suffix(".kept"))
     assert factory.score(listed).num_images == 9
@@ -194,7 +199,7 @@ def test_an_image_that_failed_is_tried_again_and_its_neighbours_are_not(factory:
 def test_an_image_replaced_after_the_listing_says_so_until_the_dump_is_listed_again(
     factory: Factory,
 ) -> None:
-    listed = build_manifest(str(factory.dump))
+    listed = list_dump(str(factory.dump)).images
     shutil.copy(factory.dump / "wood/010700.png", factory.dump / "steel/000701.png")
     factory.score(listed)
     row = factory.rows()["steel/000701.png"]
@@ -209,7 +214,7 @@ def test_bytes_that_are_no_image_are_not_read_again_unless_nobody_knows_their_et
     factory: Factory,
 ) -> None:
     (factory.dump / "steel/000700.png").write_bytes(b"no image")
-    listed = build_manifest(str(factory.dump))
+    listed = list_dump(str(factory.dump)).images
     factory.score(listed)
     assert factory.rows()["steel/000700.png"]["status"] == "unreadable"
     assert factory.plan(listed).tasks == []
@@ -219,7 +224,7 @@ def test_bytes_that_are_no_image_are_not_read_again_unless_nobody_knows_their_et
 
 
 def test_failures_are_found_in_the_rows_when_nobody_noted_them(factory: Factory) -> None:
-    listed = build_manifest(str(factory.dump))
+    listed = list_dump(str(factory.dump)).images
     (factory.dump / "wood/010701.png").unlink()
     factory.score(listed)
     noted = factory.plan(listed)
@@ -234,11 +239,11 @@ def test_a_record_is_believed_only_of_the_shards_that_it_is_about(factory: Facto
     written = json.loads(storage.read_bytes(factory.folder.settled))
     for change in ({"is_reported": False}, {"fingerprint": "0" * 64}):
         storage.write_bytes(factory.folder.settled, json.dumps(written | change).encode())
-        assert (factory.plan().tasks, factory.plan().is_done) == ([], False)
+        assert (factory.plan().tasks, factory.is_reported) == ([], False)
     storage.write_bytes(factory.folder.settled, b'{"shards": "abc", "failed": []}')
-    assert (factory.plan().tasks, factory.plan().is_done) == ([], False)
+    assert (factory.plan().tasks, factory.is_reported) == ([], False)
     factory.score()
-    assert factory.plan().is_done
+    assert factory.is_reported
 
 
 def test_bundles_hold_every_task_once_and_no_more_images_than_asked() -> None:
@@ -249,7 +254,6 @@ def test_bundles_hold_every_task_once_and_no_more_images_than_asked() -> None:
         tasks=tasks,
         names=frozenset(),
         stale=frozenset(),
-        is_done=False,
     )
     bundles = [[task.shard.rows.num_rows for task in bundle] for bundle in plan.bundles(8)]
     assert bundles == [[3, 4, 1], [9], [2, 2, 2]]  # one that is too large goes alone
@@ -259,7 +263,7 @@ def test_bundles_hold_every_task_once_and_no_more_images_than_asked() -> None:
 def test_rows_of_a_stored_shard_count_only_for_the_same_image(factory: Factory) -> None:
     factory.score()
     (task, *_) = plan_night(
-        build_manifest(str(factory.dump)),
+        list_dump(str(factory.dump)).images,
         factory.fleet,
         NightFolder(f"{factory.folder.out}-2", NIGHT),
         ROWS_PER_SHARD,

@@ -12,11 +12,11 @@ from factory import category, make_category, make_fleet, make_package, write_ima
 
 from jobs.local.s3 import OWNER, LocalS3
 from pipeline import storage
+from pipeline.night.dumps import take_in
 from pipeline.night.feedback.labels import Label, store_labels
-from pipeline.night.fleet.fleet import Fleet
+from pipeline.night.fleet.fleet import Fleet, champions_so_far
 from pipeline.night.fleet.hold import held_fleet
 from pipeline.night.folder import NightFolder
-from pipeline.night.manifest import build_manifest, store_manifest
 from pipeline.night.record import note_reported
 from pipeline.night.results import read_night, remove_shards, stored_shards, write_shard
 from pipeline.night.scoring.plan import plan_night
@@ -98,12 +98,13 @@ def forget_the_night(server: LocalS3, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def night(material: Path) -> int:
     """Everything that ``nightshift score`` does with storage, in its order; return the rows."""
-    manifest = build_manifest("s3://dump/")
-    store_manifest(manifest, NightFolder(OUT, NIGHT))
+    for _ in range(2):  # the second time it is known
+        images, _change = take_in("s3://dump/", NightFolder(OUT, NIGHT))
     held_fleet(OUT)
+    champions_so_far(NightFolder(OUT, NIGHT))
     make_fleet(NightFolder(OUT, NIGHT), {"steel": material / "package"})
     fleet = Fleet.read(NightFolder(OUT, NIGHT).fleet)
-    plan = plan_night(manifest, fleet, NightFolder(OUT, NIGHT))
+    plan = plan_night(images.manifest, fleet, NightFolder(OUT, NIGHT))
     ShardScorer(fleet, NightFolder(OUT, NIGHT)).write(plan.tasks)
     for kind in ("maps", "thumbnails"):  # whether or not an image was flagged
         storage.write_bytes(f"{OUT}/{kind}/night={NIGHT}/steel/x", b"picture")

@@ -25,7 +25,8 @@ from pipeline.calibration import CalibrationConfig, fit
 from pipeline.images.decode import read_image
 from pipeline.night.fleet.fleet import Champion, Fleet
 from pipeline.night.folder import NightFolder
-from pipeline.night.manifest import MANIFEST_SCHEMA, Shard, build_manifest, shards
+from pipeline.night.listing import list_dump
+from pipeline.night.manifest import MANIFEST_SCHEMA, Shard, shards
 from pipeline.night.results import RESULT_SCHEMA, read_night
 from pipeline.night.scoring import detectors
 from pipeline.night.scoring.observer import Observer
@@ -67,7 +68,7 @@ def write_dump(dump: str, num_images: int = 5) -> pa.Table:
     storage.write_bytes(f"{dump}/steel/huge.png", png_header(20_000, 20_000))
     storage.write_bytes(f"{dump}/new-part/0.png", encoded(Image.fromarray(texture(1))))
     storage.write_bytes(f"{dump}/stray.png", encoded(Image.fromarray(texture(2))))
-    return build_manifest(dump)
+    return list_dump(dump).images
 
 
 def tasks_of(manifest: pa.Table, fleet: Fleet, rows_per_shard: int = 1000) -> list[Task]:

@@ -35,8 +35,9 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         yield storage.join(request.getfixturevalue("s3"), "storage", tmp_path.name)
 
 
-def listed(prefix: str) -> list[str]:
-    return sorted(item.uri[len(prefix) + 1 :] for item in storage.list_objects(prefix))
+def listed(prefix: str, *, hidden: bool = False) -> list[str]:
+    found = storage.list_objects(prefix, hidden=hidden)
+    return sorted(item.uri[len(prefix) + 1 :] for item in found)
 
 
 def test_what_was_written_is_read(place: str) -> None:
@@ -67,6 +68,10 @@ def test_a_listing_is_recursive_and_skips_hidden_names(place: str) -> None:
         storage.write_bytes(storage.join(place, name), b"x")
     assert listed(place) == ["3.png", "a/1.png", "a/b/2.png", "c.d/6"]
     assert listed(place + "/") != []
+    every = listed(place, hidden=True)
+    if storage.is_local(place):  # a hidden folder is named and not opened
+        names = [*names[:4], "a/.git", ".cache", names[-1]]
+    assert every == sorted(names)
     assert storage.list_names(place) == ["3.png", "a", "c.d"]
     assert storage.list_names(storage.join(place, "a")) == ["1.png", "b"]
 

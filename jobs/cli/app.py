@@ -8,21 +8,19 @@ import os
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from jobs.cli import labels
 from jobs.cli.exit_codes import ExitCode
 from jobs.cli.fleet import fleet_app
+from jobs.cli.night import score
 from jobs.cli.options import Json, Night
-from jobs.cli.printing import print_night, print_outcomes, print_study
+from jobs.cli.printing import print_outcomes, print_study
 from jobs.terminal.tables import number, print_json
 from model.errors import NightshiftError
 from pipeline.version import version
-
-if TYPE_CHECKING:
-    from pipeline.night.error_budget import ErrorBudget
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -171,42 +169,7 @@ def tune(  # noqa: PLR0913, PLR0917  options of a command
     raise typer.Exit(ExitCode.PARTLY if done.errors else ExitCode.DONE)
 
 
-@app.command()
-def score(  # noqa: PLR0913, PLR0917  options of a command
-    dump: Annotated[str, typer.Argument(help="Prefix of the night's images, or a manifest.")],
-    out: Annotated[str, typer.Option(help="Folder or s3:// prefix of the results.")],
-    night: Night,
-    error_budget: Annotated[
-        tuple[float, float],
-        typer.Option(metavar="NIGHT CATEGORY", help="Shares of images that may fail."),
-    ] = (0.01, 0.1),
-    csv: Annotated[
-        str | None, typer.Option(help="Also write the night's rows to this file, local or s3://.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Score every image of a dump with its category's champion."""
-    from pipeline import storage  # noqa: PLC0415
-    from pipeline.night.folder import NightFolder  # noqa: PLC0415
-
-    folder = NightFolder(out, night)
-    budget = _budget(error_budget)
-    from jobs.night import score as job  # noqa: PLC0415
-    from pipeline.night.rows_csv import write_csv  # noqa: PLC0415
-
-    with redirect_stdout(sys.stderr):
-        done = job.score(dump, folder, budget)
-        if csv is not None:
-            write_csv(folder, storage.absolute(csv))
-    if as_json:
-        print_json(done.to_json())
-    else:
-        print_night(done)
-    for sentence in done.overruns:
-        typer.echo(f"nightshift: {sentence}", err=True)
-    raise typer.Exit(
-        ExitCode.MEND if done.overruns else ExitCode.PARTLY if done.num_failed else ExitCode.DONE
-    )
+app.command()(score)
 
 
 @app.command()
@@ -319,15 +282,6 @@ def main() -> None:
     except NightshiftError as error:
         typer.echo(f"nightshift: {error}", err=True)
         sys.exit(ExitCode.MEND)
-
-
-def _budget(shares: tuple[float, float]) -> "ErrorBudget":
-    from pipeline.night.error_budget import ErrorBudget  # noqa: PLC0415
-
-    try:
-        return ErrorBudget(night=shares[0], category=shares[1])
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
 
 
 def _set_up_logging() -> None:

@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 
 from jobs.terminal.tables import number, table
+from pipeline.images.file_names import kinds_in_words
 
 
 def print_outcomes(outcomes: list[dict[str, Any]]) -> None:
@@ -63,6 +64,14 @@ def print_night(done: Any) -> None:
     for name, category in done.summary["categories"].items():
         if category["drift"]["alert"]:
             typer.echo(f"{name} has shifted: {category['drift']['reason']}")
+    change = done.change
+    if change.num_before and (change.num_added or change.num_removed or change.num_changed):
+        typer.echo(
+            f"the night had {change.num_before:,} images: {change.num_added:,} added, "
+            f"{change.num_removed:,} removed, {change.num_changed:,} changed"
+        )
+    if others := done.summary["other_files"]:
+        typer.echo(f"no images, not read: {kinds_in_words(others)}")
     typer.echo(
         f"{done.num_scored:,} images scored now, {done.images_per_s:.1f} images/s; "
         f"{done.seconds:.0f} s in all"

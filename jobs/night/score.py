@@ -7,11 +7,10 @@ rows that failed.
 import datetime as dt
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
 import ray
 import torch
 
@@ -21,13 +20,13 @@ from jobs.night.prometheus import NightMetrics
 from jobs.terminal.progress import Display
 from pipeline.backbones import own_device
 from pipeline.images.decode import ImageStatus
+from pipeline.night.dumps import Change, take_in
 from pipeline.night.error_budget import ErrorBudget
-from pipeline.night.fleet.fleet import Fleet
+from pipeline.night.fleet.fleet import Fleet, champions_so_far
 from pipeline.night.fleet.hold import held_fleet
 from pipeline.night.fleet.resolve import snapshot_fleet
 from pipeline.night.folder import NightFolder
-from pipeline.night.manifest import load_manifest, store_manifest
-from pipeline.night.record import note_reported
+from pipeline.night.record import is_reported, note_reported
 from pipeline.night.results import remove_shards, stored_shards
 from pipeline.night.scoring.detectors import HEADS_BYTES
 from pipeline.night.scoring.plan import ROWS_PER_SHARD, NightPlan, Task, plan_night
@@ -50,6 +49,7 @@ class Night:
 
     summary: Summary
     report: str
+    change: Change  # of the night's images, by this call's dump
     num_scored: int  # images of the shards that this call scored; the others were done before
     scoring_s: float  # from the first worker's start to the last shard's rows
     seconds: float  # of the whole call, from the listing to the report
@@ -65,6 +65,9 @@ class Night:
         return {
             **self.summary,
             "report": self.report,
+            "images_added": self.change.num_added,
+            "images_removed": self.change.num_removed,
+            "images_changed": self.change.num_changed,
             "scored_now": self.num_scored,
             "images_per_s": self.images_per_s,
             "seconds": self.seconds,
@@ -83,23 +86,24 @@ def score(
     folder: NightFolder,
     budget: ErrorBudget | None = None,
     *,
+    replace: bool = False,
     rows_per_shard: int = ROWS_PER_SHARD,
 ) -> Night:
-    """Score every image of a dump exactly once and write results, summary and report.
+    """Add a dump to a night, score every image of the night exactly once and report on it all.
 
     A cluster is joined or started when there is something to score.
 
     Args:
-        dump: prefix of the night's images, or a ready manifest.
+        dump: prefix of images, or a ready manifest; the night's stored one is the night as it is.
         folder: the night, where its results go.
         budget: how many images may fail.
+        replace: this dump alone is the night from now on, scored with today's champions.
         rows_per_shard: images of one category that are stored together.
     """
     started = time.monotonic()
-    manifest = load_manifest(dump)
-    store_manifest(manifest, folder)
-    fleet = _snapshot(manifest, folder)
-    plan = plan_night(manifest, fleet, folder, rows_per_shard)
+    images, change = take_in(dump, folder, replace=replace)
+    fleet = _snapshot(images.categories, folder, anew=replace)
+    plan = plan_night(images.manifest, fleet, folder, rows_per_shard)
     logger.info("night %s: %d shards, %d to score", folder.night, len(plan.names), len(plan.tasks))
     scoring_started = time.monotonic()
     if plan.tasks:
@@ -107,13 +111,14 @@ def score(
             _score(plan, folder)
     scoring_s = time.monotonic() - scoring_started
     remove_shards(folder, plan.stale)
-    summary = settle(folder, fleet)
-    if not plan.is_done:
+    summary = settle(folder, fleet, images.num_other_files)
+    if not is_reported(folder, stored_shards(folder)):
         write_report(folder, fleet)
         note_reported(folder, stored_shards(folder))
     return Night(
         summary=summary,
         report=folder.report,
+        change=change,
         num_scored=plan.num_images,
         scoring_s=scoring_s,
         seconds=time.monotonic() - started,
@@ -121,16 +126,19 @@ def score(
     )
 
 
-def _snapshot(manifest: pa.Table, folder: NightFolder) -> Fleet:
-    """Fix what the night is scored with: the held fleet, or what are champions now."""
-    categories = set(manifest["category"].unique().to_pylist())
+def _snapshot(categories: Collection[str], folder: NightFolder, *, anew: bool) -> Fleet:
+    """Fix what the night is scored with: the held fleet, or what are champions now.
+
+    A category that the night has a champion for already keeps it, unless it is chosen anew.
+    """
+    so_far = {} if anew else champions_so_far(folder)
     held = held_fleet(folder.out)
     if held is not None:
-        fleet = held.of_dump(categories)
+        fleet = held.of_night(categories, so_far)
         fleet.write(folder)
         return fleet
     connection.connect()
-    return snapshot_fleet(folder, models.champions(), categories, models.download)
+    return snapshot_fleet(folder, models.champions(), categories, models.download, so_far)
 
 
 class ScoringWorker:

@@ -6,8 +6,10 @@ turns out to be no image is then reported as unreadable.
 """
 
 import posixpath
+from collections.abc import Mapping
 
 HIDDEN = "hidden"
+MOST_KINDS = 5  # in a sentence
 # What lies beside images in factories: sidecars, indices of file managers, archives, notes, videos.
 SUFFIXES = """
 .json .jsonl .ndjson .manifest .xml .yaml .yml .toml .ini .cfg .conf .csv .tsv .parquet .pq .db
@@ -33,3 +35,16 @@ def other_kind(name: str) -> str | None:
         return HIDDEN
     suffix = posixpath.splitext(name)[1].lower()
     return suffix if suffix in OTHER_SUFFIXES else None
+
+
+def kinds_in_words(counts: Mapping[str, int]) -> str:
+    """Count files that are no images, the most frequent kinds first: ``12 .json, 2 hidden``.
+
+    Args:
+        counts: files by kind, as ``other_kind`` says it.
+    """
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    words = [f"{count:,} {kind}" for kind, count in ordered[:MOST_KINDS]]
+    if rest := ordered[MOST_KINDS:]:
+        words.append(f"{sum(count for _, count in rest):,} of {len(rest)} other kinds")
+    return ", ".join(words)

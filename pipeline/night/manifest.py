@@ -6,44 +6,30 @@ objects.
 """
 
 import hashlib
-import io
 import json
-import logging
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipeline import storage
 from pipeline.catalogue.category_name import is_category_name
 from pipeline.datasets.image_lists import (
-    ROWS_AT_ONCE,
     ManifestError,
-    is_manifest,
     read_columns,
     refuse_duplicates,
     refuse_missing,
     resolve_uris,
 )
-from pipeline.night.folder import NightFolder
 
 __all__ = [
     "MANIFEST_SCHEMA",
     "ManifestError",
     "Shard",
-    "build_manifest",
-    "load_manifest",
     "read_manifest",
     "shard_prefix",
     "shards",
-    "store_manifest",
 ]
-
-logger = logging.getLogger(__name__)
 
 MANIFEST_SCHEMA = pa.schema(
     [
@@ -70,43 +56,6 @@ class Shard:
     name: str
     category: str
     rows: pa.Table
-
-
-def load_manifest(dump: str) -> pa.Table:
-    """Read a ready manifest, or list a dump."""
-    if is_manifest(dump):
-        return read_manifest(dump)
-    return build_manifest(dump)
-
-
-def store_manifest(manifest: pa.Table, folder: NightFolder) -> None:
-    """Store a night's manifest beside its results.
-
-    It is a ready manifest itself: scored again, it is the same night whatever has happened to the
-    dump since, and nothing is listed.
-    """
-    buffer = io.BytesIO()
-    pq.write_table(manifest, buffer, compression="zstd")
-    storage.write_bytes(folder.manifest, buffer.getvalue())
-
-
-def build_manifest(dump: str) -> pa.Table:
-    """List every file below the prefix ``dump``, whatever it holds.
-
-    The category is the first folder below the dump; a file beside those folders has category "".
-
-    Raises:
-        ObjectMissing: no such bucket or prefix.
-        ManifestError: the dump holds no file.
-    """
-    started = time.monotonic()
-    dump = storage.absolute(dump).rstrip("/")
-    table = pa.Table.from_batches(_listing(dump), MANIFEST_SCHEMA)
-    if not table.num_rows:
-        raise ManifestError(f"{dump} holds no file; a dump is <dump>/<category>/<image>")
-    seconds = time.monotonic() - started
-    logger.info("listed %s: %d images, %.1f s", dump, table.num_rows, seconds)
-    return table.sort_by("image_uri")
 
 
 def read_manifest(uri: str) -> pa.Table:
@@ -160,27 +109,6 @@ def shard_prefix(category: str) -> str:
     if is_category_name(category):
         return category
     return f"_{hashlib.sha256(category.encode()).hexdigest():.12}"
-
-
-def _listing(dump: str) -> Iterator[pa.RecordBatch]:
-    objects = storage.list_objects(dump)
-    while page := list(islice(objects, ROWS_AT_ONCE)):
-        yield pa.record_batch(
-            {
-                "image_uri": [item.uri for item in page],
-                "image_etag": [item.etag for item in page],
-                "size_bytes": [item.size_bytes for item in page],
-                "category": [_category(item.uri, dump) for item in page],
-            },
-            MANIFEST_SCHEMA,
-        )
-
-
-def _category(uri: str, dump: str) -> str:
-    path = storage.absolute(uri) if uri.startswith("file://") else uri
-    inside = path[len(dump) + 1 :]
-    folder = inside.partition("/")[0] if "/" in inside else ""
-    return folder.encode(errors="replace").decode()  # a folder name on disk may be no Unicode
 
 
 def _with_uris(table: pa.Table, manifest: str) -> pa.Table:

@@ -53,6 +53,12 @@ def write_record(folder: NightFolder, record: SettledRecord) -> None:
     storage.write_bytes(folder.settled, json.dumps(asdict(record)).encode())
 
 
+def is_reported(folder: NightFolder, shards: Mapping[str, str]) -> bool:
+    """Say whether the report tells of exactly these shards."""
+    record = read_record(folder, shards)
+    return record is not None and record.is_reported
+
+
 def note_reported(folder: NightFolder, shards: Mapping[str, str]) -> None:
     """Note that the report of a settled night is written."""
     if record := read_record(folder, shards):

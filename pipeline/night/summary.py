@@ -76,6 +76,7 @@ class Summary(TypedDict):
     flagged_fdr: int  # discoveries
     drifted: list[str]  # categories with a drift alert
     night: str
+    other_files: dict[str, int]  # files of the dumps that are no images, by kind
 
 
 def write_summary(folder: NightFolder, summary: Summary) -> None:
@@ -105,6 +106,7 @@ def read_summary(folder: NightFolder) -> Summary:
             "flagged_fdr": document.get("flagged_fdr", 0),
             "drifted": [name for name, entry in categories.items() if entry["drift"]["alert"]],
             "night": folder.night,
+            "other_files": document.get("other_files", {}),
         }
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ResultsError(

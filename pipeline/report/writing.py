@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import Any
 
 from pipeline import storage
+from pipeline.images.file_names import kinds_in_words
 from pipeline.night.feedback.labels import read_labels
 from pipeline.night.fleet.fleet import Fleet
 from pipeline.night.folder import NightError, NightFolder
@@ -128,6 +129,7 @@ def _context(
         "strip": view.strip(numbers) if summary["images"] else [],
         "alerts": _alerts(rows, names, summary),
         "summary": summary,
+        "other_files": kinds_in_words(summary["other_files"]),
         "cards": [
             view.card(a, groups.get(a.category, none), champions.get(a.category)) for a in first
         ],

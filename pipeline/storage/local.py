@@ -31,9 +31,9 @@ def below(folder: str, path: str) -> str:
     return posixpath.normpath(posixpath.join(folder, path))
 
 
-def list_objects(prefix: str) -> Iterator[StoredObject]:
-    """Yield every file below a folder."""
-    return _walk(local_path(prefix))
+def list_objects(prefix: str, hidden: bool) -> Iterator[StoredObject]:
+    """Yield every file below a folder, and hidden names if asked to."""
+    return _walk(local_path(prefix), hidden)
 
 
 def list_names(prefix: str) -> set[str]:
@@ -82,14 +82,18 @@ def delete(uri: str) -> None:
         Path(local_path(uri)).unlink(missing_ok=True)
 
 
-def _walk(folder: str, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[StoredObject]:
+def _walk(
+    folder: str, hidden: bool, above: frozenset[tuple[int, int]] = frozenset()
+) -> Iterator[StoredObject]:
     with storage_errors(folder), os.scandir(folder) as entries:
-        visible = sorted((e for e in entries if e.name[0] != "."), key=lambda entry: entry.name)
-    for entry in visible:
-        if entry.is_dir():
+        listed = sorted((e for e in entries if hidden or e.name[0] != "."), key=lambda e: e.name)
+    for entry in listed:
+        if entry.name[0] == ".":
+            yield _stored(entry)
+        elif entry.is_dir():
             identity = (entry.stat().st_dev, entry.stat().st_ino)
             if identity not in above:  # a link to a folder above would never end
-                yield from _walk(entry.path, above | {identity})
+                yield from _walk(entry.path, hidden, above | {identity})
         elif entry.is_file() or entry.is_symlink():
             yield _stored(entry)
 

@@ -38,15 +38,20 @@ def join(base: str, *parts: str) -> str:
     return "/".join([base.rstrip("/"), *(part.strip("/") for part in parts)])
 
 
-def list_objects(prefix: str) -> Iterator[StoredObject]:
+def list_objects(prefix: str, *, hidden: bool = False) -> Iterator[StoredObject]:
     """Every file below the folder ``prefix``, page by page: a million objects cost no memory.
 
-    What starts with a dot, file or folder, is skipped. Linked folders are followed.
+    Linked folders are followed.
+
+    Args:
+        prefix: the folder.
+        hidden: also name what starts with a dot, which is skipped otherwise. A hidden folder of
+            the disk is named and not opened: it may hold snapshots of everything.
 
     Raises:
         ObjectMissing: there is no such folder or bucket, or no object below an S3 prefix.
     """
-    return _backend(prefix).list_objects(prefix)
+    return _backend(prefix).list_objects(prefix, hidden)
 
 
 def list_names(prefix: str) -> list[str]:

@@ -70,14 +70,15 @@ def below(folder: str, path: str) -> str:
     return f"s3://{bucket}" if joined == "." else f"s3://{bucket}/{joined}"
 
 
-def list_objects(prefix: str) -> Iterator[StoredObject]:
-    """Yield every object below a prefix."""
+def list_objects(prefix: str, hidden: bool) -> Iterator[StoredObject]:
+    """Yield every object below a prefix, and hidden ones if asked to."""
     bucket, key = _bucket_and_key(prefix)
     start = len(_folder_prefix(key))
     for page in _pages(prefix):
         for item in page.get("Contents", []):
             name = item["Key"][start:]
-            if name and not name.endswith("/") and not f"/{name}".count("/."):
+            is_folder = not name or name.endswith("/")
+            if not is_folder and (hidden or "/." not in f"/{name}"):
                 etag = item.get("ETag", "").strip('"')
                 yield StoredObject(f"s3://{bucket}/{item['Key']}", etag, item["Size"])
 

@@ -13,7 +13,7 @@ from pipeline.catalogue.catalogue import Category
 from pipeline.night.fleet.fleet import Fleet
 from pipeline.night.fleet.resolve import snapshot_fleet
 from pipeline.night.folder import NightFolder
-from pipeline.night.manifest import build_manifest
+from pipeline.night.listing import list_dump
 from pipeline.onboarding.finish import write_package
 from pipeline.onboarding.prepare import prepare
 from pipeline.package import package_digest
@@ -78,4 +78,4 @@ def dump_of(pictures: Path, dump: Path, count: int) -> pa.Table:
     for index in range(count):
         source = sources[index % len(sources)]
         (folder / f"{index:06d}{source.suffix}").hardlink_to(source)
-    return build_manifest(str(dump))
+    return list_dump(str(dump)).images

@@ -13,9 +13,10 @@ import torch
 
 from model.folding import FoldedHeads
 from model.recipe import PRESETS
+from pipeline.night.dumps import NIGHT_SCHEMA, NightImages, store_images, take_in
 from pipeline.night.fleet.fleet import Fleet
 from pipeline.night.folder import NightFolder
-from pipeline.night.manifest import MANIFEST_SCHEMA, load_manifest, shards, store_manifest
+from pipeline.night.manifest import shards
 from pipeline.night.record import SettledRecord, fingerprint, write_record
 from pipeline.night.results import stored_shards
 from pipeline.night.scoring import plan as planning
@@ -142,8 +143,9 @@ def _nothing_new() -> Ratio:
         categories = pa.array([f"c{i % MANY:04d}" for i in numbers])
         uris = pa.array([f"s3://dump/c{i % MANY:04d}/line-3/{i:09d}.jpg" for i in numbers])
         etags = pa.array([f"{i:032x}" for i in numbers])
-        listed = pa.table([uris, etags, pa.array(numbers), categories], MANIFEST_SCHEMA)
-        store_manifest(listed, folder)
+        dumps = pa.array(["s3://dump"] * ROWS)
+        listed = pa.table([uris, etags, pa.array(numbers), categories, dumps], NIGHT_SCHEMA)
+        store_images(NightImages(rows=listed), folder)
         for shard in shards(listed, planning.ROWS_PER_SHARD):
             path = Path(folder.shard(result_name(shard, empty)))
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -151,7 +153,7 @@ def _nothing_new() -> Ratio:
         record = SettledRecord(fingerprint=fingerprint(stored_shards(folder)), with_failures=())
         write_record(folder, record)
         started = time.monotonic()
-        plan = plan_night(load_manifest(folder.manifest), empty, folder)
+        plan = plan_night(take_in(folder.manifest, folder)[0].manifest, empty, folder)
         seconds = time.monotonic() - started
         assert not plan.tasks
         size = pq.ParquetFile(folder.manifest).metadata.serialized_size

@@ -25,7 +25,7 @@ from rich.console import Console
 from jobs.local.s3 import LocalS3
 from pipeline import storage
 from pipeline.night.folder import NightFolder
-from pipeline.night.manifest import build_manifest
+from pipeline.night.listing import list_dump
 from pipeline.night.results import read_night
 from tests.support.factory import make_category, texture, write_catalogue
 from tests.support.faulty_proxy import FaultyProxy
@@ -82,7 +82,7 @@ def soak(arguments: argparse.Namespace, scratch: Path, server: LocalS3) -> None:
     found = read_night(NightFolder(f"{bucket}/disturbed", NIGHT))
     faults = {name or "none": count for name, count in proxy.faults.items()}
     console.print(f"{runs} runs, killed {dict(killed)}, requests by fault {faults}")
-    report(console, expected, found, build_manifest(f"{bucket}/dump").num_rows)
+    report(console, expected, found, list_dump(f"{bucket}/dump").images.num_rows)
 
 
 def lead_to(endpoint_url: str) -> None:

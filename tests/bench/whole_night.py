@@ -19,7 +19,7 @@ from pipeline import storage
 from pipeline.images import fit
 from pipeline.images.decode import decode_image
 from pipeline.night.folder import NightFolder
-from pipeline.night.manifest import build_manifest
+from pipeline.night.listing import list_dump
 from pipeline.night.scoring.detectors import Detectors
 from pipeline.night.scoring.plan import plan_night
 from pipeline.night.scoring.scorer import ShardScorer
@@ -83,7 +83,7 @@ def _from_s3(scratch: Path, bucket: str, environment: Mapping[str, str]) -> Rati
         content = contents[index % NUM_GOOD]
         storage.write_bytes(f"{bucket}/dump/texture/{index:06d}.jpg", content)
     out = f"{bucket}/out"
-    tasks = plan_night(build_manifest(f"{bucket}/dump"), fleet, NightFolder(out, NIGHT)).tasks
+    tasks = plan_night(list_dump(f"{bucket}/dump").images, fleet, NightFolder(out, NIGHT)).tasks
     scorer = ShardScorer(fleet, NightFolder(out, NIGHT))
     value, detail = against_bare("resnet18", NUM_SCORED, lambda: scorer.write(tasks))
     return Ratio(name="night_from_s3", value=value, target=0.85, detail=detail)

@@ -21,10 +21,10 @@ from model.recipe import Recipe
 from model.simplenet import HeadConfig
 from model.training import TrainingConfig
 from pipeline.catalogue.catalogue import Category
+from pipeline.night.dumps import take_in
 from pipeline.night.fleet.fleet import Fleet
 from pipeline.night.fleet.resolve import snapshot_fleet
 from pipeline.night.folder import NightFolder
-from pipeline.night.manifest import build_manifest, store_manifest
 from pipeline.night.scoring.plan import plan_night
 from pipeline.night.scoring.scorer import ShardScorer
 from pipeline.onboarding.finish import write_package
@@ -129,9 +129,8 @@ def score_without_cluster(
     dump: Path | str, folder: NightFolder, packages: Mapping[str, Path]
 ) -> Fleet:
     """Score a night as the job does, but for settling and report; returns its fleet."""
-    fleet, manifest = make_fleet(folder, packages), build_manifest(str(dump))
-    store_manifest(manifest, folder)
-    ShardScorer(fleet, folder).write(plan_night(manifest, fleet, folder).tasks)
+    fleet, (images, _) = make_fleet(folder, packages), take_in(str(dump), folder)
+    ShardScorer(fleet, folder).write(plan_night(images.manifest, fleet, folder).tasks)
     return fleet
 
 

@@ -33,6 +33,7 @@ def recount(
         "flagged_fdr": rows["flagged_fdr"].to_pylist().count(True),
         "drifted": [name for name, entry in categories.items() if entry["drift"]["alert"]],
         "night": night,
+        "other_files": {},
     }
 
 

@@ -96,7 +96,9 @@ class Fleet:
         try:
             return cls._from_bytes(content, uri)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise FleetError(f"{uri} is damaged ({error!r}). Score the night again.") from error
+            raise FleetError(
+                f"{uri} is damaged ({error!r}). Score the night again with --replace."
+            ) from error
 
     @classmethod
     def _from_bytes(cls, content: bytes, uri: str) -> "Fleet":
@@ -104,7 +106,7 @@ class Fleet:
         if document["format"] != FORMAT_VERSION:
             raise FleetError(
                 f"{uri} has format {document['format']}, this Nightshift reads {FORMAT_VERSION}. "
-                f"Score the night again, or use the release that wrote it."
+                f"Score the night again with --replace, or use the release that wrote it."
             )
         champions = document["champions"].items()
         return cls(
@@ -133,9 +135,15 @@ class Fleet:
         """Categories that had a champion when the fleet was made, and have none in it."""
         return sorted({*self.without_images, *self.unusable})
 
-    def of_dump(self, categories: Collection[str]) -> "Fleet":
-        """Return what a dump of these categories needs of the fleet."""
-        needed = {name: c for name, c in self.champions.items() if name in categories}
+    def of_night(self, categories: Collection[str], so_far: Mapping[str, Champion]) -> "Fleet":
+        """Return what a night of these categories needs of the fleet.
+
+        Args:
+            categories: those that have images.
+            so_far: the champions that the night has been scored with; they stay.
+        """
+        champions = {**self.champions, **so_far}
+        needed = {name: c for name, c in champions.items() if name in categories}
         return Fleet(
             champions=needed, without_images=frozenset(self.champions.keys() - needed.keys())
         )
@@ -151,6 +159,18 @@ class Fleet:
         """Store the fleet under its digest and as the night's."""
         self.store(folder.out)
         storage.write_bytes(folder.fleet, self.to_bytes())
+
+
+def champions_so_far(folder: NightFolder) -> Mapping[str, Champion]:
+    """Return the champions that a night has been scored with; none before it is begun.
+
+    Raises:
+        FleetError: the night's fleet file is damaged or of another format.
+    """
+    try:
+        return Fleet.read(folder.fleet).champions
+    except storage.ObjectMissing:
+        return {}
 
 
 def content_digest(content: bytes) -> str:

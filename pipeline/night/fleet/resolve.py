@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 
 from model.detector import DetectorHeader, load_detector
 from model.errors import CategoryFault
@@ -36,6 +37,7 @@ def snapshot_fleet(
     versions: Mapping[str, RegisteredVersion],
     categories: Collection[str],
     download: Download,
+    so_far: Mapping[str, Champion] = MappingProxyType({}),
 ) -> Fleet:
     """Copy the champions that the night needs beside its results and write the fleet file.
 
@@ -44,13 +46,24 @@ def snapshot_fleet(
     Args:
         folder: the night.
         versions: every category's champion.
-        categories: categories of the dump; those without a champion are left out.
+        categories: categories of the night; those without a champion are left out.
         download: fetches a version's package into a folder.
+        so_far: the champions that the night has been scored with; they stay.
 
     Raises:
         FleetError: all the packages are damaged.
     """
-    fleet = resolve_fleet(folder.out, versions, categories, download)
+    stay = {
+        name: champion
+        for name, champion in so_far.items()
+        if name in categories and not _is_of(champion, versions.get(name))
+    }
+    taken = resolve_fleet(folder.out, versions, set(categories) - stay.keys(), download)
+    fleet = Fleet(
+        champions={**taken.champions, **stay},
+        without_images=taken.without_images - stay.keys(),
+        unusable=taken.unusable,
+    )
     if fleet.unusable and not fleet.champions:
         why = next(iter(fleet.unusable.values()))
         raise FleetError(f"none of {len(fleet.unusable)} champions can be used: {why}")
@@ -79,6 +92,12 @@ def resolve_fleet(
             unusable[version.category] = champion
     without_images = frozenset(versions.keys() - set(categories))
     return Fleet(champions=champions, without_images=without_images, unusable=unusable)
+
+
+def _is_of(champion: Champion, version: RegisteredVersion | None) -> bool:
+    """Whether a champion is this version; then its copied files are seen to be whole, as always."""
+    known = (champion.model_name, champion.model_version, champion.model_digest)
+    return version is not None and known == (version.name, version.version, version.digest)
 
 
 def _copy_or_say_why(out: str, version: RegisteredVersion, download: Download) -> Champion | str:

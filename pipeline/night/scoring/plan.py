@@ -48,7 +48,6 @@ class NightPlan:
     tasks: Sequence[Task]
     names: frozenset[str]  # of all the night's results
     stale: frozenset[str]  # stored results of another manifest or another champion
-    is_done: bool  # nothing is left to do at all: it is settled and reported too
 
     @property
     def num_images(self) -> int:
@@ -120,7 +119,6 @@ def plan_night(
         tasks=tasks,
         names=frozenset(needed),
         stale=frozenset(stale),
-        is_done=record is not None and record.is_reported and not tasks and not stale,
     )
 
 

@@ -53,13 +53,16 @@ logger = logging.getLogger(__name__)
 SHARDS_AT_ONCE = 32
 
 
-def settle(folder: NightFolder, fleet: Fleet) -> Summary:
+def settle(
+    folder: NightFolder, fleet: Fleet, other_files: Mapping[str, int] | None = None
+) -> Summary:
     """Settle a night and return its summary.
 
     Args:
         folder: where the night's shards are; ``flagged_fdr`` in them, the drift table and the
             summary are written there.
         fleet: what it was scored with.
+        other_files: files of its dumps that are no images, by kind.
 
     Raises:
         ResultsError: a shard is damaged, an image is there twice, or was scored by a champion that
@@ -67,7 +70,9 @@ def settle(folder: NightFolder, fleet: Fleet) -> Summary:
     """
     started = time.monotonic()
     before = stored_shards(folder)
-    if read_record(folder, before) and (known := _settled_before(folder)):
+    noted = dict(other_files or {})
+    known = _settled_before(folder) if read_record(folder, before) else None
+    if known and known["other_files"] == noted:
         return known
     shards = sorted(before)
     counts = count(folder, shards, fleet)
@@ -87,7 +92,7 @@ def settle(folder: NightFolder, fleet: Fleet) -> Summary:
     }
     for entry in categories.values():
         add_reading_alerts(entry)
-    summary = _summarise(folder, categories, fleet)
+    summary = _summarise(folder, categories, fleet, noted)
     write_summary(folder, summary)
     after = stored_shards(folder)
     if _unchanged(before, after, unsettled):
@@ -206,7 +211,10 @@ def _describe(
 
 
 def _summarise(
-    folder: NightFolder, categories: dict[str, CategorySummary], fleet: Fleet
+    folder: NightFolder,
+    categories: dict[str, CategorySummary],
+    fleet: Fleet,
+    other_files: dict[str, int],
 ) -> Summary:
     """Put the categories together."""
     totals: Counter[str] = Counter()
@@ -223,4 +231,5 @@ def _summarise(
         "flagged_fdr": sum(entry["flagged_fdr"] for entry in categories.values()),
         "drifted": [name for name, entry in categories.items() if entry["drift"]["alert"]],
         "night": folder.night,
+        "other_files": other_files,
     }
