@@ -170,6 +170,29 @@ def test_a_late_image_is_scored_and_those_behind_it_only_move(factory: Factory) 
     assert factory.plan().tasks == []
 
 
+def test_a_stored_file_of_any_name_is_out_of_date_and_no_more(factory: Factory) -> None:
+    factory.score()
+    for name in ("outdated", "00000-abc"):
+        shutil.copy(factory.folder.shard(min(factory.plan().names)), factory.folder.shard(name))
+    write_images(factory.dump / "steel", range(699, 700))
+    plan = factory.plan()
+    assert {"outdated", "00000-abc"} < plan.stale
+    assert not {"outdated", "00000-abc"} & {name for task in plan.tasks for name in task.reuse}
+
+
+def test_rows_that_move_are_looked_for_only_where_they_can_be(factory: Factory) -> None:
+    """Twelve shards of four images, each of which moves by two places."""
+    write_images(factory.dump / "steel", range(706, 748))
+    factory.score()
+    rows = factory.rows()
+    write_images(factory.dump / "steel", range(698, 700))
+    plan = factory.score()
+    assert sorted(factory.read) == ["steel/000698.png", "steel/000699.png"]
+    assert [len(task.reuse) for task in plan.tasks] == [1, *[2] * 11, 1]
+    for name, row in rows.items():
+        assert factory.rows()[name] | {"shard": ""} == row | {"shard": ""}
+
+
 def test_a_replaced_image_is_the_only_one_that_is_scored_again(factory: Factory) -> None:
     factory.score()
     rows = factory.rows()
@@ -250,11 +273,7 @@ def test_bundles_hold_every_task_once_and_no_more_images_than_asked() -> None:
     rows = pa.Table.from_pylist([{"image_uri": "x", "category": "a"}] * 10, MANIFEST_SCHEMA)
     sizes = [3, 4, 1, 9, 2, 2, 2]
     tasks = [Task(str(i), planning.Shard("s", "a", rows.slice(0, n))) for i, n in enumerate(sizes)]
-    plan = NightPlan(
-        tasks=tasks,
-        names=frozenset(),
-        stale=frozenset(),
-    )
+    plan = NightPlan(tasks=tasks, names=frozenset(), stale=frozenset())
     bundles = [[task.shard.rows.num_rows for task in bundle] for bundle in plan.bundles(8)]
     assert bundles == [[3, 4, 1], [9], [2, 2, 2]]  # one that is too large goes alone
     assert plan.num_images == 23

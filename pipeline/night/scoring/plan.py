@@ -9,7 +9,7 @@ dump has scored with the same champion, are found in the stored shards: only the
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,11 +20,12 @@ import pyarrow.compute as pc
 from pipeline import storage
 from pipeline.night.fleet.fleet import Fleet
 from pipeline.night.folder import NightFolder
-from pipeline.night.manifest import Shard, shard_prefix, shards
+from pipeline.night.manifest import Shard, shards
 from pipeline.night.record import read_record
 from pipeline.night.results import PARALLEL_READS, is_final, read_shard, stored_shards
 
 ROWS_PER_SHARD = 512
+FEW_SHARDS = 4  # outdated ones of a category, which every shard that is left may look through
 RESULT_VERSION = 4  # of the meaning of a row; part of every shard's name
 
 
@@ -105,21 +106,13 @@ def plan_night(
     retry = (
         set(record.with_failures) if record else _with_failures(finished & needed.keys(), folder)
     )
-    by_prefix = defaultdict(list)
-    for name in sorted(stale):
-        by_prefix[_prefix(name)].append(name)
-    tasks = []
-    for name, shard in needed.items():
-        if name in finished and name not in retry:
-            continue
-        made_alike = name.rpartition("-")[2]
-        earlier = [n for n in by_prefix[shard_prefix(shard.category)] if n.endswith(made_alike)]
-        tasks.append(Task(name, shard, (*([name] if name in retry else []), *earlier)))
-    return NightPlan(
-        tasks=tasks,
-        names=frozenset(needed),
-        stale=frozenset(stale),
-    )
+    left = {n: shard for n, shard in needed.items() if n not in finished or n in retry}
+    earlier = _earlier(left, stale, folder)
+    tasks = [
+        Task(name, shard, (*([name] if name in retry else []), *earlier[name]))
+        for name, shard in left.items()
+    ]
+    return NightPlan(tasks=tasks, names=frozenset(needed), stale=frozenset(stale))
 
 
 def rows_made(task: Task, folder: NightFolder) -> dict[str, dict[str, Any]]:
@@ -141,6 +134,44 @@ def rows_made(task: Task, folder: NightFolder) -> dict[str, dict[str, Any]]:
     return made
 
 
+def _earlier(
+    left: Mapping[str, Shard], stale: Iterable[str], folder: NightFolder
+) -> dict[str, list[str]]:
+    """Return, for each shard that is left, the outdated ones that may hold some of its rows.
+
+    They are of the same category and made alike. Where a category has many, as after a dump that
+    sorts before the night's others, their first and last images tell which: each is read for it
+    once, and not again for every shard that is left.
+    """
+    alike = defaultdict(list)
+    for name in sorted(stale):
+        alike[_made(name)].append(name)
+    many = {n for name in left if len(alike[_made(name)]) > FEW_SHARDS for n in alike[_made(name)]}
+    spans = _spans(sorted(many), folder)
+    return {
+        name: [n for n in alike[_made(name)] if n not in spans or _overlap(spans[n], shard)]
+        for name, shard in left.items()
+    }
+
+
+def _spans(names: Sequence[str], folder: NightFolder) -> dict[str, tuple[str, str]]:
+    """Return the first and the last image of stored shards."""
+
+    def span(name: str) -> tuple[str, str]:
+        ends = pc.min_max(read_shard(folder.shard(name), ["image_uri"])["image_uri"]).as_py()
+        return ends["min"], ends["max"]
+
+    with ThreadPoolExecutor(PARALLEL_READS) as pool:
+        return dict(zip(names, pool.map(span, names), strict=True))
+
+
+def _overlap(span: tuple[str, str], shard: Shard) -> bool:
+    uris = shard.rows["image_uri"]  # sorted
+    first: str = uris[0].as_py()
+    last: str = uris[-1].as_py()
+    return span[0] <= last and first <= span[1]
+
+
 def _with_failures(names: Iterable[str], folder: NightFolder) -> set[str]:
     """Return those of the stored shards ``names`` that hold rows worth trying again."""
     ordered = sorted(names)
@@ -154,5 +185,7 @@ def _holds_failures(uri: str) -> bool:
     return not pc.all(is_final(rows), min_count=0).as_py()
 
 
-def _prefix(name: str) -> str:
-    return name.rsplit("-", 3)[0]
+def _made(name: str) -> tuple[str, str]:
+    """Return of which category a shard's results are, and what shaped them."""
+    parts = name.rsplit("-", 3)  # category, number, digest of its rows, identity
+    return parts[0], parts[-1]
