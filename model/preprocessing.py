@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 Fit = Literal["crop", "stretch", "pad"]
-Pages = Literal["one", "first"]
+Pages = Literal["one", "first", "each"]
 
 MAX_PIXELS = 100_000_000
 LATER = ("pixel_range", "pages", "max_pixels")  # earlier releases do not know these
@@ -25,7 +25,9 @@ class Preprocessing:
     # The number that is white where a channel has more than 8 bits: 4095 of 12 bits. None: the
     # category has images of up to 8 bits, deeper ones are refused.
     pixel_range: float | None = None
-    pages: Pages = "one"  # "first" of a file with several; otherwise such a file is refused
+    # Of a file with several: "one" refuses it, "first" takes its first page, "each" makes each page
+    # an image of its own.
+    pages: Pages = "one"
     max_pixels: int = MAX_PIXELS  # of an image; larger ones are not decoded
 
     def __post_init__(self) -> None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import factory
 import numpy as np
 import pytest
 import tifffile
@@ -10,8 +11,17 @@ from PIL import Image
 
 from model.preprocessing import Preprocessing
 from pipeline.images.decode import ImageStatus, read_image
+from pipeline.images.page_numbers import page_uri, split_page
 from pipeline.images.picture import open_picture
+from pipeline.night.feedback.explanation import explain
+from pipeline.night.folder import NightFolder
+from pipeline.night.results import read_night, remove_shards, stored_shards
+from pipeline.night.settling.settle import settle
+from pipeline.onboarding.finish import write_package
+from pipeline.onboarding.prepare import prepare
+from pipeline.package import Package
 
+NIGHT = "2026-03-12"
 ONE = Preprocessing(resize=32, crop=32)
 FIRST = Preprocessing(resize=32, crop=32, pages="first", pixel_range=65535)
 FRAMES = [Image.new("RGB", (40, 40), (colour, 0, 0)) for colour in (250, 10)]
@@ -57,6 +67,96 @@ def test_a_page_is_read_by_its_number(page: int, red: int) -> None:
     image = open_picture(data, 10_000, page=page).pixels
     assert isinstance(image, Image.Image)
     assert image.getpixel((0, 0)) == (red, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("uri", "file", "page"),
+    [
+        ("s3://a/b.tif", "s3://a/b.tif", None),
+        ("s3://a/b.tif#page=12", "s3://a/b.tif", 12),
+        ("/a/b.tif#page=0", "/a/b.tif#page=0", None),
+        ("/a/#page=3/b.tif", "/a/#page=3/b.tif", None),
+    ],
+)
+def test_the_address_of_a_page_ends_in_its_number(uri: str, file: str, page: int | None) -> None:
+    assert split_page(uri) == (file, page)
+    assert page is None or page_uri(file, page) == uri
+
+
+def write_stack(path: Path, seeds: range, *, scratched: bool = False) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pages = np.stack([factory.texture(seed, scratched=scratched) for seed in seeds])
+    tifffile.imwrite(path, pages, photometric="rgb")
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A category whose good images are pages, ten to a file."""
+    folder = tmp_path_factory.mktemp("pages")
+    for first in range(0, 40, 10):
+        write_stack(folder / f"images/train/good/{first}.tif", range(first, first + 10))
+    write_stack(folder / "images/test/good/0.tif", range(100, 103))
+    write_stack(folder / "images/test/scratch/0.tif", range(200, 203), scratched=True)
+    mask = np.zeros((3, 96, 96), np.uint8)
+    mask[:, 40:52, 20:76] = 255
+    mask[2] = 0
+    (folder / "images/ground_truth/scratch").mkdir(parents=True)
+    tifffile.imwrite(
+        folder / "images/ground_truth/scratch/0_mask.tif", mask, photometric="minisblack"
+    )
+    prepared = prepare(factory.category(folder / "images", pages="each"))
+    for _ in prepared.trainer.run():
+        pass
+    write_package(prepared, folder / "package")
+    return folder / "package"
+
+
+def test_each_page_of_a_category_is_an_image(package: Path) -> None:
+    record = Package.read(package).record
+    assert record.counts["train"] + record.counts["calibration"] == 40
+    assert (record.counts["test"], record.counts["unreadable"]) == (6, 0)
+    assert "pixel_auroc" in record.metrics
+
+
+def test_each_page_of_a_night_has_a_row(package: Path, tmp_path: Path) -> None:
+    write_stack(tmp_path / "dump/steel/a.tif", range(700, 703))
+    factory.write_images(tmp_path / "dump/steel", range(703, 705))
+    folder = NightFolder(str(tmp_path / "out"), NIGHT)
+    fleet = factory.score_without_cluster(tmp_path / "dump", folder, {"steel": package})
+    rows = {Path(row["image_uri"]).name: row for row in read_night(folder).to_pylist()}
+    names = [f"a.tif#page={page}" for page in (1, 2, 3)]
+    assert sorted(rows) == ["000703.png", "000704.png", *names]
+    assert {row["status"] for row in rows.values()} == {"ok"}
+    assert len({row["score"] for row in rows.values()}) == 5
+    assert len({rows[name]["image_etag"] for name in names}) == 1
+    summary = settle(folder, fleet)
+    assert (summary["images"], summary["totals"]) == (5, {"ok": 5})
+    found = explain(str(tmp_path / "dump/steel/a.tif#page=2"), folder)
+    assert (found.status, found.score) == ("ok", pytest.approx(rows[names[1]]["score"], abs=2e-3))
+
+
+def test_pages_that_are_scored_are_not_scored_again(package: Path, tmp_path: Path) -> None:
+    write_stack(tmp_path / "dump/steel/a.tif", range(700, 703))
+    folder = NightFolder(str(tmp_path / "out"), NIGHT)
+    factory.score_without_cluster(tmp_path / "dump", folder, {"steel": package})
+    before = {row["image_uri"]: row["scored_at"] for row in read_night(folder).to_pylist()}
+    remembered = stored_shards(folder)
+    write_stack(tmp_path / "dump/steel/b.tif", range(710, 712))
+    factory.score_without_cluster(tmp_path / "dump", folder, {"steel": package})
+    remove_shards(folder, remembered)
+    after = {row["image_uri"]: row["scored_at"] for row in read_night(folder).to_pylist()}
+    assert len(after) == 5
+    assert before.items() <= after.items()
+
+
+def test_a_file_of_pages_that_cannot_be_read_has_one_row(package: Path, tmp_path: Path) -> None:
+    write_stack(tmp_path / "dump/steel/a.tif", range(700, 703))
+    whole = (tmp_path / "dump/steel/a.tif").read_bytes()
+    (tmp_path / "dump/steel/a.tif").write_bytes(whole[:100])
+    folder = NightFolder(str(tmp_path / "out"), NIGHT)
+    factory.score_without_cluster(tmp_path / "dump", folder, {"steel": package})
+    (row,) = read_night(folder).to_pylist()
+    assert (Path(row["image_uri"]).name, row["status"]) == ("a.tif", "unreadable")
 
 
 def test_a_limit_above_pillows_own_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ import pytest
 from factory import make_fleet, with_champion, write_images
 
 from pipeline import storage
-from pipeline.images.decode import read_image
+from pipeline.images.decode import read_pages
 from pipeline.night.fleet.fleet import Fleet
 from pipeline.night.folder import NightFolder
 from pipeline.night.listing import list_dump
@@ -71,9 +71,9 @@ def factory(tmp_path: Path, packages: dict[str, Path], monkeypatch: pytest.Monke
 
     def noted(uri: str, *arguments: Any) -> Any:
         made.read.append("/".join(uri.split("/")[-2:]))
-        return read_image(uri, *arguments)
+        return read_pages(uri, *arguments)
 
-    monkeypatch.setattr(scorer, "read_image", noted)
+    monkeypatch.setattr(scorer, "read_pages", noted)
     return made
 
 

@@ -16,6 +16,7 @@ from PIL import Image
 
 from model.preprocessing import MAX_PIXELS, Preprocessing
 from pipeline.images import fit
+from pipeline.images.page_numbers import page_uri, split_page
 from pipeline.images.picture import ImageTooLarge, Picture, UnreadableImage, open_picture
 from pipeline.images.pixel_range import as_rgb
 from pipeline.storage import (
@@ -31,8 +32,11 @@ __all__ = [
     "ImageStatus",
     "ImageTooLarge",
     "UnreadableImage",
+    "count_pages",
     "decode_image",
+    "decode_page",
     "read_image",
+    "read_pages",
 ]
 
 
@@ -73,18 +77,64 @@ def read_image(
 ) -> ImageRead:
     """Fetch, decode and resize one image; whatever is wrong with it becomes a status.
 
+    Args:
+        uri: of the file or, where each page is an image, of a page.
+        preprocessing: how it is read.
+        fetch: returns a file's bytes.
+
     Raises:
         ServiceAway: the server is the problem, not the image.
     """
+    file, page = split_page(uri) if preprocessing.pages == "each" else (uri, None)
+    try:
+        data = fetch(file)
+    except StorageError as error:
+        return ImageRead(uri, _status_of(error), str(error))
+    return decode_page(uri, data, preprocessing, page)
+
+
+def read_pages(
+    uri: str, preprocessing: Preprocessing, fetch: Callable[[str], bytes] = read_bytes
+) -> list[ImageRead]:
+    """Fetch, decode and resize one file: each of its pages where that is wanted, else one image.
+
+    Args:
+        uri: of the file.
+        preprocessing: how it is read.
+        fetch: returns a file's bytes.
+
+    Raises:
+        ServiceAway: the server is the problem, not the image.
+    """
+    if preprocessing.pages != "each":
+        return [read_image(uri, preprocessing, fetch)]
     try:
         data = fetch(uri)
     except StorageError as error:
-        return ImageRead(uri, _status_of(error), str(error))
-    digest = hashlib.sha256(data).hexdigest()
+        return [ImageRead(uri, _status_of(error), str(error))]
+    num_pages = count_pages(data, preprocessing)
+    if num_pages == 1:
+        return [decode_page(uri, data, preprocessing)]
+    numbers = range(1, num_pages + 1)
+    return [decode_page(page_uri(uri, n), data, preprocessing, n) for n in numbers]
+
+
+def decode_page(
+    uri: str, data: bytes, preprocessing: Preprocessing, page: int | None = None
+) -> ImageRead:
+    """Decode and resize one page of a file; whatever is wrong with it becomes a status.
+
+    Args:
+        uri: of the page.
+        data: the file's bytes.
+        preprocessing: how it is read.
+        page: from 1; None: the file must have one only, or the first is wanted.
+    """
+    digest = sha256(data, page)
     try:
-        picture = open_picture(data, preprocessing.max_pixels, preprocessing.least_side)
-        if picture.num_pages > 1 and preprocessing.pages == "one":
-            return ImageRead(uri, ImageStatus.SEVERAL_PAGES, several(picture), None, digest)
+        picture = open_picture(data, preprocessing.max_pixels, preprocessing.least_side, page or 1)
+        if page is None and picture.num_pages > 1 and preprocessing.pages != "first":
+            return ImageRead(uri, ImageStatus.SEVERAL_PAGES, _several(picture), None, digest)
         image, outside = as_rgb(picture, preprocessing.pixel_range)
         pixels = fit.to_square(image, preprocessing)
     except ImageTooLarge as error:
@@ -94,11 +144,27 @@ def read_image(
     return ImageRead(uri, ImageStatus.OK, None, pixels, digest, picture.mode, outside)
 
 
-def several(picture: Picture) -> str:
+def sha256(data: bytes, page: int | None = None) -> str:
+    """Return the digest of a file, or one of a page that no other page has."""
+    total = hashlib.sha256(data)
+    if page is not None:
+        total.update(f"#page={page}".encode())
+    return total.hexdigest()
+
+
+def count_pages(data: bytes, preprocessing: Preprocessing) -> int:
+    """Return how many images a file holds; 1 where it cannot be read, which reading it tells."""
+    try:
+        return open_picture(data, preprocessing.max_pixels, preprocessing.least_side).num_pages
+    except (UnreadableImage, ImageTooLarge):
+        return 1
+
+
+def _several(picture: Picture) -> str:
     """Say why a file of several pages is not scored."""
     return (
-        f"the file has {picture.num_pages} pages, and one image is expected; set `pages: first` "
-        f"to score the first one and onboard the category again"
+        f"the file has {picture.num_pages} pages, and one image is expected; set `pages` to first "
+        f"or each and onboard the category again"
     )
 
 

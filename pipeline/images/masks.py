@@ -19,6 +19,7 @@ from PIL import Image
 
 from model.preprocessing import MAX_PIXELS, Preprocessing
 from pipeline.images import fit
+from pipeline.images.page_numbers import split_page
 from pipeline.images.picture import ImageTooLarge, UnreadableImage, open_picture
 from pipeline.images.pixel_range import FLOAT_RANGES, INTEGER_RANGES, colours_of, scale
 from pipeline.storage import read_bytes
@@ -44,14 +45,19 @@ def read_mask(uris: Sequence[str], preprocessing: Preprocessing) -> NDArray[np.b
     return np.logical_or.reduce(squares) if squares else None
 
 
-def mask_levels(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Return a mask's file as an upright grey image: defect is what lies above MASK_LEVEL.
+def mask_levels(data: bytes, max_pixels: int = MAX_PIXELS, page: int | None = None) -> Image.Image:
+    """Return a mask as an upright grey image: defect is what lies above MASK_LEVEL.
+
+    Args:
+        data: the mask's file.
+        max_pixels: more are refused.
+        page: from 1; None: the file must have one only.
 
     Raises:
         UnreadableImage, ImageTooLarge: the file is no usable mask.
     """
-    picture = open_picture(data, max_pixels)
-    if picture.num_pages > 1:
+    picture = open_picture(data, max_pixels, page=page or 1)
+    if page is None and picture.num_pages > 1:
         raise UnreadableImage(f"{picture.num_pages} pages are no mask; write one")
     values = np.nan_to_num(colours_of(picture), posinf=0, neginf=0)
     if values.ndim == 3 and (values == values[..., :1]).all():
@@ -62,7 +68,8 @@ def mask_levels(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
 def _read_one(uri: str, preprocessing: Preprocessing) -> NDArray[np.bool_] | None:
     try:
-        levels = mask_levels(read_bytes(uri), preprocessing.max_pixels)
+        file, page = split_page(uri) if preprocessing.pages == "each" else (uri, None)
+        levels = mask_levels(read_bytes(file), preprocessing.max_pixels, page)
     except (UnreadableImage, ImageTooLarge) as error:
         raise type(error)(f"mask {uri}: {error}") from error
     if levels.getextrema()[1] <= MASK_LEVEL:  # type: ignore[operator]

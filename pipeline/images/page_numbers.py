@@ -1,10 +1,28 @@
-"""Pages of a file that Pillow opens: which of its frames are images of their own."""
+"""Pages of image files: which frames are images of their own, and how a page is addressed.
+
+Where each page is an image, that of the third page of ``a.tif`` has the address ``a.tif#page=3``.
+"""
+
+import re
 
 from PIL import Image
+
+PAGE = re.compile(r"#page=([1-9][0-9]*)$")
 
 SUBFILE, OLD_SUBFILE = 254, 255  # TIFF tags NewSubfileType and SubfileType
 REDUCED, MASK, OLD_REDUCED = 1, 4, 2  # of the first two flags, of the last a value
 PREVIEWS = ("MPO",)  # a JPEG with smaller or stereo copies of itself behind
+
+
+def page_uri(file: str, number: int) -> str:
+    """Return the address of a page, the first of which is 1."""
+    return f"{file}#page={number}"
+
+
+def split_page(uri: str) -> tuple[str, int | None]:
+    """Return the file of an address, and its page where it names one."""
+    found = PAGE.search(uri)
+    return (uri[: found.start()], int(found[1])) if found else (uri, None)
 
 
 def frames_of_pages(image: Image.Image) -> list[int]:

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterator, Sequence
 
 from pipeline.catalogue.catalogue import Category
+from pipeline.images.page_numbers import split_page
 from pipeline.images.picture import ImageTooLarge, UnreadableImage, open_picture
 from pipeline.images.pixel_range import Levels, PixelRangeError, levels_of, smallest_range
 from pipeline.images.prefetch import read_ahead
@@ -55,8 +56,9 @@ def _levels(category: Category, uris: Sequence[str]) -> Iterator[Levels | None]:
     """Yield the levels of each image, None of 8 bits; what cannot be read is told later."""
 
     def read(uri: str) -> list[Levels | None]:
+        file, page = split_page(uri) if category.pages == "each" else (uri, None)
         try:
-            return [levels_of(open_picture(read_bytes(uri), category.max_pixels))]
+            return [levels_of(open_picture(read_bytes(file), category.max_pixels, page=page or 1))]
         except (StorageError, UnreadableImage, ImageTooLarge):
             return []
 

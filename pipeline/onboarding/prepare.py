@@ -22,6 +22,7 @@ from pipeline.datasets.layouts import Sample, read_layout
 from pipeline.images.batches import BATCH_IMAGES
 from pipeline.onboarding.features import GoodImages, Progress, extract, training_uris
 from pipeline.onboarding.find_range import with_range
+from pipeline.onboarding.page_samples import page_samples
 from pipeline.onboarding.precision_probe import choose_precision
 
 Unseen = tuple[FoldedHeads, torch.Tensor]  # heads, and indices into the bank of unseen images
@@ -83,7 +84,7 @@ def prepare(
             the category cannot be onboarded.
     """
     started = time.monotonic()
-    samples = read_layout(category.layout, category.images)
+    samples = page_samples(category, read_layout(category.layout, category.images))
     backbone = fetch_backbone(category.backbone_config).to(device)
     if category.precision == "auto":
         backbone = choose_precision(backbone, category.preprocessing.crop)

@@ -17,6 +17,7 @@ from pipeline import storage
 from pipeline.backbones import fetch_backbone, own_device
 from pipeline.datasets.layouts import read_layout
 from pipeline.datasets.samples import has_both_kinds, of_split
+from pipeline.onboarding.page_samples import page_samples
 from pipeline.study.choice import difference, mean_interval
 from pipeline.study.feature_view import FeatureView, is_there, view_key
 from pipeline.study.objective import METRICS
@@ -51,7 +52,7 @@ def build_test(view: FeatureView, features: str, device: str = "cpu") -> Passes:
     if is_there(storage.join(features, TEST)):
         return Passes()
     category = view.category
-    samples = read_layout(category.layout, category.images)
+    samples = page_samples(category, read_layout(category.layout, category.images))
     test = of_split(samples, "test")
     if not has_both_kinds(test):
         return Passes()

@@ -23,6 +23,7 @@ from pipeline.images.decode import ImageRead, ImageStatus
 from pipeline.measuring.labelled import read_marks
 from pipeline.onboarding.features import refuse_many_unreadable, training_uris
 from pipeline.onboarding.find_range import with_range
+from pipeline.onboarding.page_samples import page_samples
 from pipeline.onboarding.synthetic import make_anomalies
 from pipeline.study.feature_view import MASKS, FeatureView, SetWriter, is_there, publish, write_all
 from pipeline.study.settings import LabelledSet, StudySettings
@@ -71,6 +72,7 @@ def build_view(
         return Passes()
     started = time.monotonic()
     samples = read_layout(view.category.layout, view.category.images)
+    samples = page_samples(view.category, samples)
     view = ranged(view, samples)
     category = view.category
     uris = training_uris(category, samples)
@@ -174,7 +176,7 @@ def read_labelled(category: Category, labelled: LabelledSet, tests: set[str]) ->
     Raises:
         LayoutError: there are none of both kinds, or they are the category's test images.
     """
-    samples = read_layout(labelled.layout, labelled.images)
+    samples = page_samples(category, read_layout(labelled.layout, labelled.images))
     scored = of_split(samples, "test")
     common = sum(sample.uri in tests for sample in scored)
     if common:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pipeline import storage
 from pipeline.images import heatmap
 from pipeline.images.decode import ImageStatus, read_image
+from pipeline.images.page_numbers import split_page
 from pipeline.night.fleet.fleet import Champion, Fleet
 from pipeline.night.folder import NightError, NightFolder
 from pipeline.night.manifest import read_manifest, shard_prefix
@@ -109,7 +110,8 @@ def _of_category(image_uri: str, names: list[str], folder: NightFolder) -> list[
         manifest = read_manifest(folder.manifest)
     except StorageError:
         return names
-    listed = manifest.filter(pc.equal(manifest["image_uri"], image_uri))
+    addresses = pa.array([image_uri, split_page(image_uri)[0]])
+    listed = manifest.filter(pc.is_in(manifest["image_uri"], value_set=addresses))
     if not listed.num_rows:
         return names
     prefix = shard_prefix(listed["category"][0].as_py())

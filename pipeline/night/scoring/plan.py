@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import storage
+from pipeline.images.page_numbers import split_page
 from pipeline.night.fleet.fleet import Fleet
 from pipeline.night.folder import NightFolder
 from pipeline.night.manifest import Shard, shards
@@ -115,22 +116,30 @@ def plan_night(
     return NightPlan(tasks=tasks, names=frozenset(needed), stale=frozenset(stale))
 
 
-def rows_made(task: Task, folder: NightFolder) -> dict[str, dict[str, Any]]:
-    """Return the rows of a task's images that stored shards hold, by image."""
+def rows_made(task: Task, folder: NightFolder) -> dict[str, list[dict[str, Any]]]:
+    """Return the rows of a task's files that stored shards hold, by file.
+
+    A file has several where each of its pages is an image; all of them are made, or none counts.
+    """
     listed = task.shard.rows
     wanted = dict(
         zip(listed["image_uri"].to_pylist(), listed["image_etag"].to_pylist(), strict=True)
     )
-    made = {}
+    made: dict[str, list[dict[str, Any]]] = {}
     for name in task.reuse:
         try:
             rows = read_shard(folder.shard(name))
         except storage.ObjectMissing:  # its worker was lost before it was stored
             continue
-        for row in rows.filter(is_final(rows)).to_pylist():
+        files: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        unfinished = set()
+        for row, is_made in zip(rows.to_pylist(), is_final(rows).to_pylist(), strict=True):
             uri = row["image_uri"]
-            if uri in wanted and wanted[uri] == row["image_etag"]:
-                made[uri] = row
+            file = uri if uri in wanted else split_page(uri)[0]
+            if file in wanted and wanted[file] == row["image_etag"]:
+                files[file].append(row)
+                unfinished |= set() if is_made else {file}
+        made |= {file: own for file, own in files.items() if file not in unfinished}
     return made
 
 

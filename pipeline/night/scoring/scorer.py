@@ -10,8 +10,9 @@ a cluster.
 
 import dataclasses
 import datetime as dt
+import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,8 +25,9 @@ from numpy.typing import NDArray
 from model.errors import CategoryFault, ServiceAway
 from pipeline import storage
 from pipeline.images.batches import BATCH_IMAGES, stack
-from pipeline.images.decode import ImageRead, ImageStatus, read_image
+from pipeline.images.decode import ImageRead, ImageStatus, read_pages
 from pipeline.images.image_statistics import image_statistics
+from pipeline.images.page_numbers import page_uri
 from pipeline.images.prefetch import NUM_THREADS, read_ahead, read_as_ready
 from pipeline.night.fleet.fleet import Champion, Fleet
 from pipeline.night.folder import NightFolder
@@ -72,6 +74,25 @@ class _Work:
     missing: list[int]  # numbers of the rows to score
     num_left: int
     pictures: list[Future[None]] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def split(self, row: int, num_pages: int) -> list[int]:
+        """Make the row of a file one row for each of its pages; return their numbers."""
+        with self.lock:
+            whole = self.rows[row]
+            uris = [page_uri(whole["image_uri"], n + 1) for n in range(num_pages)]
+            pages = [whole | {"image_uri": uri} for uri in uris]
+            first = len(self.rows)
+            self.rows[row] = pages[0]
+            self.rows += pages[1:]
+            self.num_left += num_pages - 1
+            return [row, *range(first, len(self.rows))]
+
+    def finish_row(self, row: int, fields: Mapping[str, Any]) -> None:
+        """Fill in a row that is scored, or cannot be."""
+        with self.lock:
+            self.rows[row] |= fields
+            self.num_left -= 1
 
     @property
     def table(self) -> pa.Table:
@@ -135,7 +156,8 @@ class ShardScorer:
         works = [self._begin(task) for task in tasks]
         yield from (work for work in works if not work.num_left)
         wanted = ((work, row) for work in works for row in work.missing)
-        items = read_as_ready(lambda one: self._read(*one), wanted, self.num_threads)
+        read = read_as_ready(lambda one: self._read(*one), wanted, self.num_threads)
+        items = (item for pages in read for item in pages)
         for batch in read_ahead(self._score_batch, self._batches(items), IN_FLIGHT):
             for result in batch:
                 self._note(result, uploads)
@@ -145,40 +167,45 @@ class ShardScorer:
     def _begin(self, task: Task) -> _Work:
         """Lay out a shard's rows; those that are stored already are taken over."""
         made = self.retry.call(lambda: rows_made(task, self.folder))
-        scored_at, rows, missing = self.clock(), [], []
-        for number, entry in enumerate(task.shard.rows.to_pylist()):
-            row = made.get(entry["image_uri"])
-            if row is None:
-                missing.append(number)
+        scored_at = self.clock()
+        rows: list[dict[str, Any]] = []
+        missing: list[int] = []
+        for entry in task.shard.rows.to_pylist():
+            own = made.get(entry["image_uri"])
+            if own is None:
+                missing.append(len(rows))
                 row = dict.fromkeys(RESULT_SCHEMA.names) | dict.fromkeys(FLAGS, False)
                 row |= {"scored_at": scored_at}
                 row |= {name: entry[name] for name in ("image_uri", "image_etag", "category")}
-            rows.append(row | {"shard": task.name})
+                own = [row]
+            rows += [row | {"shard": task.name} for row in own]
         return _Work(task, rows, missing, len(missing))
 
-    def _read(self, work: _Work, row: int) -> _Item:
-        """Fetch and decode one image."""
+    def _read(self, work: _Work, row: int) -> list[_Item]:
+        """Fetch and decode one file, which is one image unless each of its pages is."""
         entry = work.rows[row]
         uri, category = entry["image_uri"], entry["category"]
         if reason := self.fleet.unusable.get(category):
-            return _unscored(work, row, ImageStatus.BROKEN_MODEL, reason)
+            return [_unscored(work, row, ImageStatus.BROKEN_MODEL, reason)]
         if category not in self.fleet.champions:
             error = f"category {category!r} has no champion; onboard it or mend the dump"
-            return _unscored(work, row, ImageStatus.UNROUTED, error)
+            return [_unscored(work, row, ImageStatus.UNROUTED, error)]
         try:
             # Heads are fetched beside images, not between batches.
             self.heads_retry.call(lambda: self.detectors.network(category))
         except ServiceAway as error:
-            return self._given_up(work, row, error)
+            return [self._given_up(work, row, error)]
         except (CategoryFault, StorageError) as error:
-            return _unscored(work, row, ImageStatus.BROKEN_MODEL, str(error))
+            return [_unscored(work, row, ImageStatus.BROKEN_MODEL, str(error))]
         try:
             fetch = self._fetched(uri, entry["image_etag"])
-            with timed(self.observer, "decode"):
-                image = read_image(uri, self.fleet.champions[category].preprocessing, fetch)
         except ServiceAway as error:
-            return self._given_up(work, row, error)
-        return _Item(work, row, category, image)
+            return [self._given_up(work, row, error)]
+        preprocessing = self.fleet.champions[category].preprocessing
+        with timed(self.observer, "decode"):
+            images = read_pages(uri, preprocessing, fetch)
+        rows = work.split(row, len(images)) if len(images) > 1 else [row]
+        return [_Item(work, n, category, image) for n, image in zip(rows, images, strict=True)]
 
     def _given_up(self, work: _Work, row: int, error: ServiceAway) -> _Item:
         """Go on without this image, unless the storage as a whole is away."""
@@ -242,14 +269,14 @@ class ShardScorer:
     def _note(self, result: _Result, uploads: ThreadPoolExecutor) -> None:
         """Fill in one row; its pictures are stored beside, and before it."""
         item, work = result.item, result.item.work
-        work.rows[item.row] |= result.fields
+        map_uri = None
         if result.grey_levels is not None:
             subject = item.category, item.image.uri
-            work.rows[item.row]["map_uri"] = self.folder.picture(*subject, "maps")
+            map_uri = self.folder.picture(*subject, "maps")
             pictures = result.grey_levels, item.image.pixels
             store = partial(write_pictures, self.folder, *subject, *pictures)
             work.pictures.append(uploads.submit(self._with_retries, store))
-        work.num_left -= 1
+        work.finish_row(item.row, {**result.fields, "map_uri": map_uri})
 
     def _with_retries(self, store: Callable[[], Any]) -> None:
         with timed(self.observer, "write"):
