@@ -17,7 +17,7 @@ from mlflow.entities.model_registry import ModelVersion
 from pipeline.onboarding.health import NUM_ANOMALIES
 from pipeline.package import DECIDING_FILES, RECORD_FILE, Package, PackageError, package_digest
 from pipeline.registry import connection, models
-from pipeline.registry.connection import EVALUATIONS, STUDIES
+from pipeline.registry.connection import EVALUATIONS, ONBOARDINGS, STUDIES
 from pipeline.registry.description import describe
 from pipeline.registry.models import RegisteredVersion
 from pipeline.registry.runs import RunRecord, log_run
@@ -308,7 +308,7 @@ def test_a_package_that_was_deleted_is_its_categorys_trouble_while_mlflow_answer
 
 
 def test_connecting_sets_an_empty_database_up_once(client: MlflowClient, tmp_path: Path) -> None:
-    assert connection.connect() == f"sqlite:///{tmp_path}/mlflow.db"
-    connection.connect()
+    assert connection.connect(ONBOARDINGS) == f"sqlite:///{tmp_path}/mlflow.db"
+    connection.connect(ONBOARDINGS)
     (experiment,) = client.search_experiments(filter_string="name = 'nightshift'")
     assert experiment.artifact_location == str(tmp_path / "mlartifacts")

@@ -107,7 +107,7 @@ def evaluate(categories: Sequence[Category], num_seeds: int, out: str) -> Evalua
     Raises:
         RegistryError, StorageError, ClusterError: what every category needs is away.
     """
-    connection.connect()
+    connection.connect(connection.EVALUATIONS)
     _try_out(out)
     evaluator = Evaluator(categories=categories, num_seeds=num_seeds, out=out)
     with cluster():

@@ -76,7 +76,7 @@ def onboard(categories: Sequence[Category], options: OnboardingOptions) -> list[
     Raises:
         ServiceAway: what every category needs is away.
     """
-    connection.connect()
+    connection.connect(connection.ONBOARDINGS)
     outcomes: dict[str, Outcome] = {}
     keys: dict[str, str] = {}
     for category in categories:

@@ -58,7 +58,7 @@ def tune(study: Study, out: str, *, resume: bool = False) -> Done:
         StudyError: its name is taken, or no trial or category is left.
         RegistryError, StorageError, ClusterError: what every trial needs is away.
     """
-    connection.connect()
+    connection.connect(connection.STUDIES)
     folder = StudyFolder(storage.join(out, study.name))
     folder.begin(study, resume=resume)
     study = study.at(folder.uri)

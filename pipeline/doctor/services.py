@@ -110,9 +110,13 @@ def check_mlflow() -> Iterator[Check]:
     from pipeline.registry import connection, models  # noqa: PLC0415  MLflow takes seconds to import
 
     try:
-        address = connection.connect()
+        address = connection.connect(connection.ONBOARDINGS)
+        connection.check_experiments()
         models.try_out()
         num_champions = len(models.champions())
+    except connection.RegistryUnfit as error:
+        yield failed("mlflow", str(error), "Mend that, and run this again.")
+        return
     except NightshiftError as error:
         advice = (
             "Check MLFLOW_TRACKING_URI, MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, "

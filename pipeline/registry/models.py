@@ -170,8 +170,8 @@ def download(version: RegisteredVersion, folder: Path) -> Path:
     if head is None:
         raise PackageError(
             f"{version.name} version {version.version} holds no Nightshift package: its files "
-            f"were deleted, or something else registered it. Move the champion alias to a version "
-            f"that Nightshift registered."
+            f"were deleted or moved, or something else registered it. Move the champion alias to a "
+            f"version that Nightshift registered."
         )
     return head.parent
 
