@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 from infra.laptop.process import LaptopError, Server
 from infra.laptop.settings import USER, Settings, write_private
+from jobs.cluster.session_folder import sockets_fit
 from jobs.local.s3 import find_weed, has_storage, http_get, server_arguments, write_config
 
 POSTGRES_PACKAGES = Path("/usr/lib/postgresql")  # Debian keeps its programs off the PATH
@@ -168,8 +169,9 @@ def ray_nodes(home: Path, logs: Path, settings: Settings) -> Iterator[Server]:
     shared = [f"--node-ip-address={settings.host}", "--block", "--disable-usage-stats"]
     shared += ["--min-worker-port=0", "--max-worker-port=0"]
     environment = {**settings.s3_environment("jobs"), **settings.ray_environment()}
-    # Not below home: paths of sockets may have 107 characters.
-    scratch = Path(tempfile.gettempdir(), f"nightshift-{settings.ray_port}")
+    scratch = Path(tempfile.gettempdir(), f"nightshift-{settings.ray_port}")  # home may be deep
+    if not sockets_fit(scratch):
+        scratch = Path("/tmp", scratch.name)  # noqa: S108  where Ray goes by itself
     roles = {
         "ray-head": ["--head", f"--port={settings.ray_port}", "--num-cpus=0"],
         "ray-worker": [f"--address={address}", f"--num-cpus={os.cpu_count()}"],

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import ray
 
 from jobs.cluster.probe import ClusterError, ask_cluster
+from jobs.cluster.session_folder import session_folder
 from model.errors import NightshiftError
 
 logger = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ def cluster(num_cpus: int | None = None, *, ask_first: bool = True) -> Iterator[
         ask_first: make sure that the cluster answers; without it Ray may wait for ever.
 
     Raises:
-        ClusterError: nothing answers at RAY_ADDRESS.
+        ClusterError: nothing answers at RAY_ADDRESS, or Ray does not start on this machine.
     """
     if ray.is_initialized():
         yield
@@ -56,19 +57,35 @@ def cluster(num_cpus: int | None = None, *, ask_first: bool = True) -> Iterator[
     address = os.environ.get("RAY_ADDRESS", "")
     if ask_first and address not in ("", "local", "auto"):
         ask_cluster(address)
-    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address in ("", "local"):
-        options |= {"address": "local", "include_dashboard": False, "num_cpus": num_cpus}
+        with session_folder() as folder:
+            yield from _session(address, _local_options(num_cpus, folder))
+    else:
+        yield from _session(address, {})
+
+
+def _local_options(num_cpus: int | None, folder: str | None) -> dict[str, Any]:
+    return {
+        **{"address": "local", "include_dashboard": False, "num_cpus": num_cpus},
         # Actors and waiting tasks take no CPU; Ray would warn of a process for each.
-        options["_system_config"] = {"worker_maximum_startup_concurrency": 8}
-    options["runtime_env"] = {"env_vars": WORKER_ENVIRONMENT}
+        "_system_config": {"worker_maximum_startup_concurrency": 8},
+        "_temp_dir": folder,
+    }
+
+
+def _session(address: str, options: Mapping[str, Any]) -> Iterator[None]:
+    """Start or join, and leave."""
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     try:
-        ray.init(**options)
+        ray.init(**quiet, **options, runtime_env={"env_vars": WORKER_ENVIRONMENT})
     except Exception as error:
-        raise ClusterError(
-            f"Ray does not start or join a cluster, RAY_ADDRESS={address or '(unset)'}: "
-            f"{reason(error)} Correct the address, or unset it to run on this machine."
-        ) from error
+        if options:
+            said = "Ray does not start on this machine"
+            remedy = "Run `nightshift doctor`, which looks at its memory and disks."
+        else:
+            said = f"Ray does not join the cluster at RAY_ADDRESS={address}"
+            remedy = "Correct the address, or unset it to run on this machine."
+        raise ClusterError(f"{said}: {reason(error)} {remedy}") from error
     try:
         yield
     finally:

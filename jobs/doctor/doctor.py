@@ -12,6 +12,7 @@ from dataclasses import asdict
 from typing import Any
 
 from jobs.cluster.probe import ClusterError, ask_cluster
+from jobs.cluster.session_folder import session_folder
 from pipeline.doctor.machine import Check, Verdict, check_machine, failed, passed, warned, worst
 from pipeline.doctor.services import (
     check_clock,
@@ -50,7 +51,7 @@ def examine(out: str | None, catalogue: str | None) -> Iterator[Check]:
 def check_ray(address: str, out: str | None, timeout_s: float = NODES_TIMEOUT_S) -> Iterator[Check]:
     """Join the cluster and have each of its nodes say what it has."""
     if address in ("", "local"):
-        yield passed("ray", f"no RAY_ADDRESS: each command starts its own, {os.cpu_count()} CPUs")
+        yield _check_local_ray()
         return
     try:
         checks = ask_cluster(address, ASK_NODES, [out] if out else [], timeout_s)
@@ -59,6 +60,16 @@ def check_ray(address: str, out: str | None, timeout_s: float = NODES_TIMEOUT_S)
         return
     for check in json.loads(checks):
         yield Check(**check | {"verdict": Verdict(check["verdict"])})
+
+
+def _check_local_ray() -> Check:
+    try:
+        with session_folder():
+            return passed(
+                "ray", f"no RAY_ADDRESS: each command starts its own, {os.cpu_count()} CPUs"
+            )
+    except ClusterError as error:
+        return failed("ray", str(error), "Mend that, and run this again.")
 
 
 def to_json(checks: list[Check]) -> dict[str, Any]:
