@@ -101,6 +101,7 @@ class OnboardingRecord:
     metrics: Mapping[str, float]
     timings_s: Mapping[str, float]
     backbone_images: int  # images that went through the backbone
+    findings: Sequence[str] = ()  # what a person should know of the data; none of earlier releases
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +139,9 @@ class Package:
 
 def _read_record(data: Mapping[str, Any]) -> OnboardingRecord:
     """Return the record; what only other releases note in it is left alone."""
-    return OnboardingRecord(**{each.name: data[each.name] for each in fields(OnboardingRecord)})
+    later = {"findings": ()}
+    known = {**later, **data}
+    return OnboardingRecord(**{each.name: known[each.name] for each in fields(OnboardingRecord)})
 
 
 def package_digest(folder: Path) -> str:

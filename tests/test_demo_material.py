@@ -115,7 +115,7 @@ def test_the_catalogue_is_accepted_and_its_folders_hold_only_good_cells(
     for category in categories:
         assert category.backbone == "efficientnet_lite0"
         assert category.false_alarm_rate == 0.01
-        samples = read_layout(category.layout, category.images)
+        samples = read_layout(category.layout, category.images).samples
         assert all(sample.is_good for sample in samples)
         found |= {sample.uri.removeprefix(f"{tmp_path}/onboarding/") for sample in samples}
     assert found == {cell.path for cell in few if not cell.night}

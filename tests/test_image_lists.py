@@ -58,9 +58,11 @@ def test_a_manifest_of_image_names_alone_is_all_good(tmp_path: Path) -> None:
 def test_a_manifest_with_defects_but_no_split_keeps_good_images_for_the_test(
     tmp_path: Path,
 ) -> None:
-    rows: list[dict[str, object]] = [{"image_uri": f"{i:03d}.png"} for i in range(200)]
+    rows: list[dict[str, object]] = [
+        {"image_uri": f"{i:03d}.png", "defect": "good"} for i in range(200)
+    ]
     uri = manifest(tmp_path, [*rows, {"image_uri": "x.png", "defect": "crack"}])
-    samples = read_layout("manifest", uri)
+    samples = read_layout("manifest", uri).samples
     held_back = sum(sample.is_good and sample.split == "test" for sample in samples)
     assert 35 <= held_back <= 85  # 200 draws at 0.3: mean 60, four standard deviations 26
     assert samples[-1].defect == "crack"
@@ -87,7 +89,7 @@ def test_the_json_lines_of_lookout_for_vision(tmp_path: Path) -> None:
     rows = [line(f"{i}.png", 0) for i in range(10, 40)] + [line("2.png", 1, **mask)]
     path = tmp_path / "train.manifest"
     path.write_text("\n".join(json.dumps(row) for row in rows))
-    samples = read_layout("manifest", str(path))
+    samples = read_layout("manifest", str(path)).samples
     assert samples[10] == Sample(
         "s3://factory/2.png", "test", "anomaly", ("s3://factory/masks/2.png",)
     )
@@ -120,3 +122,81 @@ def test_a_manifest_that_cannot_be_meant_is_refused(
 ) -> None:
     with pytest.raises(error, match=message):
         read_layout("manifest", manifest(tmp_path, [{"image_uri": "a.png"}, row]))
+
+
+def csv_of(folder: Path, text: str) -> str:
+    (folder / "list.csv").write_text(text, encoding="utf-8")
+    return str(folder / "list.csv")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        *("image_uri,label", "image_uri, label", " Image_URI ,LABEL ", "\ufeffimage_uri,label"),
+        *("image-uri,Label", "source-ref,class_name", "IMAGE URI,anomaly label"),
+    ],
+)
+def test_headers_count_in_any_case_and_with_blanks(tmp_path: Path, header: str) -> None:
+    uri = csv_of(tmp_path, f"{header}\na.png,good\nb.png, Broken \nc.png,OK\n")
+    found = {(name, defect) for name, _, defect, _ in seen("manifest", uri)}
+    assert found == {("a.png", "good"), ("b.png", "Broken"), ("c.png", "good")}
+
+
+@pytest.mark.parametrize(
+    ("header", "meant"),
+    [
+        ("image_uri,lable", "label"),
+        ("image_uri,labels", "label"),
+        ("image_url,label", "image_uri"),
+        ("image_uri,defects", "defect"),
+        ("image_uri,label,splitt", "split"),
+        ("image_uri,label,mask_url", "mask_uri"),
+    ],
+)
+def test_a_header_that_is_nearly_right_is_refused(tmp_path: Path, header: str, meant: str) -> None:
+    uri = csv_of(tmp_path, f"{header}\n" + ",".join(["a.png"] * (header.count(",") + 1)))
+    with pytest.raises(ManifestError, match=f"to mean `{meant}`"):
+        read_layout("manifest", uri)
+
+
+def test_two_headers_alike_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match="two columns are named like 'label'"):
+        read_layout("manifest", csv_of(tmp_path, "image_uri,label,Label\na.png,good,bad\n"))
+
+
+def test_defects_and_unused_columns_are_named(tmp_path: Path) -> None:
+    rows = [f"{i}.png,good,x,1" for i in range(20)]
+    rows += ["x.png,crack,x,1", "y.png,dent,x,1", "z.png,dent,x,1"]
+    uri = csv_of(tmp_path, "\n".join(["image_uri,defect,label,shift", *rows]))
+    assert read_layout("manifest", uri).findings == (
+        "defects: 1 crack, 2 dent",
+        "columns that are not used: label, shift",
+    )
+
+
+@pytest.mark.parametrize(
+    ("label", "what"),
+    [("", "no"), ("   ", "no"), ('"[""crack""]"', "a nested"), ('"{""a"": 1}"', "a nested")],
+)
+def test_rows_without_a_plain_label_refuse_the_category(
+    tmp_path: Path, label: str, what: str
+) -> None:
+    text = f"image_uri,label\na.png,good\nb.png,{label}\nc.png,{label}\n"
+    message = rf"2 of 3 rows have {what} label in the column `label`, first row 2 \(.*b\.png: "
+    with pytest.raises(LayoutError, match=message):
+        read_layout("manifest", csv_of(tmp_path, text))
+
+
+@pytest.mark.parametrize("label", [None, "", ["crack"], {"class": "crack"}, [{"rect": ["crack"]}]])
+def test_json_lines_without_a_plain_label_refuse_the_category(
+    tmp_path: Path, label: object
+) -> None:
+    rows = [{"image_uri": "a.png", "label": "good"}, {"image_uri": "b.png", "label": label}]
+    with pytest.raises(LayoutError, match=r"1 of 2 rows have (no|a nested) label"):
+        read_layout("manifest", manifest(tmp_path, rows))
+
+
+def test_a_label_that_is_nearly_good_is_refused(tmp_path: Path) -> None:
+    text = "image_uri,label\na.png,good\nb.png,goood\n"
+    with pytest.raises(LayoutError, match=r"b\.png: is `goood` to mean `good`\?"):
+        read_layout("manifest", csv_of(tmp_path, text))

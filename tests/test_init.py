@@ -120,7 +120,9 @@ def test_categories_may_lie_two_levels_down_and_no_deeper(tmp_path: Path) -> Non
 def test_a_training_folder_without_good_images_is_named(tmp_path: Path) -> None:
     write(f"{tmp_path}/cable", "train/bad/0.png")
     write(f"{tmp_path}/gear", *TREES["mvtec"])
-    assert unplaced(str(tmp_path)) == {"/cable": "its train/ holds neither good/ nor ok/, but bad"}
+    assert unplaced(str(tmp_path)) == {
+        "/cable": "its train/ holds no folder of good images, but bad"
+    }
 
 
 def test_a_bucket_is_walked_as_a_folder_is(s3: str, tmp_path: Path) -> None:

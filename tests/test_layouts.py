@@ -199,7 +199,7 @@ def test_ksdd_refuses_a_part_whose_label_is_missing_or_damaged(tmp_path: Path) -
 def test_cifar10_makes_every_other_class_a_defect(tmp_path: Path) -> None:
     names = ["train/cat/1.png", "train/dog/1.png", "test/cat/2.png", "test/dog/2.png"]
     tree(tmp_path, *names)
-    samples = read_layout("cifar10", str(tmp_path / "train/cat"))
+    samples = read_layout("cifar10", str(tmp_path / "train/cat")).samples
     assert samples == [
         Sample(f"{tmp_path}/test/cat/2.png", "test", "good", ()),
         Sample(f"{tmp_path}/test/dog/2.png", "test", "dog", ()),
@@ -216,7 +216,9 @@ def test_a_plain_folder_is_all_good_at_any_depth(tmp_path: Path) -> None:
     suffixes = ["png", "jpg", "JPEG", "bmp", "tif", "tiff", "webp", "gif", "ppm", "pgm"]
     names = [f"day {i}/deep/x.{suffix}" for i, suffix in enumerate(suffixes)]
     images = tree(tmp_path, *names, "notes.txt", "Thumbs.db", "no_suffix", ".thumb/x.png")
+    names.append("no_suffix")
     assert seen("folder", images) == [(name, "train", "good", ()) for name in sorted(names)]
+    assert read_layout("folder", images).findings == ("files that are no images: 1 .db, 1 .txt",)
 
 
 @pytest.mark.parametrize("layout", sorted(set(LAYOUTS) - {"manifest", "cifar10"}))
@@ -256,7 +258,7 @@ def test_an_unknown_layout_lists_the_known_ones() -> None:
 
 def test_a_mask_found_by_a_layout_can_be_read(tmp_path: Path) -> None:
     images = ksdd(tmp_path, 6)
-    [first, _] = [sample for sample in read_layout("ksdd", images) if not sample.is_good]
+    [first, _] = [sample for sample in read_layout("ksdd", images).samples if not sample.is_good]
     mask = read_mask(first.mask_uris[:1], Preprocessing(resize=32, crop=32))
     assert mask[14, 14]  # pixel (3, 3) of 8 lies at 12..16 of 32
     assert not mask[:8].any()

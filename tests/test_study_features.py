@@ -65,7 +65,7 @@ def test_a_bank_holds_what_an_onboarding_would_train_on(
     study, _, place, _ = built
     variant = study.apply({"layers": layers, "patch_size": size}, study.categories[0])
     bank = open_bank(f"{place}/good", variant)
-    samples = [s for s in read_layout("mvtec", variant.images) if s.split == "train"]
+    samples = [s for s in read_layout("mvtec", variant.images).samples if s.split == "train"]
     plain = extract([s.uri for s in samples], variant, fresh_backbone(variant)).bank
     everything = torch.arange(40)
     for found, expected in zip(bank.images(everything), plain.images(everything), strict=True):
@@ -83,7 +83,7 @@ def test_images_held_out_for_the_calibration_are_in_no_fold(
 ) -> None:
     study, _, place, _ = built
     category = study.categories[0]
-    uris = [s.uri for s in read_layout("mvtec", category.images) if s.split == "train"]
+    uris = [s.uri for s in read_layout("mvtec", category.images).samples if s.split == "train"]
     hashes = extract(uris, category, backbone()).hashes
     parts = split_by_content(hashes, category.calibration_config)
     told = about(f"{place}/good")

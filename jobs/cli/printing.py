@@ -27,8 +27,8 @@ def print_outcomes(outcomes: list[dict[str, Any]]) -> None:
     Console().print(shown)
     for outcome in outcomes:
         note = _note(outcome["counts"] or {})
-        if note:
-            typer.echo(f"{outcome['category']}: {note}")
+        for line in [*([note] if note else []), *(outcome["findings"] or ())]:
+            typer.echo(f"{outcome['category']}: {line}")
 
 
 def print_study(study: dict[str, Any]) -> None:

@@ -57,6 +57,10 @@ class Outcome:
     counts: dict[str, int] | None = None
     metrics: dict[str, float] | None = None
     timings_s: dict[str, float] | None = None
+    findings: list[str] | None = None  # what a person should know of the data
+
+
+DETAILS = ("counts", "metrics", "timings_s", "findings")  # of the record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +163,7 @@ def _registered(
 ) -> Outcome:
     if options.promote and not version.is_champion:
         version = models.promote(version)
-    details = {name: (record or {}).get(name) for name in ("counts", "metrics", "timings_s")}
+    details = {name: (record or {}).get(name) for name in DETAILS}
     return Outcome(
         category=category.name,
         status=status,

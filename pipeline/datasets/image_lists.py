@@ -1,14 +1,19 @@
 """Files that list images, one row each: Parquet, CSV or JSON Lines, here or on S3.
 
 Other tools name the same things differently; a caller asks for columns under its own names and says
-which spellings count. Nested objects of JSON Lines are not columns, but for the ``class-name`` that
-Ground Truth and Lookout for Vision put inside ``<label>-metadata``.
+which spellings count, in any case, with blanks around them, and with hyphens for underscores. A
+column that is nearly named as one that is missing is refused. Nested objects of JSON Lines are
+not columns, but for the ``class-name`` that Ground Truth and Lookout for Vision put inside
+``<label>-metadata``.
 """
 
+import difflib
 import io
 import json
 import posixpath
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -23,7 +28,11 @@ ROWS_AT_ONCE = 65_536
 PARQUET_SUFFIXES = (".parquet", ".pq")
 JSON_SUFFIXES = (".jsonl", ".json", ".ndjson", ".manifest")
 MANIFEST_SUFFIXES = (*PARQUET_SUFFIXES, ".csv", *JSON_SUFFIXES)
+NEAR = 0.8  # similarity from which on a column's name must be a slip
+SHORT = 4  # letters: names like `key` and `size` are near to too much
+
 Spellings = Mapping[str, tuple[str, ...]]
+Raw = tuple[pa.Table, list[str]]  # the columns that were asked for, and the names of all
 
 
 class ManifestError(NightshiftError):
@@ -35,32 +44,46 @@ def is_manifest(uri: str) -> bool:
     return uri.lower().endswith(MANIFEST_SUFFIXES)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ImageList:
+    """The columns that were asked for, and what else the file has."""
+
+    table: pa.Table  # strings, null where the file has no such column or no value
+    used: Mapping[str, str]  # name asked for -> the column's own
+    unused: list[str]  # columns that nobody asked for, or of which another spelling was taken
+
+
 def read_columns(uri: str, columns: Spellings) -> pa.Table:
-    """The asked columns as strings, null where the file has no such column or no value.
+    """Return the table of ``read_list``."""
+    return read_list(uri, columns).table
+
+
+def read_list(uri: str, columns: Spellings) -> ImageList:
+    """Read the asked columns of a file; nested values come as JSON text.
 
     Args:
         uri: the manifest; its suffix says what it is.
-        columns: name wanted -> spellings that count; the first one present is taken.
+        columns: name wanted -> spellings that count; the first one with any value is taken.
 
     Raises:
         StorageError: the file cannot be read.
-        ManifestError: it is not what its suffix says.
+        ManifestError: it is not what its suffix says, or a column is nearly named as a missing one.
     """
     data = storage.read_bytes(uri)
     suffix = posixpath.splitext(uri)[1].lower()
     try:
         if suffix in PARQUET_SUFFIXES:
-            table = _read_parquet(data, columns)
+            table, present = _read_parquet(data, columns)
         elif suffix == ".csv":
-            table = _read_csv(data, columns)
+            table, present = _read_csv(data, columns)
         elif suffix in JSON_SUFFIXES:
-            table = pa.Table.from_batches(_read_json_lines(uri, data, columns))
+            table, present = _read_json_lines(uri, data, columns)
         else:
             raise ManifestError(f"{uri}: a manifest ends in {', '.join(MANIFEST_SUFFIXES)}")
     except (pa.ArrowException, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise ManifestError(f"{uri} is no readable {suffix} file: {reason}") from error
-    return _renamed(table, columns)
+    return _chosen(uri, table, present, columns)
 
 
 def resolve_uris(uris: pa.ChunkedArray, manifest: str) -> pa.ChunkedArray:
@@ -111,32 +134,39 @@ def refuse_duplicates(table: pa.Table, column: str, manifest: str) -> None:
         )
 
 
-def _read_parquet(data: bytes, columns: Spellings) -> pa.Table:
+def _read_parquet(data: bytes, columns: Spellings) -> Raw:
     file = pq.ParquetFile(pa.BufferReader(data))
-    return file.read(columns=_wanted(file.schema_arrow.names, columns) or None)
+    present = file.schema_arrow.names
+    return file.read(columns=_wanted(present, columns)), present
 
 
-def _read_csv(data: bytes, columns: Spellings) -> pa.Table:
-    header = pa.csv.open_csv(pa.BufferReader(data)).schema.names
-    wanted = _wanted(header, columns) or header
+def _read_csv(data: bytes, columns: Spellings) -> Raw:
+    present = pa.csv.open_csv(pa.BufferReader(data)).schema.names
+    wanted = _wanted(present, columns) or present
     convert = pa.csv.ConvertOptions(
         include_columns=wanted, column_types=dict.fromkeys(wanted, pa.string())
     )
     parse = pa.csv.ParseOptions(newlines_in_values=True)
-    return pa.csv.read_csv(pa.BufferReader(data), parse_options=parse, convert_options=convert)
+    source = pa.BufferReader(data)
+    return pa.csv.read_csv(source, parse_options=parse, convert_options=convert), present
 
 
-def _read_json_lines(uri: str, data: bytes, columns: Spellings) -> Iterator[pa.RecordBatch]:
-    spellings = sorted({spelling for names in columns.values() for spelling in names})
-    schema = pa.schema([(spelling, pa.string()) for spelling in spellings])
-    rows: list[dict[str, str | None]] = []
+def _read_json_lines(uri: str, data: bytes, columns: Spellings) -> Raw:
+    wanted = {_plain(spelling) for names in columns.values() for spelling in names}
+    schema = pa.schema([(name, pa.string()) for name in sorted(wanted)])
+    present: dict[str, str] = {}  # as written, by plain name
+    batches, rows = [], list[dict[str, str | None]]()
     for number, line in enumerate(io.BytesIO(data), start=1):
         if line.strip():
-            rows.append(_flat(uri, number, line))
+            row = _flat(uri, number, line)
+            present |= {_plain(name): name for name in row if _plain(name) not in present}
+            rows.append({_plain(name): value for name, value in row.items()})
         if len(rows) == ROWS_AT_ONCE:
-            yield pa.RecordBatch.from_pylist(rows, schema)
+            batches.append(pa.RecordBatch.from_pylist(rows, schema))
             rows = []
-    yield pa.RecordBatch.from_pylist(rows, schema)
+    batches.append(pa.RecordBatch.from_pylist(rows, schema))
+    table = pa.Table.from_batches(batches).select(sorted(wanted & present.keys()))
+    return table.rename_columns([present[name] for name in table.column_names]), [*present.values()]
 
 
 def _flat(uri: str, number: int, line: bytes) -> dict[str, str | None]:
@@ -146,7 +176,7 @@ def _flat(uri: str, number: int, line: bytes) -> dict[str, str | None]:
         raise ManifestError(f"{uri} line {number} is not JSON: {error}") from error
     if not isinstance(row, dict):
         raise ManifestError(f"{uri} line {number} is not a JSON object; write one per line")
-    flat = {key: _text(value) for key, value in row.items()}
+    flat = {key: _text(value) for key, value in row.items() if not key.endswith("-metadata")}
     for key, value in row.items():
         if key.endswith("-metadata") and isinstance(value, dict) and "class-name" in value:
             flat["class-name"] = _text(value["class-name"])
@@ -154,21 +184,48 @@ def _flat(uri: str, number: int, line: bytes) -> dict[str, str | None]:
 
 
 def _text(value: Any) -> str | None:
-    if value is None or isinstance(value, dict | list):
-        return None
-    return value if isinstance(value, str) else json.dumps(value)
+    return value if isinstance(value, str | None) else json.dumps(value)
 
 
-def _wanted(present: list[str], columns: Spellings) -> list[str]:
-    spellings = [spelling for names in columns.values() for spelling in names]
-    return [spelling for spelling in spellings if spelling in present]
+def _plain(name: str) -> str:
+    """Return a column's name as it is compared."""
+    return re.sub(r"[\s-]+", "_", name.strip().lstrip("\ufeff").casefold())
 
 
-def _renamed(table: pa.Table, columns: Spellings) -> pa.Table:
+def _wanted(present: Sequence[str], columns: Spellings) -> list[str]:
+    spellings = {_plain(spelling) for names in columns.values() for spelling in names}
+    return [name for name in present if _plain(name) in spellings]
+
+
+def _chosen(uri: str, table: pa.Table, present: Sequence[str], columns: Spellings) -> ImageList:
+    """Take the first spelling of each column that has any value, or is there at all."""
     nothing = pa.nulls(table.num_rows, pa.string())
-    found = {}
+    by_plain = {_plain(name): name for name in present}
+    if len(by_plain) < len(present):
+        alike = [name for name in present if name not in by_plain.values()]
+        raise ManifestError(f"{uri}: two columns are named like {alike[0]!r}; rename one")
+    taken, used = {}, {}
     for name, spellings in columns.items():
-        present = [table[s] for s in spellings if s in table.column_names]
-        filled = [c for c in present if c.null_count < len(c)]
-        found[name] = filled[0].cast(pa.string()) if filled else nothing
-    return pa.table(found)
+        there = [by_plain[_plain(s)] for s in spellings if _plain(s) in by_plain]
+        filled = [own for own in there if table[own].null_count < table.num_rows]
+        for own in (filled or there)[:1]:
+            taken[name], used[name] = table[own].cast(pa.string()), own
+    unused = [name for name in present if name not in used.values()]
+    _refuse_slips(uri, unused, {name: columns[name] for name in columns if name not in used})
+    return ImageList(
+        table=pa.table({name: taken.get(name, nothing) for name in columns}),
+        used=used,
+        unused=unused,
+    )
+
+
+def _refuse_slips(uri: str, unused: Sequence[str], missing: Spellings) -> None:
+    """Raise ManifestError where a column is nearly named as one that is missing."""
+    spellings = [_plain(s) for names in missing.values() for s in names if len(s) > SHORT]
+    for name in unused:
+        close = difflib.get_close_matches(_plain(name), spellings, n=1, cutoff=NEAR)
+        if close:
+            raise ManifestError(
+                f"{uri}: is the column {name!r} to mean `{close[0]}`? It is not used as it is; "
+                f"rename it, or leave it out"
+            )

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 
 from model.errors import NightshiftError
 from pipeline import storage
+from pipeline.datasets.good_words import is_good_word
 from pipeline.datasets.image_lists import is_manifest, read_columns
 from pipeline.datasets.layouts import VISA_COLUMNS, VISA_SPLIT, read_layout
-from pipeline.datasets.samples import IMAGE_SUFFIXES, stem
+from pipeline.datasets.samples import stem
+from pipeline.images.file_names import is_image_name
 
 LEVELS = 2  # below the folder asked about
 SHOWN = 5  # names in a reason
@@ -49,7 +51,7 @@ def _walk(folder: str, names: Sequence[str], levels: int) -> Iterator[DataSet | 
     if found:
         yield from found
         return
-    images = [name for name in names if _is_image(name)]
+    images = [name for name in names if is_image_name(name)]
     if images:
         yield Unplaced(folder, f"holds images beside folders: {_some(images)}")
     for name in names:
@@ -64,8 +66,8 @@ def _whole(folder: str, names: Sequence[str]) -> list[DataSet]:
     if "split_csv" in names and storage.exists(f"{folder}/{VISA_SPLIT}"):
         objects = read_columns(f"{folder}/{VISA_SPLIT}", VISA_COLUMNS)["object"].unique()
         return [DataSet(f"{folder}/{name}", "visa") for name in sorted(objects.to_pylist())]
-    if names and all(_is_image(name) or "." in name for name in names):
-        inside = [name for name in names if _is_image(name)]
+    if names and all(is_image_name(name) or "." in name for name in names):
+        inside = [name for name in names if is_image_name(name)]
         return [DataSet(folder, "ksdd" if _labelled(inside) else "folder")] if inside else []
     first = next((name for name in names if "." not in name), None)
     if first and _labelled(_names(f"{folder}/{first}")):
@@ -75,10 +77,10 @@ def _whole(folder: str, names: Sequence[str]) -> list[DataSet]:
 
 def _of_splits(folder: str, names: Sequence[str]) -> list[DataSet]:
     train = _names(f"{folder}/train")
-    if "good" in train:
-        return [DataSet(folder, "mvtec_loco" if "validation" in names else "mvtec")]
     if "ok" in train:
         return [DataSet(folder, "btad")]
+    if any(map(is_good_word, train)):
+        return [DataSet(folder, "mvtec_loco" if "validation" in names else "mvtec")]
     if len(train) > 1 and "test" in names and train == _names(f"{folder}/test"):
         return [DataSet(f"{folder}/train/{name}", "cifar10") for name in train]
     return []
@@ -111,7 +113,7 @@ def _manifest(uri: str) -> DataSet | Unplaced:
 def _why(folder: str, names: Sequence[str]) -> str:
     if "train" in names:
         train = _names(f"{folder}/train")
-        return f"its train/ holds neither good/ nor ok/, but {_some(train) or 'nothing'}"
+        return f"its train/ holds no folder of good images, but {_some(train) or 'nothing'}"
     return f"has no layout that is known; it holds {_some(names)}"
 
 
@@ -123,12 +125,8 @@ def _names(folder: str) -> list[str]:
         return []
 
 
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(IMAGE_SUFFIXES)
-
-
 def _labelled(names: Sequence[str]) -> bool:
-    return any(_is_image(name) and stem(name).endswith("_label") for name in names)
+    return any(is_image_name(name) and stem(name).endswith("_label") for name in names)
 
 
 def _some(names: Sequence[str]) -> str:

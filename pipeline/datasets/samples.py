@@ -1,22 +1,20 @@
-"""What every data layout comes down to: samples, made from the names below one folder."""
+"""What every data layout comes down to: samples, and what was found on the way."""
 
 import hashlib
 import posixpath
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from model.errors import CategoryFault
 from pipeline import storage
+from pipeline.datasets.good_words import is_good_word, meant_word
+from pipeline.images.file_names import other_kind
 
 Split = Literal["train", "test"]
 
-IMAGE_SUFFIXES = (
-    *(".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"),
-    *(".webp", ".gif", ".ppm", ".pgm"),
-)
 GOOD = "good"
-GOOD_LABELS = ("", "good", "normal", "ok", "0", "0.0", "false")
 TRAIN_SHARE = 0.7  # of the good images, where a data set has no split of its own
 
 
@@ -63,20 +61,39 @@ def refuse_one_kind(name: str, samples: Sequence[Sample], what: str, advice: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class FolderTree:
-    """The folders that tell split and defect: <split>/<defect>/<image>."""
+class Listing:
+    """The samples of a data set, and what a person should know of how they were found."""
 
-    good: str = GOOD  # what the data set calls a good part
-    train: tuple[str, ...] = ("train",)
-    test: str = "test"
-    masks: str = "ground_truth"
+    samples: list[Sample]
+    findings: tuple[str, ...] = ()
 
 
-def image_names(folder: str) -> list[str]:
-    """Names below ``folder``, slashes included, of what has the suffix of an image."""
-    start = len(folder) + 1
-    names = (item.uri[start:] for item in storage.list_objects(folder))
-    return sorted(name for name in names if name.lower().endswith(IMAGE_SUFFIXES))
+@dataclass(frozen=True, kw_only=True)
+class ImageNames:
+    """Names below a folder, slashes included: images, and what is something else by its name."""
+
+    images: list[str]  # in alphabetical order
+    others: Counter[str]  # by kind, as ``other_kind`` calls it
+
+    @classmethod
+    def below(cls, folder: str) -> "ImageNames":
+        """List a folder."""
+        start = len(folder) + 1
+        images, others = [], Counter[str]()
+        for item in storage.list_objects(folder):
+            name = item.uri[start:]
+            kind = other_kind(name)
+            if kind is None:
+                images.append(name)
+            else:
+                others[kind] += 1
+        return cls(images=sorted(images), others=others)
+
+    @property
+    def findings(self) -> list[str]:
+        """How many files are something else."""
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.others.items()))
+        return [f"files that are no images: {kinds}"] if kinds else []
 
 
 def stem(name: str) -> str:
@@ -90,38 +107,33 @@ def split_by_name(name: str) -> Split:
     return "train" if draw < TRAIN_SHARE else "test"
 
 
-def read_tree(images: str, tree: FolderTree) -> list[Sample]:
-    """Samples of a folder tree; what lies elsewhere in it (a licence, a readme) is no sample."""
-    names = image_names(images)
-    masks = _masks(images, names, tree.masks)
-    samples = []
-    for name in names:
-        split, _, rest = name.partition("/")
-        folder, _, inside = rest.partition("/")
-        if not inside or split not in (*tree.train, tree.test):
-            continue
-        if split != tree.test and folder != tree.good:
-            raise LayoutError(
-                f"{images}/{split} may hold only {tree.good}/, found {folder}/; a detector learns "
-                f"from good images alone, so move the others below {tree.test}/"
-            )
-        defect = GOOD if folder == tree.good else folder
-        found = () if defect == GOOD else masks.get(f"{folder}/{stem(inside)}", ())
-        uri = storage.join(images, name)
-        samples.append(Sample(uri, "test" if split == tree.test else "train", defect, found))
-    return samples
+def defect_of(word: str, where: str) -> str:
+    """Return GOOD for a word that says so, else the word: a kind of defect.
+
+    Args:
+        word: a folder's name or a label.
+        where: it stands, for the message.
+
+    Raises:
+        LayoutError: the word is nearly one that means good.
+    """
+    if is_good_word(word):
+        return GOOD
+    meant = meant_word(word)
+    if meant:
+        raise LayoutError(
+            f"{where}: is `{word}` to mean `{meant}`? As it is, it would be a kind of defect; "
+            f"write `{meant}`, or another word for the defect"
+        )
+    return word.strip()
 
 
-def _masks(images: str, names: list[str], folder: str) -> dict[str, tuple[str, ...]]:
-    """Masks by <defect>/<image stem>: <stem>_mask.png, <stem>.png or a folder <stem>/ of them."""
-    masks: dict[str, tuple[str, ...]] = {}
-    for name in names:
-        top, _, inside = name.partition("/")
-        if top != folder or "/" not in inside:
-            continue
-        owners = {stem(inside).removesuffix("_mask")}
-        if inside.count("/") > 1:
-            owners.add(posixpath.dirname(inside))
-        for owner in owners:
-            masks[owner] = (*masks.get(owner, ()), storage.join(images, name))
-    return masks
+def kinds_finding(samples: Sequence[Sample]) -> list[str]:
+    """Say which kinds of defects there are, how many of each."""
+    kinds = Counter(sample.defect for sample in samples if not sample.is_good)
+    return [f"defects: {some([f'{c} {k}' for k, c in sorted(kinds.items())], 12)}"] if kinds else []
+
+
+def some(names: Sequence[str], shown: int = 5) -> str:
+    """Return the first few of many names."""
+    return ", ".join(names[:shown]) + (f", ... ({len(names)} in all)" if len(names) > shown else "")

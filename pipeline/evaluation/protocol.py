@@ -72,6 +72,7 @@ class CategoryResult:
     seeds: Sequence[SeedResult]
     counts: Mapping[str, int]
     dataset_digest: str = ""  # over the contents of the good images
+    findings: Sequence[str] = ()  # what a person should know of the data
     tiles: Sequence[Tile] = ()  # some of the images with the first seed's maps
 
     @property
@@ -128,6 +129,7 @@ def run_protocol(
         seeds=results,
         counts=_counts(prepared, results[0].calibration, test),
         dataset_digest=prepared.good.digest,
+        findings=[*prepared.findings, *test.marks.findings],
         tiles=tiles,
     )
 

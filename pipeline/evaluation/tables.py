@@ -82,6 +82,9 @@ class Evaluation:
         if self.errors:
             found = [f"- {name}: {' '.join(text.split())}" for name, text in self.errors.items()]
             parts += ["## Failed", "\n".join(found)]
+        findings = [f"- {n}: {line}" for n, r in self.results.items() for line in r.findings]
+        if findings:
+            parts += ["## The data", "\n".join(findings)]
         if any(self.files.values()):
             parts += ["## Pictures and scores", "\n".join(_links(self.files))]
         return "\n\n".join(parts) + "\n"
@@ -94,6 +97,7 @@ class Evaluation:
             "counts": dict(result.counts) if result else None,
             **_summary_json(result.summary() if result else {}),
             "seeds": [_seed_json(seed) for seed in result.seeds] if result else [],
+            "findings": list(result.findings) if result else [],
             "files": list(self.files.get(name, ())),
         }
 

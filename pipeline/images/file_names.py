@@ -9,6 +9,10 @@ import posixpath
 from collections.abc import Mapping
 
 HIDDEN = "hidden"
+IMAGE_SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".j2k", ".bmp", ".dib", ".tif", ".tiff"),
+    *(".webp", ".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".qoi", ".tga", ".dds", ".pcx"),
+)
 MOST_KINDS = 5  # in a sentence
 # What lies beside images in factories: sidecars, indices of file managers, archives, notes, videos.
 SUFFIXES = """
@@ -48,3 +52,8 @@ def kinds_in_words(counts: Mapping[str, int]) -> str:
     if rest := ordered[MOST_KINDS:]:
         words.append(f"{sum(count for _, count in rest):,} of {len(rest)} other kinds")
     return ", ".join(words)
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a name alone says that a file is an image, for those who may not open it."""
+    return other_kind(name) is None and name.lower().endswith(IMAGE_SUFFIXES)

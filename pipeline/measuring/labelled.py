@@ -1,6 +1,5 @@
 """Measure a finished detector on labelled images, once, after every decision has been taken."""
 
-import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -15,8 +14,6 @@ from pipeline.images.batches import batches, read_all, stack
 from pipeline.images.decode import ImageRead, ImageStatus
 from pipeline.images.masks import read_mask
 from pipeline.measuring.metrics import image_metrics, pixel_metrics, realised_rates
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +38,16 @@ class Marks:
     known: NDArray[np.bool_]  # (N,), of good images and of defective ones whose masks mark any
     masks: NDArray[np.bool_]  # (N, H, W), the union of an image's masks
     empty: tuple[str, ...] = ()  # defective images whose masks mark nothing
+
+    @property
+    def findings(self) -> list[str]:
+        """What a person should know of the masks."""
+        if not self.empty:
+            return []
+        return [
+            f"masks that mark nothing: {len(self.empty)}, first of {self.empty[0]}; these images "
+            f"do not count for pixel metrics"
+        ]
 
 
 def score_samples(samples: Sequence[Sample], detector: Detector) -> ScoredSamples:
@@ -80,12 +87,6 @@ def read_marks(samples: Sequence[Sample], preprocessing: Preprocessing) -> Marks
             empty.append(sample.uri)
         else:
             masks[index], known[index] = mask, True
-    if empty:
-        logger.warning(
-            "%d of %d defective images have masks that mark nothing, first %s; they do not count "
-            "for pixel metrics",
-            *(len(empty), sum(not sample.is_good for sample in samples), empty[0]),
-        )
     return Marks(known=known, masks=masks, empty=tuple(empty))
 
 

@@ -94,9 +94,11 @@ def _record(
     }
     metrics = {"threshold": calibration.threshold}
     metrics |= {f"health_{name}": value for name, value in health.items()}
+    findings = [*prepared.findings]
     if scored.samples:
         marks = read_marks(scored.samples, category.preprocessing)
         metrics |= measure(scored, calibration, marks)
+        findings += marks.findings
     num_listed = len(of_split(prepared.samples, "train"))
     per_part = np.bincount(prepared.parts, minlength=len(Part))
     return OnboardingRecord(
@@ -118,4 +120,5 @@ def _record(
         metrics=metrics,
         timings_s=timings,
         backbone_images=prepared.backbone.num_images_seen,
+        findings=findings,
     )

@@ -43,6 +43,7 @@ class PreparedCategory:
 
     category: Category
     samples: list[Sample]
+    findings: tuple[str, ...]  # what a person should know of how they were found
     good: GoodImages
     parts: NDArray[np.int8]  # ``Part`` of each good image
     backbone: Backbone
@@ -84,7 +85,8 @@ def prepare(
             the category cannot be onboarded.
     """
     started = time.monotonic()
-    samples = page_samples(category, read_layout(category.layout, category.images))
+    listing = read_layout(category.layout, category.images)
+    samples = page_samples(category, listing.samples)
     backbone = fetch_backbone(category.backbone_config).to(device)
     if category.precision == "auto":
         backbone = choose_precision(backbone, category.preprocessing.crop)
@@ -95,6 +97,7 @@ def prepare(
     return PreparedCategory(
         category=category,
         samples=samples,
+        findings=listing.findings,
         good=good,
         parts=parts,
         backbone=backbone,

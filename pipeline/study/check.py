@@ -52,7 +52,7 @@ def build_test(view: FeatureView, features: str, device: str = "cpu") -> Passes:
     if is_there(storage.join(features, TEST)):
         return Passes()
     category = view.category
-    samples = page_samples(category, read_layout(category.layout, category.images))
+    samples = page_samples(category, read_layout(category.layout, category.images).samples)
     test = of_split(samples, "test")
     if not has_both_kinds(test):
         return Passes()

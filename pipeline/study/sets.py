@@ -71,8 +71,8 @@ def build_view(
     if is_there(storage.join(uri, "good")):  # it is published last
         return Passes()
     started = time.monotonic()
-    samples = read_layout(view.category.layout, view.category.images)
-    samples = page_samples(view.category, samples)
+    listing = read_layout(view.category.layout, view.category.images)
+    samples = page_samples(view.category, listing.samples)
     view = ranged(view, samples)
     category = view.category
     uris = training_uris(category, samples)
@@ -176,7 +176,7 @@ def read_labelled(category: Category, labelled: LabelledSet, tests: set[str]) ->
     Raises:
         LayoutError: there are none of both kinds, or they are the category's test images.
     """
-    samples = page_samples(category, read_layout(labelled.layout, labelled.images))
+    samples = page_samples(category, read_layout(labelled.layout, labelled.images).samples)
     scored = of_split(samples, "test")
     common = sum(sample.uri in tests for sample in scored)
     if common:

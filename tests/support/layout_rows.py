@@ -13,7 +13,7 @@ def seen(layout: str, images: str) -> list[tuple[str, str, str, tuple[str, ...]]
     def name(uri: str) -> str:
         return uri.removeprefix(f"{root}/")
 
-    samples = read_layout(layout, images)
+    samples = read_layout(layout, images).samples
     assert [sample.uri for sample in samples] == sorted(sample.uri for sample in samples)
     assert all(sample.is_good for sample in samples if sample.split == "train")
     return [

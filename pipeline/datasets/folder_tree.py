@@ -1,0 +1,100 @@
+"""Data sets whose folders tell split and defect, <split>/<defect>/<image>, with masks beside."""
+
+import posixpath
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipeline import storage
+from pipeline.datasets.samples import (
+    GOOD,
+    ImageNames,
+    LayoutError,
+    Listing,
+    Sample,
+    defect_of,
+    kinds_finding,
+    some,
+    stem,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderTree:
+    """The folders that tell split and defect. A good part's folder has any word for good."""
+
+    train: tuple[str, ...] = ("train",)
+    test: str = "test"
+    masks: str = "ground_truth"
+
+
+def read_tree(images: str, tree: FolderTree) -> Listing:
+    """Return the samples of a folder tree, and what lies elsewhere in it.
+
+    Raises:
+        LayoutError: a training folder holds defects, or a folder is nearly called good.
+    """
+    names = ImageNames.below(images)
+    masks = _masks(images, names.images, tree.masks)
+    samples, outside, with_masks = [], [], set()
+    for name in names.images:
+        split, _, rest = name.partition("/")
+        folder, _, inside = rest.partition("/")
+        if not inside or split not in (*tree.train, tree.test):
+            outside += [name] if split != tree.masks else []
+            continue
+        defect = defect_of(folder, f"{images}/{split}/{folder}")
+        if split != tree.test and defect != GOOD:
+            raise LayoutError(
+                f"{images}/{split} may hold only good/, found {folder}/; a detector learns "
+                f"from good images alone, so move the others below {tree.test}/"
+            )
+        owner = f"{folder}/{stem(inside)}"
+        if split == tree.test:
+            with_masks.add(owner)
+        found = () if defect == GOOD else masks.get(owner, ())
+        uri = storage.join(images, name)
+        samples.append(Sample(uri, "test" if split == tree.test else "train", defect, found))
+    findings = [
+        *kinds_finding(samples),
+        *_without_masks(samples),
+        *_without_images(masks, with_masks, tree),
+        *([f"images outside of the layout, not used: {some(outside)}"] if outside else []),
+        *names.findings,
+    ]
+    return Listing(samples=samples, findings=tuple(findings))
+
+
+def _masks(images: str, names: Sequence[str], folder: str) -> dict[str, tuple[str, ...]]:
+    """Masks by <defect>/<image stem>: <stem>_mask.png, <stem>.png or a folder <stem>/ of them."""
+    masks: dict[str, tuple[str, ...]] = {}
+    for name in names:
+        top, _, inside = name.partition("/")
+        if top != folder or "/" not in inside:
+            continue
+        owners = {stem(inside).removesuffix("_mask")}
+        if inside.count("/") > 1:
+            owners.add(posixpath.dirname(inside))
+        for owner in owners:
+            masks[owner] = (*masks.get(owner, ()), storage.join(images, name))
+    return masks
+
+
+def _without_masks(samples: Sequence[Sample]) -> list[str]:
+    """Say how many defective images have no mask, where others have."""
+    defective = [sample for sample in samples if not sample.is_good]
+    bare = [sample.uri for sample in defective if not sample.mask_uris]
+    if not bare or len(bare) == len(defective):
+        return []
+    return [f"{len(bare)} of {len(defective)} defective images have no mask, first {bare[0]}"]
+
+
+def _without_images(
+    masks: dict[str, tuple[str, ...]], owners: set[str], tree: FolderTree
+) -> list[str]:
+    """Say which masks belong to no image, and what was looked for."""
+    used = {uri for owner in owners for uri in masks.get(owner, ())}
+    lost = {uri: owner for owner, uris in masks.items() for uri in uris if uri not in used}
+    if not lost:
+        return []
+    uri, owner = next(iter(lost.items()))
+    return [f"masks without an image: {len(lost)}, first {uri}; looked for {tree.test}/{owner}.*"]

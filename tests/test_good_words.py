@@ -1,0 +1,112 @@
+"""One list of words says what a good part is called, in folders and in manifests."""
+
+from pathlib import Path
+
+import pytest
+from layout_rows import seen
+
+from pipeline.datasets.good_words import is_good_word, meant_word
+from pipeline.datasets.layouts import LayoutError, read_layout
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        *("good", "Good", " GOOD ", "ok", "OK", "okay", "normal", "pass", "passed", "i.O.", "IO"),
+        *("gut", "intact", "defect-free", "Defect Free", "no_defect", "0", "0.0", "False"),
+    ],
+)
+def test_words_for_good(word: str) -> None:
+    assert is_good_word(word)
+    assert meant_word(word) is None
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        *("abnormal", "anormal", "unnormal", "imperfect", "nok", "NOK", "n.i.O.", "not_ok", "ko"),
+        *("bad", "defect", "defective", "1", "true", "wood", "gold", "hood", "scratch", "combined"),
+        *("broken_large", "contamination", "not good", "non-normal", "crack", "2", "no_pass"),
+    ],
+)
+def test_words_for_defects(word: str) -> None:
+    assert not is_good_word(word)
+    assert meant_word(word) is None
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        *(("goood", "good"), ("god", "good"), ("good_", "good"), ("norml", "normal")),
+        *(("normals", "normal"), ("pased", "passed"), ("okayy", "okay"), ("perfekt", "perfect")),
+    ],
+)
+def test_slips(word: str, meant: str) -> None:
+    assert not is_good_word(word)
+    assert meant_word(word) == meant
+
+
+def tree(folder: Path, *names: str) -> str:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    return str(folder)
+
+
+@pytest.mark.parametrize("word", ["ok", "OK", "Good", "normal", "i.O.", "defect_free"])
+@pytest.mark.parametrize("layout", ["mvtec", "btad", "visa"])
+def test_a_folder_by_any_word_for_good_holds_good_images(
+    tmp_path: Path, layout: str, word: str
+) -> None:
+    images = tree(
+        tmp_path,
+        *(f"train/{word}/0.png", "test/good/1.png", f"test/{word}/2.png", "test/hole/3.png"),
+    )
+    found = {
+        (name.rpartition("/")[2], split, kind) for name, split, kind, _ in seen(layout, images)
+    }
+    assert found == {
+        ("0.png", "train", "good"),
+        ("1.png", "test", "good"),
+        ("2.png", "test", "good"),
+        ("3.png", "test", "hole"),
+    }
+
+
+@pytest.mark.parametrize("word", ["goood", "god", "norml"])
+def test_a_folder_nearly_called_good_is_refused(tmp_path: Path, word: str) -> None:
+    images = tree(tmp_path, "train/good/0.png", f"test/{word}/1.png")
+    with pytest.raises(LayoutError, match=rf"test/{word}: is `{word}` to mean"):
+        read_layout("mvtec", images)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train/good/0.png", "test/hole/1.png"),
+        ("a.png", "ground_truth/a_mask.png"),
+        ("good/0.png", "bad/1.png"),
+        ("0.png", "NOK/1.png"),
+        ("kos01/Part0.jpg", "kos01/Part0_label.bmp"),
+    ],
+)
+def test_a_plain_folder_that_is_none_is_refused(tmp_path: Path, names: tuple[str, ...]) -> None:
+    with pytest.raises(LayoutError, match=r"takes all of 2 images for good ones, and 1 lie"):
+        read_layout("folder", tree(tmp_path, *names))
+
+
+def test_what_a_tree_holds_beside_its_samples_is_found(tmp_path: Path) -> None:
+    images = tree(
+        tmp_path,
+        *("train/good/0.png", "test/good/0.png", "test/hole/1.png", "test/hole/2.png"),
+        *("test/cut/1.png", "ground_truth/hole/1_mask.png", "ground_truth/hole/7_mask.png"),
+        *("preview.png", "val/good/1.png", "license.txt", "test/hole/1.json"),
+    )
+    assert read_layout("mvtec", images).findings == (
+        "defects: 1 cut, 2 hole",
+        f"2 of 3 defective images have no mask, first {images}/test/cut/1.png",
+        f"masks without an image: 1, first {images}/ground_truth/hole/7_mask.png; "
+        "looked for test/hole/7.*",
+        "images outside of the layout, not used: preview.png, val/good/1.png",
+        "files that are no images: 1 .json, 1 .txt",
+    )
