@@ -40,10 +40,11 @@ def test_a_night_of_a_thousand_categories_reads_its_fleet_once_per_process(
         reads[uri] += 1
         return read_bytes(uri, *arguments)
 
-    def score(plan: NightPlan, folder: NightFolder) -> None:
+    def score(plan: NightPlan, folder: NightFolder) -> int:
         for number in range(NUM_WORKERS):
             worker = job.ScoringWorker(folder, threads=1, heads_bytes=10**9)
             worker.write(list(plan.tasks[number::NUM_WORKERS]))
+        return plan.num_images
 
     monkeypatch.setattr(storage, "read_bytes", counted)
     monkeypatch.setattr(job, "_score", score)

@@ -17,7 +17,7 @@ from factory import version, write_images
 
 from jobs.night import score as job
 from pipeline import storage
-from pipeline.images.decode import read_image
+from pipeline.images.decode import read_pages
 from pipeline.night.fleet import hold
 from pipeline.night.fleet.fleet import Fleet
 from pipeline.night.fleet.resolve import snapshot_fleet
@@ -76,12 +76,13 @@ def plant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plant:
 
     def noted(uri: str, *arguments: Any) -> Any:
         made.read.append("/".join(uri.split("/")[-3:]))
-        return read_image(uri, *arguments)
+        return read_pages(uri, *arguments)
 
-    def score(plan: NightPlan, folder: NightFolder) -> None:
-        job.ScoringWorker(folder, threads=1, heads_bytes=10**9).write(list(plan.tasks))
+    def score(plan: NightPlan, folder: NightFolder) -> int:
+        worker = job.ScoringWorker(folder, threads=1, heads_bytes=10**9)
+        return sum(written.num_scored for written in worker.write(list(plan.tasks)))
 
-    monkeypatch.setattr(scorer, "read_image", noted)
+    monkeypatch.setattr(scorer, "read_pages", noted)
     monkeypatch.setattr(job, "_score", score)
     monkeypatch.setattr(job, "cluster", nullcontext)
     return made
@@ -121,7 +122,7 @@ def test_a_second_dump_is_scored_and_nothing_of_the_first_is_read_again(held: Pl
     assert (first.summary["images"], done.summary["images"]) == (6, 11)
     assert done.summary["categories"]["steel"]["images"] == 9
     assert done.summary["totals"] == {"ok": 11}
-    assert (done.change.num_before, done.change.num_added) == (6, 5)
+    assert (done.change.num_before, done.change.num_added, done.num_scored) == (6, 5, 5)
     page = storage.read_bytes(done.report).decode()
     assert "<dt>Images</dt><dd>11</dd>" in page
     for dump in (held.early, held.late, held.folder.manifest):

@@ -15,7 +15,10 @@ from pipeline.images.page_numbers import page_uri, split_page
 from pipeline.images.picture import open_picture
 from pipeline.night.feedback.explanation import explain
 from pipeline.night.folder import NightFolder
+from pipeline.night.listing import list_dump
 from pipeline.night.results import read_night, remove_shards, stored_shards
+from pipeline.night.scoring.plan import plan_night
+from pipeline.night.scoring.scorer import ShardScorer
 from pipeline.night.settling.settle import settle
 from pipeline.onboarding.finish import write_package
 from pipeline.onboarding.prepare import prepare
@@ -147,6 +150,31 @@ def test_pages_that_are_scored_are_not_scored_again(package: Path, tmp_path: Pat
     after = {row["image_uri"]: row["scored_at"] for row in read_night(folder).to_pylist()}
     assert len(after) == 5
     assert before.items() <= after.items()
+
+
+def test_pages_that_move_to_another_shard_are_found_there(package: Path, tmp_path: Path) -> None:
+    folder = NightFolder(str(tmp_path / "out"), NIGHT)
+    fleet = factory.make_fleet(folder, {"steel": package})
+
+    def score() -> list[int]:
+        """Return in how many stored shards each one looked for its rows."""
+        listed = list_dump(str(tmp_path / "dump")).images
+        plan = plan_night(listed, fleet, folder, rows_per_shard=1)
+        written = ShardScorer(fleet, folder).write(plan.tasks)
+        remove_shards(folder, plan.stale)
+        num_scored.append(sum(shard.num_scored for shard in written))
+        return [len(task.reuse) for task in plan.tasks]
+
+    num_scored: list[int] = []
+    for number in range(1, 7):
+        write_stack(
+            tmp_path / f"dump/steel/{number}.tif", range(700 + 2 * number, 702 + 2 * number)
+        )
+    assert score() == [0] * 6
+    write_stack(tmp_path / "dump/steel/0.tif", range(700, 702))
+    assert score() == [0, *[1] * 6]
+    assert num_scored == [12, 2]
+    assert read_night(folder).num_rows == 14
 
 
 def test_a_file_of_pages_that_cannot_be_read_has_one_row(package: Path, tmp_path: Path) -> None:

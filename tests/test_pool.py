@@ -37,7 +37,7 @@ class Worker:
                 os._exit(1)
         with (self.folder / "written").open("a") as file:
             file.writelines(f"{task.name}\n" for task in tasks)
-        return [Written(task.name, {"ok": 2}, 0) for task in tasks]
+        return [Written(task.name, {"ok": 2}, 0, 2) for task in tasks]
 
     def is_ready(self) -> bool:
         return True

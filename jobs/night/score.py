@@ -50,7 +50,7 @@ class Night:
     summary: Summary
     report: str
     change: Change  # of the night's images, by this call's dump
-    num_scored: int  # images of the shards that this call scored; the others were done before
+    num_scored: int  # images that this call scored; the others were done before
     scoring_s: float  # from the first worker's start to the last shard's rows
     seconds: float  # of the whole call, from the listing to the report
     overruns: tuple[str, ...]  # why the night is no good; none when the error budget held
@@ -106,9 +106,10 @@ def score(
     plan = plan_night(images.manifest, fleet, folder, rows_per_shard)
     logger.info("night %s: %d shards, %d to score", folder.night, len(plan.names), len(plan.tasks))
     scoring_started = time.monotonic()
+    num_scored = 0
     if plan.tasks:
         with cluster():
-            _score(plan, folder)
+            num_scored = _score(plan, folder)
     scoring_s = time.monotonic() - scoring_started
     remove_shards(folder, plan.stale)
     summary = settle(folder, fleet, images.num_other_files)
@@ -119,7 +120,7 @@ def score(
         summary=summary,
         report=folder.report,
         change=change,
-        num_scored=plan.num_images,
+        num_scored=num_scored,
         scoring_s=scoring_s,
         seconds=time.monotonic() - started,
         overruns=tuple((budget or ErrorBudget()).overruns(summary)),
@@ -163,22 +164,24 @@ class ScoringWorker:
         return True
 
 
-def _score(plan: NightPlan, folder: NightFolder) -> None:
-    """Score what is left."""
+def _score(plan: NightPlan, folder: NightFolder) -> int:
+    """Score what is left; return how many images were scored now."""
     resources = resources_for(len(plan.tasks))
     least = LEAST_BUNDLES * resources.num_jobs
     bundles = list(plan.bundles(min(BUNDLE_IMAGES, max(1, plan.num_images // least))))
     workers = _start_workers(resources, min(resources.num_jobs, len(bundles)), folder)
-    done = num_failed = 0
+    done = num_failed = num_scored = 0
     started = time.monotonic()
     with Display("scoring").shown() as display:
         for written in Pool(workers, bundles).results():
             for shard in written:
                 done += sum(shard.statuses.values())
+                num_scored += shard.num_scored
                 num_failed += sum(shard.statuses.values()) - shard.statuses.get(ImageStatus.OK, 0)
             rate = done / (time.monotonic() - started)
             note = progress_note(rate, plan.num_images - done, num_failed)
             display.update({folder.night: ("images", done, plan.num_images)}, note)
+    return num_scored
 
 
 def progress_note(images_per_s: float, num_left: int, num_failed: int) -> str:

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import storage
-from pipeline.images.page_numbers import split_page
+from pipeline.images.page_numbers import PAGE, split_page
 from pipeline.night.fleet.fleet import Fleet
 from pipeline.night.folder import NightFolder
 from pipeline.night.manifest import Shard, shards
@@ -164,11 +164,12 @@ def _earlier(
 
 
 def _spans(names: Sequence[str], folder: NightFolder) -> dict[str, tuple[str, str]]:
-    """Return the first and the last image of stored shards."""
+    """Return where the addresses of stored shards begin and end; a page may stand for its file."""
 
     def span(name: str) -> tuple[str, str]:
-        ends = pc.min_max(read_shard(folder.shard(name), ["image_uri"])["image_uri"]).as_py()
-        return ends["min"], ends["max"]
+        uris = read_shard(folder.shard(name), ["image_uri"])["image_uri"]
+        files = pc.replace_substring_regex(uris, PAGE.pattern, "")
+        return pc.min(files).as_py(), pc.max(uris).as_py()
 
     with ThreadPoolExecutor(PARALLEL_READS) as pool:
         return dict(zip(names, pool.map(span, names), strict=True))

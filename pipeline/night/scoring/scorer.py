@@ -11,7 +11,7 @@ a cluster.
 import dataclasses
 import datetime as dt
 import threading
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -53,6 +53,7 @@ class Written:
     name: str
     statuses: dict[str, int]  # images by status
     num_flagged: int
+    num_scored: int  # images; the rows of the others were there
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,8 @@ class _Work:
     num_left: int
     pictures: list[Future[None]] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
+    scored: Counter[str] = field(default_factory=Counter)  # images by status, those taken over not
+    num_flagged: int = 0  # of these
 
     def split(self, row: int, num_pages: int) -> list[int]:
         """Make the row of a file one row for each of its pages; return their numbers."""
@@ -93,6 +96,8 @@ class _Work:
         with self.lock:
             self.rows[row] |= fields
             self.num_left -= 1
+            self.scored[self.rows[row]["status"]] += 1
+            self.num_flagged += self.rows[row]["flagged"]
 
     @property
     def table(self) -> pa.Table:
@@ -288,12 +293,12 @@ class ShardScorer:
             picture.result()
         table, name = work.table, work.task.name
         self._with_retries(partial(write_shard, self.folder, name, table))
-        counts = table["status"].value_counts().to_pylist()
-        statuses = {entry["values"]: entry["counts"] for entry in counts}
+        for status, count in work.scored.items():
+            num_flagged = work.num_flagged if status == ImageStatus.OK else 0
+            self.observer.finished(status, count, num_flagged)
+        statuses = dict(Counter(row["status"] for row in work.rows))
         num_flagged = sum(row["flagged"] for row in work.rows)
-        for status, count in statuses.items():
-            self.observer.finished(status, count, num_flagged if status == ImageStatus.OK else 0)
-        return Written(name, statuses, num_flagged)
+        return Written(name, statuses, num_flagged, work.scored.total())
 
 
 def _decide(champion: Champion, score: NDArray[np.float32]) -> dict[str, Any]:
