@@ -1,6 +1,6 @@
 """Where everything of one night lies, below the folder that all nights' results go to.
 
-<out>/manifest/night=<N>/manifest.parquet   the images
+<out>/manifest/night=<N>/manifest.parquet   the images, with their dumps
      /fleet/night=<N>/fleet.json            the champions they were scored with
      /results/night=<N>/<shard>.parquet     their rows
      /maps, /thumbnails/night=<N>/...       their pictures
