@@ -6,15 +6,18 @@ Each module defines the errors it raises, beside the code that raises them::
       ServiceAway             everybody's trouble: stop, or ask again later
         ClusterError
         RegistryError
+          RegistryUnfit
         StorageAway
       CategoryFault           this category's trouble: report it and go on with the others
         CacheTooSmall
         CalibrationError
         DetectorFileError
         LayoutError
+        ManifestError
         NotANumber
         NothingChanges
         PackageError
+        PixelRangeError
         PrecisionError
         TooFewImages
         TooManyUnreadable
@@ -32,12 +35,12 @@ Each module defines the errors it raises, beside the code that raises them::
       ImageTooLarge
       LabelsError
       LocalS3Error
-      ManifestError
       NightError
       NoFreePortError
       ResultsError
       StudyError
       UnreadableImage
+      UnsupportedPixels
 """
 
 

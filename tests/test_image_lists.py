@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from layout_rows import seen
 
+from model.errors import CategoryFault
 from pipeline.datasets.image_lists import ManifestError
 from pipeline.datasets.layouts import LayoutError, Sample, read_layout
 
@@ -192,7 +193,7 @@ def test_json_lines_without_a_plain_label_refuse_the_category(
     tmp_path: Path, label: object
 ) -> None:
     rows = [{"image_uri": "a.png", "label": "good"}, {"image_uri": "b.png", "label": label}]
-    with pytest.raises(LayoutError, match=r"1 of 2 rows have (no|a nested) label"):
+    with pytest.raises(CategoryFault, match=r"1 of 2 rows have (no|a nested) label"):
         read_layout("manifest", manifest(tmp_path, rows))
 
 
@@ -200,3 +201,11 @@ def test_a_label_that_is_nearly_good_is_refused(tmp_path: Path) -> None:
     text = "image_uri,label\na.png,good\nb.png,goood\n"
     with pytest.raises(LayoutError, match=r"b\.png: is `goood` to mean `good`\?"):
         read_layout("manifest", csv_of(tmp_path, text))
+
+
+@pytest.mark.parametrize("column", ["image_uri", "label", "split", "mask_uri"])
+def test_a_column_of_lists_refuses_the_category(tmp_path: Path, column: str) -> None:
+    columns = {"image_uri": ["a.png", "b.png"]} | {column: [["a.png"], ["b.png"]]}
+    pq.write_table(pa.table(columns), tmp_path / "list.parquet")
+    with pytest.raises(CategoryFault, match=rf"list\.parquet: the column `{column}` is of type li"):
+        read_layout("manifest", str(tmp_path / "list.parquet"))

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import storage
-from pipeline.datasets.image_lists import ROWS_AT_ONCE
+from pipeline.datasets.image_lists import ROWS_AT_ONCE, read_columns
 from pipeline.night.manifest import (
     MANIFEST_SCHEMA,
     ManifestError,
@@ -213,3 +213,75 @@ def test_a_manifest_longer_than_what_is_handled_at_once_is_complete(
     }
     manifest = read_manifest(write(tmp_path, f"m.{suffix}", "\n".join(lines[suffix])))
     assert manifest["image_uri"].to_pylist() == [f"{tmp_path}/{name}" for name in names]
+
+
+NO_TEXT = {
+    "list<": pa.array([["a.png"], ["b.png"]]),
+    "large_list<": pa.array([["a.png"], None], pa.large_list(pa.string())),
+    "struct<": pa.array([{"uri": "a.png"}, {"uri": "b.png"}]),
+    "map<": pa.array([[("uri", "a.png")], []], pa.map_(pa.string(), pa.string())),
+    "binary": pa.array([b"\xff\xd8", b"a.png"]),
+    "fixed_size_binary": pa.array([b"\xff" * 16] * 2, pa.binary(16)),
+}
+
+
+@pytest.mark.parametrize("kind", NO_TEXT)
+@pytest.mark.parametrize("column", ["image_uri", "category", "etag", "size"])
+def test_a_column_that_holds_no_text_is_refused_with_its_type(
+    tmp_path: Path, column: str, kind: str
+) -> None:
+    columns = {"image_uri": pa.array(["a.png", "b.png"]), "category": pa.array(["cup", "cup"])}
+    pq.write_table(pa.table(columns | {column: NO_TEXT[kind]}), tmp_path / "m.parquet")
+    message = rf"m\.parquet: the column `{column}` is of type {kind}.*plain text"
+    with pytest.raises(ManifestError, match=message) as caught:
+        read_manifest(str(tmp_path / "m.parquet"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [["a.png"], {"uri": "a.png"}, [], {}])
+@pytest.mark.parametrize("column", ["image_uri", "category", "etag", "size"])
+def test_nested_values_of_json_lines_are_refused_with_an_example(
+    tmp_path: Path, column: str, value: object
+) -> None:
+    rows = [{"image_uri": f"{n}.png", "category": "cup", "etag": "e", "size": n} for n in range(4)]
+    content = "\n\n".join(
+        json.dumps(row | {column: value} if row["size"] in (1, 3) else row) for row in rows
+    )
+    message = rf"2 of 4 rows have a nested \w+ in the column `{column}`, first row 2: [\[{{]"
+    with pytest.raises(ManifestError, match=message):
+        read_manifest(write(tmp_path, "m.jsonl", content))
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        (pa.array([7, 12]), ["12", "7"]),
+        (pa.array([b"7", b"12"]), ["12", "7"]),  # as tools write text that do not annotate it
+        (pa.array(["7", "12"], pa.large_string()), ["12", "7"]),
+        (pa.array(["7", "12"]).dictionary_encode(), ["12", "7"]),
+        (pa.array([None, None], pa.list_(pa.string())), ["", ""]),  # no value of any type
+    ],
+)
+def test_numbers_and_text_of_any_width_are_text(
+    tmp_path: Path, values: pa.Array, text: list[str]
+) -> None:
+    names = pa.array(["b.png", "a.png"])
+    table = {"image_uri": names, "category": pa.array(["x", "x"]), "source": values}
+    pq.write_table(pa.table(table), tmp_path / "m.parquet")
+    found = read_columns(str(tmp_path / "m.parquet"), {"source": ("source",)})["source"]
+    assert sorted(found.fill_null("").to_pylist()) == text
+
+
+def test_a_nested_column_that_nobody_asks_for_is_no_fault(tmp_path: Path) -> None:
+    columns = {"image_uri": ["a.png"], "category": ["cup"], "boxes": [[1, 2]]}
+    pq.write_table(pa.table(columns), tmp_path / "m.parquet")
+    assert read_manifest(str(tmp_path / "m.parquet")).num_rows == 1
+    line = json.dumps({"image_uri": "a.png", "category": "cup", "boxes": [1, 2]})
+    assert read_manifest(write(tmp_path, "m.jsonl", line)).num_rows == 1
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    names = ["image_uri", "category", "category"]
+    pq.write_table(pa.table([["a.png"], ["cup"], ["can"]], names), tmp_path / "m.parquet")
+    with pytest.raises(ManifestError, match="two columns are named like 'category'"):
+        read_manifest(str(tmp_path / "m.parquet"))

@@ -2,9 +2,9 @@
 
 Other tools name the same things differently; a caller asks for columns under its own names and says
 which spellings count, in any case, with blanks around them, and with hyphens for underscores. A
-column that is nearly named as one that is missing is refused. Nested objects of JSON Lines are
-not columns, but for the ``class-name`` that Ground Truth and Lookout for Vision put inside
-``<label>-metadata``.
+column that is nearly named as one that is missing is refused, and so is one that holds no text:
+lists, objects, bytes. Numbers are text as they are written. Of nested objects in JSON Lines only
+the ``class-name`` counts that Ground Truth and Lookout for Vision put inside ``<label>-metadata``.
 """
 
 import difflib
@@ -12,8 +12,9 @@ import io
 import json
 import posixpath
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -21,7 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from model.errors import NightshiftError
+from model.errors import CategoryFault
 from pipeline import storage
 
 ROWS_AT_ONCE = 65_536
@@ -32,16 +33,34 @@ NEAR = 0.8  # similarity from which on a column's name must be a slip
 SHORT = 4  # letters: names like `key` and `size` are near to too much
 
 Spellings = Mapping[str, tuple[str, ...]]
-Raw = tuple[pa.Table, list[str]]  # the columns that were asked for, and the names of all
+EXAMPLE_LETTERS = 60
 
 
-class ManifestError(NightshiftError):
+class ManifestError(CategoryFault):
     """A manifest that cannot be used as it is."""
 
 
 def is_manifest(uri: str) -> bool:
     """Say whether a file lists images, by its suffix in whatever case."""
     return uri.lower().endswith(MANIFEST_SUFFIXES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Raw:
+    """A file as its format gives it: only the columns that may be asked for, under any spelling."""
+
+    table: pa.Table
+    present: list[str]  # the names of all columns
+    nested: Mapping[str, "Nested"] = field(default_factory=dict)  # by column, JSON Lines only
+
+
+@dataclass(kw_only=True)
+class Nested:
+    """Values of a column of JSON Lines that are lists or objects."""
+
+    first_row: int
+    example: str
+    count: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +78,7 @@ def read_columns(uri: str, columns: Spellings) -> pa.Table:
 
 
 def read_list(uri: str, columns: Spellings) -> ImageList:
-    """Read the asked columns of a file; nested values come as JSON text.
+    """Read the asked columns of a file.
 
     Args:
         uri: the manifest; its suffix says what it is.
@@ -67,23 +86,24 @@ def read_list(uri: str, columns: Spellings) -> ImageList:
 
     Raises:
         StorageError: the file cannot be read.
-        ManifestError: it is not what its suffix says, or a column is nearly named as a missing one.
+        ManifestError: it is not what its suffix says, a column is nearly named as a missing one, or
+            an asked one holds no text.
     """
     data = storage.read_bytes(uri)
     suffix = posixpath.splitext(uri)[1].lower()
     try:
         if suffix in PARQUET_SUFFIXES:
-            table, present = _read_parquet(data, columns)
+            raw = _read_parquet(data, columns)
         elif suffix == ".csv":
-            table, present = _read_csv(data, columns)
+            raw = _read_csv(data, columns)
         elif suffix in JSON_SUFFIXES:
-            table, present = _read_json_lines(uri, data, columns)
+            raw = _read_json_lines(uri, data, columns)
         else:
             raise ManifestError(f"{uri}: a manifest ends in {', '.join(MANIFEST_SUFFIXES)}")
     except (pa.ArrowException, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise ManifestError(f"{uri} is no readable {suffix} file: {reason}") from error
-    return _chosen(uri, table, present, columns)
+    return _chosen(uri, raw, columns)
 
 
 def resolve_uris(uris: pa.ChunkedArray, manifest: str) -> pa.ChunkedArray:
@@ -137,7 +157,7 @@ def refuse_duplicates(table: pa.Table, column: str, manifest: str) -> None:
 def _read_parquet(data: bytes, columns: Spellings) -> Raw:
     file = pq.ParquetFile(pa.BufferReader(data))
     present = file.schema_arrow.names
-    return file.read(columns=_wanted(present, columns)), present
+    return Raw(table=file.read(columns=_wanted(present, columns)), present=present)
 
 
 def _read_csv(data: bytes, columns: Spellings) -> Raw:
@@ -148,39 +168,54 @@ def _read_csv(data: bytes, columns: Spellings) -> Raw:
     )
     parse = pa.csv.ParseOptions(newlines_in_values=True)
     source = pa.BufferReader(data)
-    return pa.csv.read_csv(source, parse_options=parse, convert_options=convert), present
+    table = pa.csv.read_csv(source, parse_options=parse, convert_options=convert)
+    return Raw(table=table, present=present)
 
 
 def _read_json_lines(uri: str, data: bytes, columns: Spellings) -> Raw:
     wanted = {_plain(spelling) for names in columns.values() for spelling in names}
     schema = pa.schema([(name, pa.string()) for name in sorted(wanted)])
     present: dict[str, str] = {}  # as written, by plain name
-    batches, rows = [], list[dict[str, str | None]]()
+    nested: dict[str, Nested] = {}
+    batches, rows, before = [], list[dict[str, str | None]](), 0
     for number, line in enumerate(io.BytesIO(data), start=1):
         if line.strip():
             row = _flat(uri, number, line)
             present |= {_plain(name): name for name in row if _plain(name) not in present}
-            rows.append({_plain(name): value for name, value in row.items()})
+            plain = {_plain(name): value for name, value in row.items()}
+            _note_nested(nested, plain, before + len(rows) + 1)
+            rows.append({name: _text(value) for name, value in plain.items()})
         if len(rows) == ROWS_AT_ONCE:
             batches.append(pa.RecordBatch.from_pylist(rows, schema))
-            rows = []
+            before, rows = before + len(rows), []
     batches.append(pa.RecordBatch.from_pylist(rows, schema))
     table = pa.Table.from_batches(batches).select(sorted(wanted & present.keys()))
-    return table.rename_columns([present[name] for name in table.column_names]), [*present.values()]
+    return Raw(
+        table=table.rename_columns([present[name] for name in table.column_names]),
+        present=[*present.values()],
+        nested={present[name]: values for name, values in nested.items()},
+    )
 
 
-def _flat(uri: str, number: int, line: bytes) -> dict[str, str | None]:
+def _flat(uri: str, number: int, line: bytes) -> dict[str, Any]:
     try:
         row = json.loads(line.removeprefix(b"\xef\xbb\xbf"))
     except ValueError as error:
         raise ManifestError(f"{uri} line {number} is not JSON: {error}") from error
     if not isinstance(row, dict):
         raise ManifestError(f"{uri} line {number} is not a JSON object; write one per line")
-    flat = {key: _text(value) for key, value in row.items() if not key.endswith("-metadata")}
+    flat = {key: value for key, value in row.items() if not key.endswith("-metadata")}
     for key, value in row.items():
         if key.endswith("-metadata") and isinstance(value, dict) and "class-name" in value:
-            flat["class-name"] = _text(value["class-name"])
+            flat["class-name"] = value["class-name"]
     return flat
+
+
+def _note_nested(nested: dict[str, Nested], row: Mapping[str, Any], number: int) -> None:
+    for name, value in row.items():
+        if isinstance(value, dict | list):
+            first = Nested(first_row=number, example=json.dumps(value)[:EXAMPLE_LETTERS])
+            nested.setdefault(name, first).count += 1
 
 
 def _text(value: Any) -> str | None:
@@ -197,19 +232,21 @@ def _wanted(present: Sequence[str], columns: Spellings) -> list[str]:
     return [name for name in present if _plain(name) in spellings]
 
 
-def _chosen(uri: str, table: pa.Table, present: Sequence[str], columns: Spellings) -> ImageList:
+def _chosen(uri: str, raw: Raw, columns: Spellings) -> ImageList:
     """Take the first spelling of each column that has any value, or is there at all."""
+    table, present = raw.table, raw.present
     nothing = pa.nulls(table.num_rows, pa.string())
     by_plain = {_plain(name): name for name in present}
     if len(by_plain) < len(present):
-        alike = [name for name in present if name not in by_plain.values()]
-        raise ManifestError(f"{uri}: two columns are named like {alike[0]!r}; rename one")
+        unlike = Counter(_plain(name) for name in present)
+        alike = next(name for name in present if unlike[_plain(name)] > 1)
+        raise ManifestError(f"{uri}: two columns are named like {alike!r}; rename one")
     taken, used = {}, {}
     for name, spellings in columns.items():
         there = [by_plain[_plain(s)] for s in spellings if _plain(s) in by_plain]
         filled = [own for own in there if table[own].null_count < table.num_rows]
         for own in (filled or there)[:1]:
-            taken[name], used[name] = table[own].cast(pa.string()), own
+            taken[name], used[name] = _texts(uri, raw, name, own), own
     unused = [name for name in present if name not in used.values()]
     _refuse_slips(uri, unused, {name: columns[name] for name in columns if name not in used})
     return ImageList(
@@ -217,6 +254,25 @@ def _chosen(uri: str, table: pa.Table, present: Sequence[str], columns: Spelling
         used=used,
         unused=unused,
     )
+
+
+def _texts(uri: str, raw: Raw, name: str, own: str) -> pa.ChunkedArray:
+    """Return the values of a column as text; ``name`` is what it was asked for as."""
+    column, nested = raw.table[own], raw.nested.get(own)
+    if nested is not None:
+        raise ManifestError(
+            f"{uri}: {nested.count} of {len(column)} rows have a nested {name} in the column "
+            f"`{own}`, first row {nested.first_row}: {nested.example}; write plain text"
+        )
+    if column.null_count == len(column):
+        return pa.nulls(len(column), pa.string())
+    try:
+        return column.cast(pa.string())
+    except pa.ArrowException as error:  # lists, structs, maps; bytes that are no UTF-8
+        raise ManifestError(
+            f"{uri}: the column `{own}` is of type {column.type}, which is no text; write {name} "
+            f"as plain text (UTF-8)"
+        ) from error
 
 
 def _refuse_slips(uri: str, unused: Sequence[str], missing: Spellings) -> None:
