@@ -30,6 +30,10 @@ def score(  # noqa: PLR0913, PLR0917  options of a command
         bool,
         typer.Option("--replace", help="Forget the night's other dumps and its champions."),
     ] = False,
+    inventory: Annotated[
+        str | None,
+        typer.Option(help="manifest.json of an S3 Inventory: read instead of listing the prefix."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Score every image of a dump with its category's champion.
@@ -41,14 +45,16 @@ def score(  # noqa: PLR0913, PLR0917  options of a command
     """
     from pipeline import storage  # noqa: PLC0415
     from pipeline.night.folder import NightFolder  # noqa: PLC0415
+    from pipeline.night.inventory import InventoriedDump  # noqa: PLC0415
 
     folder = NightFolder(out, night)
     budget = _budget(error_budget)
     from jobs.night import score as job  # noqa: PLC0415
     from pipeline.night.rows_csv import write_csv  # noqa: PLC0415
 
+    source = InventoriedDump(prefix=dump, inventory=inventory) if inventory else dump
     with redirect_stdout(sys.stderr):
-        done = job.score(dump, folder, budget, replace=replace)
+        done = job.score(source, folder, budget, replace=replace)
         if csv is not None:
             write_csv(folder, storage.absolute(csv))
     if as_json:

@@ -26,6 +26,7 @@ from pipeline.night.fleet.fleet import Fleet, champions_so_far
 from pipeline.night.fleet.hold import held_fleet
 from pipeline.night.fleet.resolve import snapshot_fleet
 from pipeline.night.folder import NightFolder
+from pipeline.night.inventory import InventoriedDump
 from pipeline.night.record import is_reported, note_reported
 from pipeline.night.results import remove_shards, stored_shards
 from pipeline.night.scoring.detectors import HEADS_BYTES
@@ -82,7 +83,7 @@ class Night:
 
 
 def score(
-    dump: str,
+    dump: str | InventoriedDump,
     folder: NightFolder,
     budget: ErrorBudget | None = None,
     *,
@@ -94,7 +95,8 @@ def score(
     A cluster is joined or started when there is something to score.
 
     Args:
-        dump: prefix of images, or a ready manifest; the night's stored one is the night as it is.
+        dump: prefix of images, as its storage or an S3 Inventory lists it, or a ready manifest; the
+            night's stored one is the night as it is.
         folder: the night, where its results go.
         budget: how many images may fail.
         replace: this dump alone is the night from now on, scored with today's champions.

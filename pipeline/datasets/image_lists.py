@@ -1,4 +1,4 @@
-"""Files that list images, one row each: Parquet, CSV or JSON Lines, here or on S3.
+"""Files that list images, one row each: Parquet, CSV or JSON Lines, here or on S3, gzip or not.
 
 Other tools name the same things differently; a caller asks for columns under its own names and says
 which spellings count, in any case, with blanks around them, and with hyphens for underscores. A
@@ -8,10 +8,12 @@ the ``class-name`` counts that Ground Truth and Lookout for Vision put inside ``
 """
 
 import difflib
+import gzip
 import io
 import json
 import posixpath
 import re
+import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +30,9 @@ from pipeline import storage
 ROWS_AT_ONCE = 65_536
 PARQUET_SUFFIXES = (".parquet", ".pq")
 JSON_SUFFIXES = (".jsonl", ".json", ".ndjson", ".manifest")
-MANIFEST_SUFFIXES = (*PARQUET_SUFFIXES, ".csv", *JSON_SUFFIXES)
+PACKED = ".gz"
+TEXT_SUFFIXES = (".csv", *JSON_SUFFIXES)
+MANIFEST_SUFFIXES = (*PARQUET_SUFFIXES, *TEXT_SUFFIXES, *(s + PACKED for s in TEXT_SUFFIXES))
 NEAR = 0.8  # similarity from which on a column's name must be a slip
 SHORT = 4  # letters: names like `key` and `size` are near to too much
 
@@ -43,6 +47,11 @@ class ManifestError(CategoryFault):
 def is_manifest(uri: str) -> bool:
     """Say whether a file lists images, by its suffix in whatever case."""
     return uri.lower().endswith(MANIFEST_SUFFIXES)
+
+
+def is_csv(uri: str) -> bool:
+    """Say whether a manifest is CSV, packed or not."""
+    return _suffix(uri) == ".csv"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,18 +98,17 @@ def read_list(uri: str, columns: Spellings) -> ImageList:
         ManifestError: it is not what its suffix says, a column is nearly named as a missing one, or
             an asked one holds no text.
     """
-    data = storage.read_bytes(uri)
-    suffix = posixpath.splitext(uri)[1].lower()
+    data, suffix = storage.read_bytes(uri), _suffix(uri)
     try:
+        if uri.lower().endswith(PACKED):
+            data = gzip.decompress(data)
         if suffix in PARQUET_SUFFIXES:
             raw = _read_parquet(data, columns)
         elif suffix == ".csv":
             raw = _read_csv(data, columns)
-        elif suffix in JSON_SUFFIXES:
-            raw = _read_json_lines(uri, data, columns)
         else:
-            raise ManifestError(f"{uri}: a manifest ends in {', '.join(MANIFEST_SUFFIXES)}")
-    except (pa.ArrowException, UnicodeDecodeError) as error:
+            raw = _read_json_lines(uri, data, columns)
+    except (pa.ArrowException, UnicodeDecodeError, EOFError, OSError, zlib.error) as error:
         reason = " ".join(str(error).split())
         raise ManifestError(f"{uri} is no readable {suffix} file: {reason}") from error
     return _chosen(uri, raw, columns)
@@ -152,6 +160,13 @@ def refuse_duplicates(table: pa.Table, column: str, manifest: str) -> None:
             f"{manifest}: {len(repeated)} values of {column} are there more than once, among them "
             f"{example!r}; list every image once"
         )
+
+
+def _suffix(uri: str) -> str:
+    """Return the suffix of a manifest as it is unpacked."""
+    if not is_manifest(uri):
+        raise ManifestError(f"{uri}: a manifest ends in {', '.join(MANIFEST_SUFFIXES)}")
+    return posixpath.splitext(uri.lower().removesuffix(PACKED))[1]
 
 
 def _read_parquet(data: bytes, columns: Spellings) -> Raw:

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from pipeline import storage
 from pipeline.datasets.image_lists import ManifestError, is_manifest
 from pipeline.night.folder import NightFolder
+from pipeline.night.inventory import InventoriedDump
 from pipeline.night.listing import Listing, list_dump
 from pipeline.night.manifest import MANIFEST_SCHEMA, read_manifest
 
@@ -64,14 +65,16 @@ class Change:
     num_changed: int = 0  # they were replaced in that dump
 
 
-def take_in(dump: str, folder: NightFolder, *, replace: bool = False) -> tuple[NightImages, Change]:
+def take_in(
+    dump: str | InventoriedDump, folder: NightFolder, *, replace: bool = False
+) -> tuple[NightImages, Change]:
     """Add a dump to its night and store the night's images.
 
     A prefix that is listed again has the images that are there now, and no others; what a ready
     manifest lists is added. The night's own stored manifest is the night as it is.
 
     Args:
-        dump: prefix of images, or a ready manifest.
+        dump: prefix of images, as its storage or an S3 Inventory lists it, or a ready manifest.
         folder: the night.
         replace: this dump alone is the night from now on.
 
@@ -79,12 +82,14 @@ def take_in(dump: str, folder: NightFolder, *, replace: bool = False) -> tuple[N
         StorageError: the dump cannot be read.
         ManifestError: it has no images, or says of an image what another dump contradicts.
     """
-    if is_manifest(dump) and storage.absolute(dump) == folder.manifest:
+    if isinstance(dump, str) and storage.absolute(dump) == folder.manifest:
         return _read_images(folder), Change()
     night = NightImages()
     if not replace and storage.exists(folder.manifest):
         night = _read_images(folder)
-    if is_manifest(dump):
+    if isinstance(dump, InventoriedDump):
+        night, change = _add_listing(night, list_dump(dump.prefix, dump.inventory))
+    elif is_manifest(dump):
         night, change = _add_manifest(night, storage.absolute(dump))
     else:
         night, change = _add_listing(night, list_dump(dump))

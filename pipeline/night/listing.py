@@ -15,6 +15,7 @@ import pyarrow as pa
 from pipeline import storage
 from pipeline.datasets.image_lists import ROWS_AT_ONCE, ManifestError
 from pipeline.images.file_names import kinds_in_words, other_kind
+from pipeline.night.inventory import OBJECTS, InventoriedDump, inventory_objects
 from pipeline.night.manifest import MANIFEST_SCHEMA
 
 logger = logging.getLogger(__name__)
@@ -29,17 +30,23 @@ class Listing:
     other_files: Mapping[str, int]  # files that are no images, by kind (``file_names.py``)
 
 
-def list_dump(dump: str) -> Listing:
+def list_dump(dump: str, inventory: str | None = None) -> Listing:
     """List every file below the prefix ``dump``.
+
+    Args:
+        dump: the prefix.
+        inventory: the ``manifest.json`` of an S3 Inventory that says what is there.
 
     Raises:
         ObjectMissing: no such bucket or prefix.
-        ManifestError: the dump holds no image.
+        ManifestError: the dump holds no image, or the inventory cannot be used.
     """
     started = time.monotonic()
     dump = storage.absolute(dump).rstrip("/")
     others: Counter[str] = Counter()
-    images = pa.Table.from_batches(_batches(dump, others), MANIFEST_SCHEMA)
+    objects = _stored_objects(dump) if inventory is None else _inventoried(dump, inventory)
+    batches = (_images(batch, dump, others) for batch in objects)
+    images = pa.Table.from_batches(batches, MANIFEST_SCHEMA)
     if not images.num_rows:
         found = f"{kinds_in_words(others)}, and no image" if others else "no file"
         raise ManifestError(f"{dump} holds {found}; a dump is <dump>/<category>/<image>")
@@ -51,23 +58,26 @@ def list_dump(dump: str) -> Listing:
     return Listing(uri=_unicode(dump), images=images.sort_by("image_uri"), other_files=dict(others))
 
 
-def _batches(dump: str, others: Counter[str]) -> Iterator[pa.RecordBatch]:
-    """Yield the images as rows; count in ``others`` what is none."""
+def _stored_objects(dump: str) -> Iterator[pa.RecordBatch]:
     objects = storage.list_objects(dump, hidden=True)
     while page := list(islice(objects, ROWS_AT_ONCE)):
-        names = [_name(item.uri, dump) for item in page]
-        kinds = [other_kind(name) for name in names]
-        others.update(kind for kind in kinds if kind)
-        rows = [row for row in zip(page, names, kinds, strict=True) if not row[2]]
-        yield pa.record_batch(
-            {
-                "image_uri": [item.uri for item, _, _ in rows],
-                "image_etag": [item.etag for item, _, _ in rows],
-                "size_bytes": [item.size_bytes for item, _, _ in rows],
-                "category": [_category(name) for _, name, _ in rows],
-            },
-            MANIFEST_SCHEMA,
-        )
+        rows = [(item.uri, item.etag, item.size_bytes) for item in page]
+        yield pa.record_batch([pa.array(c) for c in zip(*rows, strict=True)], schema=OBJECTS)
+
+
+def _inventoried(dump: str, inventory: str) -> Iterator[pa.RecordBatch]:
+    objects = inventory_objects(InventoriedDump(prefix=dump, inventory=inventory))
+    yield from objects.to_batches(max_chunksize=ROWS_AT_ONCE)
+
+
+def _images(objects: pa.RecordBatch, dump: str, others: Counter[str]) -> pa.RecordBatch:
+    """Give the images among the objects their category; count in ``others`` what is none."""
+    names = [_name(uri, dump) for uri in objects["image_uri"].to_pylist()]
+    kinds = [other_kind(name) for name in names]
+    others.update(kind for kind in kinds if kind)
+    categories = pa.array([_category(name) for name in names], pa.string())
+    images = pa.record_batch([*objects.columns, categories], schema=MANIFEST_SCHEMA)
+    return images.filter(pa.array([kind is None for kind in kinds], pa.bool_()))
 
 
 def _name(uri: str, dump: str) -> str:

@@ -16,11 +16,13 @@ from pipeline import storage
 from pipeline.catalogue.category_name import is_category_name
 from pipeline.datasets.image_lists import (
     ManifestError,
+    is_csv,
     read_columns,
     refuse_duplicates,
     refuse_missing,
     resolve_uris,
 )
+from pipeline.night.inventory import current, decoded_keys, refuse_inventory
 
 __all__ = [
     "MANIFEST_SCHEMA",
@@ -46,6 +48,8 @@ SPELLINGS = {
     "category": ("category",),
     "bucket": ("bucket",),
     "key": ("key",),
+    "is_latest": ("is_latest", "islatest"),
+    "is_delete_marker": ("is_delete_marker", "isdeletemarker"),
 }
 
 
@@ -61,8 +65,9 @@ class Shard:
 def read_manifest(uri: str) -> pa.Table:
     """Read a ready manifest: Parquet, CSV or JSON Lines with an image and a category per row.
 
-    The image is ``image_uri``, Lookout's ``source-ref``, or ``bucket`` and ``key`` of an S3
-    Inventory (the key as it is, not percent-encoded). A relative path starts at the manifest's
+    The image is ``image_uri``, Lookout's ``source-ref``, or ``bucket`` and ``key``. A key is
+    URL-encoded in CSV and taken as it is in Parquet and JSON Lines, as S3 Inventory writes it; its
+    ``is_latest`` and ``is_delete_marker`` leave rows out. A relative path starts at the manifest's
     folder and may not leave it. ETag or version, and size, are taken when they are there. A row
     without a category keeps "", which no champion has.
 
@@ -72,7 +77,10 @@ def read_manifest(uri: str) -> pa.Table:
             out of the folder.
     """
     uri = storage.absolute(uri)
-    table = _with_uris(read_columns(uri, SPELLINGS), uri)
+    if uri.lower().endswith(".json"):
+        refuse_inventory(uri)
+    table = current(read_columns(uri, SPELLINGS), "is_latest", "is_delete_marker")
+    table = _with_uris(table, uri)
     for column in ("image_uri", "category"):
         if table[column].null_count == table.num_rows:
             raise ManifestError(
@@ -119,8 +127,9 @@ def _with_uris(table: pa.Table, manifest: str) -> pa.Table:
         return table
     refuse_missing(table, "bucket", manifest)
     refuse_missing(table, "key", manifest)
+    keys = decoded_keys(table["key"], manifest) if is_csv(manifest) else table["key"]
     start = pc.binary_join_element_wise("s3://", table["bucket"], "")
-    uris = pc.binary_join_element_wise(start, table["key"], "/")
+    uris = pc.binary_join_element_wise(start, keys, "/")
     return table.set_column(0, "image_uri", uris)
 
 
