@@ -34,21 +34,21 @@ UPLOADS_AT_ONCE = 16
 def run_demo(
     out: Path,
     cells: Sequence[material.Cell] | None = None,
-    training: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> bool:
     """Run the demo under ``out`` and print what came of it; return whether it went well.
 
     Args:
         out: where everything goes.
         cells: what to onboard and to score; by default all that the demo has.
-        training: of the catalogue; by default nothing but what every catalogue gets.
+        settings: defaults of the catalogue that are not the demo's own.
     """
     console, started = Console(stderr=True), time.monotonic()
     cells = cells or material.read_cells()
-    catalogue = load_catalogue(str(material.write_onboarding(cells, out / "onboarding", training)))
+    catalogue = load_catalogue(str(material.write_onboarding(cells, out / "onboarding", settings)))
     material.write_nights(cells, out / "dumps")
     console.print("Starting a local object store and a local Ray cluster")
-    with _servers(out), cluster():
+    with servers(out), cluster():
         options = OnboardingOptions(runs=str(out / "runs"))
         failed = [outcome for outcome in onboard(catalogue, options) if outcome.error]
         for outcome in failed:
@@ -74,14 +74,14 @@ def open_shell(out: Path) -> int:
             f"{out} holds no demo. Run `nightshift demo` first, or name its folder with --out."
         )
     path = f"{sysconfig.get_path('scripts')}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-    with _servers(out), _environment({"PATH": path}):
+    with servers(out), _environment({"PATH": path}):
         Console(stderr=True).print(f"Ready: s3://{BUCKET}; `exit` ends this shell and its servers")
         shell = os.environ.get("SHELL", "/bin/sh")
         return subprocess.run([shell], cwd=out, check=False).returncode  # noqa: S603  the user's
 
 
 @contextmanager
-def _servers(out: Path) -> Iterator[None]:
+def servers(out: Path) -> Iterator[None]:
     """Have the dumps in a local object store and MLflow in a file for the block."""
     tracking = {"MLFLOW_TRACKING_URI": f"sqlite:///{out}/mlflow.db"}
     with LocalS3(out / "s3") as server, _environment(server.environment() | tracking):

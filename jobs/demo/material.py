@@ -86,20 +86,20 @@ def read_cells(data: Path | None = None) -> list[Cell]:
 
 
 def write_onboarding(
-    cells: Sequence[Cell], folder: Path, training: Mapping[str, Any] | None = None
+    cells: Sequence[Cell], folder: Path, settings: Mapping[str, Any] | None = None
 ) -> Path:
     """Write the cells to onboard and a catalogue; return the catalogue's path.
 
     Args:
         cells: those of a night are left out.
         folder: where they go.
-        training: the catalogue's section of that name; by default there is none.
+        settings: defaults of the catalogue that are not the demo's own.
     """
     for cell in cells:
         if not cell.night:
             write(folder / cell.path, cell.source.read_bytes())
     catalogue = folder / "catalogue.yaml"
-    catalogue.write_text(yaml.safe_dump(catalogue_content(training), sort_keys=False))
+    catalogue.write_text(yaml.safe_dump(catalogue_content(settings), sort_keys=False))
     return catalogue
 
 
@@ -144,13 +144,13 @@ def write(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
 
-def catalogue_content(training: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def catalogue_content(settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return the catalogue; image folders lie beside its file."""
     return {
         "defaults": {
             "backbone": "efficientnet_lite0",  # its weights come with Nightshift
             "calibration": "cross",  # 1 % of a few hundred cells: held-out ones would be few
-            **({"training": dict(training)} if training else {}),
+            **(settings or {}),
         },
         "categories": [
             {"name": name, "images": name, "layout": "folder"} for name in CATEGORIES.values()
