@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from layout_rows import seen
 
-from pipeline.datasets.good_words import is_good_word, meant_word
+from pipeline.datasets.good_words import is_good_word, meant_word, says_nothing
 from pipeline.datasets.layouts import LayoutError, read_layout
 
 
@@ -13,6 +13,7 @@ from pipeline.datasets.layouts import LayoutError, read_layout
     "word",
     [
         *("good", "Good", " GOOD ", "ok", "OK", "okay", "normal", "pass", "passed", "i.O.", "IO"),
+        *("io.", "i. O.", "OK!", "in Ordnung", "fehlerfrei", "flawless", "accepted", "undamaged"),
         *("gut", "intact", "defect-free", "Defect Free", "no_defect", "0", "0.0", "False"),
     ],
 )
@@ -26,6 +27,7 @@ def test_words_for_good(word: str) -> None:
     [
         *("abnormal", "anormal", "unnormal", "imperfect", "nok", "NOK", "n.i.O.", "not_ok", "ko"),
         *("bad", "defect", "defective", "1", "true", "wood", "gold", "hood", "scratch", "combined"),
+        *("normal_map", "ok_but_bent", "no_good_parts", "contact", "flash", "formed", "pressed"),
         *("broken_large", "contamination", "not good", "non-normal", "crack", "2", "no_pass"),
     ],
 )
@@ -38,12 +40,24 @@ def test_words_for_defects(word: str) -> None:
     ("word", "meant"),
     [
         *(("goood", "good"), ("god", "good"), ("good_", "good"), ("norml", "normal")),
+        *(("gooood", "good"), ("good_1", "good"), ("good_parts", "good"), ("OK images", "ok")),
         *(("normals", "normal"), ("pased", "passed"), ("okayy", "okay"), ("perfekt", "perfect")),
     ],
 )
 def test_slips(word: str, meant: str) -> None:
     assert not is_good_word(word)
     assert meant_word(word) == meant
+
+
+@pytest.mark.parametrize("word", ["None", "nan", "NULL", " n/a ", "NA", "?", "-", "Unlabeled"])
+def test_words_for_a_missing_value_are_neither(tmp_path: Path, word: str) -> None:
+    assert says_nothing(word)
+    assert not is_good_word(word)
+    assert meant_word(word) is None
+    if "/" not in word:
+        images = tree(tmp_path, "train/good/0.png", f"test/{word}/1.png")
+        with pytest.raises(LayoutError, match="says neither good nor which defect"):
+            read_layout("mvtec", images)
 
 
 def tree(folder: Path, *names: str) -> str:
@@ -88,6 +102,13 @@ def test_a_folder_nearly_called_good_is_refused(tmp_path: Path, word: str) -> No
         ("good/0.png", "bad/1.png"),
         ("0.png", "NOK/1.png"),
         ("kos01/Part0.jpg", "kos01/Part0_label.bmp"),
+        ("0.png", "n.i.O./1.png"),
+        ("0.png", "Not OK/1.png"),
+        ("cam 1/0.png", "cam 1/failed/1.png"),
+        ("0.png", "0-mask.png"),
+        ("good/0.png", "scratch/1.png"),
+        ("cam 1/OK/0.png", "cam 1/3/1.png"),
+        ("normal/0.png", "1.png"),
     ],
 )
 def test_a_plain_folder_that_is_none_is_refused(tmp_path: Path, names: tuple[str, ...]) -> None:
@@ -95,18 +116,33 @@ def test_a_plain_folder_that_is_none_is_refused(tmp_path: Path, names: tuple[str
         read_layout("folder", tree(tmp_path, *names))
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("0.png", "1"),
+        ("good/0.png", "OK/1.png"),
+        ("cam 1/good/0.png", "cam 2/good/1.png"),
+        ("0/a.png", "1/b.png"),  # numbers of cameras, no labels
+        ("front_label.png", "back_label.png"),  # pictures of labels: no image has these names
+        ("testbench/0.png", "masking tape/1.png"),
+    ],
+)
+def test_a_plain_folder_is_taken_as_it_is(tmp_path: Path, names: tuple[str, ...]) -> None:
+    assert len(read_layout("folder", tree(tmp_path, *names)).samples) == 2
+
+
 def test_what_a_tree_holds_beside_its_samples_is_found(tmp_path: Path) -> None:
     images = tree(
         tmp_path,
         *("train/good/0.png", "test/good/0.png", "test/hole/1.png", "test/hole/2.png"),
         *("test/cut/1.png", "ground_truth/hole/1_mask.png", "ground_truth/hole/7_mask.png"),
-        *("preview.png", "val/good/1.png", "license.txt", "test/hole/1.json"),
+        *("preview.png", "val/good/1.png", "ground_truth/9.png", "license.txt", "test/hole/1.json"),
     )
     assert read_layout("mvtec", images).findings == (
         "defects: 1 cut, 2 hole",
         f"2 of 3 defective images have no mask, first {images}/test/cut/1.png",
         f"masks without an image: 1, first {images}/ground_truth/hole/7_mask.png; "
         "looked for test/hole/7.*",
-        "images outside of the layout, not used: preview.png, val/good/1.png",
+        "images outside of the layout, not used: ground_truth/9.png, preview.png, val/good/1.png",
         "files that are no images: 1 .json, 1 .txt",
     )

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -199,7 +200,8 @@ def test_json_lines_without_a_plain_label_refuse_the_category(
 
 def test_a_label_that_is_nearly_good_is_refused(tmp_path: Path) -> None:
     text = "image_uri,label\na.png,good\nb.png,goood\n"
-    with pytest.raises(LayoutError, match=r"b\.png: is `goood` to mean `good`\?"):
+    message = r"1 of 2 rows .* first row 2 \(.*b\.png: 'goood'\); is it to mean `good`\?"
+    with pytest.raises(LayoutError, match=message):
         read_layout("manifest", csv_of(tmp_path, text))
 
 
@@ -209,3 +211,46 @@ def test_a_column_of_lists_refuses_the_category(tmp_path: Path, column: str) -> 
     pq.write_table(pa.table(columns), tmp_path / "list.parquet")
     with pytest.raises(CategoryFault, match=rf"list\.parquet: the column `{column}` is of type li"):
         read_layout("manifest", str(tmp_path / "list.parquet"))
+
+
+@pytest.mark.parametrize("label", ["None", "nan", "NULL", "n/a", "?", "unlabeled"])
+def test_a_word_for_a_missing_value_is_no_label(tmp_path: Path, label: str) -> None:
+    text = f"image_uri,label\na.png,good\nb.png,{label}\nc.png,{label}\n"
+    message = rf"2 of 3 rows have a word for a missing value .* row 2 .*'{re.escape(label)}'"
+    with pytest.raises(LayoutError, match=message):
+        read_layout("manifest", csv_of(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    "column", ["class", "Class ID", "verdict", "is_anomaly", "defect_type", "label_name", "is_ok"]
+)
+def test_labels_under_another_name_are_not_passed_over(tmp_path: Path, column: str) -> None:
+    uri = csv_of(tmp_path, f"image_uri,{column}\na.png,good\nb.png,broken\n")
+    with pytest.raises(CategoryFault, match=rf"is the column '{column}' to mean `label`"):
+        read_layout("manifest", uri)
+    (tmp_path / "list.csv").write_text(f"image_uri,label,{column}\na.png,good,x\n")
+    findings = read_layout("manifest", uri).findings
+    assert findings == (f"columns that are not used: {column}",)
+
+
+@pytest.mark.parametrize("header", ["image,label", "image_uri;label", "file,category"])
+def test_a_list_without_a_column_of_images_says_what_it_has(tmp_path: Path, header: str) -> None:
+    uri = csv_of(tmp_path, f"{header}\n{header}\n")
+    with pytest.raises(LayoutError, match="has no column `image_uri`; it has " + header[:4]):
+        read_layout("manifest", uri)
+
+
+def test_masks_of_good_images_are_named(tmp_path: Path) -> None:
+    text = "image_uri,label,mask_uri\na.png,good,m.png\nb.png,good,\n"
+    assert read_layout("manifest", csv_of(tmp_path, text)).findings == (
+        f"masks of good images, not used: 1, first of {tmp_path}/a.png",
+    )
+
+
+@pytest.mark.parametrize("label", ["", " ", "nan", "nrmal"])
+def test_the_split_file_of_visa_has_plain_labels_too(tmp_path: Path, label: str) -> None:
+    (tmp_path / "split_csv").mkdir()
+    text = f"object,split,label,image,mask\ncup,train,normal,a.JPG,\ncup,test,{label},b.JPG,\n"
+    (tmp_path / "split_csv/1cls.csv").write_text(text)
+    with pytest.raises(LayoutError, match=r"1cls\.csv: 1 of 2 rows have .*first row 2 \(b\.JPG"):
+        read_layout("visa", str(tmp_path / "cup"))

@@ -125,6 +125,17 @@ def test_a_training_folder_without_good_images_is_named(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("bad", ["scratch", "NOK", "3"])
+def test_good_parts_beside_others_are_no_two_categories(tmp_path: Path, bad: str) -> None:
+    write(f"{tmp_path}/cable", "good/0.png", f"{bad}/1.png")
+    write(f"{tmp_path}/gear", "OK/0.png")
+    write(f"{tmp_path}/masks", "0.png")
+    assert DataSet(f"{tmp_path}/gear", "folder") in recognise(str(tmp_path))
+    reasons = unplaced(str(tmp_path))
+    assert reasons["/cable"].startswith("holds a folder of good parts beside others, ")
+    assert reasons["/masks"].startswith("is named for tests, masks or defects")
+
+
 def test_a_bucket_is_walked_as_a_folder_is(s3: str, tmp_path: Path) -> None:
     write(f"{s3}/data/bottle", *TREES["mvtec"])
     write(f"{s3}/data/gear", *TREES["folder"])

@@ -40,7 +40,7 @@ def read_tree(images: str, tree: FolderTree) -> Listing:
         split, _, rest = name.partition("/")
         folder, _, inside = rest.partition("/")
         if not inside or split not in (*tree.train, tree.test):
-            outside += [name] if split != tree.masks else []
+            outside += [name] if split != tree.masks or not inside else []
             continue
         defect = defect_of(folder, f"{images}/{split}/{folder}")
         if split != tree.test and defect != GOOD:

@@ -9,24 +9,16 @@ from dataclasses import replace
 
 from pipeline import storage
 from pipeline.datasets.folder_tree import FolderTree, read_tree
-from pipeline.datasets.image_lists import (
-    read_columns,
-    read_list,
-    refuse_duplicates,
-    refuse_missing,
-    resolve_uri,
-    resolve_uris,
-)
+from pipeline.datasets.image_lists import read_columns, refuse_missing
+from pipeline.datasets.labelled_lists import labelled, read_labelled_list, refuse_labels
+from pipeline.datasets.plain_folder import read_folder
 from pipeline.datasets.samples import (
     GOOD,
     ImageNames,
     LayoutError,
     Listing,
     Sample,
-    Split,
-    defect_of,
     kinds_finding,
-    some,
     split_by_name,
     stem,
 )
@@ -39,27 +31,6 @@ Reader = Callable[[str], Listing]
 
 VISA_SPLIT = "split_csv/1cls.csv"
 VISA_COLUMNS = {name: (name,) for name in ("object", "split", "label", "image", "mask")}
-MANIFEST_COLUMNS = {
-    "image_uri": ("image_uri", "source-ref"),
-    "split": ("split",),
-    "label": ("defect", "class-name", "label", "anomaly-label"),
-    "mask_uri": ("mask_uri", "anomaly-mask-ref"),
-}
-# What holds no good images, as folders of data sets are called.
-NAMES_OF_OTHERS = """
-test testing ground_truth groundtruth mask masks label labels bad ng nok ko defect defects defective
-anomaly anomalies anomalous abnormal faulty reject rejects
-"""
-NOT_GOOD = frozenset(NAMES_OF_OTHERS.split())
-LABEL_ENDINGS = ("_label", "_mask", "_gt")
-SPLITS: dict[str, Split] = {
-    "train": "train",
-    "training": "train",
-    "val": "train",
-    "validation": "train",
-    "test": "test",
-    "testing": "test",
-}
 
 
 def read_layout(layout: str, images: str) -> Listing:
@@ -100,25 +71,6 @@ def _mvtec_loco(images: str) -> Listing:
     return read_tree(images, FolderTree(train=("train", "validation")))
 
 
-def _folder(images: str) -> Listing:
-    """All images are good ones, so a folder or a name that says otherwise refuses the category."""
-    names = ImageNames.below(images)
-    strange = [name for name in names.images if _is_no_good_image(name)]
-    if strange:
-        raise LayoutError(
-            f"{images}: the layout folder takes all of {len(names.images)} images for good ones, "
-            f"and {len(strange)} lie where defects, tests or masks do: {some(strange)}. Write the "
-            f"layout that they have (`nightshift init` finds it), or move them away"
-        )
-    samples = [Sample(storage.join(images, name), "train", GOOD) for name in names.images]
-    return Listing(samples=samples, findings=tuple(names.findings))
-
-
-def _is_no_good_image(name: str) -> bool:
-    *folders, last = (part.casefold() for part in name.split("/"))
-    return bool(NOT_GOOD.intersection(folders)) or stem(last).endswith(LABEL_ENDINGS)
-
-
 def _visa(images: str) -> Listing:
     """The 1-class folders when they are there, else the split file beside the objects."""
     if storage.exists(f"{images}/train"):
@@ -130,7 +82,8 @@ def _visa(images: str) -> Listing:
     if not rows:
         known = ", ".join(sorted(set(table["object"].to_pylist())))
         raise LayoutError(f"{root}/{VISA_SPLIT} has no object {category!r}; it has {known}")
-    samples = [_labelled(row["image"], row, row["mask"], root) for row in rows]
+    refuse_labels([(row["image"], row["label"]) for row in rows], "label", f"{root}/{VISA_SPLIT}")
+    samples = [labelled(row["image"], row, row["mask"], root) for row in rows]
     return Listing(samples=samples, findings=tuple(kinds_finding(samples)))
 
 
@@ -167,68 +120,8 @@ def _cifar10(images: str) -> Listing:
     return Listing(samples=samples, findings=findings)
 
 
-def _manifest(uri: str) -> Listing:
-    """Without a split, defects are for the test, and with them a share of the good images.
-
-    Without labels all images are good. Where there are labels, every image needs one.
-    """
-    listed = read_list(uri, MANIFEST_COLUMNS)
-    table = listed.table
-    refuse_missing(table, "image_uri", uri)
-    names = table["image_uri"].to_pylist()
-    table = table.set_column(0, "image_uri", resolve_uris(table["image_uri"], uri))
-    refuse_duplicates(table, "image_uri", uri)
-    rows = table.to_pylist()
-    _refuse_no_labels(rows, listed.used.get("label"), uri)
-    only_good = all(_defect(row["label"], row["image_uri"]) == GOOD for row in rows)
-    for name, row in zip(names, rows, strict=True):
-        row["split"] = row["split"] or ("train" if only_good else split_by_name(name))
-    folder = uri.rpartition("/")[0]
-    samples = [_labelled(row["image_uri"], row, row["mask_uri"], folder) for row in rows]
-    unused = [f"columns that are not used: {some(listed.unused)}"] if listed.unused else []
-    return Listing(samples=samples, findings=(*kinds_finding(samples), *unused))
-
-
-def _refuse_no_labels(rows: list[dict[str, str]], column: str | None, uri: str) -> None:
-    """Raise LayoutError where there is a column of labels, and rows without a plain word in it."""
-    if column is None:
-        return
-    empty = [number for number, row in enumerate(rows, 1) if not (row["label"] or "").strip()]
-    nested = [number for number, row in enumerate(rows, 1) if _is_nested(row["label"])]
-    for numbers, what in ((empty, "no"), (nested, "a nested")):
-        if numbers:
-            row = rows[numbers[0] - 1]
-            raise LayoutError(
-                f"{uri}: {len(numbers)} of {len(rows)} rows have {what} label in the column "
-                f"`{column}`, first row {numbers[0]} ({row['image_uri']}: {row['label']!r}); write "
-                f"one word each, such as good or the kind of defect, or leave the column out where "
-                f"all images are good"
-            )
-
-
-def _is_nested(label: str | None) -> bool:
-    return (label or "").lstrip().startswith(("{", "["))
-
-
-def _labelled(image: str, row: dict[str, str], mask: str | None, folder: str) -> Sample:
-    """A defective image is for the test, wherever its data set put it."""
-    split = SPLITS.get((row["split"] or "").strip().casefold())
-    if split is None:
-        raise LayoutError(f"{image}: split {row['split']!r} is unknown; write train or test")
-    defect = _defect(row["label"], image)
-    uri = resolve_uri(image, folder)
-    if defect == GOOD:
-        return Sample(uri, split, GOOD)
-    return Sample(uri, "test", defect, (resolve_uri(mask, folder),) if mask else ())
-
-
-def _defect(label: str | None, where: str) -> str:
-    """Return the kind of defect; GOOD where the data set has no labels."""
-    return defect_of(label, where) if label and label.strip() else GOOD
-
-
 def _is_label(name: str) -> bool:
-    return stem(name).endswith(LABEL_ENDINGS[0])
+    return stem(name).endswith("_label")
 
 
 def _holds_anything(label: str) -> bool:
@@ -254,8 +147,8 @@ LAYOUTS: dict[str, Reader] = {
     "visa": _visa,
     "ksdd": _ksdd,
     "cifar10": _cifar10,
-    "folder": _folder,
-    "manifest": _manifest,
+    "folder": read_folder,
+    "manifest": read_labelled_list,
 }
 MVTEC_TREE = "train/good/*, test/<defect>/*, ground_truth/<defect>/<image>_mask.png"
 STRUCTURE = {

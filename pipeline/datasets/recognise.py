@@ -13,6 +13,7 @@ from pipeline import storage
 from pipeline.datasets.good_words import is_good_word
 from pipeline.datasets.image_lists import is_manifest, read_columns
 from pipeline.datasets.layouts import VISA_COLUMNS, VISA_SPLIT, read_layout
+from pipeline.datasets.plain_folder import holds_no_good_parts, is_good_folder
 from pipeline.datasets.samples import stem
 from pipeline.images.file_names import is_image_name
 
@@ -54,6 +55,9 @@ def _walk(folder: str, names: Sequence[str], levels: int) -> Iterator[DataSet | 
     images = [name for name in names if is_image_name(name)]
     if images:
         yield Unplaced(folder, f"holds images beside folders: {_some(images)}")
+    if any(map(is_good_folder, names)):
+        yield Unplaced(folder, _why(folder, names))
+        return
     for name in names:
         if name not in images:
             yield from _one(storage.join(folder, name), levels)
@@ -66,6 +70,8 @@ def _whole(folder: str, names: Sequence[str]) -> list[DataSet]:
     if "split_csv" in names and storage.exists(f"{folder}/{VISA_SPLIT}"):
         objects = read_columns(f"{folder}/{VISA_SPLIT}", VISA_COLUMNS)["object"].unique()
         return [DataSet(f"{folder}/{name}", "visa") for name in sorted(objects.to_pylist())]
+    if names and all(map(is_good_folder, names)):
+        return [DataSet(folder, "folder")]
     if names and all(is_image_name(name) or "." in name for name in names):
         inside = [name for name in names if is_image_name(name)]
         return [DataSet(folder, "ksdd" if _labelled(inside) else "folder")] if inside else []
@@ -97,9 +103,19 @@ def _one(uri: str, levels: int) -> Iterator[DataSet | Unplaced]:
         return
     found = list(_walk(uri, names, levels - 1)) if levels > 1 else _whole(uri, names)
     if any(isinstance(each, DataSet) for each in found):
-        yield from found
+        yield from (_but_no_defects(each) for each in found)
     else:
         yield Unplaced(uri, _why(uri, names))
+
+
+def _but_no_defects(found: DataSet | Unplaced) -> DataSet | Unplaced:
+    """Return what was found, but for folders that hold tests, masks or defects by their names."""
+    name = found.images.rpartition("/")[2] if isinstance(found, DataSet) else ""
+    if isinstance(found, DataSet) and found.layout == "folder" and holds_no_good_parts(name):
+        return Unplaced(
+            found.images, "is named for tests, masks or defects; nothing learns from it"
+        )
+    return found
 
 
 def _manifest(uri: str) -> DataSet | Unplaced:
@@ -114,6 +130,11 @@ def _why(folder: str, names: Sequence[str]) -> str:
     if "train" in names:
         train = _names(f"{folder}/train")
         return f"its train/ holds no folder of good images, but {_some(train) or 'nothing'}"
+    if any(map(is_good_folder, names)):
+        return (
+            f"holds a folder of good parts beside others, {_some(names)}; move them to train/good "
+            f"and test/<defect>, or list the images with their labels in a manifest"
+        )
     return f"has no layout that is known; it holds {_some(names)}"
 
 

@@ -9,8 +9,8 @@ from typing import Literal
 
 from model.errors import CategoryFault
 from pipeline import storage
-from pipeline.datasets.good_words import is_good_word, meant_word
-from pipeline.images.file_names import other_kind
+from pipeline.datasets.good_words import is_good_word, meant_word, says_nothing
+from pipeline.images.file_names import kinds_in_words, other_kind
 
 Split = Literal["train", "test"]
 
@@ -92,8 +92,8 @@ class ImageNames:
     @property
     def findings(self) -> list[str]:
         """How many files are something else."""
-        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.others.items()))
-        return [f"files that are no images: {kinds}"] if kinds else []
+        found = kinds_in_words(self.others)
+        return [f"files that are no images: {found}"] if found else []
 
 
 def stem(name: str) -> str:
@@ -115,10 +115,14 @@ def defect_of(word: str, where: str) -> str:
         where: it stands, for the message.
 
     Raises:
-        LayoutError: the word is nearly one that means good.
+        LayoutError: the word stands for a missing value, or is nearly one for good.
     """
     if is_good_word(word):
         return GOOD
+    if says_nothing(word):
+        raise LayoutError(
+            f"{where}: `{word}` says neither good nor which defect; write `good` or another word"
+        )
     meant = meant_word(word)
     if meant:
         raise LayoutError(

@@ -1,0 +1,94 @@
+"""A folder whose images are all good, at any depth; and what says that some are not.
+
+Names alone decide. Images are no good ones where a folder is named for tests, masks or defects, or
+stands beside one that is named for good parts, and where a file is the mask of another one.
+"""
+
+import posixpath
+from collections.abc import Sequence
+
+from pipeline import storage
+from pipeline.datasets.good_words import is_bad_word, is_good_word, plain_word
+from pipeline.datasets.samples import GOOD, ImageNames, LayoutError, Listing, Sample, some, stem
+
+# Folders of other layouts that hold no images to learn from.
+OTHER_FOLDERS = frozenset(
+    """
+    test tests testing test-public test-private ground-truth groundtruth gt mask masks label labels
+    annotation annotations segmentation
+    """.split()  # noqa: SIM905  a list of words reads best as one
+)
+MASK_ENDINGS = ("-label", "-labels", "-mask", "-masks", "-gt")
+
+
+def read_folder(images: str) -> Listing:
+    """Return all images below a folder as good ones.
+
+    Raises:
+        LayoutError: the name of a file or folder says that some are not.
+    """
+    names = ImageNames.below(images)
+    strange = not_good(names.images)
+    if strange:
+        raise LayoutError(
+            f"{images}: the layout folder takes all of {len(names.images)} images for good ones, "
+            f"and {len(strange)} lie where defects, tests or masks do, or beside a folder of good "
+            f"parts: {some(strange)}. Let `images:` name the folder of the good ones, or write "
+            f"the layout that they have (`nightshift init` finds it)"
+        )
+    samples = [Sample(storage.join(images, name), "train", GOOD) for name in names.images]
+    return Listing(samples=samples, findings=tuple(names.findings))
+
+
+def not_good(names: Sequence[str]) -> list[str]:
+    """Return those of the images below a folder that hold no good part by what they are called.
+
+    Args:
+        names: below the folder, slashes included.
+    """
+    beside_good = {posixpath.dirname(each) for each in _folders(names) if is_good_folder(each)}
+    stems = {_plain_stem(name) for name in names}
+    return [name for name in names if _is_strange(name, beside_good) or _is_mask(name, stems)]
+
+
+def holds_no_good_parts(folder: str) -> bool:
+    """Whether a folder is named for tests, masks or defects."""
+    return is_bad_word(folder) or plain_word(folder) in OTHER_FOLDERS
+
+
+def _folders(names: Sequence[str]) -> set[str]:
+    """Return every folder that is above an image."""
+    return {"/".join(parts[:end]) for parts in _parts(names) for end in range(1, len(parts))}
+
+
+def _parts(names: Sequence[str]) -> list[list[str]]:
+    return [name.split("/") for name in names]
+
+
+def is_good_folder(folder: str) -> bool:
+    """Numbers such as 0 count days and cameras, so that they are no word here."""
+    last = posixpath.basename(folder)
+    return is_good_word(last) and not plain_word(last)[0].isdigit()
+
+
+def _is_strange(name: str, beside_good: set[str]) -> bool:
+    """Whether a folder of this image says that it holds no good parts."""
+    parts = name.split("/")
+    for end, part in enumerate(parts):
+        is_folder = end < len(parts) - 1
+        if is_folder and holds_no_good_parts(part):
+            return True
+        above = "/".join(parts[:end])
+        if above in beside_good and not (is_folder and is_good_word(part)):
+            return True
+    return False
+
+
+def _is_mask(name: str, stems: set[str]) -> bool:
+    """Whether a file is named like another one, with an ending for masks."""
+    plain = _plain_stem(name)
+    return any(plain.endswith(end) and plain.removesuffix(end) in stems for end in MASK_ENDINGS)
+
+
+def _plain_stem(name: str) -> str:
+    return plain_word(stem(posixpath.basename(name)))
