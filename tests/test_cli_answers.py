@@ -1,12 +1,15 @@
 """What the command line answers when the work is done already, or can only fail."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from command_line import Run
 from factory import make_package, score_without_cluster, write_catalogue
 
+from jobs.cli.printing import print_outcomes
+from jobs.onboard.onboard import OnboardingStatus, Outcome
 from pipeline import storage
 from pipeline.catalogue.catalogue import load_catalogue
 from pipeline.night.folder import NightFolder
@@ -46,6 +49,17 @@ def test_a_category_that_failed_is_listed_and_code_3(run: Run, tmp_path: Path) -
     assert "gone does not exist" in lines[0]
     assert all(len(line) <= 80 for line in answer.out.splitlines())
     assert answer.out.count("failed") == 2
+
+
+def test_what_was_found_in_the_data_is_told_for_each_category(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found = ["defects: 3 scratch", "masks without an image: 1"]
+    cup = Outcome(category="cup", status=OnboardingStatus.ONBOARDED, findings=found)
+    can = Outcome(category="can", status=OnboardingStatus.UNCHANGED)
+    print_outcomes([asdict(cup), asdict(can)])
+    told = [line for line in capsys.readouterr().out.splitlines() if ": " in line]
+    assert told == ["cup: defects: 3 scratch", "cup: masks without an image: 1"]
 
 
 @pytest.mark.parametrize("flag", ["--promote", "--no-promote"])

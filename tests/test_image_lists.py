@@ -161,6 +161,20 @@ def test_a_header_that_is_nearly_right_is_refused(tmp_path: Path, header: str, m
         read_layout("manifest", uri)
 
 
+def test_blanks_around_values_of_csv_do_not_count(tmp_path: Path) -> None:
+    uri = csv_of(tmp_path, "label, image_uri, mask_uri\nOK, a b.png,\ncrack, c.png, m/c.png\n")
+    assert seen("manifest", uri) == [
+        ("a b.png", "train", "good", ()),
+        ("c.png", "test", "crack", ("m/c.png",)),
+    ]
+
+
+def test_two_keys_alike_are_refused(tmp_path: Path) -> None:
+    rows = [{"image_uri": "a.png", "label": "good"}, {"image_uri": "b", "label": "x", "Label": "y"}]
+    with pytest.raises(ManifestError, match="line 2: two keys are named alike"):
+        read_layout("manifest", manifest(tmp_path, rows))
+
+
 def test_two_headers_alike_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="two columns are named like 'label'"):
         read_layout("manifest", csv_of(tmp_path, "image_uri,label,Label\na.png,good,bad\n"))
@@ -222,7 +236,8 @@ def test_a_word_for_a_missing_value_is_no_label(tmp_path: Path, label: str) -> N
 
 
 @pytest.mark.parametrize(
-    "column", ["class", "Class ID", "verdict", "is_anomaly", "defect_type", "label_name", "is_ok"]
+    "column",
+    ["class", "Class ID", "verdict", "is_anomaly", "defect_type", "label_name", "bounding-box"],
 )
 def test_labels_under_another_name_are_not_passed_over(tmp_path: Path, column: str) -> None:
     uri = csv_of(tmp_path, f"image_uri,{column}\na.png,good\nb.png,broken\n")

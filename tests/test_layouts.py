@@ -196,6 +196,31 @@ def test_ksdd_refuses_a_part_whose_label_is_missing_or_damaged(tmp_path: Path) -
         read_layout("ksdd", images)
 
 
+def test_ksdd_names_labels_without_an_image(tmp_path: Path) -> None:
+    images = ksdd(tmp_path, 4)
+    (tmp_path / "kos01/Part3.jpg").unlink()
+    assert read_layout("ksdd", images).findings == (
+        "defects: 2 defect",
+        "labels without an image: 1, first kos01/Part3_label.bmp",
+    )
+
+
+def test_cifar10_names_test_images_of_no_class(tmp_path: Path) -> None:
+    tree(tmp_path, "train/cat/1.png", "test/dog/2.png", "test/3.png")
+    assert read_layout("cifar10", str(tmp_path / "train/cat")).findings == (
+        "defects: 1 dog",
+        "test images of no class, not used: 3.png",
+    )
+
+
+@pytest.mark.parametrize("layout", ["mvtec", "btad", "visa"])
+@pytest.mark.parametrize("mask", ["7_mask.png", "7-mask.png", "7_GT.bmp", "7_label.png"])
+def test_masks_among_the_images_are_refused(tmp_path: Path, layout: str, mask: str) -> None:
+    images = tree(tmp_path, "train/good/0.png", "test/hole/7.png", f"test/hole/{mask}")
+    with pytest.raises(LayoutError, match=rf"1 files among the images .*: test/hole/{mask}; move"):
+        read_layout(layout, images)
+
+
 def test_cifar10_makes_every_other_class_a_defect(tmp_path: Path) -> None:
     names = ["train/cat/1.png", "train/dog/1.png", "test/cat/2.png", "test/dog/2.png"]
     tree(tmp_path, *names)

@@ -52,6 +52,14 @@ def test_an_onboarding_fills_every_part_of_its_record(folder: Path) -> None:
     assert set(record.timings_s) == {"embedding", "training", "calibration", "evaluation"}
 
 
+def test_what_was_found_in_the_data_is_in_the_record(folder: Path) -> None:
+    assert Package.read(folder).record.findings == ["defects: 3 scratch"]
+    record = json.loads((folder / "onboarding.json").read_text())
+    del record["findings"]  # as earlier releases wrote it
+    (folder / "onboarding.json").write_text(json.dumps(record))
+    assert Package.read(folder).record.findings == ()
+
+
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("content", [None, b"", b"{}", b"[1]", b"\xff\xfe", b"{" * 50])
 def test_a_missing_or_damaged_file_is_refused_with_what_to_do(

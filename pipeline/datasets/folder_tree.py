@@ -13,6 +13,7 @@ from pipeline.datasets.samples import (
     Sample,
     defect_of,
     kinds_finding,
+    masks_beside,
     some,
     stem,
 )
@@ -31,9 +32,11 @@ def read_tree(images: str, tree: FolderTree) -> Listing:
     """Return the samples of a folder tree, and what lies elsewhere in it.
 
     Raises:
-        LayoutError: a training folder holds defects, or a folder is nearly called good.
+        LayoutError: a training folder holds defects, a folder is nearly called good, or masks lie
+            among the images.
     """
     names = ImageNames.below(images)
+    _refuse_masks_beside(images, names.images, tree)
     masks = _masks(images, names.images, tree.masks)
     samples, outside, with_masks = [], [], set()
     for name in names.images:
@@ -62,6 +65,20 @@ def read_tree(images: str, tree: FolderTree) -> Listing:
         *names.findings,
     ]
     return Listing(samples=samples, findings=tuple(findings))
+
+
+def _refuse_masks_beside(images: str, names: Sequence[str], tree: FolderTree) -> None:
+    """Raise LayoutError where a split holds a file that is named as the mask of another one."""
+    of_folder: dict[str, list[str]] = {}
+    for name in names:
+        if name.partition("/")[0] != tree.masks:
+            of_folder.setdefault(posixpath.dirname(name), []).append(name)
+    found = [name for inside in of_folder.values() for name in masks_beside(inside)]
+    if found:
+        raise LayoutError(
+            f"{images}: {len(found)} files among the images are named as masks of others: "
+            f"{some(found)}; move them below {tree.masks}/<defect>/"
+        )
 
 
 def _masks(images: str, names: Sequence[str], folder: str) -> dict[str, tuple[str, ...]]:

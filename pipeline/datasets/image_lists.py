@@ -1,10 +1,11 @@
 """Files that list images, one row each: Parquet, CSV or JSON Lines, here or on S3, gzip or not.
 
 Other tools name the same things differently; a caller asks for columns under its own names and says
-which spellings count, in any case, with blanks around them, and with hyphens for underscores. A
-column that is nearly named as one that is missing is refused, and so is one that holds no text:
-lists, objects, bytes. Numbers are text as they are written. Of nested objects in JSON Lines only
-the ``class-name`` counts that Ground Truth and Lookout for Vision put inside ``<label>-metadata``.
+which spellings count, in any case, with blanks around them, and with hyphens for underscores.
+Blanks around values do not count in CSV, where people write them after commas. A column that is
+nearly named as one that is missing is refused, and so is one that holds no text: lists, objects,
+bytes. Numbers are text as they are written. Of nested objects in JSON Lines only the ``class-name``
+counts that Ground Truth and Lookout for Vision put inside ``<label>-metadata``.
 """
 
 import difflib
@@ -184,7 +185,8 @@ def _read_csv(data: bytes, columns: Spellings) -> Raw:
     parse = pa.csv.ParseOptions(newlines_in_values=True)
     source = pa.BufferReader(data)
     table = pa.csv.read_csv(source, parse_options=parse, convert_options=convert)
-    return Raw(table=table, present=present)
+    trimmed = [pc.utf8_trim_whitespace(column) for column in table.columns]
+    return Raw(table=pa.table(trimmed, table.column_names), present=present)
 
 
 def _read_json_lines(uri: str, data: bytes, columns: Spellings) -> Raw:
@@ -198,6 +200,8 @@ def _read_json_lines(uri: str, data: bytes, columns: Spellings) -> Raw:
             row = _flat(uri, number, line)
             present |= {_plain(name): name for name in row if _plain(name) not in present}
             plain = {_plain(name): value for name, value in row.items()}
+            if len(plain) < len(row):
+                raise ManifestError(f"{uri} line {number}: two keys are named alike; rename one")
             _note_nested(nested, plain, before + len(rows) + 1)
             rows.append({name: _text(value) for name, value in plain.items()})
         if len(rows) == ROWS_AT_ONCE:

@@ -36,11 +36,11 @@ COLUMNS = {
 # Columns that other tools keep labels in. Passed over, they would make every image a good one.
 LABEL_NAMES = frozenset(
     """
-    target verdict result quality judgement judgment annotation annotations choice ground-truth gt
+    target verdict result quality judgement judgment choice ground-truth gt
     tag tags ok is-ok good is-good
     """.split()  # noqa: SIM905  a list of words reads best as one
 )
-LABEL_PARTS = ("label", "defect", "anomal", "class")
+LABEL_PARTS = ("label", "defect", "anomal", "class", "annot", "bbox", "bounding")
 SPLITS: dict[str, Split] = {
     "train": "train",
     "training": "train",

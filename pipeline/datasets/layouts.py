@@ -19,6 +19,7 @@ from pipeline.datasets.samples import (
     Listing,
     Sample,
     kinds_finding,
+    some,
     split_by_name,
     stem,
 )
@@ -102,7 +103,10 @@ def _ksdd(images: str) -> Listing:
             samples.append(Sample(uri, "test", "defect", (label,)))
         else:
             samples.append(Sample(uri, split_by_name(name), GOOD))
-    return Listing(samples=samples, findings=(*kinds_finding(samples), *listed.findings))
+    lost = sorted(name for part, name in labels.items() if part not in set(map(stem, names)))
+    missing = [f"labels without an image: {len(lost)}, first {lost[0]}"] if lost else []
+    findings = (*kinds_finding(samples), *missing, *listed.findings)
+    return Listing(samples=samples, findings=findings)
 
 
 def _cifar10(images: str) -> Listing:
@@ -112,11 +116,14 @@ def _cifar10(images: str) -> Listing:
         raise LayoutError(f"layout cifar10: images must be <root>/train/<class>, got {images}")
     tests, trained = ImageNames.below(f"{root}/test"), ImageNames.below(images)
     samples = [Sample(storage.join(images, name), "train", GOOD) for name in trained.images]
-    for name in tests.images:
+    of_classes = [name for name in tests.images if "/" in name]
+    loose = [name for name in tests.images if "/" not in name]
+    for name in of_classes:
         found = name.partition("/")[0]
         defect = GOOD if found == category else found
         samples.append(Sample(f"{root}/test/{name}", "test", defect))
-    findings = (*kinds_finding(samples), *trained.findings, *tests.findings)
+    outside = [f"test images of no class, not used: {some(loose)}"] if loose else []
+    findings = (*kinds_finding(samples), *outside, *trained.findings, *tests.findings)
     return Listing(samples=samples, findings=findings)
 
 

@@ -9,7 +9,15 @@ from collections.abc import Sequence
 
 from pipeline import storage
 from pipeline.datasets.good_words import is_bad_word, is_good_word, plain_word
-from pipeline.datasets.samples import GOOD, ImageNames, LayoutError, Listing, Sample, some, stem
+from pipeline.datasets.samples import (
+    GOOD,
+    ImageNames,
+    LayoutError,
+    Listing,
+    Sample,
+    masks_beside,
+    some,
+)
 
 # Folders of other layouts that hold no images to learn from.
 OTHER_FOLDERS = frozenset(
@@ -18,7 +26,6 @@ OTHER_FOLDERS = frozenset(
     annotation annotations segmentation
     """.split()  # noqa: SIM905  a list of words reads best as one
 )
-MASK_ENDINGS = ("-label", "-labels", "-mask", "-masks", "-gt")
 
 
 def read_folder(images: str) -> Listing:
@@ -47,8 +54,8 @@ def not_good(names: Sequence[str]) -> list[str]:
         names: below the folder, slashes included.
     """
     beside_good = {posixpath.dirname(each) for each in _folders(names) if is_good_folder(each)}
-    stems = {_plain_stem(name) for name in names}
-    return [name for name in names if _is_strange(name, beside_good) or _is_mask(name, stems)]
+    masks = set(masks_beside(names))
+    return [name for name in names if name in masks or _is_strange(name, beside_good)]
 
 
 def holds_no_good_parts(folder: str) -> bool:
@@ -82,13 +89,3 @@ def _is_strange(name: str, beside_good: set[str]) -> bool:
         if above in beside_good and not (is_folder and is_good_word(part)):
             return True
     return False
-
-
-def _is_mask(name: str, stems: set[str]) -> bool:
-    """Whether a file is named like another one, with an ending for masks."""
-    plain = _plain_stem(name)
-    return any(plain.endswith(end) and plain.removesuffix(end) in stems for end in MASK_ENDINGS)
-
-
-def _plain_stem(name: str) -> str:
-    return plain_word(stem(posixpath.basename(name)))

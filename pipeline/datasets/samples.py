@@ -9,12 +9,13 @@ from typing import Literal
 
 from model.errors import CategoryFault
 from pipeline import storage
-from pipeline.datasets.good_words import is_good_word, meant_word, says_nothing
+from pipeline.datasets.good_words import is_good_word, meant_word, plain_word, says_nothing
 from pipeline.images.file_names import kinds_in_words, other_kind
 
 Split = Literal["train", "test"]
 
 GOOD = "good"
+MASK_ENDINGS = ("-label", "-labels", "-mask", "-masks", "-gt")  # of plain words
 TRAIN_SHARE = 0.7  # of the good images, where a data set has no split of its own
 
 
@@ -94,6 +95,20 @@ class ImageNames:
         """How many files are something else."""
         found = kinds_in_words(self.others)
         return [f"files that are no images: {found}"] if found else []
+
+
+def masks_beside(names: Sequence[str]) -> list[str]:
+    """Return the files that are named like another one of the same names, as its mask is."""
+    stems = {_plain_stem(name) for name in names}
+    return [name for name in names if _is_mask(_plain_stem(name), stems)]
+
+
+def _is_mask(plain: str, stems: set[str]) -> bool:
+    return any(plain.endswith(end) and plain.removesuffix(end) in stems for end in MASK_ENDINGS)
+
+
+def _plain_stem(name: str) -> str:
+    return plain_word(stem(posixpath.basename(name)))
 
 
 def stem(name: str) -> str:
