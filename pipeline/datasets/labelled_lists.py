@@ -32,6 +32,7 @@ COLUMNS = {
     "split": ("split",),
     "label": ("defect", "class-name", "label", "anomaly-label"),
     "mask_uri": ("mask_uri", "anomaly-mask-ref"),
+    "image_etag": ("image_etag", "etag", "e_tag"),  # for the key of an onboarding
 }
 # Columns that other tools keep labels in. Passed over, they would make every image a good one.
 LABEL_NAMES = frozenset(

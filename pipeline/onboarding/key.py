@@ -8,10 +8,13 @@ import json
 from collections.abc import Collection
 from typing import Any
 
+import pyarrow.compute as pc
 from pydantic import BaseModel
 
 from pipeline import storage
 from pipeline.catalogue.catalogue import Category
+from pipeline.datasets.image_lists import read_columns, refuse_missing, resolve_uris
+from pipeline.datasets.labelled_lists import COLUMNS
 
 # Raised only where every category must be onboarded again; a new detector format is no reason as
 # long as the earlier ones can be read.
@@ -35,6 +38,9 @@ GONE_TRAINING = {"kept": None}
 def onboarding_key(category: Category) -> str:
     """Return what identifies an onboarding: its settings and the names and etags of its files.
 
+    A manifest may give the etags of its images, which are believed; the others, and those of the
+    masks, are asked of the storage.
+
     The same catalogue entry over the same files has the same key, so that a job that is started
     again finds what it began, and finds a finished one done.
     """
@@ -43,10 +49,28 @@ def onboarding_key(category: Category) -> str:
     total = hashlib.sha256(json.dumps([KEY_VERSION, settings], sort_keys=True).encode())
     if category.layout == "manifest":
         total.update(storage.read_bytes(category.images))
+        if others := _etags_not_given(category.images):
+            total.update(json.dumps(sorted(others.items())).encode())
     else:
         listed = sorted((item.uri, item.etag) for item in storage.list_objects(category.images))
         total.update(json.dumps(listed).encode())
     return total.hexdigest()
+
+
+def _etags_not_given(manifest: str) -> dict[str, str | None]:
+    """Return the etag of each mask, and of each image whose etag the manifest does not give.
+
+    None is one that is not there: reading it will tell.
+    """
+    manifest = storage.absolute(manifest)
+    table = read_columns(manifest, COLUMNS)
+    refuse_missing(table, "image_uri", manifest)
+    given = pc.not_equal(pc.fill_null(table["image_etag"], ""), "")
+    images = resolve_uris(table["image_uri"].filter(pc.invert(given)), manifest)
+    masks = table["mask_uri"].filter(pc.not_equal(table["mask_uri"], ""))
+    uris = {*images.to_pylist(), *resolve_uris(masks, manifest).to_pylist()}
+    found = storage.etags_of(uris)
+    return {uri: found.get(uri) for uri in uris}
 
 
 def _that_count(settings: BaseModel, first: Collection[str]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pipeline.storage.errors import StorageAway as StorageAway
 from pipeline.storage.errors import StorageError as StorageError
 from pipeline.storage.objects import absolute as absolute
 from pipeline.storage.objects import delete as delete
+from pipeline.storage.objects import etags_of as etags_of
 from pipeline.storage.objects import exists as exists
 from pipeline.storage.objects import is_local as is_local
 from pipeline.storage.objects import join as join

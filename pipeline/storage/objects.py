@@ -6,7 +6,7 @@ AWS_ENDPOINT_URL included. Every function may be called from many threads at onc
 """
 
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pipeline.storage import local, s3
@@ -52,6 +52,24 @@ def list_objects(prefix: str, *, hidden: bool = False) -> Iterator[StoredObject]
         ObjectMissing: there is no such folder or bucket, or no object below an S3 prefix.
     """
     return _backend(prefix).list_objects(prefix, hidden)
+
+
+def etags_of(uris: Iterable[str]) -> dict[str, str]:
+    """The etags of many objects, by URI; one that is not there is left out.
+
+    On S3 the folders of the objects are listed, a thousand objects a request.
+
+    Raises:
+        AccessDenied: a folder may not be listed, or a file not be looked at.
+    """
+    found: dict[str, str] = {}
+    known = set(uris)
+    for backend, some in (
+        (local, {uri for uri in known if is_local(uri)}),
+        (s3, {uri for uri in known if not is_local(uri)}),
+    ):
+        found |= backend.etags_of(some)
+    return found
 
 
 def list_names(prefix: str) -> list[str]:

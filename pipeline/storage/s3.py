@@ -5,7 +5,8 @@ import functools
 import os
 import posixpath
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from botocore.exceptions import ConnectionError as BotoConnectionError
 from fsspec.asyn import sync
 
 from pipeline.storage.backend import StoredObject, refuse_changed
+from pipeline.storage.common_folders import common_folders
 from pipeline.storage.errors import (
     AccessDenied,
     ObjectMissing,
@@ -41,6 +43,8 @@ READ_TIMEOUT_S = 7  # without a single byte
 ATTEMPTS = 3  # 3 x 7 s and the pauses between them stay below the deadline
 DEADLINE_S = 27  # for an answer; the bytes of a large object may take longer
 SLOWEST_UPLOAD_BYTES_S = 1_000_000
+MAX_FOLDERS = 1000  # listed one by one; of more, the folders above them are listed whole
+PARALLEL_LISTINGS = 16
 ETAG = re.compile(r"[0-9a-f]{32}(-[0-9]+)?")
 CONTENT_TYPES = {  # a browser saves what has none instead of showing it
     ".csv": "text/csv; charset=utf-8",
@@ -81,6 +85,25 @@ def list_objects(prefix: str, hidden: bool) -> Iterator[StoredObject]:
             if not is_folder and (hidden or "/." not in f"/{name}"):
                 etag = item.get("ETag", "").strip('"')
                 yield StoredObject(f"s3://{bucket}/{item['Key']}", etag, item["Size"])
+
+
+def etags_of(uris: Collection[str]) -> dict[str, str]:
+    """List the folders that hold the objects, several at once."""
+    folders = common_folders(uris, MAX_FOLDERS)
+    with ThreadPoolExecutor(PARALLEL_LISTINGS) as pool:
+        return {
+            uri: etag
+            for listed in pool.map(lambda folder: _etags_below(folder, uris), folders)
+            for uri, etag in listed.items()
+        }
+
+
+def _etags_below(folder: str, uris: Collection[str]) -> dict[str, str]:
+    try:
+        found = list_objects(folder, hidden=True)
+        return {item.uri: item.etag for item in found if item.uri in uris}
+    except ObjectMissing:
+        return {}
 
 
 def list_names(prefix: str) -> set[str]:
