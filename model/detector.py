@@ -1,6 +1,6 @@
 """A detector on disk and in memory: one file per category beside a shared backbone.
 
-The file is safetensors: the folded heads' tensors, matrices in half precision, and a JSON header
+The file is safetensors: the heads' tensors, matrices in half precision, and a JSON header
 that says which backbone, preprocessing and levels they belong to. Loading refuses a file that does
 not fit.
 
@@ -20,7 +20,8 @@ from model.anomaly_map import anomaly_maps, map_matrix
 from model.backbone import STRIDES, Backbone, BackboneConfig
 from model.embedding import Embedding
 from model.errors import CategoryFault
-from model.folding import FoldedHead, FoldedHeads, head_shapes
+from model.kind import Heads
+from model.kinds import KINDS
 from model.mixed_batch import score_images
 from model.precision import Precision
 from model.preprocessing import LATER, Preprocessing
@@ -29,7 +30,7 @@ FORMAT_VERSION = 3  # of the header's fields and of what the tensors mean
 NEXT_FORMAT = 4  # knows how files of more than 8 bits or several pages are read
 HEADER_KEY = "nightshift"
 
-DetectorParts = tuple["DetectorHeader", FoldedHeads]
+DetectorParts = tuple["DetectorHeader", Heads]
 Reader = Callable[[dict[str, Any], Mapping[str, Tensor]], DetectorParts]
 
 
@@ -72,11 +73,11 @@ class DetectorHeader:
 
 
 class Detector(nn.Module):
-    """Backbone and folded heads of one category: uint8 images in, scores and maps out."""
+    """Backbone and heads of one category: uint8 images in, scores and maps out."""
 
     rows: Tensor
 
-    def __init__(self, backbone: Backbone, heads: FoldedHeads, header: DetectorHeader) -> None:
+    def __init__(self, backbone: Backbone, heads: Heads, header: DetectorHeader) -> None:
         """Join the parts.
 
         Raises:
@@ -122,7 +123,7 @@ def refuse_other_backbone(backbone: Backbone, header: DetectorHeader) -> None:
         )
 
 
-def save_detector(path: Path, heads: FoldedHeads, header: DetectorHeader) -> None:
+def save_detector(path: Path, heads: Heads, header: DetectorHeader) -> None:
     """Write the heads and their header as one safetensors file.
 
     Args:
@@ -194,25 +195,14 @@ def _read(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> DetectorPart
     }
     header = DetectorHeader(**fields | parts)
     header.backbone_config  # noqa: B018  checks the backbone's name and the layers
-    heads: dict[str, dict[str, Tensor]] = {"patch": {}}
-    for name, value in tensors.items():
-        head, _, own = name.partition(".")
-        heads.setdefault(head, {})[own] = value.float()
-    if heads.keys() - {"patch", "image"} or not all(
-        _fits(head, header.channels) for head in heads.values()
-    ):
+    if header.detector not in KINDS:
+        raise ValueError(f"no detector {header.detector!r}; known: {', '.join(KINDS)}")
+    values = {name: value.float() for name, value in tensors.items()}
+    try:
+        return header, KINDS[header.detector].read_heads(values, header.channels)
+    except (KeyError, ValueError) as error:
         shapes = {name: tuple(value.shape) for name, value in tensors.items()}
-        raise ValueError(f"tensors {shapes} do not fit its header")
-    return header, FoldedHeads(*(FoldedHead(heads[name]) for name in sorted(heads, reverse=True)))
-
-
-def _fits(head: Mapping[str, Tensor], channels: Sequence[int]) -> bool:
-    """Whether a head's tensors have the names and shapes that these levels need."""
-    shapes = {name: tuple(value.shape) for name, value in head.items()}
-    middle, output = shapes.get("middle", ()), shapes.get("output", ())
-    if len(output) != 1 or len(middle) not in (0, 3):
-        return False
-    return shapes == head_shapes(channels, output[0], middle)
+        raise ValueError(f"tensors {shapes} do not fit its header: {error}") from error
 
 
 # A later format adds its reader and keeps the others.

@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.embedding import mean_levels, resize
+from model.kind import Heads
 from model.simplenet import EPS, LEAK, Head
 
 SECOND_HEAD_WEIGHT = 0.5  # of the lower score: either head may be the only one to see a defect
@@ -118,15 +119,6 @@ class FoldedHead(nn.Module):
             scale_X = _round_rows([middle_MUX.flatten(0, 1)], bias)
         self.output *= scale_X
 
-    def halve(self) -> None:
-        """Hold the matrices in half precision, for many heads to stay in memory.
-
-        What is rounded already scores the same to the bit: nothing is computed in half precision.
-        """
-        for name, value in list(self.named_buffers()):
-            if value.dim() > 1:
-                self.register_buffer(name, value.half())
-
     def in_float32(self) -> "FoldedHead":
         """Return the same head with matrices in float32: to be had once for many images."""
         return FoldedHead({name: value.float() for name, value in self.named_buffers()})
@@ -138,8 +130,8 @@ class FoldedHead(nn.Module):
         self.spread = self.spread * std.clamp_min(1e-6)
 
 
-class FoldedHeads(nn.Module):
-    """Everything one category adds to the shared backbone."""
+class FoldedHeads(Heads):
+    """The head over patches and, where there is one, the head over images."""
 
     def __init__(self, patch: FoldedHead, image: FoldedHead | None = None) -> None:
         super().__init__()
@@ -167,11 +159,6 @@ class FoldedHeads(nn.Module):
         for head in self.heads:
             head.round_to_half()
 
-    def halve(self) -> None:
-        """Hold the matrices of both heads in half precision."""
-        for head in self.heads:
-            head.halve()
-
     def in_float32(self) -> "FoldedHeads":
         """Return the same heads with matrices in float32."""
         patch, *image = (head.in_float32() for head in self.heads)
@@ -196,6 +183,30 @@ class FoldedHeads(nn.Module):
         self.patch.set_scale(torch.cat(patch))
         if self.image is not None:
             self.image.set_scale(torch.cat(image))
+
+
+def read_heads(tensors: Mapping[str, Tensor], channels: Sequence[int]) -> FoldedHeads:
+    """Return the heads of a file's tensors.
+
+    Raises:
+        ValueError: they are not what these levels need.
+    """
+    heads: dict[str, dict[str, Tensor]] = {"patch": {}}
+    for name, value in tensors.items():
+        head, _, own = name.partition(".")
+        heads.setdefault(head, {})[own] = value
+    if heads.keys() - {"patch", "image"} or not all(_fits(h, channels) for h in heads.values()):
+        raise ValueError("tensors of other shapes than its levels need")
+    return FoldedHeads(*(FoldedHead(heads[name]) for name in sorted(heads, reverse=True)))
+
+
+def _fits(head: Mapping[str, Tensor], channels: Sequence[int]) -> bool:
+    """Whether a head's tensors have the names and shapes that these levels need."""
+    shapes = {name: tuple(value.shape) for name, value in head.items()}
+    middle, output = shapes.get("middle", ()), shapes.get("output", ())
+    if len(output) != 1 or len(middle) not in (0, 3):
+        return False
+    return shapes == head_shapes(channels, output[0], middle)
 
 
 def join_scores(patch_B: Tensor, image_B: Tensor) -> Tensor:

@@ -19,12 +19,13 @@ from torch import Tensor
 from model.backbone import Backbone
 from model.embedding import Embedding, mean_levels, resize
 from model.folding import FoldedHead, FoldedHeads, join_scores
+from model.kind import Heads
 from model.simplenet import LEAK
 from model.thread_pool import map_threads
 
 
 def score_images(
-    backbone: Backbone, embedding: Embedding, heads_B: Sequence[FoldedHeads], images_BHWC: Tensor
+    backbone: Backbone, embedding: Embedding, heads_B: Sequence[Heads], images_BHWC: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return image scores (B,) and patch scores (B, H, W) on the finest grid.
 
@@ -37,19 +38,20 @@ def score_images(
     if backbone.is_on_cpu:
         return _score_alone(backbone, embedding, heads_B, images_BHWC)
     levels = embedding.pool(backbone(images_BHWC))
-    if _stackable(heads_B):
-        return _score_stacked(heads_B, levels)
+    folded_B = [heads for heads in heads_B if isinstance(heads, FoldedHeads)]
+    if len(folded_B) == len(heads_B) and _stackable(folded_B):
+        return _score_stacked(folded_B, levels)
     runs = _runs(heads_B, len(heads_B))
     return _join(heads_B[run.start]([level[run] for level in levels]) for run in runs)
 
 
 def _score_alone(
-    backbone: Backbone, embedding: Embedding, heads_B: Sequence[FoldedHeads], images_BHWC: Tensor
+    backbone: Backbone, embedding: Embedding, heads_B: Sequence[Heads], images_BHWC: Tensor
 ) -> tuple[Tensor, Tensor]:
     backbone.admit(len(images_BHWC))
 
     def score(run: slice) -> tuple[Tensor, Tensor]:
-        heads: FoldedHeads = heads_B[run.start].in_float32()
+        heads = heads_B[run.start].in_float32()
         images = images_BHWC[run].split(1)
         return _join(heads(embedding.pool(backbone.levels(image))) for image in images)
 
@@ -62,7 +64,7 @@ def _join(parts: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     return torch.cat(scores), torch.cat(patch_scores)
 
 
-def _runs(heads_B: Sequence[FoldedHeads], most: int) -> Iterator[slice]:
+def _runs(heads_B: Sequence[Heads], most: int) -> Iterator[slice]:
     """Cut a batch into runs of at most ``most`` images, each with the same heads."""
     start = 0
     for _, same in groupby(heads_B, key=id):

@@ -1,4 +1,4 @@
-"""A recipe: how all heads of a detector are trained. A preset is a recipe with a name.
+"""The kind SimpleNet: how all heads of a detector are trained, and its presets.
 
 Shapes: B images, C channels of a level, H x W its grid.
 """
@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.embedding import EmbeddingKind
 from model.feature_bank import FeatureBank
-from model.folding import FoldedHeads
+from model.folding import FoldedHeads, read_heads
+from model.kind import Heads, Kind, Preset
 from model.preprocessing import Preprocessing
 from model.rows import ImageRows, PatchRows
 from model.simplenet import HeadConfig
@@ -67,15 +67,6 @@ _AS_PUBLISHED = TrainingConfig(
     warm_up_steps=0,
     decay=False,
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Preset:
-    """A recipe, and the images and features it is meant for."""
-
-    recipe: Recipe
-    preprocessing: Preprocessing = field(default_factory=Preprocessing)
-    embedding_kind: EmbeddingKind = "paper"
 
 
 _DEFAULT = Recipe(
@@ -158,17 +149,28 @@ class RecipeTrainer:
             folded.set_scale((member, self.bank.images(index)) for member, index in unseen)
         return folded
 
-    def unseen(self, heads: FoldedHeads) -> Iterator[tuple[FoldedHeads, Tensor]]:
+    def unseen(self, heads: Heads) -> Iterator[tuple[FoldedHeads, Tensor]]:
         """Yield each member of these heads with images that it has not seen, a few at a time.
 
         The images are indices into the bank; each comes once if there are several members, and none
         if there is only one.
         """
+        assert isinstance(heads, FoldedHeads)
         if self.recipe.members == 1:
             return
         for number, member in enumerate(heads.split(self.recipe.members)):
             for index in self.images[self.folds == number].split(BLOCK_IMAGES):
                 yield member, index
+
+    def health(self) -> dict[str, float]:
+        """Return, for every head, shares beyond the margins and feature spread over sigma."""
+        measured = {}
+        for name, head in self.trainers.items():
+            last = head.reports[-1]
+            measured[f"{name}_normal_beyond_margin"] = last.normal_beyond_margin
+            measured[f"{name}_noisy_beyond_margin"] = last.noisy_beyond_margin
+            measured[f"{name}_spread_over_sigma"] = head.spread_over_sigma()
+        return measured
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything a restart needs."""
@@ -178,3 +180,6 @@ class RecipeTrainer:
         """Continue from a ``state_dict`` of a trainer with the same bank, images and recipe."""
         for name, trainer in self.trainers.items():
             trainer.load_state_dict(state[name])
+
+
+SIMPLENET = Kind(presets=PRESETS, make_trainer=RecipeTrainer, read_heads=read_heads)

@@ -21,7 +21,7 @@ from PIL import Image
 
 from model.detector import DetectorHeader, load_detector, save_detector
 from model.errors import CategoryFault
-from model.folding import FoldedHeads
+from model.kind import Heads
 from pipeline.calibration import Calibration
 from pipeline.images.image_statistics import Values, read_values
 
@@ -109,7 +109,7 @@ class Package:
     """A category's detector with everything that goes with it."""
 
     header: DetectorHeader
-    heads: FoldedHeads
+    heads: Heads
     reference: Reference
     record: OnboardingRecord
 

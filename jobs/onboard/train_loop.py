@@ -59,11 +59,11 @@ def _train(category: Category, state: Any, reporter: Reporter, checkpoint_every_
                 kept = {"precision": prepared.backbone.config.precision}
                 torch.save(trainer.state_dict() | kept, Path(folder, STATE_FILE))
                 checkpoint = Checkpoint.from_directory(folder)
-                ray.train.report({"pass": passes, "loss": report.loss}, checkpoint=checkpoint)
+                ray.train.report({"pass": passes, **vars(report)}, checkpoint=checkpoint)
             saved = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         write_package(prepared, Path(folder))
-        metrics = {"pass": len(trainer.reports), "loss": trainer.reports[-1][1].loss}
+        metrics = {"pass": len(trainer.reports), **vars(trainer.reports[-1][1])}
         ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder))
     reporter.tell("done", 1, 1)
 

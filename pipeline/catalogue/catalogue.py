@@ -10,16 +10,13 @@ a category's own entry for that category. A category that changes nothing is its
 
 import posixpath
 from collections.abc import Collection, Mapping
-from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
-    PositiveFloat,
     PositiveInt,
     StringConstraints,
     model_validator,
@@ -28,33 +25,33 @@ from pydantic import (
 from model.backbone import BACKBONES, BackboneConfig
 from model.embedding import Embedding, EmbeddingKind
 from model.errors import NightshiftError
+from model.kinds import KINDS
 from model.precision import PrecisionSetting
 from model.preprocessing import MAX_PIXELS, Fit, Pages, Preprocessing
-from model.recipe import PRESETS, Recipe
-from model.simplenet import Adaptor, Loss
-from model.training import SigmaUnit
 from pipeline import storage
 from pipeline.calibration import DEFAULT_FDR, CalibrationConfig, Method
 from pipeline.catalogue import strict_yaml
 from pipeline.catalogue.addresses import Context, ImagesAddress, WeightsAddress
 from pipeline.catalogue.category_name import PATTERN
+from pipeline.catalogue.detector_settings import (
+    SECTION_KINDS,
+    MemoryBankSettings,
+    Strict,
+    Training,
+    find_preset,
+    make_recipe,
+    of_kind,
+)
 from pipeline.catalogue.findings import findings_of_names, nearest, read_settings
 from pipeline.catalogue.strict_yaml import shown
 from pipeline.datasets.layouts import LAYOUTS
 
-HEAD_SETTINGS = ("hidden", "members", "adaptor")
 SECTIONS = ("defaults", "categories", "study")  # the last is read by pipeline/study/settings.py
 MOST_FINDINGS = 40  # lines of one message
 
 
 class CatalogueError(NightshiftError):
     """The catalogue cannot be read or does not say what it must."""
-
-
-class Strict(BaseModel):
-    """Settings of which unknown ones are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def _known(kind: str, names: Collection[str]) -> AfterValidator:
@@ -68,6 +65,7 @@ def _known(kind: str, names: Collection[str]) -> AfterValidator:
 
 BackboneName = Annotated[str, _known("backbone", BACKBONES)]
 LayoutName = Annotated[str, _known("layout", LAYOUTS)]
+DetectorName = Annotated[str, _known("detector", KINDS)]
 PatchSize = Literal[1, 3, 5, 7]
 
 
@@ -83,42 +81,6 @@ def as_weights_file(given: Any) -> Any:
     return {"uri": given} if isinstance(given, str) else given
 
 
-class Training(Strict):
-    """What of the preset's training to change; ``model/training.py`` says what each means.
-
-    All of it concerns the head over patches, but for ``seed``, ``image_head``, which leaves the
-    head over whole images out, and ``health``, which may register a head that is not sound.
-    """
-
-    sigma: PositiveFloat | tuple[PositiveFloat, PositiveFloat] | None = None
-    sigma_unit: SigmaUnit | None = None
-    margins: tuple[float, float] | None = None
-    loss: Loss | None = None
-    passes: PositiveInt | None = None
-    steps_per_pass: PositiveInt | None = None
-    batch_rows: int | None = Field(default=None, ge=2)
-    hidden: PositiveInt | None = None
-    members: PositiveInt | None = None
-    adaptor: Adaptor | None = None
-    seed: int = Field(default=0, ge=0)
-    image_head: bool = True
-    health: Literal["refuse", "warn"] = "refuse"  # a head that did not train or collapsed
-
-    def change(self, recipe: Recipe) -> Recipe:
-        """Return the recipe with these changes."""
-        apart = {"seed", "image_head", "health"}
-        changes = self.model_dump(exclude_none=True, exclude=apart)
-        shape = {name: changes.pop(name) for name in HEAD_SETTINGS if name in changes}
-        if "sigma" in changes and isinstance(self.sigma, float):
-            changes["sigma"] = (self.sigma, self.sigma)
-        head = replace(recipe.patch.head, **shape)
-        patch = replace(recipe.patch, head=head, seed=self.seed, **changes)
-        if recipe.image is None or not self.image_head:
-            return Recipe(patch=patch)
-        whole = replace(recipe.image.head, members=head.members)
-        return Recipe(patch=patch, image=replace(recipe.image, head=whole, seed=self.seed))
-
-
 class Settings(Strict):
     """What ``defaults:`` and every category may set."""
 
@@ -126,7 +88,7 @@ class Settings(Strict):
     layout: LayoutName = "mvtec"
     backbone: BackboneName = "wide_resnet50_2"
     weights: Annotated[WeightsFile | None, BeforeValidator(as_weights_file)] = None
-    layers: list[int] = [2, 3]
+    layers: list[int] = Field(default_factory=lambda: [2, 3])
     precision: PrecisionSetting = "float32"
     patch_size: PatchSize = 3
     embedding_kind: EmbeddingKind | None = None
@@ -144,8 +106,10 @@ class Settings(Strict):
     max_images: PositiveInt | None = None  # good images to learn from, chosen at random; None: all
     cache_gb: float = Field(4.0, gt=0, allow_inf_nan=False)  # memory for features, 10^9 bytes
     cache_disk_gb: float = Field(64.0, gt=0, allow_inf_nan=False)  # beyond it, in a temporary file
-    preset: Literal["default", "paper", "official"] = "default"
+    detector: DetectorName = "simplenet"
+    preset: str = "default"
     training: Training = Training()
+    memory_bank: MemoryBankSettings = MemoryBankSettings()
 
 
 class Category(Settings):
@@ -180,7 +144,7 @@ class Category(Settings):
     @property
     def preprocessing(self) -> Preprocessing:
         """How images become squares; what is not given is the preset's."""
-        preset = PRESETS[self.preset].preprocessing
+        preset = find_preset(self.detector, self.preset).preprocessing
         return Preprocessing(
             resize=self.resize or preset.resize,
             crop=self.crop or preset.crop,
@@ -203,13 +167,14 @@ class Category(Settings):
     @property
     def embedding(self) -> Embedding:
         """How levels become patch features."""
-        kind = self.embedding_kind or PRESETS[self.preset].embedding_kind
+        preset = find_preset(self.detector, self.preset)
+        kind = self.embedding_kind or preset.embedding_kind
         return Embedding(kind=kind, patch_size=self.patch_size)
 
     @property
-    def recipe(self) -> Recipe:
-        """The preset with this category's changes."""
-        recipe = self.training.change(PRESETS[self.preset].recipe)
+    def recipe(self) -> Any:
+        """The preset's recipe of this kind of detector, with the category's changes."""
+        recipe = make_recipe(self.detector, self.preset, self.training, self.memory_bank)
         if self.calibration == "cross" and recipe.members == 1:
             raise ValueError(
                 "calibration: cross needs members that leave images out; "
@@ -229,7 +194,11 @@ class Category(Settings):
         )
 
 
-NESTED: dict[str, type[BaseModel]] = {"training": Training, "weights": WeightsFile}
+NESTED: dict[str, type[BaseModel]] = {
+    "training": Training,
+    "memory_bank": MemoryBankSettings,
+    "weights": WeightsFile,
+}
 
 
 def load_catalogue(uri: str) -> list[Category]:
@@ -317,8 +286,11 @@ def _read_entry(
 
 
 def _merge(defaults: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Put a category's settings over the defaults, and those of its training likewise."""
-    general, own = defaults.get("training"), entry.get("training")
-    if isinstance(general, Mapping) and isinstance(own, Mapping):
-        return {**defaults, **entry, "training": {**general, **own}}
-    return {**defaults, **entry}
+    """Put a category's settings over the defaults, and those of its kind of detector likewise."""
+    detector = entry.get("detector", defaults.get("detector", "simplenet"))
+    merged = {**defaults, **entry}
+    for section in SECTION_KINDS:
+        general, own = defaults.get(section), entry.get(section, {})
+        if isinstance(general, Mapping) and isinstance(own, Mapping):
+            merged[section] = {**of_kind(section, general, detector), **own}
+    return merged

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from model.detector import Detector
 from model.feature_bank import FeatureBank
-from model.recipe import RecipeTrainer
+from model.kind import Trainer
 from pipeline.calibration import Calibration, Part, fit
 from pipeline.catalogue.catalogue import Category
 from pipeline.datasets.layouts import Sample
@@ -164,7 +164,9 @@ def _run_seed(
     prepared: PreparedCategory, seed: int, test: TestSet
 ) -> tuple[SeedResult, list[Tile]]:
     category = prepared.category
-    trainer = make_trainer(prepared.good, prepared.parts, category.recipe.with_seed(seed))
+    trainer = make_trainer(
+        prepared.good, prepared.parts, category.detector, category.recipe.with_seed(seed)
+    )
     seen = _train(prepared, trainer, test)
     detector = make_detector(prepared, trainer)
     unseen = score_unseen(prepared, trainer, detector)
@@ -189,7 +191,7 @@ def _run_seed(
     return result, _tiles(prepared, scored, result, scale, test)
 
 
-def _train(prepared: PreparedCategory, trainer: RecipeTrainer, test: TestSet) -> list[float]:
+def _train(prepared: PreparedCategory, trainer: Trainer, test: TestSet) -> list[float]:
     """Train to the end; return what an oracle saw on the way: test AUROCs of earlier passes."""
     every = max(trainer.num_passes // ORACLE_LOOKS, 1)
     seen = []

@@ -9,12 +9,13 @@ been trained on and only then looks at labelled ones.
 import copy
 import logging
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from model.kind import Heads
 from pipeline.calibration import Calibration, Part, fit
 from pipeline.datasets.samples import of_split
 from pipeline.images.image_statistics import Values, condense
@@ -23,6 +24,8 @@ from pipeline.onboarding.examples import examples, worst_unseen
 from pipeline.onboarding.health import measure_health, refuse_unhealthy
 from pipeline.onboarding.prepare import PreparedCategory, UnseenScores, make_detector, score_unseen
 from pipeline.package import MapScale, OnboardingRecord, Package, Reference
+
+LARGE_MEGABYTES = 10
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +49,7 @@ def finish(prepared: PreparedCategory) -> tuple[Package, dict[str, NDArray[np.ui
         "calibration": calibrated - trained,
         "evaluation": time.monotonic() - calibrated,
     }
+    record = _record(prepared, scored, calibration, timings, health)
     package = Package(
         header=detector.header,
         heads=copy.deepcopy(detector.heads).cpu(),
@@ -55,7 +59,7 @@ def finish(prepared: PreparedCategory) -> tuple[Package, dict[str, NDArray[np.ui
             statistics=_statistics(prepared, unseen),
             modes=prepared.good.modes,
         ),
-        record=_record(prepared, scored, calibration, timings, health),
+        record=replace(record, findings=[*record.findings, *findings_of_size(detector.heads)]),
     )
     logger.info(
         "onboarded %s: %d train, %d calibration, threshold %.4g, %.1f s",
@@ -64,6 +68,14 @@ def finish(prepared: PreparedCategory) -> tuple[Package, dict[str, NDArray[np.ui
     )
     shown = scored if scored.samples else worst_unseen(prepared, detector, unseen)
     return package, examples(shown, scale, category.preprocessing)
+
+
+def findings_of_size(heads: Heads) -> list[str]:
+    """Say it where a category's heads are so large that few fit into a worker."""
+    megabytes = heads.stored_bytes / 1e6
+    if megabytes <= LARGE_MEGABYTES:
+        return []
+    return [f"heads of {megabytes:.0f} MB: a worker holds few of such categories at once"]
 
 
 def write_package(prepared: PreparedCategory, folder: Path) -> Package:

@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 
 from model.detector import Detector
 from model.errors import CategoryFault
-from model.folding import FoldedHeads
-from model.recipe import RecipeTrainer
+from model.kind import Heads
 from pipeline.images.batches import batches, read_all
 from pipeline.images.decode import ImageRead
 from pipeline.measuring.metrics import image_metrics
@@ -46,7 +45,7 @@ def measure_health(
     prepared: PreparedCategory, detector: Detector, unseen: UnseenScores
 ) -> dict[str, float]:
     """Return by name what tells a sound head from a broken one; all finite where sound."""
-    health = training_health(prepared.trainer) | {"score_spread": float(unseen.scores.std())}
+    health = prepared.trainer.health() | {"score_spread": float(unseen.scores.std())}
     pairs = list(prepared.unseen(prepared.trainer, detector))
     pairs = pairs[:: -(-len(pairs) // NUM_GROUPS)]
     anomalous = [np.zeros(0, np.float32)]
@@ -59,20 +58,9 @@ def measure_health(
     return health if auroc is None else health | {"synthetic_auroc": auroc}
 
 
-def training_health(trainer: RecipeTrainer) -> dict[str, float]:
-    """Return, for every head, shares beyond the margins and feature spread over sigma."""
-    measured = {}
-    for name, head in trainer.trainers.items():
-        last = head.reports[-1]
-        measured[f"{name}_normal_beyond_margin"] = last.normal_beyond_margin
-        measured[f"{name}_noisy_beyond_margin"] = last.noisy_beyond_margin
-        measured[f"{name}_spread_over_sigma"] = head.spread_over_sigma()
-    return measured
-
-
 @torch.inference_mode()
 def synthetic_scores(
-    heads: FoldedHeads, detector: Detector, images: Sequence[ImageRead], num: int
+    heads: Heads, detector: Detector, images: Sequence[ImageRead], num: int
 ) -> NDArray[np.float32]:
     """Score ``num`` synthetic anomalies (N,) on images that these heads have not seen.
 
@@ -104,7 +92,7 @@ def refuse_unhealthy(category: str, health: Mapping[str, float], *, warn: bool) 
     Args:
         category: its name.
         warn: only say so in the log.
-        health: what ``training_health`` returned, with ``score_spread`` (standard deviation of
+        health: what the trainer's ``health`` returned, with ``score_spread`` (standard deviation of
             the scores of unseen good images) and, where known, ``synthetic_auroc``.
 
     Raises:

@@ -6,6 +6,7 @@ Shapes: N unseen good images.
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,8 +14,8 @@ from numpy.typing import NDArray
 
 from model.backbone import Backbone
 from model.detector import Detector, DetectorHeader
-from model.folding import FoldedHeads
-from model.recipe import Recipe, RecipeTrainer
+from model.kind import Heads, Trainer
+from model.kinds import KINDS
 from pipeline.backbones import fetch_backbone
 from pipeline.calibration import Part, fold_by_content, split_by_content
 from pipeline.catalogue.catalogue import Category
@@ -25,7 +26,7 @@ from pipeline.onboarding.find_range import with_range
 from pipeline.onboarding.page_samples import page_samples
 from pipeline.onboarding.precision_probe import choose_precision
 
-Unseen = tuple[FoldedHeads, torch.Tensor]  # heads, and indices into the bank of unseen images
+Unseen = tuple[Heads, torch.Tensor]  # heads, and indices into the bank of unseen images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +48,7 @@ class PreparedCategory:
     good: GoodImages
     parts: NDArray[np.int8]  # ``Part`` of each good image
     backbone: Backbone
-    trainer: RecipeTrainer
+    trainer: Trainer
     started: float  # monotonic clock, seconds
     embedded: float
 
@@ -55,7 +56,7 @@ class PreparedCategory:
         """Return the bank's indices of one part."""
         return torch.from_numpy(np.flatnonzero(self.parts == part))
 
-    def unseen(self, trainer: RecipeTrainer, detector: Detector) -> Iterator[Unseen]:
+    def unseen(self, trainer: Trainer, detector: Detector) -> Iterator[Unseen]:
         """Yield heads with good images they have not been trained on, a few at a time.
 
         The whole detector with the held-out images or, where every image trains, each member of
@@ -68,11 +69,19 @@ class PreparedCategory:
                 yield detector.heads, index
 
 
-def make_trainer(good: GoodImages, parts: NDArray[np.int8], recipe: Recipe) -> RecipeTrainer:
-    """Return a trainer on the training images; its members leave images out by their content."""
+def make_trainer(good: GoodImages, parts: NDArray[np.int8], detector: str, recipe: Any) -> Trainer:
+    """Return a trainer on the training images; its members leave images out by their content.
+
+    Args:
+        good: the images and their features.
+        parts: which of them train.
+        detector: the kind, a key of ``KINDS``.
+        recipe: one of that kind's.
+    """
     train = np.flatnonzero(parts == Part.TRAIN)
     folds = fold_by_content([good.hashes[index] for index in train], recipe.members)
-    return RecipeTrainer(good.bank, torch.from_numpy(train), torch.from_numpy(folds), recipe)
+    images, folds_N = torch.from_numpy(train), torch.from_numpy(folds)
+    return KINDS[detector].make_trainer(good.bank, images, folds_N, recipe)
 
 
 def prepare(
@@ -101,13 +110,13 @@ def prepare(
         good=good,
         parts=parts,
         backbone=backbone,
-        trainer=make_trainer(good, parts, category.recipe),
+        trainer=make_trainer(good, parts, category.detector, category.recipe),
         started=started,
         embedded=time.monotonic(),
     )
 
 
-def make_detector(prepared: PreparedCategory, trainer: RecipeTrainer) -> Detector:
+def make_detector(prepared: PreparedCategory, trainer: Trainer) -> Detector:
     """Fold a trainer's heads and join them with the backbone."""
     category = prepared.category
     header = DetectorHeader(
@@ -118,14 +127,13 @@ def make_detector(prepared: PreparedCategory, trainer: RecipeTrainer) -> Detecto
         precision=prepared.backbone.config.precision,
         embedding=category.embedding,
         preprocessing=category.preprocessing,
+        detector=category.detector,
     )
     return Detector(prepared.backbone, trainer.folded(), header).to(prepared.good.bank.device)
 
 
 @torch.inference_mode()
-def score_unseen(
-    prepared: PreparedCategory, trainer: RecipeTrainer, detector: Detector
-) -> UnseenScores:
+def score_unseen(prepared: PreparedCategory, trainer: Trainer, detector: Detector) -> UnseenScores:
     """Score good images by heads that have not been trained on them."""
     scores, medians, images = [], [], []
     for heads, index in prepared.unseen(trainer, detector):

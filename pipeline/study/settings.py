@@ -17,11 +17,11 @@ from pipeline.catalogue.catalogue import (
     CatalogueError,
     Category,
     LayoutName,
-    Strict,
     WeightsFile,
     as_weights_file,
     read_document,
 )
+from pipeline.catalogue.detector_settings import Strict
 from pipeline.catalogue.findings import read_settings
 from pipeline.study.space import (
     DEFAULT_SPACE,
@@ -135,6 +135,12 @@ def load_study(
     findings = [
         f"study.space.{fault}" if not fault.startswith("the") else f"study: {fault}"
         for fault in faults
+    ]
+    findings += [
+        f"study: {category.name} has detector: {category.detector}, a study searches the settings "
+        f"of simplenet; leave it out with --only"
+        for category in categories
+        if category.detector != "simplenet"
     ]
     for category in categories if not findings else ():
         findings += [

@@ -105,7 +105,7 @@ class HeadRun:
 
 def trial_config(category: Category, split: Split) -> TrainingConfig:
     """Return how a trial trains the head over patches."""
-    patch = category.recipe.patch
+    patch: TrainingConfig = category.recipe.patch
     head = replace(patch.head, members=split.members)
     return replace(patch, head=head, seed=split.seed)
 

@@ -161,5 +161,5 @@ def _with_both_heads(prepared: PreparedCategory, seed: int) -> PreparedCategory:
     shape = HeadConfig(hidden=4, members=2)
     config = TrainingConfig(head=shape, passes=1, steps_per_pass=2, batch_rows=64, seed=seed)
     recipe = Recipe(patch=config, image=config)
-    trainer = make_trainer(prepared.good, prepared.parts, recipe)
+    trainer = make_trainer(prepared.good, prepared.parts, "simplenet", recipe)
     return dataclasses.replace(prepared, trainer=trainer)

@@ -14,7 +14,7 @@ from typing import Any
 
 from model.detector import DetectorHeader, load_detector
 from model.errors import NightshiftError
-from model.folding import FoldedHeads
+from model.kind import Heads
 from model.preprocessing import Preprocessing
 from pipeline import storage
 from pipeline.night.folder import NightFolder
@@ -63,7 +63,7 @@ class Champion:
             preprocessing=Preprocessing(**data["preprocessing"]),
         )
 
-    def load_heads(self) -> tuple[DetectorHeader, FoldedHeads]:
+    def load_heads(self) -> tuple[DetectorHeader, Heads]:
         """Fetch and load the folded heads."""
         with TemporaryDirectory(prefix="nightshift-head-") as folder:
             path = Path(folder) / HEAD_FILE

@@ -14,7 +14,7 @@ from model.backbone import Backbone, BackboneConfig
 from model.detector import DetectorHeader, refuse_other_backbone
 from model.embedding import Embedding
 from model.errors import CategoryFault, NightshiftError
-from model.folding import FoldedHeads
+from model.kind import Heads
 from model.mixed_batch import score_images
 from pipeline.backbones import fetch_backbone
 from pipeline.night.fleet.fleet import Champion
@@ -49,7 +49,7 @@ class Detectors:
     ) -> None:
         self.champions, self.device, self.heads_bytes = champions, device, heads_bytes
         self._headers: dict[str, DetectorHeader] = {}
-        self._heads: OrderedDict[str, FoldedHeads] = OrderedDict()  # used longest ago first
+        self._heads: OrderedDict[str, Heads] = OrderedDict()  # used longest ago first
         self._resident_bytes = 0
         self._backbones: dict[BackboneConfig, Backbone] = {}
         self._lock = threading.RLock()
@@ -84,7 +84,7 @@ class Detectors:
         rows = _map_matrix(header.grid, header.preprocessing.crop).to(patch_scores_Bhw.device)
         return anomaly_maps(patch_scores_Bhw, rows, rows)
 
-    def heads(self, category: str) -> FoldedHeads:
+    def heads(self, category: str) -> Heads:
         """Return a category's heads, on the device."""
         with self._lock:
             if category in self._heads:
@@ -105,7 +105,7 @@ class Detectors:
                 return self._headers[category]
         return self._load(category)[0]
 
-    def _load(self, category: str) -> tuple[DetectorHeader, FoldedHeads]:
+    def _load(self, category: str) -> tuple[DetectorHeader, Heads]:
         """Fetch heads; whoever scores goes on meanwhile, whoever wants the same ones waits."""
         with self._lock:
             gate = self._gates.setdefault(category, threading.Lock())
@@ -126,7 +126,7 @@ class Detectors:
                 self._make_room()
         return header, heads
 
-    def _fetch(self, category: str) -> tuple[DetectorHeader, FoldedHeads]:
+    def _fetch(self, category: str) -> tuple[DetectorHeader, Heads]:
         header, heads = self.champions[category].load_heads()
         refuse_other_backbone(self.backbone(header.backbone_config), header)
         heads.halve()
@@ -143,5 +143,5 @@ def _map_matrix(grid: int, crop: int) -> Tensor:
     return map_matrix(grid, crop)
 
 
-def _size_bytes(heads: FoldedHeads) -> int:
+def _size_bytes(heads: Heads) -> int:
     return sum(value.numel() * value.element_size() for value in heads.state_dict().values())
