@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.orc
 import pyarrow.parquet as pq
 import pytest
+from command_line import Run
 
 from pipeline import storage
 from pipeline.datasets.image_lists import ManifestError
@@ -232,6 +233,17 @@ def test_an_inventory_alone_does_not_say_where_the_dump_begins(account: Account)
     message = rf"score {account.bucket}/<dump> --inventory {uri}"
     with pytest.raises(ManifestError, match=message):
         read_manifest(uri)
+
+
+def test_the_command_reads_the_inventory_and_refuses_a_dump_that_is_not_in_it(
+    account: Account, run: Run
+) -> None:
+    storage.write_bytes(f"{account.bucket}/dumps/2026-03-13/can/1.png", b"newer than the inventory")
+    uri = account.inventory(current("can/1.png"))
+    place = ["--out", f"{account.bucket}/out", "--night", "2026-03-13", "--inventory", uri]
+    answer = run("score", f"{account.bucket}/dumps/2026-03-13", *place)
+    assert "lists nothing below" in answer.refusal()
+    assert not storage.exists(f"{account.bucket}/out")
 
 
 @pytest.mark.parametrize("header", ["bucket,key,category", "Bucket, Key, Category"])
