@@ -221,7 +221,34 @@ def test_a_data_file_that_is_not_the_one_named_is_refused(account: Account, cont
         list_dump(account.dump, uri)
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b'{"files": []}', b'{"image_uri": "a.png"}\n'])
+WRONG_TYPES = [
+    {"files": ["a.csv.gz"]},
+    {"files": 3},
+    {"fileSchema": ["key"]},
+    {"destinationBucket": 1},
+    {"creationTimestamp": "today"},
+]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"", b"[]", b'{"files": []}', b'{"image_uri": "a.png"}\n'),
+        *(
+            json.dumps(
+                {
+                    "sourceBucket": "a",
+                    "destinationBucket": "arn:aws:s3:::a",
+                    "fileFormat": "CSV",
+                    "fileSchema": "Bucket, Key",
+                    "files": [],
+                }
+                | wrong
+            ).encode()
+            for wrong in WRONG_TYPES
+        ),
+    ],
+)
 def test_what_is_no_inventory_is_refused(account: Account, content: bytes) -> None:
     storage.write_bytes(f"{account.bucket}/manifest.json", content)
     with pytest.raises(ManifestError, match=r"is not the manifest\.json of an S3 Inventory"):

@@ -128,23 +128,26 @@ def current(rows: pa.Table, is_latest: str, is_delete_marker: str) -> pa.Table:
 
 
 def _read_manifest(uri: str) -> Inventory:
-    content = _json(storage.read_bytes(uri))
-    if not isinstance(content, dict) or not content.keys() >= KEYS_OF_MANIFEST:
+    try:
+        return _inventory(uri, json.loads(storage.read_bytes(uri)))
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ManifestError(
-            f"{uri} is not the manifest.json of an S3 Inventory: it must name "
+            f"{uri} is not the manifest.json of an S3 Inventory ({error!r}): it must name "
             f"{', '.join(sorted(KEYS_OF_MANIFEST))}"
-        )
+        ) from error
+
+
+def _inventory(uri: str, content: Any) -> Inventory:
     bucket = content["destinationBucket"].rpartition(":")[2]  # an ARN
-    files = [
-        {"uri": f"s3://{bucket}/{file['key']}", "md5": file.get("MD5checksum", "")}
-        for file in content["files"]
-    ]
     return Inventory(
         uri=uri,
-        source_bucket=content["sourceBucket"],
-        file_format=content["fileFormat"],
+        source_bucket=str(content["sourceBucket"]),
+        file_format=str(content["fileFormat"]),
         columns=[name.strip() for name in content["fileSchema"].split(",")],
-        files=files,
+        files=[
+            {"uri": f"s3://{bucket}/{file['key']}", "md5": file.get("MD5checksum", "")}
+            for file in content["files"]
+        ],
         made_at=_time(content.get("creationTimestamp")),
     )
 
