@@ -106,10 +106,13 @@ def onboard(
 
 
 @app.command()
-def evaluate(
+def evaluate(  # noqa: PLR0913, PLR0917  options of a command
     catalogue: Annotated[str, typer.Argument(help="Catalogue file (YAML), local or s3://.")],
     only: Annotated[list[str] | None, typer.Option(help="Only this category; repeatable.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings per category.")] = 3,
+    detectors: Annotated[
+        str, typer.Option(help="Compare these kinds or presets, with commas between.")
+    ] = "",
     out: Annotated[str, typer.Option(help="Folder or s3:// prefix.")] = "nightshift-evaluation",
     as_json: Json = False,
 ) -> None:
@@ -120,15 +123,22 @@ def evaluate(
     categories = select(load_catalogue(catalogue), only or [])
     from jobs.evaluate import evaluate as job  # noqa: PLC0415  not before the catalogue is known to be right
 
+    names = [name.strip() for name in detectors.split(",") if name.strip()]
+    out = storage.absolute(out)
     with redirect_stdout(sys.stderr):
-        done = job.evaluate(categories, seeds, storage.absolute(out))
+        if names:
+            answer = job.compare(categories, names, seeds, out)
+        else:
+            answer = {"": job.evaluate(categories, seeds, out)}
     if as_json:
-        print_json(done.to_json())
+        documents = {name: done.to_json() for name, done in answer.items()}
+        print_json(documents if names else documents[""])
     else:
-        typer.echo(done.to_markdown())
-    for name, error in done.errors.items():
-        typer.echo(f"nightshift: {name}: {error}", err=True)
-    raise typer.Exit(ExitCode.PARTLY if done.errors else ExitCode.DONE)
+        typer.echo(job.to_markdown(answer) if names else answer[""].to_markdown())
+    errors = [(name, *each) for name, done in answer.items() for each in done.errors.items()]
+    for name, category, error in errors:
+        typer.echo(f"nightshift: {category}{f' with {name}' if name else ''}: {error}", err=True)
+    raise typer.Exit(ExitCode.PARTLY if errors else ExitCode.DONE)
 
 
 @app.command()

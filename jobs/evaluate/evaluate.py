@@ -21,12 +21,18 @@ from jobs.terminal.progress import Display, read_board, start_board
 from model.errors import NightshiftError
 from pipeline import storage
 from pipeline.catalogue.catalogue import Category
+from pipeline.evaluation.comparison import comparison, to_markdown
 from pipeline.evaluation.protocol import CategoryResult
 from pipeline.evaluation.tables import Evaluation, tables
+from pipeline.evaluation.variants import refuse_unknown, variant
 from pipeline.registry import connection, runs
 from pipeline.registry.runs import ImageSet, RunRecord
 
+__all__ = ["compare", "evaluate", "to_markdown"]
+
 logger = logging.getLogger(__name__)
+
+OWN = ""  # the detector that each category has in the catalogue
 
 
 @dataclass(kw_only=True)
@@ -36,6 +42,7 @@ class Evaluator:
     categories: Sequence[Category]
     num_seeds: int
     out: str
+    detector: str = OWN  # the same for all categories; OWN: each has its own
     results: dict[str, CategoryResult] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
     files: dict[str, list[str]] = field(default_factory=dict)
@@ -74,15 +81,21 @@ class Evaluator:
             files={name: self.files[name] for name in names if name in self.files},
         )
 
+    def finish(self) -> Evaluation:
+        """Write the tables of all categories."""
+        evaluation = self.evaluation()
+        for name, content in tables(evaluation).items():
+            storage.write_bytes(storage.join(self.out, name), content)
+        return evaluation
+
     def _record(self, category: Category, files: Mapping[str, bytes]) -> RunRecord:
         """What goes into the category's run: its own tables and the files they link to."""
         result = self.results.get(category.name)
         settings = category.model_dump(mode="json") | {"num_seeds": self.num_seeds}
-        key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
         record = RunRecord(
             experiment=connection.EVALUATIONS,
-            name=f"evaluate {category.name}",
-            key=key,
+            name=f"evaluate {category.name}{f' with {self.detector}' if self.detector else ''}",
+            key=_key(settings),
             category=category.name,
             settings=settings,
             files={**tables(self.evaluation(category.name)), **files},
@@ -107,29 +120,98 @@ def evaluate(categories: Sequence[Category], num_seeds: int, out: str) -> Evalua
     Raises:
         RegistryError, StorageError, ClusterError: what every category needs is away.
     """
-    connection.connect(connection.EVALUATIONS)
-    _try_out(out)
     evaluator = Evaluator(categories=categories, num_seeds=num_seeds, out=out)
+    _run({OWN: evaluator}, {OWN: {category.name: category for category in categories}})
+    return evaluator.finish()
+
+
+def compare(
+    categories: Sequence[Category], detectors: Sequence[str], num_seeds: int, out: str
+) -> dict[str, Evaluation]:
+    """Evaluate every category with each of some detectors; write a comparison under ``out``.
+
+    Args:
+        categories: what the catalogue says of them holds for all detectors.
+        detectors: kinds or presets.
+        num_seeds: trainings of each.
+        out: folder or prefix; each detector's own tables go below it.
+
+    Raises:
+        UnknownDetector: a name is none.
+        RegistryError, StorageError, ClusterError: what every category needs is away.
+    """
+    refuse_unknown(detectors)
+    evaluators, variants = {}, {}
+    for name in dict.fromkeys(detectors):
+        found = {category.name: variant(category, name) for category in categories}
+        evaluators[name] = Evaluator(
+            categories=categories,
+            num_seeds=num_seeds,
+            out=storage.join(out, name),
+            detector=name,
+            errors={n: each for n, each in found.items() if isinstance(each, str)},
+        )
+        variants[name] = {n: each for n, each in found.items() if isinstance(each, Category)}
+    _run(evaluators, variants)
+    evaluations = {name: evaluator.finish() for name, evaluator in evaluators.items()}
+    files = comparison(evaluations)
+    for name, content in files.items():
+        storage.write_bytes(storage.join(out, name), content)
+    settings = {"detectors": list(evaluators), "num_seeds": num_seeds}
+    settings |= {"categories": {c.name: c.model_dump(mode="json") for c in categories}}
+    runs.log_run(
+        RunRecord(
+            experiment=connection.EVALUATIONS,
+            name=f"compare {', '.join(evaluators)}",
+            key=_key(settings),
+            category="",
+            settings=settings,
+            files=files,
+        )
+    )
+    return evaluations
+
+
+def _run(
+    evaluators: Mapping[str, Evaluator], variants: Mapping[str, Mapping[str, Category]]
+) -> None:
+    """Measure each category's variants in one task, which shares what they have in common.
+
+    Args:
+        evaluators: by detector; all of the same categories.
+        variants: by detector and category.
+    """
+    connection.connect(connection.EVALUATIONS)
+    first = next(iter(evaluators.values()))
+    for evaluator in evaluators.values():
+        _try_out(evaluator.out)
+    own = {
+        category.name: {d: of[category.name] for d, of in variants.items() if category.name in of}
+        for category in first.categories
+    }
     with cluster():
-        resources, board = resources_for(len(categories)), start_board()
+        wanted = [category for category in first.categories if own[category.name]]
+        resources, board = resources_for(max(len(wanted), 1)), start_board()
         task = measure.options(num_cpus=resources.cpus, num_gpus=resources.gpus)
-        work = [
-            (category, partial(task.remote, category.model_dump(), num_seeds, resources, board))
-            for category in categories
-        ]
+        work = []
+        for category in wanted:
+            plain = {d: each.model_dump() for d, each in own[category.name].items()}
+            start = partial(task.remote, plain, first.num_seeds, resources, board)
+            work.append((category, start))
         with Display("evaluating").shown() as display:
             show = lambda: display.update(read_board(board))  # noqa: E731
             for category, reference in as_completed(work, watch=show):
-                evaluator.take(category, partial(_fetch, reference))
-    evaluation = evaluator.evaluation()
-    for name, content in tables(evaluation).items():
-        storage.write_bytes(storage.join(out, name), content)
-    return evaluation
+                for detector, each in own[category.name].items():
+                    evaluators[detector].take(each, partial(_fetch, reference, detector))
 
 
-def _fetch(reference: Any) -> Measured:
-    measured: Measured = ray.get(reference)
-    return measured
+def _fetch(reference: Any, detector: str) -> Measured:
+    measured: dict[str, Measured] = ray.get(reference)
+    return measured[detector]
+
+
+def _key(settings: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def _try_out(out: str) -> None:

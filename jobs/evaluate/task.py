@@ -1,4 +1,4 @@
-"""One category's evaluation, a Ray task.
+"""One category's evaluation with one detector or several, a Ray task.
 
 Apart from ``jobs/evaluate/evaluate.py`` because every worker imports this module: no MLflow here.
 """
@@ -14,7 +14,7 @@ from jobs.terminal.progress import Reporter
 from pipeline.backbones import own_device
 from pipeline.catalogue.catalogue import Category
 from pipeline.evaluation.plots import draw
-from pipeline.evaluation.protocol import CategoryResult, run_protocol
+from pipeline.evaluation.protocol import CategoryResult, run_protocols
 from pipeline.evaluation.tables import scores_csv
 
 
@@ -27,11 +27,15 @@ class Measured:
 
 
 @ray.remote(max_retries=2)
-def measure(category: dict[str, Any], num_seeds: int, resources: Resources, board: Any) -> Measured:
-    """Run one category's protocol in a process of its own, and draw what it found."""
+def measure(
+    variants: dict[str, dict[str, Any]], num_seeds: int, resources: Resources, board: Any
+) -> dict[str, Measured]:
+    """Run the protocol of a category's variants in a process of its own, and draw what it found."""
     torch.set_num_threads(resources.cpus)
-    checked = Category.model_validate(category)
-    reporter = Reporter(board, checked.name)
-    result = run_protocol(checked, num_seeds, reporter.tell, own_device())
-    files = {**draw(result), "scores.csv": scores_csv(result).encode()}
-    return Measured(result=replace(result, tiles=()), files=files)  # they are in the picture
+    checked = {name: Category.model_validate(variant) for name, variant in variants.items()}
+    reporter = Reporter(board, next(iter(checked.values())).name)
+    measured = {}
+    for name, result in run_protocols(checked, num_seeds, reporter.tell, own_device()):
+        files = {**draw(result), "scores.csv": scores_csv(result).encode()}
+        measured[name] = Measured(result=replace(result, tiles=()), files=files)  # in the picture
+    return measured

@@ -8,7 +8,8 @@ Shapes: N test images that could be read, H x W pixels of the crop.
 """
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -22,6 +23,7 @@ from pipeline.calibration import Calibration, Part, fit
 from pipeline.catalogue.catalogue import Category
 from pipeline.datasets.layouts import Sample
 from pipeline.datasets.samples import of_split, refuse_one_kind
+from pipeline.evaluation.cost import Cost, measure_cost
 from pipeline.evaluation.heatmap_grid import Tile, choose
 from pipeline.images.batches import BATCH_IMAGES
 from pipeline.images.decode import read_image
@@ -56,6 +58,7 @@ class SeedResult:
     scores: NDArray[np.float32]  # of the test images, shape (N,)
     roc: Curve  # over images
     pixels: PixelCurves = field(default_factory=PixelCurves)  # without masks there are no curves
+    fit_s: float = 0.0  # seconds from features to heads
 
     @property
     def numbers(self) -> dict[str, float]:
@@ -73,6 +76,7 @@ class CategoryResult:
     counts: Mapping[str, int]
     dataset_digest: str = ""  # over the contents of the good images
     findings: Sequence[str] = ()  # what a person should know of the data
+    cost: Cost | None = None
     tiles: Sequence[Tile] = ()  # some of the images with the first seed's maps
 
     @property
@@ -114,22 +118,63 @@ def run_protocol(
         LayoutError: there are no labelled images of both kinds to measure on.
     """
     prepared = prepare(category, lambda done, total: progress("features", done, total), device)
-    test = read_test_set(prepared)
+    return measure_prepared(prepared, read_test_set(prepared), num_seeds, progress)
+
+
+def run_protocols(
+    variants: Mapping[str, Category], num_seeds: int, progress: Progress, device: str = "cpu"
+) -> Iterator[tuple[str, CategoryResult]]:
+    """Yield what each variant of a category comes to, by its name.
+
+    Those that see the same features share one backbone pass over every image.
+
+    Raises:
+        LayoutError: there are no labelled images of both kinds to measure on.
+    """
+    seen: list[tuple[Category, PreparedCategory, TestSet]] = []
+    for name, category in variants.items():
+        alike = next((each for each in seen if _share_features(each[0], category)), None)
+        if alike is None:
+            tell = lambda done, total: progress("features", done, total)  # noqa: E731
+            prepared = prepare(category, tell, device)
+            alike = category, prepared, read_test_set(prepared)
+            seen.append(alike)
+        _, prepared, test = alike
+        found = {"pixel_range": prepared.category.pixel_range}
+        prepared = replace(prepared, category=category.model_copy(update=found))
+        yield name, measure_prepared(prepared, test, num_seeds, progress)
+
+
+def _share_features(one: Category, other: Category) -> bool:
+    """Whether two variants of a category see the same features."""
+    parts = ("backbone_config", "precision", "embedding", "preprocessing")
+    return all(getattr(one, part) == getattr(other, part) for part in parts)
+
+
+def measure_prepared(
+    prepared: PreparedCategory, test: TestSet, num_seeds: int, progress: Progress
+) -> CategoryResult:
+    """Train and measure a category whose images are embedded."""
     results: list[SeedResult] = []
     tiles: list[Tile] = []
+    cost = None
     for seed in range(num_seeds):
         progress("seeds", seed, num_seeds)
-        result, shown = _run_seed(prepared, seed, test)
+        result, detector, shown = _run_seed(prepared, seed, test)
         results.append(result)
-        tiles = tiles or shown
+        cost, tiles = (
+            cost or measure_cost(detector, [tile.pixels for tile in shown]),
+            tiles or shown,
+        )
     progress("seeds", num_seeds, num_seeds)
     return CategoryResult(
-        category=category.name,
+        category=prepared.category.name,
         samples=test.unscored.samples,
         seeds=results,
         counts=_counts(prepared, results[0].calibration, test),
         dataset_digest=prepared.good.digest,
         findings=[*prepared.findings, *test.marks.findings],
+        cost=cost,
         tiles=tiles,
     )
 
@@ -162,13 +207,14 @@ def read_test_set(prepared: PreparedCategory) -> TestSet:
 
 def _run_seed(
     prepared: PreparedCategory, seed: int, test: TestSet
-) -> tuple[SeedResult, list[Tile]]:
-    category = prepared.category
+) -> tuple[SeedResult, Detector, list[Tile]]:
+    category, started = prepared.category, time.perf_counter()
     trainer = make_trainer(
         prepared.good, prepared.parts, category.detector, category.recipe.with_seed(seed)
     )
-    seen = _train(prepared, trainer, test)
+    seen, looking_s = _train(prepared, trainer, test)
     detector = make_detector(prepared, trainer)
+    fit_s = time.perf_counter() - started - looking_s
     unseen = score_unseen(prepared, trainer, detector)
     calibration = fit(unseen.scores, category.calibration_config)
     scores, maps = _score(detector, test, with_maps=True)
@@ -184,21 +230,29 @@ def _run_seed(
         scores=scores,
         roc=roc,
         pixels=pixel_curves(maps[known], test.marks.masks[known]),
+        fit_s=fit_s,
     )
     if seed:  # pictures of one training are enough
-        return result, []
+        return result, detector, []
     scale = MapScale(low=unseen.map_median, threshold=calibration.threshold)
-    return result, _tiles(prepared, scored, result, scale, test)
+    return result, detector, _tiles(prepared, scored, result, scale, test)
 
 
-def _train(prepared: PreparedCategory, trainer: Trainer, test: TestSet) -> list[float]:
-    """Train to the end; return what an oracle saw on the way: test AUROCs of earlier passes."""
+def _train(
+    prepared: PreparedCategory, trainer: Trainer, test: TestSet
+) -> tuple[list[float], float]:
+    """Train to the end; return what an oracle saw on the way, and the seconds it looked.
+
+    It saw the test AUROCs of earlier passes.
+    """
     every = max(trainer.num_passes // ORACLE_LOOKS, 1)
-    seen = []
+    seen, looking_s = [], 0.0
     for number, _ in enumerate(trainer.run(), start=1):
         if number % every == 0 and number < trainer.num_passes:
+            started = time.perf_counter()
             seen.append(_auroc(_score(make_detector(prepared, trainer), test)[0], test))
-    return seen
+            looking_s += time.perf_counter() - started
+    return seen, looking_s
 
 
 def _score(

@@ -160,23 +160,23 @@ def _quality_table(evaluation: Evaluation) -> str:
     rows = []
     for name in evaluation.categories:
         result = evaluation.results.get(name)
-        rows.append([name, *(_cells(result.summary(), QUALITY) if result else ["failed"])])
+        rows.append([name, *(cells(result.summary(), QUALITY) if result else ["failed"])])
     if evaluation.results:
-        rows.append([_mean_of(evaluation), *_cells(evaluation.mean(), QUALITY)])
-    return _table(["category", *QUALITY.values()], rows)
+        rows.append([_mean_of(evaluation), *cells(evaluation.mean(), QUALITY)])
+    return markdown_table(["category", *QUALITY.values()], rows)
 
 
 def _rates_table(evaluation: Evaluation) -> str:
     rows = []
     for name, result in evaluation.results.items():
         promised = result.seeds[0].calibration.false_alarm_rate
-        cells = _cells(result.summary(), RATES)
+        shares = cells(result.summary(), RATES)
         intervals = [_widest(result, rate) for rate in RATES]
         counts = [str(result.counts[kind]) for kind in ("test_good", "test_defective")]
-        pairs = (f"{cell} {interval}" for cell, interval in zip(cells, intervals, strict=True))
+        pairs = (f"{cell} {interval}" for cell, interval in zip(shares, intervals, strict=True))
         rows.append([name, f"≤ {100 * promised:g}", *pairs, *counts])
-    rows.append([_mean_of(evaluation), "", *_cells(evaluation.mean(), RATES), "", ""])
-    return _table(["category", "promised", *RATES.values(), "good", "defective"], rows)
+    rows.append([_mean_of(evaluation), "", *cells(evaluation.mean(), RATES), "", ""])
+    return markdown_table(["category", "promised", *RATES.values(), "good", "defective"], rows)
 
 
 def _oracle_table(evaluation: Evaluation) -> str:
@@ -188,7 +188,7 @@ def _oracle_table(evaluation: Evaluation) -> str:
         more = f"{100 * (oracle[0] - last[0]):+.1f}"
         rows.append([name, with_spread(*last), with_spread(*oracle), more])
     columns = ["image AUROC, last pass", "oracle: pass picked on the test set", "difference"]
-    return _table(["category", *columns], rows)
+    return markdown_table(["category", *columns], rows)
 
 
 def _widest(result: CategoryResult, rate: str) -> str:
@@ -197,7 +197,8 @@ def _widest(result: CategoryResult, rate: str) -> str:
     return f"[{100 * low:.1f}, {100 * high:.1f}]"
 
 
-def _cells(summary: Mapping[str, MeanStd], names: Iterable[str]) -> list[str]:
+def cells(summary: Mapping[str, MeanStd], names: Iterable[str]) -> list[str]:
+    """Return metrics as a table shows them."""
     return [with_spread(*summary[name]) if name in summary else "no masks" for name in names]
 
 
@@ -206,8 +207,8 @@ def _mean_of(evaluation: Evaluation) -> str:
     return f"mean of {found}" if found == asked else f"mean of {found} out of {asked}"
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Numbers are right-aligned; a row that is too short is filled up."""
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table; numbers are right-aligned, a row that is too short is filled up."""
     filled = [[*row, *[""] * (len(columns) - len(row))] for row in rows]
     rule = ["---", *["---:"] * (len(columns) - 1)]
     return "\n".join(f"| {' | '.join(row)} |" for row in [columns, rule, *filled])

@@ -1,0 +1,55 @@
+"""One category with several kinds of detectors, to be compared on the same images."""
+
+from collections.abc import Sequence
+
+from pydantic import ValidationError
+
+from model.errors import NightshiftError
+from model.kinds import KINDS
+from pipeline.catalogue.catalogue import Category
+from pipeline.catalogue.detector_settings import MemoryBankSettings, Training
+
+
+class UnknownDetector(NightshiftError):
+    """A name is neither a kind of detector nor a preset of one."""
+
+
+def find_detector(name: str) -> tuple[str, str | None]:
+    """Return kind and preset of a name: of a kind, or of a preset that one kind alone has.
+
+    Raises:
+        UnknownDetector: there is none.
+    """
+    if name in KINDS:
+        return name, None
+    having = [kind for kind, each in KINDS.items() if name in each.presets]
+    if len(having) == 1:
+        return having[0], name
+    presets = sorted({n for each in KINDS.values() for n in each.presets} - {"default"})
+    raise UnknownDetector(
+        f"--detectors: no detector `{name}`; known: {', '.join([*KINDS, *presets])}"
+    )
+
+
+def variant(category: Category, name: str) -> Category | str:
+    """Return a category with a detector of that name, or why it cannot have it.
+
+    A kind by its name has the category's own settings where the category is of that kind; a preset
+    is taken as published. What the catalogue says of images and calibration holds for all.
+    """
+    detector, preset = find_detector(name)
+    if detector == category.detector and preset in (None, category.preset):
+        return category
+    general = Training(seed=category.training.seed, health=category.training.health)
+    changes = {"detector": detector, "preset": preset or "default"}
+    settings = {"training": general.model_dump(), "memory_bank": MemoryBankSettings().model_dump()}
+    try:
+        return Category.model_validate(category.model_dump() | changes | settings)
+    except ValidationError as error:
+        return "; ".join(fault["msg"].removeprefix("Value error, ") for fault in error.errors())
+
+
+def refuse_unknown(names: Sequence[str]) -> None:
+    """Raise UnknownDetector where a name is none, before anything is measured."""
+    for name in names:
+        find_detector(name)
