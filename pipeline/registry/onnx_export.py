@@ -64,11 +64,14 @@ def export_onnx(category: str, uri: str, number: int | None = None) -> Exported:
         number: the registered version; without it, the champion.
 
     Raises:
-        ExportError: there is no such model, or the extra ``export`` is not installed.
+        ExportError: there is no such model, the place of the file is a folder, or the extra
+            ``export`` is not installed.
         RegistryError, WeightsError, StorageError: MLflow, the backbone's weights or the place of
             the file cannot be reached.
     """
     _check_exporter()
+    if storage.is_local(uri) and Path(storage.absolute(uri)).is_dir():  # known before the work
+        raise ExportError(f"{uri} is a folder where a file was needed; check the path")
     connection.connect()
     version = _choose(category, number)
     with TemporaryDirectory(prefix="nightshift-package-") as scratch:
