@@ -39,6 +39,7 @@ Each module defines the errors it raises, beside the code that raises them::
       NoFreePortError
       ResultsError
       StudyError
+      UnknownDetector
       UnreadableImage
       UnsupportedPixels
 """
