@@ -18,9 +18,9 @@ from model.backbone import Backbone
 from model.detector import Detector
 from pipeline.backbones import fetch_backbone
 from pipeline.images.batches import batches, stack
-from pipeline.images.decode import ImageRead, ImageStatus, read_image
+from pipeline.images.decode import ImageRead, ImageStatus, UnreadableImage, read_image
 from pipeline.images.fit import to_square
-from pipeline.images.pixel_range import scale
+from pipeline.images.pixel_range import refuse_other_numbers, scale
 from pipeline.images.prefetch import read_ahead
 from pipeline.package import Package
 
@@ -82,6 +82,10 @@ class Predictor:
             return read_image(image, preprocessing)
         pixels = np.asarray(image)
         if preprocessing.pixel_range is not None and _is_deep(pixels):
+            try:
+                refuse_other_numbers(pixels, preprocessing.pixel_range)
+            except UnreadableImage as unlike:
+                return ImageRead("", ImageStatus.UNREADABLE, str(unlike))
             picture = Image.fromarray(scale(pixels, preprocessing.pixel_range)[0]).convert("RGB")
         elif pixels.dtype == np.uint8 and pixels.shape[2:] == (3,) and pixels.size:
             picture = Image.fromarray(pixels)

@@ -104,8 +104,8 @@ def test_a_deep_image_among_good_ones_of_eight_bits_is_unreadable(
 def test_half_of_each_depth_is_taken_only_where_the_range_is_set(
     setting: float | None, tmp_path: Path
 ) -> None:
-    factory.write_images(tmp_path / "images/train/good", range(20))
-    write(tmp_path / "images/train/good", range(20, 40))
+    factory.write_images(tmp_path / "images/train/good", range(0, 40, 2))
+    write(tmp_path / "images/train/good", range(1, 41, 2))
     category = factory.category(tmp_path / "images", pixel_range=setting)
     if setting is None:
         with pytest.raises(PixelRangeError, match="20 of 40 good images have more than 8 bits"):

@@ -90,7 +90,6 @@ def test_sixteen_bit_colours_mark_what_is_coloured(tmp_path: Path) -> None:
     [
         ((200, 0, 0), (0, 0, 200), "RGB", "every pixel is coloured"),
         (-7, 1, "I", "numbers from -7 on"),
-        (7, 70_000, "I", "numbers up to 70000"),
     ],
 )
 def test_what_is_no_mask_is_refused(
@@ -99,6 +98,73 @@ def test_what_is_no_mask_is_refused(
     halves(left, right, mode).save(tmp_path / "mask.tif")
     with pytest.raises(UnreadableImage, match=rf"mask\.tif: {reason}.*write defects in 255 on 0"):
         read_mask([str(tmp_path / "mask.tif")], SMALL)
+
+
+@pytest.mark.parametrize("numbers", [(0, 5, 16, 20), (0, 20, 40, 60), (0, 50, 100, 200)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_every_class_and_every_instance_is_marked(
+    tmp_path: Path, numbers: tuple[int, ...], dtype: type
+) -> None:
+    values = np.full((64, 64), numbers[0], dtype)
+    for row, number in enumerate(numbers[1:]):
+        values[20 * row : 20 * row + 30, 32:] = number
+    tifffile.imwrite(tmp_path / "mask.tif", values)
+    assert marks_its_right_half(read_mask([str(tmp_path / "mask.tif")], SMALL))
+
+
+@pytest.mark.parametrize("level", [40, 100, 255])
+def test_soft_edges_are_cut_in_their_middle_whatever_the_level(tmp_path: Path, level: int) -> None:
+    values = np.zeros((64, 64), np.float64)
+    values[:, 32:] = level
+    noisy = np.clip(values + np.random.default_rng(0).normal(0, level / 20, values.shape), 0, 255)
+    (tmp_path / "mask.jpg").write_bytes(encoded(Image.fromarray(noisy.astype(np.uint8)), "JPEG"))
+    assert marks_its_right_half(read_mask([str(tmp_path / "mask.jpg")], SMALL))
+
+
+@pytest.mark.parametrize("photometric", ["miniswhite", "minisblack"])
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.uint16])
+def test_numbers_count_as_they_are_stored_whatever_is_white(
+    tmp_path: Path, photometric: str, dtype: type
+) -> None:
+    values = np.zeros((64, 64), dtype)
+    values[:, 32:] = 1
+    tifffile.imwrite(tmp_path / "mask.tif", values, photometric=photometric)
+    assert marks_its_right_half(read_mask([str(tmp_path / "mask.tif")], SMALL))
+
+
+def test_a_mask_that_is_marked_everywhere_is_not_empty(tmp_path: Path) -> None:
+    mask = mask_of(tmp_path, Image.new("L", (64, 64), 100))
+    assert mask is not None
+    assert mask.all()
+
+
+@pytest.mark.parametrize("number", [1, 7])
+def test_a_palettes_numbers_are_classes_where_the_first_colour_is_black(
+    tmp_path: Path, number: int
+) -> None:
+    image = Image.new("P", (64, 64))
+    image.putpalette([0, 0, 0, 128, 0, 0, *[0] * 15, 128, 128, 128])  # class 7 is grey
+    image.paste(number, (32, 0, 64, 64))
+    assert marks_its_right_half(mask_of(tmp_path, image))
+
+
+@pytest.mark.parametrize("colours", [((255, 255, 255), (200, 0, 0)), ((1, 0, 0), (0, 2, 0))])
+def test_all_that_is_not_black_is_marked(
+    tmp_path: Path, colours: tuple[tuple[int, int, int], ...]
+) -> None:
+    image = halves((0, 0, 0), colours[0], "RGB")
+    image.paste(colours[1], (32, 0, 64, 30))
+    assert marks_its_right_half(mask_of(tmp_path, image))
+
+
+def test_a_mask_that_cannot_be_read_is_told_and_does_not_count(tmp_path: Path) -> None:
+    (tmp_path / "torn.png").write_bytes(b"hello")
+    uris = [str(tmp_path / "torn.png"), str(tmp_path / "gone.png")]
+    samples = [Sample(f"/{n}.png", "test", "hole", (uri,)) for n, uri in enumerate(uris)]
+    marks = read_marks(samples, SMALL)
+    assert not marks.known.any()
+    (finding,) = marks.findings
+    assert finding.startswith(f"masks that cannot be read: 2, first of /0.png (mask {uris[0]}: ")
 
 
 def test_several_pages_are_no_mask(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pictures import encoded
 from PIL import Image
 
 from model.preprocessing import Preprocessing
-from pipeline.images.decode import ImageStatus, read_image
+from pipeline.images.decode import ImageStatus, read_image, read_pages
 from pipeline.images.page_numbers import page_uri, split_page
 from pipeline.images.picture import open_picture
 from pipeline.night.feedback.explanation import explain
@@ -185,6 +185,40 @@ def test_a_file_of_pages_that_cannot_be_read_has_one_row(package: Path, tmp_path
     factory.score_without_cluster(tmp_path / "dump", folder, {"steel": package})
     (row,) = read_night(folder).to_pylist()
     assert (Path(row["image_uri"]).name, row["status"]) == ("a.tif", "unreadable")
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_each_page_is_read_by_its_own_depth(order: int, tmp_path: Path) -> None:
+    pages = [np.full((40, 40, 3), 200, np.uint8), np.full((40, 40, 3), 51_400, np.uint16)][::order]
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        for page in pages:
+            file.write(page, photometric="rgb")
+    each = Preprocessing(resize=32, crop=32, pages="each", pixel_range=65535)
+    reads = read_pages(str(tmp_path / "a.tif"), each)
+    assert [read.mode for read in reads] == ["RGB", "RGB;uint16"][::order]
+    for read in reads:
+        assert read.pixels is not None
+        assert (read.pixels == 200).all()
+
+
+def test_a_chain_of_pages_that_is_torn_leaves_the_pages_before(tmp_path: Path) -> None:
+    data = bytearray(encoded(Image.new("L", (40, 40), 100), "TIFF"))
+    start = int.from_bytes(data[4:8], "little")
+    count = int.from_bytes(data[start : start + 2], "little")
+    end = start + 2 + 12 * count
+    data[end : end + 4] = (len(data) - 3).to_bytes(4, "little")
+    (tmp_path / "a.tif").write_bytes(bytes(data))
+    assert read_image(str(tmp_path / "a.tif"), ONE).status is ImageStatus.OK
+
+
+def test_a_damaged_tiff_writes_nothing_into_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = bytearray(encoded(Image.new("L", (40, 40), 100), "TIFF"))
+    data[-60:] = b"\xff" * 60
+    (tmp_path / "a.tif").write_bytes(bytes(data))
+    read_image(str(tmp_path / "a.tif"), ONE)
+    assert caplog.text == ""
 
 
 def test_a_limit_above_pillows_own_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -122,16 +122,75 @@ def test_grey_with_alpha_beyond_eight_bits_lies_over_black() -> None:
     assert (seen[:, 4:] == 0).all()
 
 
-def test_alpha_that_is_alike_everywhere_says_nothing() -> None:
-    grey, alpha = of_bits(RAMP, 12), np.full((8, 8), 4095, np.uint16)
-    seen = shades(png(np.stack([grey, alpha], axis=2)), 4095)
-    assert np.array_equal(seen, shades(png(grey), 4095))
+@pytest.mark.parametrize("opaque", [4095, 65_535])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_alpha_is_opaque_at_its_own_full_value(opaque: int, channels: int) -> None:
+    colours = of_bits(COLOURS[..., :channels], 12)
+    alpha = np.full((8, 8, 1), opaque, np.uint16)
+    alpha[:, 6:] = 0
+    data = png(np.concatenate([colours, alpha], axis=2))
+    assert range_of(data) == 4095
+    seen = shades(data, 4095)
+    plain = shades(png(colours.squeeze()), 4095)
+    assert np.array_equal(seen[:, :6], plain[:, :6])
+    assert (seen[:, 6:] == 0).all()
 
 
-def test_white_is_zero_where_the_file_says_so() -> None:
-    values = of_bits(RAMP, 16)
-    inverted = tiff(65535 - values, photometric="miniswhite")
-    assert np.array_equal(shades(inverted, 65535), shades(tiff(values), 65535))
+def test_alpha_that_is_alike_everywhere_says_nothing_unless_all_is_transparent() -> None:
+    grey = of_bits(RAMP, 12)
+    for alpha, expected in ((4095, shades(png(grey), 4095)), (0, np.zeros((8, 8, 3)))):
+        both = np.stack([grey, np.full((8, 8), alpha, np.uint16)], axis=2)
+        assert np.array_equal(shades(png(both), 4095), expected)
+
+
+@pytest.mark.parametrize("bits", [10, 12, 16])
+def test_where_white_is_zero_the_range_of_the_category_is_black(bits: int) -> None:
+    values = of_bits(RAMP, bits)
+    white = 2**bits - 1
+    inverted = tiff(white - values, photometric="miniswhite")
+    assert range_of(inverted) == white
+    assert np.array_equal(shades(inverted, white), shades(tiff(values), white))
+
+
+def test_floats_may_have_a_white_of_zero_too() -> None:
+    inverted = tiff((1 - RAMP).astype(np.float32), photometric="miniswhite")
+    assert np.abs(shades(inverted, 1.0)[..., 0] - 255 * RAMP).max() <= 0.75
+
+
+@pytest.mark.parametrize(
+    ("data", "pixel_range", "message"),
+    [
+        (tiff(RAMP.astype(np.float32)), 4095, "floats up to 1, in its category 4095 is white"),
+        (tiff(of_bits(RAMP, 12)), 1.0, "integers up to 4095, in its category 1 is white"),
+    ],
+)
+def test_numbers_of_another_kind_than_the_categorys_are_refused(
+    data: bytes, pixel_range: float, message: str
+) -> None:
+    with pytest.raises(UnreadableImage, match=message):
+        shades(data, pixel_range)
+
+
+@pytest.mark.parametrize("compression", ["jpeg2000", "lerc", "png", "webp"])
+def test_a_compression_that_pillow_does_not_know_is_read(compression: str) -> None:
+    colours = np.rint(255 * COLOURS).astype(np.uint8)
+    options = {"compressionargs": {"lossless": True}} if compression == "webp" else {}
+    data = tiff(colours, photometric="rgb", compression=compression, **options)
+    assert np.abs(shades(data, None).astype(int) - colours).max() <= 2
+
+
+@pytest.mark.parametrize("kind", ["P2", "P3"])
+def test_deep_numbers_in_digits_are_refused(kind: str) -> None:
+    data = f"{kind}\n1 1\n4095\n0 1 2\n".encode()
+    with pytest.raises(UnreadableImage, match="write a binary PGM or PPM file"):
+        shades(data, 4095)
+
+
+def test_a_mode_names_the_bits_that_a_file_names() -> None:
+    modes = [
+        open_picture(ppm(of_bits(RAMP, bits), 2**bits - 1), MAX_PIXELS).mode for bits in (10, 12)
+    ]
+    assert modes == ["L;uint16;10", "L;uint16;12"]
 
 
 @pytest.mark.parametrize(

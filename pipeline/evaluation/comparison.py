@@ -127,7 +127,7 @@ def _picture(points: Mapping[str, tuple[float, float]]) -> bytes:
     best_first = sorted(points.items(), key=lambda point: -point[1][1])
     for number, (detector, (time, auroc)) in enumerate(best_first, start=1):
         axes.plot(time, auroc, "o", color=style.FLAG, markersize=13, clip_on=False)
-        centred = {"ha": "center", "va": "center", "size": style.SMALL}
+        centred: dict[str, Any] = {"ha": "center", "va": "center", "size": style.SMALL}
         axes.text(time, auroc, str(number), color=style.SURFACE, **centred)
         about = f"{number}   {detector}   {100 * auroc:.1f} %, {time:.0f} ms"
         down = 1 - (PICTURE_BOX[1] + 36 * number) / PICTURE_SIZE[1]

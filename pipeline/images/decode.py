@@ -17,7 +17,13 @@ from PIL import Image
 from model.preprocessing import MAX_PIXELS, Preprocessing
 from pipeline.images import fit
 from pipeline.images.page_numbers import page_uri, split_page
-from pipeline.images.picture import ImageTooLarge, Picture, UnreadableImage, open_picture
+from pipeline.images.picture import (
+    ImageFile,
+    ImageTooLarge,
+    Picture,
+    UnreadableImage,
+    open_picture,
+)
 from pipeline.images.pixel_range import as_rgb
 from pipeline.storage import (
     AccessDenied,
@@ -34,7 +40,6 @@ __all__ = [
     "UnreadableImage",
     "count_pages",
     "decode_image",
-    "decode_page",
     "read_image",
     "read_pages",
 ]
@@ -90,7 +95,7 @@ def read_image(
         data = fetch(file)
     except StorageError as error:
         return ImageRead(uri, _status_of(error), str(error))
-    return decode_page(uri, data, preprocessing, page)
+    return _decode(uri, _file(data, preprocessing), preprocessing, page)
 
 
 def read_pages(
@@ -112,27 +117,31 @@ def read_pages(
         data = fetch(uri)
     except StorageError as error:
         return [ImageRead(uri, _status_of(error), str(error))]
+    file = _file(data, preprocessing)
     num_pages = count_pages(data, preprocessing)
     if num_pages == 1:
-        return [decode_page(uri, data, preprocessing)]
+        return [_decode(uri, file, preprocessing, None)]
     numbers = range(1, num_pages + 1)
-    return [decode_page(page_uri(uri, n), data, preprocessing, n) for n in numbers]
+    return [_decode(page_uri(uri, n), file, preprocessing, n) for n in numbers]
 
 
-def decode_page(
-    uri: str, data: bytes, preprocessing: Preprocessing, page: int | None = None
-) -> ImageRead:
-    """Decode and resize one page of a file; whatever is wrong with it becomes a status.
-
-    Args:
-        uri: of the page.
-        data: the file's bytes.
-        preprocessing: how it is read.
-        page: from 1; None: the file must have one only, or the first is wanted.
-    """
-    digest = sha256(data, page)
+def count_pages(data: bytes, preprocessing: Preprocessing) -> int:
+    """Return how many images a file holds; 1 where it cannot be read, which reading it tells."""
     try:
-        picture = open_picture(data, preprocessing.max_pixels, preprocessing.least_side, page or 1)
+        return _file(data, preprocessing).num_pages
+    except (UnreadableImage, ImageTooLarge):
+        return 1
+
+
+def _file(data: bytes, preprocessing: Preprocessing) -> ImageFile:
+    return ImageFile(data, preprocessing.max_pixels, preprocessing.least_side)
+
+
+def _decode(uri: str, file: ImageFile, preprocessing: Preprocessing, page: int | None) -> ImageRead:
+    """Decode and resize one page; without a number, the only one or the first, as is wanted."""
+    digest = _sha256(file.data, page)
+    try:
+        picture = file.page(page or 1)
         if page is None and picture.num_pages > 1 and preprocessing.pages != "first":
             return ImageRead(uri, ImageStatus.SEVERAL_PAGES, _several(picture), None, digest)
         image, outside = as_rgb(picture, preprocessing.pixel_range)
@@ -144,20 +153,12 @@ def decode_page(
     return ImageRead(uri, ImageStatus.OK, None, pixels, digest, picture.mode, outside)
 
 
-def sha256(data: bytes, page: int | None = None) -> str:
+def _sha256(data: bytes, page: int | None) -> str:
     """Return the digest of a file, or one of a page that no other page has."""
     total = hashlib.sha256(data)
     if page is not None:
         total.update(f"#page={page}".encode())
     return total.hexdigest()
-
-
-def count_pages(data: bytes, preprocessing: Preprocessing) -> int:
-    """Return how many images a file holds; 1 where it cannot be read, which reading it tells."""
-    try:
-        return open_picture(data, preprocessing.max_pixels, preprocessing.least_side).num_pages
-    except (UnreadableImage, ImageTooLarge):
-        return 1
 
 
 def _several(picture: Picture) -> str:

@@ -11,6 +11,7 @@ Shapes: H x W pixels, C channels.
 """
 
 import io
+import logging
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -34,8 +35,9 @@ PHOTOMETRIC_NAMES = {
 }
 ALPHAS = (1, 2)  # TIFF ExtraSamples: premultiplied or not
 ORIENTATION = 274  # TIFF tag
+WEBP = 50001  # TIFF Compression
 NETPBM_CHANNELS = {"I": 1, "RGB": 3}  # by Pillow's mode: deep grey, and colours of any depth
-WHOLE_DEPTHS = (8, 16, 32, 64)  # a number fills its bytes: which bits are in use is not said
+WHOLE_DEPTHS = (1, 8, 16, 32, 64)  # a number fills its bytes: which bits are in use is not said
 EXPORT = "export it as grey or RGB"
 
 
@@ -50,7 +52,7 @@ class DeepPixels:
     values: NDArray[Any]  # (H, W), or (H, W, C) of 2 to 4 channels
     bits: int | None = None  # significant ones, where the file says so
     orientation: int = 1  # as in EXIF
-    num_pages: int = 1
+    white_is_zero: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,7 @@ class TiffPages:
     """The pages of a TIFF file, thumbnails and masks left out."""
 
     pages: tuple[Any, ...]  # tifffile.TiffPage
+    frames: list[int]  # number of each in the file
 
     @classmethod
     def of(cls, data: bytes) -> "TiffPages | None":
@@ -66,24 +69,29 @@ class TiffPages:
             return None
         import tifffile  # noqa: PLC0415  only TIFF files need it
 
-        with suppress(Exception):  # Pillow says what is wrong with it
-            pages: tuple[Any, ...] = tuple(tifffile.TiffFile(io.BytesIO(data)).pages)
-            whole = tuple(page for page in pages if not (page.is_reduced or page.is_mask))
-            return cls(whole or pages[:1]) if pages else None
-        return None
+        logging.getLogger("tifffile").disabled = True  # each damaged tag would be a line
+        every: list[Any] = []
+        with suppress(Exception):  # after the last page, or where the rest is damaged
+            file = tifffile.TiffFile(io.BytesIO(data))
+            while True:
+                every.append(file.pages[len(every)])
+        whole = [n for n, page in enumerate(every) if not (page.is_reduced or page.is_mask)]
+        frames = whole or list(range(len(every)))[:1]
+        return cls(tuple(every[n] for n in frames), frames) if every else None
 
-    @property
-    def is_deep(self) -> bool:
-        """Whether the first page has more than 8 bits a channel."""
-        return bool(self.pages[0].dtype is not None and self.pages[0].dtype.itemsize > 1)
+    def is_beyond_pillow(self, number: int) -> bool:
+        """Whether a page, from 1, has more than 8 bits a channel, or is packed as WebP."""
+        page = self.pages[number - 1]
+        is_deep = page.dtype is not None and page.dtype.itemsize > 1
+        return bool(is_deep or page.compression == WEBP)
 
     def size(self, number: int) -> tuple[int, int]:
-        """Return width and height of a page, the first of which is 1."""
+        """Return width and height of a page."""
         page = self.pages[number - 1]
         return page.imagewidth, page.imagelength
 
     def read(self, number: int) -> DeepPixels:
-        """Return the pixels of a page, the first of which is 1.
+        """Return the numbers of a page as they are stored.
 
         Raises:
             UnsupportedPixels: neither grey nor RGB, with or without alpha.
@@ -91,14 +99,12 @@ class TiffPages:
         page = self.pages[number - 1]
         values = _channels_last(page)
         depth = int(page.bitspersample)
-        if page.photometric == MIN_IS_WHITE:
-            values = (2**depth - 1) - values
         orientation = page.tags.get(ORIENTATION)
         return DeepPixels(
-            values=values,
+            values=values.astype(np.uint8) if values.dtype == bool else values,
             bits=None if depth in WHOLE_DEPTHS else depth,
             orientation=int(orientation.value) if orientation else 1,
-            num_pages=len(self.pages),
+            white_is_zero=page.photometric == MIN_IS_WHITE,
         )
 
 
@@ -117,7 +123,7 @@ def coloured(image: Image.Image, data: bytes) -> DeepPixels | None:
             return DeepPixels(_decode("png", data), significant_bits(data))
         case "JPEG2000" if (depth := _jpeg2000_depth(data)) > 8:
             return DeepPixels(_decode("jpeg2k", data), depth)
-        case "PPM" if image.mode in NETPBM_CHANNELS:
+        case "PPM" if image.mode in NETPBM_CHANNELS:  # in binary or in digits
             return _netpbm(image, data)
         case "SGI" if data[3] == 2:
             raise UnsupportedPixels(f"an SGI file of 16 bits; {EXPORT} in a PNG or TIFF file")
@@ -157,8 +163,12 @@ def _netpbm(image: Image.Image, data: bytes) -> DeepPixels | None:
     assert isinstance(image, PpmImagePlugin.PpmImageFile)
     tile = image.tile[0]
     white = int(tile.args[1]) if isinstance(tile.args, tuple) else 255
-    if tile.codec_name != "ppm" or white <= 255:
+    if white <= 255:
         return None
+    if tile.codec_name != "ppm":
+        raise UnsupportedPixels(
+            "more than 8 bits written in digits; write a binary PGM or PPM file"
+        )
     shape = (image.height, image.width, NETPBM_CHANNELS[image.mode])
     values = np.frombuffer(data, ">u2", int(np.prod(shape)), tile.offset).reshape(shape)
     if white == 65535:  # also written of less than 16 bits
@@ -198,6 +208,6 @@ def _plain(values: NDArray[Any]) -> NDArray[Any]:
     """Return (H, W) or (H, W, 2 to 4) numbers of a kind that can be scaled."""
     if values.ndim == 3 and values.shape[2] == 1:
         values = values[..., 0]
-    if values.dtype.kind not in "uif" or not 2 <= values.ndim <= 3:
+    if values.dtype.kind not in "buif" or not 2 <= values.ndim <= 3:
         raise UnsupportedPixels(f"pixels of {values.dtype} {values.shape}; {EXPORT}")
     return values

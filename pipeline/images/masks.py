@@ -1,11 +1,12 @@
 """Masks: where the defect of a labelled image is.
 
-A mask is a file of labels, not a photograph, so its numbers count as they are, whatever their type:
+A mask is a file of labels, not a photograph, so its numbers count as they are stored, whatever
+their type:
 
-- two values, one of them 0 or black: the other one is defect, be it 1, 100, 255 or 65535;
-- numbers up to MAX_CLASS_NUMBER: classes of defects, all but 0;
-- colours on black, white or grey: the coloured pixels;
-- other grey, a mask with soft edges: what lies above half of the smallest range that holds it.
+- few numbers, 0 among them: all but 0, be they 1, 100, 255, 65535, or the numbers of classes;
+- few colours, black among them: all but black;
+- colours on white or grey: the coloured pixels;
+- soft edges: what lies above the middle between the lowest and the highest number.
 
 Shapes: H x W pixels of the file.
 """
@@ -19,13 +20,14 @@ from PIL import Image
 
 from model.preprocessing import MAX_PIXELS, Preprocessing
 from pipeline.images import fit
+from pipeline.images.damaged_metadata import JPEG_START
 from pipeline.images.page_numbers import split_page
-from pipeline.images.picture import ImageTooLarge, UnreadableImage, open_picture
-from pipeline.images.pixel_range import FLOAT_RANGES, INTEGER_RANGES, colours_of, scale
+from pipeline.images.picture import ImageFile, ImageTooLarge, Picture, UnreadableImage
+from pipeline.images.pixel_range import colours_of, scale
 from pipeline.storage import read_bytes
 
-MASK_LEVEL = 127  # of 255: defect is what lies above, in the file and after resizing
-MAX_CLASS_NUMBER = 15
+MASK_LEVEL = 127  # of 255, from which on a resized mask counts
+MAX_NUMBERS = 16  # of labels; a mask of more has soft edges
 WRITE = "write defects in 255 on 0"
 MASK_COLOUR = 32  # of 255: largest minus smallest channel from which a pixel counts as coloured
 
@@ -56,13 +58,15 @@ def mask_levels(data: bytes, max_pixels: int = MAX_PIXELS, page: int | None = No
     Raises:
         UnreadableImage, ImageTooLarge: the file is no usable mask.
     """
-    picture = open_picture(data, max_pixels, page=page or 1)
+    picture = ImageFile(data, max_pixels, as_numbers=True).page(page or 1)
     if page is None and picture.num_pages > 1:
         raise UnreadableImage(f"{picture.num_pages} pages are no mask; write one")
-    values = np.nan_to_num(colours_of(picture), posinf=0, neginf=0)
-    if values.ndim == 3 and (values == values[..., :1]).all():
-        values = values[..., 0]
-    levels_HW = _grey_levels(values) if values.ndim == 2 else _colour_levels(values)
+    numbers = np.nan_to_num(_numbers(picture), posinf=0, neginf=0)
+    if numbers.ndim == 3 and (numbers == numbers[..., :1]).all():
+        numbers = numbers[..., 0]
+    may_be_few = not data.startswith(JPEG_START)  # which blurs numbers into others
+    make = _grey_levels if numbers.ndim == 2 else _colour_levels
+    levels_HW = make(numbers, may_be_few)
     return picture.upright(Image.fromarray(levels_HW))
 
 
@@ -77,25 +81,32 @@ def _read_one(uri: str, preprocessing: Preprocessing) -> NDArray[np.bool_] | Non
     return fit.to_square(levels, preprocessing, "constant") > MASK_LEVEL
 
 
-def _grey_levels(values_HW: NDArray[Any]) -> NDArray[np.uint8]:
-    lowest, highest = values_HW.min(), values_HW.max()
+def _numbers(picture: Picture) -> NDArray[Any]:
+    """Return (H, W) or (H, W, 3) numbers; a palette's own where they are those of classes."""
+    image = picture.pixels
+    if isinstance(image, Image.Image) and image.mode == "P":
+        index_HW, colours = np.asarray(image), image.getpalette() or [1]
+        if index_HW.max() < MAX_NUMBERS and not any(colours[:3]):
+            return index_HW
+    return colours_of(picture)
+
+
+def _grey_levels(numbers_HW: NDArray[Any], may_be_few: bool) -> NDArray[np.uint8]:
+    lowest, highest = float(numbers_HW.min()), float(numbers_HW.max())
     if lowest < 0:
-        raise UnreadableImage(f"numbers from {lowest} on are no mask; {WRITE}")
-    has_two = bool(((values_HW == lowest) | (values_HW == highest)).all())
-    is_float = values_HW.dtype.kind == "f"
-    if (has_two and lowest == 0) or (not is_float and highest <= MAX_CLASS_NUMBER):
-        return _black_and_white(values_HW != 0)
-    return scale(values_HW, _range_of(float(highest), is_float))[0]
+        raise UnreadableImage(f"numbers from {lowest:g} on are no mask; {WRITE}")
+    if lowest == highest or (may_be_few and lowest == 0 and _are_few(numbers_HW)):
+        return _black_and_white(numbers_HW != 0)
+    return scale(numbers_HW - lowest, highest - lowest)[0]
 
 
-def _colour_levels(values_HW3: NDArray[Any]) -> NDArray[np.uint8]:
-    """Mark the coloured pixels, or what is not black where that is one colour."""
-    not_black_HW = (values_HW3 != 0).any(axis=2)
-    one_colour = values_HW3[not_black_HW][0]
-    if (values_HW3[not_black_HW] == one_colour).all() and not not_black_HW.all():
-        return _black_and_white(not_black_HW)
-    full = _range_of(float(values_HW3.max()), values_HW3.dtype.kind == "f")
-    levels, _ = scale(values_HW3, full)
+def _colour_levels(numbers_HW3: NDArray[Any], may_be_few: bool) -> NDArray[np.uint8]:
+    is_black_HW = (numbers_HW3 == 0).all(axis=2)
+    wide = numbers_HW3.astype(np.float64)
+    one_HW = wide[..., 0] * 2**34 + wide[..., 1] * 2**17 + wide[..., 2]  # a number for each colour
+    if may_be_few and is_black_HW.any() and _are_few(one_HW):
+        return _black_and_white(~is_black_HW)
+    levels, _ = scale(numbers_HW3, float(numbers_HW3.max()))
     coloured_HW: NDArray[np.bool_] = levels.max(axis=2) - levels.min(axis=2) >= MASK_COLOUR
     if coloured_HW.all():
         raise UnreadableImage(f"every pixel is coloured, so none is free of defects; {WRITE}")
@@ -105,17 +116,15 @@ def _colour_levels(values_HW3: NDArray[Any]) -> NDArray[np.uint8]:
     return _black_and_white(coloured_HW)
 
 
+def _are_few(numbers_HW: NDArray[Any]) -> bool:
+    """Whether there are at most MAX_NUMBERS different ones."""
+    left = numbers_HW.ravel()
+    for _ in range(MAX_NUMBERS):
+        left = left[left != left[0]]
+        if not len(left):
+            return True
+    return False
+
+
 def _black_and_white(marked_HW: NDArray[np.bool_]) -> NDArray[np.uint8]:
     return np.where(marked_HW, np.uint8(255), np.uint8(0))
-
-
-def _range_of(highest: float, is_float: bool) -> float:
-    """Return the smallest usual range that holds a mask.
-
-    Raises:
-        UnreadableImage: there is none.
-    """
-    for full in FLOAT_RANGES if is_float else INTEGER_RANGES:
-        if highest <= full:
-            return full
-    raise UnreadableImage(f"numbers up to {highest:.6g} are no mask; {WRITE}")

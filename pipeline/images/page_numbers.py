@@ -8,10 +8,8 @@ import re
 from PIL import Image
 
 PAGE = re.compile(r"#page=([1-9][0-9]*)$")
-
-SUBFILE, OLD_SUBFILE = 254, 255  # TIFF tags NewSubfileType and SubfileType
-REDUCED, MASK, OLD_REDUCED = 1, 4, 2  # of the first two flags, of the last a value
 PREVIEWS = ("MPO",)  # a JPEG with smaller or stereo copies of itself behind
+ONE_FRAME = (*PREVIEWS, "TIFF")  # those of a sound TIFF are counted by ``TiffPages``
 
 
 def page_uri(file: str, number: int) -> str:
@@ -26,17 +24,5 @@ def split_page(uri: str) -> tuple[str, int | None]:
 
 
 def frames_of_pages(image: Image.Image) -> list[int]:
-    """Return the numbers of the frames that are pages; thumbnails and masks are none."""
-    num_frames = 1 if image.format in PREVIEWS else getattr(image, "n_frames", 1)
-    if num_frames == 1 or image.format != "TIFF":
-        return list(range(num_frames))
-    pages = [number for number in range(num_frames) if _is_page(image, number)]
-    image.seek(0)
-    return pages or [0]
-
-
-def _is_page(image: Image.Image, number: int) -> bool:
-    image.seek(number)
-    tags = image.tag_v2  # type: ignore[attr-defined]
-    flags = int(tags.get(SUBFILE, 0))
-    return not flags & (REDUCED | MASK) and tags.get(OLD_SUBFILE) != OLD_REDUCED
+    """Return the numbers of the frames that are pages; previews are none."""
+    return list(range(1 if image.format in ONE_FRAME else getattr(image, "n_frames", 1)))

@@ -10,7 +10,8 @@ Shapes: H x W pixels, C channels.
 import io
 import struct
 import zlib
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -59,10 +60,13 @@ class Picture:
     """One page of an image file."""
 
     pixels: Image.Image | NDArray[Any]  # up to 8 bits an image, beyond (H, W) or (H, W, C) numbers
-    mode: str  # Pillow's; of numbers "L", "LA", "RGB" or "RGBA" with their type: "RGB;uint16"
+    # Pillow's; of numbers "L", "LA", "RGB" or "RGBA" with their type and, where they are known,
+    # their significant bits: "RGB;uint16;12".
+    mode: str
     bits: int | None = None  # significant ones of deep integers, where the file says so
     turn: Image.Transpose | None = None  # what brings it upright
     num_pages: int = 1  # of the file
+    white_is_zero: bool = False  # of numbers: the largest one is black
 
     def upright(self, image: Image.Image) -> Image.Image:
         """Return an image made of the pixels as a person holds it."""
@@ -72,90 +76,121 @@ class Picture:
 def open_picture(
     data: bytes, max_pixels: int, least_side: int | None = None, page: int = 1
 ) -> Picture:
-    """Return a page of an image file.
-
-    Args:
-        data: the file's bytes.
-        max_pixels: more than these are refused.
-        least_side: a JPEG may come out at 1/2, 1/4 or 1/8 of its size (its own scaled decoding),
-            as long as neither side falls below this many pixels. None: at its full size.
-        page: which one, from 1.
+    """Return a page of an image file; the arguments are those of ``ImageFile`` and its ``page``.
 
     Raises:
         ImageTooLarge: more than ``max_pixels`` by its header; nothing was decoded.
         UnreadableImage: anything else that no picture comes out of.
     """
-    if not data:
-        raise UnreadableImage("the file is empty (0 bytes); write it again")
-    reader = _Reader(max_pixels, least_side, page)
-    try:
-        return reader.read(data)
-    except UnreadableImage:
-        bare = without_metadata(data)
-        if bare is None:
-            raise
-        with suppress(UnreadableImage):  # then the first reason is the better one
-            return reader.read(bare)
-        raise
+    return ImageFile(data, max_pixels, least_side).page(page)
 
 
-@dataclass(frozen=True, slots=True)
-class _Reader:
-    """What to read of a file."""
+class ImageFile:
+    """The bytes of an image file, opened once for all of its pages."""
 
-    max_pixels: int
-    least_side: int | None
-    page: int
+    def __init__(
+        self,
+        data: bytes,
+        max_pixels: int,
+        least_side: int | None = None,
+        *,
+        as_numbers: bool = False,
+    ) -> None:
+        """Open nothing yet.
 
-    def read(self, data: bytes) -> Picture:
-        """Return the page; whatever a decoder raises becomes one of two errors."""
+        Args:
+            data: the file's bytes.
+            max_pixels: more than these are refused.
+            least_side: a JPEG may come out at 1/2, 1/4 or 1/8 of its size (its own scaled
+                decoding), as long as neither side falls below this many pixels. None: at its full
+                size.
+            as_numbers: TIFF files come as the numbers that are stored, not as a person sees them.
+        """
+        self.data, self.max_pixels, self.least_side = data, max_pixels, least_side
+        self.as_numbers, self.tiff = as_numbers, TiffPages.of(data)
+        self._image: Image.Image | None = None
+        self._frames: list[int] = []
+
+    @property
+    def num_pages(self) -> int:
+        """Pages of the file; raises as ``page`` does."""
+        with _decoder_errors(self.data):
+            return len(self.tiff.pages) if self.tiff else len(self._open()[1])
+
+    def page(self, number: int = 1) -> Picture:
+        """Return a page, the first of which is 1.
+
+        Raises:
+            ImageTooLarge, UnreadableImage: see ``open_picture``.
+        """
+        if not self.data:
+            raise UnreadableImage("the file is empty (0 bytes); write it again")
         try:
-            tiff = TiffPages.of(data)
-            if tiff is not None and tiff.is_deep:
-                return self._deep_tiff(tiff)
-            _allow(self.max_pixels)
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                return self._by_pillow(image, data)
-        except Image.DecompressionBombError as error:
-            raise ImageTooLarge(f"{error}; score a smaller or cropped image") from error
-        except UnidentifiedImageError as error:
-            raise UnreadableImage(
-                f"{len(data)} bytes that are no image (they start with {data[:8]!r}); "
-                f"needed is a PNG, JPEG, TIFF, BMP, WebP, GIF or PNM file"
-            ) from error
-        except UnsupportedPixels as error:
-            raise UnreadableImage(str(error)) from error
-        except DECODER_ERRORS as error:
-            reason = str(error) or type(error).__name__
-            raise UnreadableImage(f"damaged image: {reason}; export or copy it again") from error
+            return self._page(number)
+        except UnreadableImage:
+            bare = without_metadata(self.data)
+            if bare is None:
+                raise
+            with suppress(UnreadableImage):  # then the first reason is the better one
+                return ImageFile(bare, self.max_pixels, self.least_side)._page(number)
+            raise
 
-    def _deep_tiff(self, tiff: TiffPages) -> Picture:
-        self._check_page(len(tiff.pages))
-        self._check_size(*tiff.size(self.page))
-        return _of_numbers(tiff.read(self.page))
+    def _page(self, number: int) -> Picture:
+        with _decoder_errors(self.data):
+            if self.tiff is None:
+                return self._by_pillow(number)
+            self._check_page(number, len(self.tiff.pages))
+            if self.tiff.is_beyond_pillow(number):
+                return self._by_tifffile(self.tiff, number)
+            if self.as_numbers:
+                with suppress(UnsupportedPixels):  # a palette
+                    return self._by_tifffile(self.tiff, number)
+            try:
+                return self._by_pillow(number)
+            except UnidentifiedImageError:  # a compression that Pillow does not know
+                return self._by_tifffile(self.tiff, number)
 
-    def _by_pillow(self, image: Image.Image, data: bytes) -> Picture:
-        self._check_size(*image.size)
-        frames = frames_of_pages(image)
-        self._check_page(len(frames))
-        if frames[self.page - 1]:
-            image.seek(frames[self.page - 1])
+    def _by_tifffile(self, tiff: TiffPages, number: int) -> Picture:
+        self._check_size(*tiff.size(number))
+        deep = tiff.read(number)
+        picture = replace(_of_numbers(deep), num_pages=len(tiff.pages))
+        if deep.values.dtype != np.uint8 or self.as_numbers:
+            return picture
+        values = 255 - deep.values if deep.white_is_zero else deep.values
+        image = Image.fromarray(values)
+        return replace(picture, pixels=image, mode=image.mode, white_is_zero=False)
+
+    def _by_pillow(self, number: int) -> Picture:
+        image, frames = self._open()
+        self._check_page(number, len(frames))
+        if len(frames) > 1 or frames[0]:
+            image.seek(frames[number - 1])
             self._check_size(*image.size)
-        deep = deep_pixels.coloured(image, data)
+        deep = deep_pixels.coloured(image, self.data)
         if self.least_side is not None:
             image.draft(None, (self.least_side, self.least_side))  # does nothing but for JPEG
         image.load()
-        turn = _turn(image)
+        turn, num_pages = _turn(image), len(frames)
         if deep is None and (image.mode == "F" or image.mode.startswith("I")):
-            deep = DeepPixels(np.asarray(image), deep_pixels.significant_bits(data))
+            deep = DeepPixels(np.asarray(image), deep_pixels.significant_bits(self.data))
         if deep is None:
-            return Picture(image, image.mode, None, turn, len(frames))
-        return replace(_of_numbers(deep), turn=turn, num_pages=len(frames))
+            pixels = image.copy() if num_pages > 1 else image  # the next page takes its place
+            return Picture(pixels, image.mode, None, turn, num_pages)
+        return replace(_of_numbers(deep), turn=turn, num_pages=num_pages)
 
-    def _check_page(self, num_pages: int) -> None:
-        if self.page > num_pages:
+    def _open(self) -> tuple[Image.Image, list[int]]:
+        if self._image is None:
+            _allow(self.max_pixels)
+            image = Image.open(io.BytesIO(self.data), formats=FORMATS)
+            self._check_size(*image.size)
+            self._frames = self.tiff.frames if self.tiff else frames_of_pages(image)
+            self._image = image
+        return self._image, self._frames
+
+    def _check_page(self, number: int, num_pages: int) -> None:
+        if number > num_pages:
             raise UnreadableImage(
-                f"there is no page {self.page}, the file has {num_pages}; list the file again"
+                f"there is no page {number}, the file has {num_pages}; list the file again"
             )
 
     def _check_size(self, width: int, height: int) -> None:
@@ -168,6 +203,27 @@ class _Reader:
             )
 
 
+@contextmanager
+def _decoder_errors(data: bytes) -> Iterator[None]:
+    """Turn whatever a decoder raises into one of two errors."""
+    try:
+        yield
+    except (UnreadableImage, ImageTooLarge):
+        raise
+    except Image.DecompressionBombError as error:
+        raise ImageTooLarge(f"{error}; score a smaller or cropped image") from error
+    except UnidentifiedImageError as error:
+        raise UnreadableImage(
+            f"{len(data)} bytes that are no image (they start with {data[:8]!r}); "
+            f"needed is a PNG, JPEG, TIFF, BMP, WebP, GIF or PNM file"
+        ) from error
+    except UnsupportedPixels as error:
+        raise UnreadableImage(str(error)) from error
+    except DECODER_ERRORS as error:
+        reason = str(error) or type(error).__name__
+        raise UnreadableImage(f"damaged image: {reason}; export or copy it again") from error
+
+
 def _allow(max_pixels: int) -> None:
     """Raise Pillow's own limit, twice MAX_IMAGE_PIXELS, where a category asks for more."""
     own = Image.MAX_IMAGE_PIXELS
@@ -178,7 +234,13 @@ def _allow(max_pixels: int) -> None:
 def _of_numbers(deep: DeepPixels) -> Picture:
     channels = 1 if deep.values.ndim == 2 else deep.values.shape[2]
     mode = f"{('L', 'LA', 'RGB', 'RGBA')[channels - 1]};{deep.values.dtype}"
-    return Picture(deep.values, mode, deep.bits, TURNS.get(deep.orientation), deep.num_pages)
+    return Picture(
+        pixels=deep.values,
+        mode=f"{mode};{deep.bits}" if deep.bits else mode,
+        bits=deep.bits,
+        turn=TURNS.get(deep.orientation),
+        white_is_zero=deep.white_is_zero,
+    )
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:

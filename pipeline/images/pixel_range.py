@@ -60,8 +60,28 @@ def as_rgb(picture: Picture, pixel_range: float | None) -> tuple[Image.Image, fl
             f"images of 8; export it with 8 bits, or set `pixel_range` (4095 for 12 bits, 65535 "
             f"for 16) and onboard the category again"
         )
-    scaled, outside = scale(colours_of(picture), pixel_range)
+    numbers = colours_of(picture)
+    refuse_other_numbers(numbers, pixel_range)
+    if picture.white_is_zero:
+        numbers = pixel_range - numbers
+    scaled, outside = scale(numbers, pixel_range)
     return picture.upright(Image.fromarray(scaled).convert("RGB")), outside
+
+
+def refuse_other_numbers(numbers: NDArray[Any], pixel_range: float) -> None:
+    """Raise UnreadableImage where numbers are of another kind than those of their category."""
+    is_float = numbers.dtype.kind == "f"
+    highest = float(numbers.max(initial=0))
+    if pixel_range <= 1 < highest and not is_float:
+        raise UnreadableImage(
+            f"the image holds integers up to {highest:.0f}, in its category {pixel_range:g} is "
+            f"white; export it as its good images were"
+        )
+    if is_float and highest <= 1 and pixel_range >= INTEGER_RANGES[0]:
+        raise UnreadableImage(
+            f"the image holds floats up to {highest:.3g}, in its category {pixel_range:g} is "
+            f"white; export it as its good images were"
+        )
 
 
 def scale(values: NDArray[Any], pixel_range: float) -> tuple[NDArray[np.uint8], float]:
@@ -75,12 +95,12 @@ def levels_of(picture: Picture) -> Levels | None:
     """Return what finding a range needs of a picture; None of one with up to 8 bits."""
     if isinstance(picture.pixels, Image.Image):
         return None
-    colours = colours_of(picture)
+    colours = np.asarray(colours_of(picture))
     sound = np.isfinite(colours) & (colours >= 0)
     return Levels(
         highest=float(colours.max(initial=0, where=sound)),
         outside=1 - float(sound.mean()),
-        is_float=colours.dtype.kind == "f",
+        is_float=picture.pixels.dtype.kind == "f",
         bits=picture.bits,
     )
 
@@ -143,7 +163,14 @@ def colours_of(picture: Picture) -> NDArray[Any]:
     if values.ndim == 2 or values.shape[2] == 3:
         return values
     colours, alpha = values[..., :-1], values[..., -1:]
-    if not (alpha == alpha.flat[0]).all():  # alike everywhere, it says nothing
-        full = 1.0 if alpha.dtype.kind == "f" else np.iinfo(alpha.dtype).max
-        colours = colours * (alpha / np.float32(full)).clip(0, 1)
+    if not (alpha == alpha.flat[0]).all() or alpha.flat[0] == 0:  # else it says nothing
+        kind = FLOAT_RANGES if alpha.dtype.kind == "f" else INTEGER_RANGES
+        highest = float(alpha.max())
+        opaque = next((full for full in kind if highest <= full), highest)
+        share = (alpha / np.float32(opaque)).clip(0, 1)
+        colours = (
+            np.rint(colours * share).astype(colours.dtype)
+            if kind is INTEGER_RANGES
+            else (colours * share)
+        )
     return colours[..., 0] if colours.shape[2] == 1 else colours

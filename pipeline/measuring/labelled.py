@@ -11,9 +11,10 @@ from model.preprocessing import Preprocessing
 from pipeline.calibration import Calibration
 from pipeline.datasets.layouts import Sample
 from pipeline.images.batches import batches, read_all, stack
-from pipeline.images.decode import ImageRead, ImageStatus
+from pipeline.images.decode import ImageRead, ImageStatus, ImageTooLarge, UnreadableImage
 from pipeline.images.masks import read_mask
 from pipeline.measuring.metrics import image_metrics, pixel_metrics, realised_rates
+from pipeline.storage import StorageError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,15 +39,17 @@ class Marks:
     known: NDArray[np.bool_]  # (N,), of good images and of defective ones whose masks mark any
     masks: NDArray[np.bool_]  # (N, H, W), the union of an image's masks
     empty: tuple[str, ...] = ()  # defective images whose masks mark nothing
+    unread: tuple[str, ...] = ()  # why masks of other defective images cannot be read
 
     @property
     def findings(self) -> list[str]:
         """What a person should know of the masks."""
-        if not self.empty:
-            return []
+        kinds = {"that mark nothing": self.empty, "that cannot be read": self.unread}
         return [
-            f"masks that mark nothing: {len(self.empty)}, first of {self.empty[0]}; these images "
-            f"do not count for pixel metrics"
+            f"masks {what}: {len(images)}, first of {images[0]}; these images do not count for "
+            f"pixel metrics"
+            for what, images in kinds.items()
+            if images
         ]
 
 
@@ -78,16 +81,20 @@ def read_marks(samples: Sequence[Sample], preprocessing: Preprocessing) -> Marks
     """Read every sample's masks; nothing is marked on a good one."""
     masks = np.zeros((len(samples), preprocessing.crop, preprocessing.crop), dtype=bool)
     known = np.array([sample.is_good for sample in samples], dtype=bool)
-    empty = []
+    empty, unread = [], []
     for index, sample in enumerate(samples):
         if sample.is_good or not sample.mask_uris:
             continue
-        mask = read_mask(sample.mask_uris, preprocessing)
+        try:
+            mask = read_mask(sample.mask_uris, preprocessing)
+        except (StorageError, UnreadableImage, ImageTooLarge) as error:
+            unread.append(f"{sample.uri} ({error})")
+            continue
         if mask is None:
             empty.append(sample.uri)
         else:
             masks[index], known[index] = mask, True
-    return Marks(known=known, masks=masks, empty=tuple(empty))
+    return Marks(known=known, masks=masks, empty=tuple(empty), unread=tuple(unread))
 
 
 def measure(scored: ScoredSamples, calibration: Calibration, marks: Marks) -> dict[str, float]:

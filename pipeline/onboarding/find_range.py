@@ -5,6 +5,7 @@ is read twice. Otherwise every image is, for a range must hold the brightest of 
 """
 
 import logging
+import random
 from collections.abc import Iterator, Sequence
 
 from pipeline.catalogue.catalogue import Category
@@ -32,7 +33,7 @@ def with_range(category: Category, uris: Sequence[str]) -> Category:
     """
     if category.pixel_range is not None:
         return category
-    probes = uris[:: max(1, len(uris) // NUM_PROBES)]
+    probes = random.Random(0).sample(list(uris), min(len(uris), NUM_PROBES))  # noqa: S311
     if not any(_levels(category, probes)):
         return category
     levels = list(_levels(category, uris))
