@@ -3,7 +3,8 @@
 A mask is a file of labels, not a photograph, so its numbers count as they are stored, whatever
 their type:
 
-- few numbers, 0 among them: all but 0, be they 1, 100, 255, 65535, or the numbers of classes;
+- two numbers, one of them 0, or a few that do not end at full scale: all but 0, be they 1, 100,
+  65535, or the numbers of classes;
 - few colours, black among them: all but black;
 - colours on white or grey: the coloured pixels;
 - soft edges: what lies above the middle between the lowest and the highest number.
@@ -28,6 +29,7 @@ from pipeline.storage import read_bytes
 
 MASK_LEVEL = 127  # of 255, from which on a resized mask counts
 MAX_NUMBERS = 16  # of labels; a mask of more has soft edges
+FULL_SCALES = (1.0, 255.0, 65535.0)
 WRITE = "write defects in 255 on 0"
 MASK_COLOUR = 32  # of 255: largest minus smallest channel from which a pixel counts as coloured
 
@@ -95,7 +97,8 @@ def _grey_levels(numbers_HW: NDArray[Any], may_be_few: bool) -> NDArray[np.uint8
     lowest, highest = float(numbers_HW.min()), float(numbers_HW.max())
     if lowest < 0:
         raise UnreadableImage(f"numbers from {lowest:g} on are no mask; {WRITE}")
-    if lowest == highest or (may_be_few and lowest == 0 and _are_few(numbers_HW)):
+    most = 2 if highest in FULL_SCALES else MAX_NUMBERS  # between 0 and full scale lie soft edges
+    if lowest == highest or (may_be_few and lowest == 0 and _are_few(numbers_HW, most)):
         return _black_and_white(numbers_HW != 0)
     return scale(numbers_HW - lowest, highest - lowest)[0]
 
@@ -104,7 +107,7 @@ def _colour_levels(numbers_HW3: NDArray[Any], may_be_few: bool) -> NDArray[np.ui
     is_black_HW = (numbers_HW3 == 0).all(axis=2)
     wide = numbers_HW3.astype(np.float64)
     one_HW = wide[..., 0] * 2**34 + wide[..., 1] * 2**17 + wide[..., 2]  # a number for each colour
-    if may_be_few and is_black_HW.any() and _are_few(one_HW):
+    if may_be_few and is_black_HW.any() and _are_few(one_HW, MAX_NUMBERS):
         return _black_and_white(~is_black_HW)
     levels, _ = scale(numbers_HW3, float(numbers_HW3.max()))
     coloured_HW: NDArray[np.bool_] = levels.max(axis=2) - levels.min(axis=2) >= MASK_COLOUR
@@ -116,10 +119,10 @@ def _colour_levels(numbers_HW3: NDArray[Any], may_be_few: bool) -> NDArray[np.ui
     return _black_and_white(coloured_HW)
 
 
-def _are_few(numbers_HW: NDArray[Any]) -> bool:
-    """Whether there are at most MAX_NUMBERS different ones."""
+def _are_few(numbers_HW: NDArray[Any], most: int) -> bool:
+    """Whether there are at most so many different ones."""
     left = numbers_HW.ravel()
-    for _ in range(MAX_NUMBERS):
+    for _ in range(most):
         left = left[left != left[0]]
         if not len(left):
             return True
