@@ -15,6 +15,7 @@ from pipeline.datasets.layouts import LayoutError, read_layout
         *("good", "Good", " GOOD ", "ok", "OK", "okay", "normal", "pass", "passed", "i.O.", "IO"),
         *("io.", "i. O.", "OK!", "in Ordnung", "fehlerfrei", "flawless", "accepted", "undamaged"),
         *("gut", "intact", "defect-free", "Defect Free", "no_defect", "0", "0.0", "False"),
+        *("healthy", "Nominal", "clean", "einwandfrei", "acceptable", "nondefective", "fault-free"),
     ],
 )
 def test_words_for_good(word: str) -> None:
@@ -27,7 +28,16 @@ def test_words_for_good(word: str) -> None:
     [
         *("abnormal", "anormal", "unnormal", "imperfect", "nok", "NOK", "n.i.O.", "not_ok", "ko"),
         *("bad", "defect", "defective", "1", "true", "wood", "gold", "hood", "scratch", "combined"),
-        *("normal_map", "ok_but_bent", "no_good_parts", "contact", "flash", "formed", "pressed"),
+        *("no_good_parts", "contact", "flash", "formed", "pressed", "NG_1", "OK_or_NG", "bad 2"),
+        *(
+            "hole_0",
+            "false_colour",
+            "defect_good_side",
+            "nicht iO",
+            "okra",
+            "nok/ok",
+            "n.i.O.-Teile",
+        ),
         *("broken_large", "contamination", "not good", "non-normal", "crack", "2", "no_pass"),
     ],
 )
@@ -42,9 +52,25 @@ def test_words_for_defects(word: str) -> None:
         *(("goood", "good"), ("god", "good"), ("good_", "good"), ("norml", "normal")),
         *(("gooood", "good"), ("good_1", "good"), ("good_parts", "good"), ("OK images", "ok")),
         *(("normals", "normal"), ("pased", "passed"), ("okayy", "okay"), ("perfekt", "perfect")),
+        *(("okk", "ok"), ("okey", "okay"), ("go0d", "good"), ("0K", "ok"), ("Gutteile", "gut")),
     ],
 )
 def test_slips(word: str, meant: str) -> None:
+    assert not is_good_word(word)
+    assert meant_word(word) == meant
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        *(("good_v2", "good"), ("good copy", "good"), ("good (2)", "good"), ("good_cam1", "good")),
+        *(("cam1_good", "good"), ("good_2024_05", "good"), ("OK-Teile", "ok"), ("OK_neu", "ok")),
+        *(("Gut-Teile", "gut"), ("iO-Teile", "io"), ("i.O.-Teile", "i.o"), ("test_good", "good")),
+        *(("00_good", "good"), ("01-ok", "ok"), ("defect_free_2", "defect-free")),
+        *(("cam1 no defect", "no-defect"), ("normal_map", "normal"), ("ok_but_bent", "ok")),
+    ],
+)
+def test_words_that_have_one_for_good_as_a_part(word: str, meant: str) -> None:
     assert not is_good_word(word)
     assert meant_word(word) == meant
 
@@ -87,7 +113,7 @@ def test_a_folder_by_any_word_for_good_holds_good_images(
     }
 
 
-@pytest.mark.parametrize("word", ["goood", "god", "norml"])
+@pytest.mark.parametrize("word", ["goood", "god", "norml", "good_v2", "01-ok", "OK-Teile"])
 def test_a_folder_nearly_called_good_is_refused(tmp_path: Path, word: str) -> None:
     images = tree(tmp_path, "train/good/0.png", f"test/{word}/1.png")
     with pytest.raises(LayoutError, match=rf"test/{word}: is `{word}` to mean"):
@@ -109,6 +135,17 @@ def test_a_folder_nearly_called_good_is_refused(tmp_path: Path, word: str) -> No
         ("good/0.png", "scratch/1.png"),
         ("cam 1/OK/0.png", "cam 1/3/1.png"),
         ("normal/0.png", "1.png"),
+        ("OK_1/0.png", "NG_1/1.png"),
+        ("1/0.png", "NG_parts/1.png"),
+        ("a/0.png", "bad_images/1.png"),
+        ("a/0.png", "defects2/1.png"),
+        ("normal_parts/0.png", "defect_scratch/1.png"),
+        ("normal_parts/0.png", "dent/1.png"),
+        ("x.png", "test_images/1.png"),
+        ("x.png", "test2/1.png"),
+        ("x.png", "x_Masks/1.png"),
+        ("train/good/0.png", "val/scratch/1.png"),
+        ("training/OK/0.png", "validation/3/1.png"),
     ],
 )
 def test_a_plain_folder_that_is_none_is_refused(tmp_path: Path, names: tuple[str, ...]) -> None:
@@ -125,6 +162,9 @@ def test_a_plain_folder_that_is_none_is_refused(tmp_path: Path, names: tuple[str
         ("0/a.png", "1/b.png"),  # numbers of cameras, no labels
         ("front_label.png", "back_label.png"),  # pictures of labels: no image has these names
         ("testbench/0.png", "masking tape/1.png"),
+        ("OK_1/0.png", "OK_2/1.png"),
+        ("train/good/0.png", "val/good/1.png"),
+        ("train/0.png", "val/1.png"),
     ],
 )
 def test_a_plain_folder_is_taken_as_it_is(tmp_path: Path, names: tuple[str, ...]) -> None:

@@ -8,7 +8,13 @@ import posixpath
 from collections.abc import Sequence
 
 from pipeline import storage
-from pipeline.datasets.good_words import is_bad_word, is_good_word, plain_word
+from pipeline.datasets.good_words import (
+    is_bad_word,
+    plain_word,
+    sounds_good,
+    tokens_of,
+    without_noun,
+)
 from pipeline.datasets.samples import (
     GOOD,
     ImageNames,
@@ -19,13 +25,17 @@ from pipeline.datasets.samples import (
     some,
 )
 
-# Folders of other layouts that hold no images to learn from.
+# Folders of other layouts that hold no images to learn from, with a noun or a number too.
 OTHER_FOLDERS = frozenset(
     """
     test tests testing test-public test-private ground-truth groundtruth gt mask masks label labels
     annotation annotations segmentation
     """.split()  # noqa: SIM905  a list of words reads best as one
 )
+
+MASKS = frozenset(("mask", "masks", "groundtruth", "gt"))  # wherever they stand in a name
+# Folders that split one data set: what is beside good/ in one of them is beside it in all.
+SPLITS = frozenset("train training val valid validation eval evaluation dev".split())  # noqa: SIM905
 
 
 def read_folder(images: str) -> Listing:
@@ -53,14 +63,21 @@ def not_good(names: Sequence[str]) -> list[str]:
     Args:
         names: below the folder, slashes included.
     """
-    beside_good = {posixpath.dirname(each) for each in _folders(names) if is_good_folder(each)}
+    good = (each for each in _folders(names) if is_good_folder(each))
+    beside_good = {_without_split(posixpath.dirname(each)) for each in good}
     masks = set(masks_beside(names))
     return [name for name in names if name in masks or _is_strange(name, beside_good)]
 
 
 def holds_no_good_parts(folder: str) -> bool:
     """Whether a folder is named for tests, masks or defects."""
-    return is_bad_word(folder) or plain_word(folder) in OTHER_FOLDERS
+    plain = plain_word(folder)
+    return (
+        is_bad_word(folder)
+        or without_noun(plain) in OTHER_FOLDERS
+        or plain in OTHER_FOLDERS
+        or not MASKS.isdisjoint(tokens_of(plain))
+    )
 
 
 def _folders(names: Sequence[str]) -> set[str]:
@@ -75,7 +92,12 @@ def _parts(names: Sequence[str]) -> list[list[str]]:
 def is_good_folder(folder: str) -> bool:
     """Numbers such as 0 count days and cameras, so that they are no word here."""
     last = posixpath.basename(folder)
-    return is_good_word(last) and not plain_word(last)[0].isdigit()
+    return sounds_good(last) and any(map(str.isalpha, last))
+
+
+def _without_split(folder: str) -> str:
+    """Return a folder with one name for all splits."""
+    return "/".join("*" if plain_word(part) in SPLITS else part for part in folder.split("/"))
 
 
 def _is_strange(name: str, beside_good: set[str]) -> bool:
@@ -85,7 +107,7 @@ def _is_strange(name: str, beside_good: set[str]) -> bool:
         is_folder = end < len(parts) - 1
         if is_folder and holds_no_good_parts(part):
             return True
-        above = "/".join(parts[:end])
-        if above in beside_good and not (is_folder and is_good_word(part)):
+        above = _without_split("/".join(parts[:end]))
+        if above in beside_good and not (is_folder and sounds_good(part)):
             return True
     return False
