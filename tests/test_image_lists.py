@@ -248,6 +248,74 @@ def test_labels_under_another_name_are_not_passed_over(tmp_path: Path, column: s
     assert findings == (f"columns that are not used: {column}",)
 
 
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        *(("status", "ok broken"), ("state", "OK dent"), ("outcome", "passed failed")),
+        *(("decision", "accept reject"), ("grade", "good B"), ("condition", "normal worn")),
+        *(
+            ("station 4", "i.O. n.i.O."),
+            ("remark", "NG NG"),
+            ("y", "0 1"),
+            ("is_bad", "false true"),
+        ),
+        *(("faulty", "0 1"), ("nok", "1 1"), ("reject", "no yes"), ("Rejected", "0.0 1.0")),
+    ],
+)
+def test_a_column_that_holds_labels_is_not_passed_over(
+    tmp_path: Path, column: str, values: str
+) -> None:
+    first, second = values.split()
+    uri = csv_of(tmp_path, f"image_uri,note,{column}\na.png,x,{first}\nb.png,x,{second}\n")
+    with pytest.raises(CategoryFault, match=rf"is the column '{column}' to mean `label`.* all 2"):
+        read_layout("manifest", uri)
+    (tmp_path / "list.csv").write_text(f"image_uri,label,{column}\na.png,good,{first}\n")
+    assert read_layout("manifest", uri).findings == (f"columns that are not used: {column}",)
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        *(
+            ("status", "ok OK"),
+            ("shift", "0 1"),
+            ("is_bad", "0 0"),
+            ("nok", "No no"),
+            ("camera", "left right"),
+        ),
+        *(("flash", "false true"), ("note", " x"), ("day", "2026-05-01 2026-05-02")),
+    ],
+)
+def test_a_column_without_labels_leaves_all_images_good(
+    tmp_path: Path, column: str, values: str
+) -> None:
+    first, second = values.split(" ")
+    uri = csv_of(tmp_path, f"image_uri,{column}\na.png,{first}\nb.png,{second}\n")
+    assert read_layout("manifest", uri).findings == (f"columns that are not used: {column}",)
+
+
+def test_labels_are_found_beside_columns_that_hold_no_text(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [
+        {"image_uri": "a.png", "box": [1, 2], "status": "ok"},
+        {"image_uri": "b.png", "box": [3, 4], "status": "dent"},
+    ]
+    with pytest.raises(LayoutError, match="is the column 'status' to mean `label`"):
+        read_layout("manifest", manifest(tmp_path, rows))
+
+
+@pytest.mark.parametrize("column", ["subset", "set", "partition", "fold"])
+@pytest.mark.parametrize("values", [("train", "test"), ("Training", "validation"), ("test", "")])
+def test_a_column_that_holds_splits_is_not_passed_over(
+    tmp_path: Path, column: str, values: tuple[str, str]
+) -> None:
+    text = f"image_uri,label,{column}\na.png,good,{values[0]}\nb.png,good,{values[1]}\n"
+    uri = csv_of(tmp_path, text)
+    with pytest.raises(LayoutError, match=rf"is the column '{column}' to mean `split`"):
+        read_layout("manifest", uri)
+    (tmp_path / "list.csv").write_text(text.replace("label", "split").replace("good", "train"))
+    assert read_layout("manifest", uri).findings == (f"columns that are not used: {column}",)
+
+
 @pytest.mark.parametrize("header", ["image,label", "image_uri;label", "file,category"])
 def test_a_list_without_a_column_of_images_says_what_it_has(tmp_path: Path, header: str) -> None:
     uri = csv_of(tmp_path, f"{header}\n{header}\n")

@@ -26,6 +26,7 @@ from pipeline.datasets.samples import (
     some,
     split_by_name,
 )
+from pipeline.datasets.unused_columns import refuse_unused
 
 COLUMNS = {
     "image_uri": ("image_uri", "source-ref"),
@@ -66,6 +67,7 @@ def read_labelled_list(uri: str) -> Listing:
     """
     listed = read_list(uri, COLUMNS)
     _refuse_columns(listed, uri)
+    refuse_unused(listed, uri, SPLITS.keys())
     table = listed.table
     refuse_missing(table, "image_uri", uri)
     names = table["image_uri"].to_pylist()
