@@ -4,24 +4,35 @@ import numpy as np
 import pytest
 from made_up_categories import NUM_GOOD, RATE, realised_rate
 
+from model.kinds import KINDS
+
 sizes = pytest.mark.parametrize("size", [25, pytest.param(100, marks=pytest.mark.slow)])
 
 
-def mean_and_error(size: int, num_held_out: int) -> tuple[float, float]:
+kinds = pytest.mark.parametrize("detector", sorted(KINDS))
+
+
+def mean_and_error(size: int, num_held_out: int, detector: str) -> tuple[float, float]:
     """Realised rate over so many categories, and its standard error."""
-    rates = np.array([realised_rate(seed, num_held_out) for seed in range(size)])
+    rates = np.array([realised_rate(seed, num_held_out, detector) for seed in range(size)])
     return rates.mean(), rates.std() / size**0.5
 
 
 @sizes
-def test_cross_calibration_flags_no_more_than_asked_and_not_next_to_nothing(size: int) -> None:
-    rate, error = mean_and_error(size, 0)
+@kinds
+def test_cross_calibration_flags_no_more_than_asked_and_not_next_to_nothing(
+    size: int, detector: str
+) -> None:
+    rate, error = mean_and_error(size, 0, detector)
     assert rate <= RATE + 2 * error
     assert rate >= 0.3 * RATE
 
 
 @sizes
-def test_held_out_images_give_exactly_the_rate_of_conformal_theory(size: int) -> None:
-    rate, error = mean_and_error(size, NUM_GOOD // 2)
+@kinds
+def test_held_out_images_give_exactly_the_rate_of_conformal_theory(
+    size: int, detector: str
+) -> None:
+    rate, error = mean_and_error(size, NUM_GOOD // 2, detector)
     exact = np.floor(RATE * (NUM_GOOD // 2 + 1)) / (NUM_GOOD // 2 + 1)  # 2 of 21
     assert rate == pytest.approx(exact, abs=3 * error)

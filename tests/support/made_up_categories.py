@@ -3,7 +3,9 @@
 import torch
 
 from model.feature_bank import FeatureBank
-from model.recipe import Recipe, RecipeTrainer
+from model.kinds import KINDS
+from model.memory_bank import MemoryBankRecipe
+from model.recipe import Recipe
 from model.simplenet import HeadConfig
 from model.training import TrainingConfig
 from pipeline.calibration import CalibrationConfig, fit
@@ -20,7 +22,10 @@ CONFIG = TrainingConfig(
     learning_rate=1e-2,
     warm_up_steps=4,
 )
-RECIPE = Recipe(patch=CONFIG, image=CONFIG)
+RECIPES = {
+    "simplenet": Recipe(patch=CONFIG, image=CONFIG),
+    "memory_bank": MemoryBankRecipe(size=50),
+}
 
 
 def make_bank(seed: int) -> FeatureBank:
@@ -36,13 +41,13 @@ def make_bank(seed: int) -> FeatureBank:
     return bank
 
 
-def realised_rate(seed: int, num_held_out: int) -> float:
-    """Share of new good images that one category flags.
+def realised_rate(seed: int, num_held_out: int, detector: str = "simplenet") -> float:
+    """Share of new good images that one category with a kind of detector flags.
 
     Calibrated on ``num_held_out`` of its good images, or crosswise on all of them when it is 0.
     """
-    bank, images = make_bank(seed), torch.arange(NUM_GOOD - num_held_out)
-    trainer = RecipeTrainer(bank, images, images % RECIPE.members, RECIPE)
+    bank, images, recipe = make_bank(seed), torch.arange(NUM_GOOD - num_held_out), RECIPES[detector]
+    trainer = KINDS[detector].make_trainer(bank, images, images % recipe.members, recipe)
     for _ in trainer.run():
         pass
     heads = trainer.folded()
