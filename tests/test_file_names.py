@@ -10,6 +10,7 @@ from pipeline.images.file_names import HIDDEN, kinds_in_words, other_kind
     [
         *("a.png", "a.PNG", "A.JPG", "a.jfif", "a.jp2", "a.jpe", "a.tga", "cam1/a.tif"),
         *("20260312T0600", "cam1/0001", "a.raw", "a.json.png", "v1.2/part", "a.", "json"),
+        *("SUCCESS", "~a.png", "ok/a", "partial.png"),
     ],
 )
 def test_what_may_be_an_image_is_tried(name: str) -> None:
@@ -26,6 +27,12 @@ def test_what_may_be_an_image_is_tried(name: str) -> None:
             ("x/desktop.ini", ".ini"),
         ),
         *((".DS_Store", HIDDEN), ("cam1/._a.png", HIDDEN), (".trash/a.png", HIDDEN)),
+        *(("a.xmp", ".xmp"), ("a.svg", ".svg"), ("a.sha512", ".sha512"), ("a.dat", ".dat")),
+        *(("a.png.partial", ".partial"), ("a.filepart", ".filepart"), ("a.done", ".done")),
+        *(("a.jpg.crdownload", ".crdownload"), ("cam1/0001.OK", ".ok"), ("a.png~", "~")),
+        *(("_SUCCESS", "_SUCCESS"), ("x/@eaDir/a.png", "@eaDir"), ("@eadir/a.jpg", "@eaDir")),
+        *(("$Recycle.Bin/$R1.png", "$RECYCLE.BIN"), ("a/__MACOSX/a.png", "__MACOSX")),
+        ("System Volume Information/a.png", "System Volume Information"),
         *(("good/labels.csv", ".csv"), ("readme.txt", ".txt"), ("dump.tar", ".tar")),
     ],
 )

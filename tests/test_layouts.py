@@ -243,7 +243,9 @@ def test_a_plain_folder_is_all_good_at_any_depth(tmp_path: Path) -> None:
     images = tree(tmp_path, *names, "notes.txt", "Thumbs.db", "no_suffix", ".thumb/x.png")
     names.append("no_suffix")
     assert seen("folder", images) == [(name, "train", "good", ()) for name in sorted(names)]
-    assert read_layout("folder", images).findings == ("files that are no images: 1 .db, 1 .txt",)
+    assert read_layout("folder", images).findings == (
+        "files that are no images: 1 .db, 1 .txt, 1 hidden",
+    )
 
 
 @pytest.mark.parametrize("layout", sorted(set(LAYOUTS) - {"manifest", "cifar10"}))

@@ -14,9 +14,10 @@ from pipeline.datasets.samples import (
     defect_of,
     kinds_finding,
     masks_beside,
+    masks_of_good,
     some,
-    stem,
 )
+from pipeline.datasets.tree_masks import TreeMasks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +38,8 @@ def read_tree(images: str, tree: FolderTree) -> Listing:
     """
     names = ImageNames.below(images)
     _refuse_masks_beside(images, names.images, tree)
-    masks = _masks(images, names.images, tree.masks)
-    samples, outside, with_masks = [], [], set()
+    masks = TreeMasks.below(images, names.images, tree.masks, tree.test)
+    samples, outside, masked_good = [], list[str](), list[str]()
     for name in names.images:
         split, _, rest = name.partition("/")
         folder, _, inside = rest.partition("/")
@@ -51,16 +52,17 @@ def read_tree(images: str, tree: FolderTree) -> Listing:
                 f"{images}/{split} may hold only good/, found {folder}/; a detector learns "
                 f"from good images alone, so move the others below {tree.test}/"
             )
-        owner = f"{folder}/{stem(inside)}"
-        if split == tree.test:
-            with_masks.add(owner)
-        found = () if defect == GOOD else masks.get(owner, ())
         uri = storage.join(images, name)
+        found = masks.of(rest) if split == tree.test else ()
+        if found and defect == GOOD:
+            masked_good.append(uri)
+            found = ()
         samples.append(Sample(uri, "test" if split == tree.test else "train", defect, found))
     findings = [
         *kinds_finding(samples),
         *_without_masks(samples),
-        *_without_images(masks, with_masks, tree),
+        *_without_images(masks, tree),
+        *masks_of_good(masked_good),
         *([f"images outside of the layout, not used: {some(outside)}"] if outside else []),
         *names.findings,
     ]
@@ -81,21 +83,6 @@ def _refuse_masks_beside(images: str, names: Sequence[str], tree: FolderTree) ->
         )
 
 
-def _masks(images: str, names: Sequence[str], folder: str) -> dict[str, tuple[str, ...]]:
-    """Masks by <defect>/<image stem>: <stem>_mask.png, <stem>.png or a folder <stem>/ of them."""
-    masks: dict[str, tuple[str, ...]] = {}
-    for name in names:
-        top, _, inside = name.partition("/")
-        if top != folder or "/" not in inside:
-            continue
-        owners = {stem(inside).removesuffix("_mask")}
-        if inside.count("/") > 1:
-            owners.add(posixpath.dirname(inside))
-        for owner in owners:
-            masks[owner] = (*masks.get(owner, ()), storage.join(images, name))
-    return masks
-
-
 def _without_masks(samples: Sequence[Sample]) -> list[str]:
     """Say how many defective images have no mask, where others have."""
     defective = [sample for sample in samples if not sample.is_good]
@@ -105,13 +92,10 @@ def _without_masks(samples: Sequence[Sample]) -> list[str]:
     return [f"{len(bare)} of {len(defective)} defective images have no mask, first {bare[0]}"]
 
 
-def _without_images(
-    masks: dict[str, tuple[str, ...]], owners: set[str], tree: FolderTree
-) -> list[str]:
+def _without_images(masks: TreeMasks, tree: FolderTree) -> list[str]:
     """Say which masks belong to no image, and what was looked for."""
-    used = {uri for owner in owners for uri in masks.get(owner, ())}
-    lost = {uri: owner for owner, uris in masks.items() for uri in uris if uri not in used}
+    lost = masks.lost()
     if not lost:
         return []
-    uri, owner = next(iter(lost.items()))
+    uri, owner = lost[0]
     return [f"masks without an image: {len(lost)}, first {uri}; looked for {tree.test}/{owner}.*"]

@@ -23,6 +23,7 @@ from pipeline.datasets.samples import (
     Split,
     defect_of,
     kinds_finding,
+    masks_of_good,
     some,
     split_by_name,
 )
@@ -159,10 +160,7 @@ def _is_nested(label: str) -> bool:
 
 def _masks_of_good(samples: Sequence[Sample], rows: Sequence[Row]) -> list[str]:
     pairs = zip(samples, rows, strict=True)
-    masked = [sample.uri for sample, row in pairs if sample.is_good and row["mask_uri"]]
-    return (
-        [f"masks of good images, not used: {len(masked)}, first of {masked[0]}"] if masked else []
-    )
+    return masks_of_good([s.uri for s, row in pairs if s.is_good and row["mask_uri"]])
 
 
 def _defect(label: str | None, where: str) -> str:

@@ -29,7 +29,7 @@ class Sample:
 
     uri: str
     split: Split
-    defect: str  # GOOD, or the data set's own name of the folder or label
+    defect: str  # GOOD, or the name of the folder or label in lower case
     mask_uris: tuple[str, ...] = ()
 
     @property
@@ -81,7 +81,7 @@ class ImageNames:
         """List a folder."""
         start = len(folder) + 1
         images, others = [], Counter[str]()
-        for item in storage.list_objects(folder):
+        for item in storage.list_objects(folder, hidden=True):
             name = item.uri[start:]
             kind = other_kind(name)
             if kind is None:
@@ -123,7 +123,7 @@ def split_by_name(name: str) -> Split:
 
 
 def defect_of(word: str, where: str) -> str:
-    """Return GOOD for a word that says so, else the word: a kind of defect.
+    """Return GOOD for a word that says so, else the word in lower case: a kind of defect.
 
     Args:
         word: a folder's name or a label.
@@ -144,13 +144,18 @@ def defect_of(word: str, where: str) -> str:
             f"{where}: is `{word}` to mean `{meant}`? As it is, it would be a kind of defect; "
             f"write `{meant}`, or another word for the defect"
         )
-    return word.strip()
+    return word.strip().casefold()
 
 
 def kinds_finding(samples: Sequence[Sample]) -> list[str]:
     """Say which kinds of defects there are, how many of each."""
     kinds = Counter(sample.defect for sample in samples if not sample.is_good)
     return [f"defects: {some([f'{c} {k}' for k, c in sorted(kinds.items())], 12)}"] if kinds else []
+
+
+def masks_of_good(uris: Sequence[str]) -> list[str]:
+    """Say how many good images have a mask."""
+    return [f"masks of good images, not used: {len(uris)}, first of {uris[0]}"] if uris else []
 
 
 def some(names: Sequence[str], shown: int = 5) -> str:

@@ -19,10 +19,14 @@ SUFFIXES = """
 .json .jsonl .ndjson .manifest .xml .yaml .yml .toml .ini .cfg .conf .csv .tsv .parquet .pq .db
 .sqlite .sqlite3 .h5 .hdf5 .npy .npz .pkl .pt .safetensors .txt .md .rst .log .rtf .pdf .doc .docx
 .odt .xls .xlsx .ods .ppt .pptx .html .htm .css .js .py .ipynb .sh .bat .exe .dll .lnk .url .zip
-.gz .tgz .bz2 .xz .tar .7z .rar .md5 .sha1 .sha256 .crc .lock .tmp .part .bak .mp4 .avi .mov .mkv
+.gz .tgz .bz2 .xz .tar .7z .rar .md5 .sha1 .sha256 .sha512 .crc .lock .tmp .part .svg .xmp
+.partial .filepart .crdownload .done .ok .dat .bak .mp4 .avi .mov .mkv
 .webm .wav .mp3
 """
 OTHER_SUFFIXES = frozenset(SUFFIXES.split())
+# What file servers, Windows, macOS and Spark keep beside files; whatever lies in such a folder.
+SYSTEM_NAMES = ("@eaDir", "$RECYCLE.BIN", "__MACOSX", "System Volume Information", "_SUCCESS")
+BACKUP = "~"  # at the end of a name: the copy that an editor keeps
 
 
 def other_kind(name: str) -> str | None:
@@ -32,11 +36,18 @@ def other_kind(name: str) -> str | None:
         name: below the folder that is listed, slashes included.
 
     Returns:
-        Its suffix in lower case, or HIDDEN where the name of the file or of a folder starts with
-        a dot.
+        Its suffix in lower case; HIDDEN where the name of the file or of a folder starts with a
+        dot; one of SYSTEM_NAMES or BACKUP.
     """
-    if any(part.startswith(".") for part in name.split("/")):
+    parts = name.split("/")
+    if any(part.startswith(".") for part in parts):
         return HIDDEN
+    folded = {part.casefold() for part in parts}
+    for system in SYSTEM_NAMES:
+        if system.casefold() in folded:
+            return system
+    if name.endswith(BACKUP):
+        return BACKUP
     suffix = posixpath.splitext(name)[1].lower()
     return suffix if suffix in OTHER_SUFFIXES else None
 
