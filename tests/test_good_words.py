@@ -143,6 +143,7 @@ def test_a_folder_nearly_called_good_is_refused(tmp_path: Path, word: str) -> No
         ("normal_parts/0.png", "dent/1.png"),
         ("x.png", "test_images/1.png"),
         ("x.png", "test2/1.png"),
+        ("trainset/x.png", "testset/1.png"),
         ("x.png", "x_Masks/1.png"),
         ("train/good/0.png", "val/scratch/1.png"),
         ("training/OK/0.png", "validation/3/1.png"),

@@ -28,8 +28,8 @@ from pipeline.datasets.samples import (
 # Folders of other layouts that hold no images to learn from, with a noun or a number too.
 OTHER_FOLDERS = frozenset(
     """
-    test tests testing test-public test-private ground-truth groundtruth gt mask masks label labels
-    annotation annotations segmentation
+    test tests testing testset test-public test-private ground-truth groundtruth gt mask masks
+    label labels annotation annotations segmentation
     """.split()  # noqa: SIM905  a list of words reads best as one
 )
 
