@@ -178,7 +178,7 @@ def test_a_whole_process_says_one_line_and_no_more(catalogue: Path, tmp_path: Pa
         env={**os.environ, "RAY_ADDRESS": "127.0.0.1:9"},  # MLflow: a fresh database in the folder
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert (done.returncode, done.stdout) == (1, "")
