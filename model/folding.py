@@ -154,6 +154,14 @@ class FoldedHeads(Heads):
             scores = join_scores(scores, self.image(mean_levels(levels)).flatten())
         return scores, patch_scores
 
+    @staticmethod
+    def score_each(heads_B: Sequence[Heads], levels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return what each image's own heads say of it, from batched products of all heads."""
+        folded_B = [heads for heads in heads_B if isinstance(heads, FoldedHeads)]
+        if _stackable(folded_B):
+            return _score_stacked(folded_B, levels)
+        return Heads.score_each(heads_B, levels)
+
     def round_to_half(self) -> None:
         """Round the matrices of both heads to half precision."""
         for head in self.heads:
@@ -183,6 +191,46 @@ class FoldedHeads(Heads):
         self.patch.set_scale(torch.cat(patch))
         if self.image is not None:
             self.image.set_scale(torch.cat(image))
+
+
+def _stackable(heads_B: Sequence[FoldedHeads]) -> bool:
+    """Whether all heads have the same shape, and no layer between the first and the last."""
+    shapes = {
+        tuple((name, tuple(value.shape)) for name, value in heads.state_dict().items())
+        for heads in set(heads_B)
+    }
+    return len(shapes) == 1 and not heads_B[0].patch.deeper
+
+
+def _score_stacked(
+    heads_B: Sequence[FoldedHeads], levels: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
+    patch_scores = _stacked([heads.patch for heads in heads_B], levels)
+    scores = patch_scores.flatten(1).amax(dim=1)
+    images = [heads.image for heads in heads_B if heads.image is not None]
+    if images:
+        scores = join_scores(scores, _stacked(images, mean_levels(levels)).flatten())
+    return scores, patch_scores
+
+
+def _stacked(heads_B: Sequence[FoldedHead], levels: Sequence[Tensor]) -> Tensor:
+    """Return scores (B, H, W) from batched products, one per level."""
+    height, width = levels[0].shape[2:]
+    bias_BU, output_BU, offset_B, spread_B = (
+        torch.stack([head.get_buffer(name) for head in heads_B])
+        for name in ("bias", "output", "offset", "spread")
+    )
+    parts = []
+    for index, level in enumerate(levels):
+        weight_BUC = torch.stack([head.weights[index] for head in heads_B])
+        rows_BKC = level.float().permute(0, 2, 3, 1).flatten(1, 2)
+        part = torch.bmm(rows_BKC, weight_BUC.transpose(1, 2)).unflatten(1, level.shape[2:])
+        parts.append(resize(part.permute(0, 3, 1, 2), (height, width)))
+    hidden = torch.stack(parts).sum(dim=0) + bias_BU[:, :, None, None]
+    hidden = F.leaky_relu_(hidden, LEAK)
+    logits: Tensor = torch.bmm(output_BU[:, None], hidden.flatten(2)).squeeze(1)
+    scores: Tensor = (logits - offset_B[:, None]) / spread_B[:, None]
+    return scores.view(-1, height, width)
 
 
 def read_heads(tensors: Mapping[str, Tensor], channels: Sequence[int]) -> FoldedHeads:

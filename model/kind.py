@@ -7,35 +7,55 @@ there are says ``kinds.py``.
 Shapes: B images, N good images, C channels of a level, h x w its grid.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from model.embedding import EmbeddingKind
 from model.feature_bank import FeatureBank
+from model.precision import PRECISIONS, Precision
 from model.preprocessing import Preprocessing
 
 
-class Heads(nn.Module):
+class Heads(nn.Module, ABC):
     """Everything that one category adds to the shared backbone.
 
     Its state are buffers; those with two dimensions or more are rounded to half precision before
     anything is scored, so that a file, which holds halves, scores exactly as they do.
     """
 
+    @abstractmethod
     def forward(self, levels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return image scores (B,) and patch scores (B, h, w) on the finest grid.
 
         Args:
             levels: one (B, C, h, w) map per level, as ``Embedding.pool`` gives them.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def in_float32(self) -> "Heads":
         """Return the same heads with matrices in float32: to be had once for many images."""
-        raise NotImplementedError
+
+    @staticmethod
+    def score_each(heads_B: Sequence["Heads"], levels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return what ``forward`` of each image's own heads says of that image.
+
+        A kind overrides it where many heads together need fewer and larger products than one after
+        the other: what a GPU waits for is their launch.
+
+        Args:
+            heads_B: all of this class; those of one category lie side by side.
+            levels: of all B images.
+        """
+        scored = [
+            heads_B[run.start]([level[run] for level in levels]) for run in runs_of_same(heads_B)
+        ]
+        return join_batches(scored)
 
     @property
     def stored_bytes(self) -> int:
@@ -51,6 +71,45 @@ class Heads(nn.Module):
             for name, value in list(module.named_buffers(recurse=False)):
                 if value.dim() > 1:
                     module.register_buffer(name, value.half())
+
+
+def runs_of_same(heads_B: Sequence[Heads], most: int | None = None) -> Iterator[slice]:
+    """Cut a batch into runs of at most ``most`` images, each with the same heads."""
+    start = 0
+    for _, same in groupby(heads_B, key=id):
+        stop = start + len(list(same))
+        step = most or stop - start
+        for at in range(start, stop, step):
+            yield slice(at, min(at + step, stop))
+        start = stop
+
+
+def join_batches(parts: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Return image scores and patch scores of several batches as those of one."""
+    scores, patch_scores = zip(*parts, strict=True)
+    return torch.cat(scores), torch.cat(patch_scores)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pairs:
+    """Synthetic anomalies beside the good images that they were made of.
+
+    M of them, H x W pixels of the crop.
+    """
+
+    bank: FeatureBank  # their features, (M, ...)
+    originals: Tensor  # (M,), index of each one's good image in its own bank
+    masks: Tensor  # (M, H, W), true where a pixel was changed; empty where none was
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSet:
+    """What heads are fitted to."""
+
+    bank: FeatureBank  # of good images
+    images: Tensor  # (N,), index of those to fit to
+    folds: Tensor  # (N,), the fold, 0 to ``recipe.members`` - 1, that leaves each of them out
+    pairs: Pairs | None = None  # for a kind that learns from synthetic anomalies
 
 
 class Trainer(Protocol):
@@ -92,6 +151,8 @@ class Preset:
     recipe: Any
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     embedding_kind: EmbeddingKind = "paper"
+    layers: tuple[int, ...] = (2, 3)
+    patch_size: int = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +160,9 @@ class Kind:
     """One kind of detector."""
 
     presets: Mapping[str, Preset]
-    # Of a bank, the images (N,) to fit to, the fold (N,) that leaves each out, and a recipe.
-    make_trainer: Callable[[FeatureBank, Tensor, Tensor, Any], Trainer]
+    make_trainer: Callable[[TrainingSet, Any], Trainer]  # with a recipe
     # Of a file's tensors in float32, and the channels of each level. Raises ValueError, KeyError.
     read_heads: Callable[[Mapping[str, Tensor], Sequence[int]], Heads]
+    num_pairs: Callable[[Any], int] = lambda _: 0  # synthetic anomalies that a recipe learns from
+    precisions: Collection[Precision] = frozenset(PRECISIONS)  # of the backbone, that it stands
+    is_studied: bool = False  # whether a study can search its settings

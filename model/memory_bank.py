@@ -25,7 +25,7 @@ from torch import Tensor
 from model.coreset import DIMENSIONS, greedy_coreset, random_projection
 from model.embedding import resize
 from model.feature_bank import FeatureBank
-from model.kind import Heads, Kind, Preset
+from model.kind import Heads, Kind, Preset, TrainingSet
 from model.preprocessing import Preprocessing
 
 STATISTICS_PATCHES = 65_536  # from which the principal components are estimated
@@ -153,18 +153,10 @@ class FitReport:
 class MemoryBankTrainer:
     """Fits a memory bank: one pass, and another fit for each fold where unseen images matter."""
 
-    def __init__(
-        self, bank: FeatureBank, images: Tensor, folds: Tensor, recipe: MemoryBankRecipe
-    ) -> None:
-        """Fit to some images of a bank.
-
-        Args:
-            bank: features of all images.
-            images: (N,), index of those to fit to.
-            folds: (N,), the fold, 0 to ``recipe.folds`` - 1, that leaves each of them out.
-            recipe: how.
-        """
-        self.bank, self.images, self.folds, self.recipe = bank, images, folds, recipe
+    def __init__(self, training_set: TrainingSet, recipe: MemoryBankRecipe) -> None:
+        """Fit to a set, a fold of which each further fit leaves out."""
+        self.bank, self.images = training_set.bank, training_set.images
+        self.folds, self.recipe = training_set.folds, recipe
         self._whole: MemoryBank | None = None
         self._of_folds: dict[int, MemoryBank] = {}
 

@@ -10,9 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.feature_bank import FeatureBank
 from model.folding import FoldedHeads, read_heads
-from model.kind import Heads, Kind, Preset
+from model.kind import Heads, Kind, Preset, TrainingSet
 from model.preprocessing import Preprocessing
 from model.rows import ImageRows, PatchRows
 from model.simplenet import HeadConfig
@@ -100,16 +99,9 @@ PRESETS = {
 class RecipeTrainer:
     """Trains a recipe's heads one after the other on the same bank."""
 
-    def __init__(self, bank: FeatureBank, images: Tensor, folds: Tensor, recipe: Recipe) -> None:
-        """Train on some images of a bank.
-
-        Args:
-            bank: features of all images.
-            images: (N,), index of those to train on.
-            folds: (N,), the member, 0 to ``recipe.members`` - 1, that leaves each of them out;
-                a single member sees them all.
-            recipe: how.
-        """
+    def __init__(self, training_set: TrainingSet, recipe: Recipe) -> None:
+        """Train on a set; each member leaves a fold of it out, a single one sees them all."""
+        bank, images, folds = training_set.bank, training_set.images, training_set.folds
         self.bank, self.recipe, self.images = bank, recipe, images
         self.folds = folds if recipe.members > 1 else torch.full_like(folds, NO_MEMBER)
         rows = PatchRows(bank, images, self.folds, recipe.patch)
@@ -182,4 +174,6 @@ class RecipeTrainer:
             trainer.load_state_dict(state[name])
 
 
-SIMPLENET = Kind(presets=PRESETS, make_trainer=RecipeTrainer, read_heads=read_heads)
+SIMPLENET = Kind(
+    presets=PRESETS, make_trainer=RecipeTrainer, read_heads=read_heads, is_studied=True
+)

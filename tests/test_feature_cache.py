@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 
+from model.kind import TrainingSet
 from model.recipe import Recipe, RecipeTrainer
 from model.simplenet import HeadConfig
 from model.training import TrainingConfig
@@ -55,7 +56,9 @@ def both_heads(prepared: PreparedCategory) -> RecipeTrainer:
     )
     trainer = prepared.trainer
     recipe = Recipe(patch=config, image=config)
-    return RecipeTrainer(trainer.bank, trainer.images, trainer.folds, recipe)
+    return RecipeTrainer(
+        TrainingSet(bank=trainer.bank, images=trainer.images, folds=trainer.folds), recipe
+    )
 
 
 def files_in(folder: Path) -> list[Path]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from model.detector import Detector, load_detector, save_detector
 from model.export import trace
 from model.feature_bank import FeatureBank
+from model.kind import TrainingSet
 from model.kinds import KINDS
 from model.memory_bank import MemoryBank, MemoryBankRecipe, MemoryBankTrainer, fit
 from model.mixed_batch import score_images
@@ -48,7 +49,8 @@ def bank_of(num_images: int = 12, seed: int = 0) -> FeatureBank:
 def trainer_of(bank: FeatureBank, **changes: object) -> MemoryBankTrainer:
     recipe = MemoryBankRecipe(**{"size": 40, "folds": 3, **changes})  # type: ignore[arg-type]
     images = torch.arange(bank.num_images)
-    return MemoryBankTrainer(bank, images, images % recipe.folds, recipe)
+    training_set = TrainingSet(bank=bank, images=images, folds=images % recipe.folds)
+    return MemoryBankTrainer(training_set, recipe)
 
 
 def fitted(bank: FeatureBank, **changes: object) -> MemoryBank:

@@ -8,7 +8,7 @@ from torch import Tensor
 from model.backbone import Backbone, BackboneConfig
 from model.embedding import Embedding
 from model.folding import FoldedHeads
-from model.mixed_batch import _score_stacked, score_images
+from model.mixed_batch import score_images
 
 CHANNELS = (6, 10)
 GRID = 8
@@ -70,7 +70,9 @@ def test_each_image_is_scored_by_its_own_heads(
 def test_stacked_products_agree_with_convolutions(image: bool) -> None:
     heads_B = [made_heads(seed, image=image) for seed in (3, 1, 1, 4)]
     levels = pooled(4)
-    for mixed, own in zip(_score_stacked(heads_B, levels), alone(heads_B, levels), strict=True):
+    for mixed, own in zip(
+        FoldedHeads.score_each(heads_B, levels), alone(heads_B, levels), strict=True
+    ):
         torch.testing.assert_close(mixed, own, atol=1e-4, rtol=1e-5)
 
 

@@ -12,6 +12,7 @@ from model.anomaly_map import anomaly_maps, map_matrix
 from model.embedding import join_levels, mean_levels
 from model.feature_bank import FeatureBank
 from model.folding import FoldedHeads, fold
+from model.kind import TrainingSet
 from model.recipe import PRESETS, Recipe, RecipeTrainer
 from model.rows import ImageRows, PatchRows
 from model.simplenet import Head, HeadConfig, cross_entropy, truncated_l1
@@ -66,7 +67,8 @@ def small(preset: str, **changes: object) -> Recipe:
 
 def make_trainer(recipe: Recipe) -> RecipeTrainer:
     images = torch.arange(NUM_IMAGES)
-    return RecipeTrainer(make_bank(), images, images % recipe.members, recipe)
+    folds = images % recipe.members
+    return RecipeTrainer(TrainingSet(bank=make_bank(), images=images, folds=folds), recipe)
 
 
 def trained(recipe: Recipe) -> RecipeTrainer:

@@ -26,7 +26,7 @@ from model.backbone import BACKBONES, BackboneConfig
 from model.embedding import Embedding, EmbeddingKind
 from model.errors import NightshiftError
 from model.kinds import KINDS
-from model.precision import PrecisionSetting
+from model.precision import Precision, PrecisionSetting
 from model.preprocessing import MAX_PIXELS, Fit, Pages, Preprocessing
 from pipeline import storage
 from pipeline.calibration import DEFAULT_FDR, CalibrationConfig, Method
@@ -34,10 +34,11 @@ from pipeline.catalogue import strict_yaml
 from pipeline.catalogue.addresses import Context, ImagesAddress, WeightsAddress
 from pipeline.catalogue.category_name import PATTERN
 from pipeline.catalogue.detector_settings import (
-    SECTION_KINDS,
+    DETECTOR_SECTIONS,
     MemoryBankSettings,
     Strict,
     Training,
+    advice_for_cross,
     find_preset,
     make_recipe,
     of_kind,
@@ -47,6 +48,7 @@ from pipeline.catalogue.strict_yaml import shown
 from pipeline.datasets.layouts import LAYOUTS
 
 SECTIONS = ("defaults", "categories", "study")  # the last is read by pipeline/study/settings.py
+DETECTOR, PRESET = "simplenet", "default"  # of a category that names none
 MOST_FINDINGS = 40  # lines of one message
 
 
@@ -106,8 +108,8 @@ class Settings(Strict):
     max_images: PositiveInt | None = None  # good images to learn from, chosen at random; None: all
     cache_gb: float = Field(4.0, gt=0, allow_inf_nan=False)  # memory for features, 10^9 bytes
     cache_disk_gb: float = Field(64.0, gt=0, allow_inf_nan=False)  # beyond it, in a temporary file
-    detector: DetectorName = "simplenet"
-    preset: str = "default"
+    detector: DetectorName = DETECTOR
+    preset: str = PRESET
     training: Training = Training()
     memory_bank: MemoryBankSettings = MemoryBankSettings()
 
@@ -118,11 +120,24 @@ class Category(Settings):
     name: Annotated[str, StringConstraints(pattern=f"^{PATTERN}$")]
     images: ImagesAddress
 
+    @model_validator(mode="before")
+    @classmethod
+    def _with_features_of_preset(cls, given: Any) -> Any:
+        """Fill in the features that the preset is meant for, where the category names none."""
+        if not isinstance(given, Mapping):
+            return given
+        try:
+            preset = find_preset(given.get("detector", DETECTOR), given.get("preset", PRESET))
+        except (KeyError, TypeError, ValueError):  # told by the fields' own checks
+            return given
+        return {"layers": list(preset.layers), "patch_size": preset.patch_size, **given}
+
     @model_validator(mode="after")
     def _fits_together(self) -> "Category":
         """Refuse settings that are right one by one and not together, all of them at once."""
         findings = []
-        for part in ("preprocessing", "calibration_config", "recipe", "backbone_config"):
+        parts = ("preprocessing", "calibration_config", "recipe", "backbone_config", "precisions")
+        for part in parts:
             try:
                 getattr(self, part)
             except ValueError as error:
@@ -174,13 +189,27 @@ class Category(Settings):
     @property
     def recipe(self) -> Any:
         """The preset's recipe of this kind of detector, with the category's changes."""
-        recipe = make_recipe(self.detector, self.preset, self.training, self.memory_bank)
+        sections = {name: getattr(self, name) for name in DETECTOR_SECTIONS}
+        recipe = make_recipe(self.detector, self.preset, sections)
         if self.calibration == "cross" and recipe.members == 1:
             raise ValueError(
-                "calibration: cross needs members that leave images out; "
-                "set training.members to 2 or more"
+                f"calibration: cross needs members that leave images out; "
+                f"{advice_for_cross(self.detector)}"
             )
         return recipe
+
+    @property
+    def precisions(self) -> Collection[Precision]:
+        """The backbone's numeric modes that may be used, one or those to choose from."""
+        allowed = KINDS[self.detector].precisions
+        if self.precision == "auto":
+            return allowed
+        if self.precision not in allowed:
+            raise ValueError(
+                f"precision: {self.precision} moves the scores of {self.detector} too far; take "
+                f"{' or '.join(sorted(allowed))}"
+            )
+        return [self.precision]
 
     @property
     def backbone_config(self) -> BackboneConfig:
@@ -194,11 +223,7 @@ class Category(Settings):
         )
 
 
-NESTED: dict[str, type[BaseModel]] = {
-    "training": Training,
-    "memory_bank": MemoryBankSettings,
-    "weights": WeightsFile,
-}
+NESTED: dict[str, type[BaseModel]] = {**DETECTOR_SECTIONS, "weights": WeightsFile}
 
 
 def load_catalogue(uri: str) -> list[Category]:
@@ -287,9 +312,9 @@ def _read_entry(
 
 def _merge(defaults: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, Any]:
     """Put a category's settings over the defaults, and those of its kind of detector likewise."""
-    detector = entry.get("detector", defaults.get("detector", "simplenet"))
+    detector = entry.get("detector", defaults.get("detector", DETECTOR))
     merged = {**defaults, **entry}
-    for section in SECTION_KINDS:
+    for section in DETECTOR_SECTIONS:
         general, own = defaults.get(section), entry.get(section, {})
         if isinstance(general, Mapping) and isinstance(own, Mapping):
             merged[section] = {**of_kind(section, general, detector), **own}

@@ -2,18 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
+from model.kind import Preset
 from model.kinds import KINDS
-from model.memory_bank import MemoryBankRecipe
 from model.recipe import Recipe
 from model.simplenet import Adaptor, Loss
 from model.training import SigmaUnit
 
 HEAD_SETTINGS = ("hidden", "members", "adaptor")
-SECTION_KINDS = {"training": "simplenet", "memory_bank": "memory_bank"}  # whose settings they hold
 OF_EVERY_KIND = frozenset({"seed", "health"})  # settings of `training` that hold for every kind
 
 
@@ -23,12 +22,30 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Training(Strict):
+class Section(Strict):
+    """Settings of one kind of detector, in a section of their own of a category."""
+
+    detector: ClassVar[str]  # the kind, a key of ``KINDS``
+    for_cross: ClassVar[str] = "take split"  # what to do where a recipe has a single member
+
+    def change(self, recipe: Any) -> Any:
+        """Return a recipe of the kind with these changes; what is None stays as it is.
+
+        Raises:
+            ValueError: they do not go together.
+        """
+        return replace(recipe, **self.model_dump(exclude_none=True))
+
+
+class Training(Section):
     """What of the preset's training to change; ``model/training.py`` says what each means.
 
     All of it concerns SimpleNet's head over patches, but for ``seed``, ``image_head``, which leaves
     the head over whole images out, and ``health``, which may register a head that is not sound.
     """
+
+    detector = "simplenet"
+    for_cross = "set training.members to 2 or more"
 
     sigma: PositiveFloat | tuple[PositiveFloat, PositiveFloat] | None = None
     sigma_unit: SigmaUnit | None = None
@@ -52,15 +69,17 @@ class Training(Strict):
         if "sigma" in changes and isinstance(self.sigma, float):
             changes["sigma"] = (self.sigma, self.sigma)
         head = replace(recipe.patch.head, **shape)
-        patch = replace(recipe.patch, head=head, seed=self.seed, **changes)
+        patch = replace(recipe.patch, head=head, **changes)
         if recipe.image is None or not self.image_head:
             return Recipe(patch=patch)
         whole = replace(recipe.image.head, members=head.members)
-        return Recipe(patch=patch, image=replace(recipe.image, head=whole, seed=self.seed))
+        return Recipe(patch=patch, image=replace(recipe.image, head=whole))
 
 
-class MemoryBankSettings(Strict):
+class MemoryBankSettings(Section):
     """What of the preset's memory bank to change; ``model/memory_bank.py`` says what each means."""
+
+    detector = "memory_bank"
 
     size: PositiveInt | None = None
     share: float | None = Field(default=None, gt=0, le=1)
@@ -68,41 +87,52 @@ class MemoryBankSettings(Strict):
     whitening: float | None = Field(default=None, ge=0, le=1)
     neighbours: int | None = Field(default=None, ge=0)
 
-    def change(self, recipe: MemoryBankRecipe) -> MemoryBankRecipe:
-        """Return the recipe with these changes."""
-        return replace(recipe, **self.model_dump(exclude_none=True))
+
+# By name. A new kind adds its class here and a field to the catalogue's ``Settings``.
+DETECTOR_SECTIONS: dict[str, type[Section]] = {
+    "training": Training,
+    "memory_bank": MemoryBankSettings,
+}
 
 
-def make_recipe(
-    detector: str, preset: str, training: Training, memory_bank: MemoryBankSettings
-) -> Any:
+def make_recipe(detector: str, preset: str, sections: Mapping[str, Section]) -> Any:
     """Return a preset's recipe of a kind with a category's changes.
+
+    Args:
+        detector: the kind.
+        preset: one of the kind's.
+        sections: those of ``DETECTOR_SECTIONS``, by name.
 
     Raises:
         ValueError: the preset is another kind's, settings are another kind's, or they do not go
             together.
     """
     recipe = find_preset(detector, preset).recipe
-    for section, settings in {"training": training, "memory_bank": memory_bank}.items():
-        given = settings.model_dump(exclude_defaults=True)
-        foreign = sorted(given.keys() - of_kind(section, given, detector).keys())
+    for name, section in sections.items():
+        given = section.model_dump(exclude_defaults=True)
+        foreign = sorted(given.keys() - of_kind(name, given, detector).keys())
         if foreign:
             raise ValueError(
-                f"{section}: {', '.join(foreign)} belong to `detector: {SECTION_KINDS[section]}`, "
+                f"{name}: {', '.join(foreign)} belong to `detector: {section.detector}`, "
                 f"the category has {detector}; leave them out"
             )
-    if detector == "simplenet":
-        return training.change(recipe)
-    return memory_bank.change(recipe).with_seed(training.seed)
+        if section.detector == detector:
+            recipe = section.change(recipe)
+    return recipe.with_seed(sections["training"].model_dump()["seed"])
 
 
-def of_kind(section: str, settings: Mapping[str, Any], detector: str) -> dict[str, Any]:
+def advice_for_cross(detector: str) -> str:
+    """Return what to do where a recipe of a kind has no members that leave images out."""
+    return next(each.for_cross for each in DETECTOR_SECTIONS.values() if each.detector == detector)
+
+
+def of_kind(name: str, settings: Mapping[str, Any], detector: str) -> dict[str, Any]:
     """Return those settings of a section that concern a kind of detector."""
-    is_own = SECTION_KINDS[section] == detector
-    return {name: value for name, value in settings.items() if is_own or name in OF_EVERY_KIND}
+    is_own = DETECTOR_SECTIONS[name].detector == detector
+    return {each: value for each, value in settings.items() if is_own or each in OF_EVERY_KIND}
 
 
-def find_preset(detector: str, preset: str) -> Any:
+def find_preset(detector: str, preset: str) -> Preset:
     """Return a preset of a kind.
 
     Raises:

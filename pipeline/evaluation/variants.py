@@ -1,13 +1,14 @@
 """One category with several kinds of detectors, to be compared on the same images."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from pydantic import ValidationError
 
 from model.errors import NightshiftError
 from model.kinds import KINDS
 from pipeline.catalogue.catalogue import Category
-from pipeline.catalogue.detector_settings import MemoryBankSettings, Training
+from pipeline.catalogue.detector_settings import DETECTOR_SECTIONS, OF_EVERY_KIND, find_preset
 
 
 class UnknownDetector(NightshiftError):
@@ -40,13 +41,22 @@ def variant(category: Category, name: str) -> Category | str:
     detector, preset = find_detector(name)
     if detector == category.detector and preset in (None, category.preset):
         return category
-    general = Training(seed=category.training.seed, health=category.training.health)
     changes = {"detector": detector, "preset": preset or "default"}
-    settings = {"training": general.model_dump(), "memory_bank": MemoryBankSettings().model_dump()}
+    of_every_kind = category.training.model_dump(include=set(OF_EVERY_KIND))
+    sections: dict[str, Any] = {name: {} for name in DETECTOR_SECTIONS}
+    sections["training"] = of_every_kind
     try:
-        return Category.model_validate(category.model_dump() | changes | settings)
+        return Category.model_validate(_without_features_of_preset(category) | changes | sections)
     except ValidationError as error:
         return "; ".join(fault["msg"].removeprefix("Value error, ") for fault in error.errors())
+
+
+def _without_features_of_preset(category: Category) -> dict[str, Any]:
+    """Return a category's settings but for features that are its preset's own."""
+    own = find_preset(category.detector, category.preset)
+    features = {"layers": list(own.layers), "patch_size": own.patch_size}
+    settings = category.model_dump()
+    return {n: value for n, value in settings.items() if n not in features or value != features[n]}
 
 
 def refuse_unknown(names: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from model.backbone import Backbone
 from model.detector import Detector, DetectorHeader
-from model.kind import Heads, Trainer
+from model.kind import Heads, Trainer, TrainingSet
 from model.kinds import KINDS
 from pipeline.backbones import fetch_backbone
 from pipeline.calibration import Part, fold_by_content, split_by_content
@@ -81,7 +81,8 @@ def make_trainer(good: GoodImages, parts: NDArray[np.int8], detector: str, recip
     train = np.flatnonzero(parts == Part.TRAIN)
     folds = fold_by_content([good.hashes[index] for index in train], recipe.members)
     images, folds_N = torch.from_numpy(train), torch.from_numpy(folds)
-    return KINDS[detector].make_trainer(good.bank, images, folds_N, recipe)
+    training_set = TrainingSet(bank=good.bank, images=images, folds=folds_N)
+    return KINDS[detector].make_trainer(training_set, recipe)
 
 
 def prepare(
@@ -97,7 +98,7 @@ def prepare(
     listing = read_layout(category.layout, category.images)
     samples = page_samples(category, listing.samples)
     backbone = fetch_backbone(category.backbone_config).to(device)
-    if category.precision == "auto":
+    if category.precision == "auto" and "bfloat16" in category.precisions:
         backbone = choose_precision(backbone, category.preprocessing.crop)
     uris = training_uris(category, samples)
     category = with_range(category, uris)

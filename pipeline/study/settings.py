@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, PositiveFloat, PositiveInt
 
+from model.kinds import KINDS
 from pipeline import storage
 from pipeline.catalogue.addresses import Context, ImagesAddress
 from pipeline.catalogue.catalogue import (
@@ -136,11 +137,12 @@ def load_study(
         f"study.space.{fault}" if not fault.startswith("the") else f"study: {fault}"
         for fault in faults
     ]
+    studied = [name for name, kind in KINDS.items() if kind.is_studied]
     findings += [
         f"study: {category.name} has detector: {category.detector}, a study searches the settings "
-        f"of simplenet; leave it out with --only"
+        f"of {' and '.join(studied)}; leave it out with --only"
         for category in categories
-        if category.detector != "simplenet"
+        if category.detector not in studied
     ]
     for category in categories if not findings else ():
         findings += [

@@ -23,6 +23,7 @@ from model.detector import Detector, DetectorHeader
 from model.embedding import Embedding, mean_levels
 from model.feature_bank import FeatureBank
 from model.folding import FoldedHeads
+from model.kind import TrainingSet
 from model.preprocessing import Preprocessing
 from model.recipe import PRESETS, Recipe, RecipeTrainer
 from tests.support.folded_heads import empty_head
@@ -200,7 +201,8 @@ def training(setting: Setting, device: torch.device) -> Iterator[Figure]:
         started = time.perf_counter()
         places = torch.arange(len(images))
         bank = embed(backbone, images, device)
-        trainer = RecipeTrainer(bank, places, places % recipe.members, recipe)
+        folds = places % recipe.members
+        trainer = RecipeTrainer(TrainingSet(bank=bank, images=places, folds=folds), recipe)
         for _ in trainer.run():
             pass
         trainer.folded()

@@ -3,6 +3,7 @@
 import torch
 
 from model.feature_bank import FeatureBank
+from model.kind import TrainingSet
 from model.kinds import KINDS
 from model.memory_bank import MemoryBankRecipe
 from model.recipe import Recipe
@@ -47,7 +48,9 @@ def realised_rate(seed: int, num_held_out: int, detector: str = "simplenet") -> 
     Calibrated on ``num_held_out`` of its good images, or crosswise on all of them when it is 0.
     """
     bank, images, recipe = make_bank(seed), torch.arange(NUM_GOOD - num_held_out), RECIPES[detector]
-    trainer = KINDS[detector].make_trainer(bank, images, images % recipe.members, recipe)
+    folds = images % recipe.members
+    training_set = TrainingSet(bank=bank, images=images, folds=folds)
+    trainer = KINDS[detector].make_trainer(training_set, recipe)
     for _ in trainer.run():
         pass
     heads = trainer.folded()
