@@ -11,10 +11,11 @@ import pytest
 from evaluated import category_result
 from PIL import Image
 
+from jobs.evaluate.task import Measured, _measured
 from model.backbone import Backbone
 from pipeline.evaluation.comparison import comparison
 from pipeline.evaluation.cost import Cost
-from pipeline.evaluation.protocol import run_protocols
+from pipeline.evaluation.protocol import Protocol
 from pipeline.evaluation.tables import Evaluation
 from pipeline.evaluation.variants import UnknownDetector, find_detector, variant
 
@@ -31,6 +32,7 @@ def quiet(*_: object) -> None:
         ("patchcore", ("memory_bank", "patchcore")),
         ("paper", ("simplenet", "paper")),
         ("official", ("simplenet", "official")),
+        ("simplenet-paper", ("simplenet", "paper")),
     ],
 )
 def test_a_detector_is_named_by_its_kind_or_its_preset(
@@ -39,7 +41,12 @@ def test_a_detector_is_named_by_its_kind_or_its_preset(
     assert find_detector(name) == expected
 
 
-@pytest.mark.parametrize("name", ["default", "padim", ""])
+def test_a_preset_of_several_kinds_is_named_with_its_kind() -> None:
+    with pytest.raises(UnknownDetector, match="take simplenet-default or memory_bank-default"):
+        find_detector("default")
+
+
+@pytest.mark.parametrize("name", ["padim", "", "memory_bank-official"])
 def test_a_name_of_no_detector_lists_those_there_are(name: str) -> None:
     with pytest.raises(
         UnknownDetector, match="known: simplenet, memory_bank, official, paper, patchcore"
@@ -84,7 +91,8 @@ def test_detectors_that_see_the_same_features_share_the_backbone_pass(
         return forward(self, images)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Backbone, "forward", counted)
-    found = dict(run_protocols(variants, 2, quiet))  # type: ignore[arg-type]
+    protocol = Protocol(num_seeds=2, progress=quiet)
+    found = {name: protocol.measure(each) for name, each in variants.items()}  # type: ignore[arg-type]
     assert seen == 40 + 6
     assert list(found) == ["simplenet", "memory_bank"]
     for result in found.values():
@@ -135,3 +143,13 @@ def test_a_comparison_is_json_and_a_picture_too() -> None:
     assert document["memory_bank"]["costs"]["nut"]["ms_per_image"] == 21.0
     assert document["patchcore"]["categories"]["nut"]["error"] == "too few images"
     assert Image.open(io.BytesIO(files["comparison.png"])).size == (1400, 720)
+
+
+def test_a_detector_that_fails_says_why_and_stops_no_other(tmp_path: Path) -> None:
+    images = factory.make_category(tmp_path / "steel", num_good=40, num_test=3)
+    bank = variant(factory.category(images), "memory_bank")
+    assert not isinstance(bank, str)
+    lost = bank.model_copy(update={"images": str(tmp_path / "nowhere")})
+    protocol = Protocol(num_seeds=1, progress=quiet)
+    assert "nowhere" in str(_measured(protocol, lost))
+    assert isinstance(_measured(protocol, bank), Measured)

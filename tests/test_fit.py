@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from decoding import decode_image
 from PIL import Image
 
 from model.preprocessing import Preprocessing
-from pipeline.images.decode import decode_image
 from pipeline.images.fit import to_square
 from pipeline.images.masks import read_mask
 

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from decoding import decode_image
 from pictures import encoded, png_header, scene
 
 from model.preprocessing import Preprocessing
 from pipeline import storage
 from pipeline.images.decode import (
     ImageStatus,
-    decode_image,
     read_image,
 )
 from pipeline.images.fit import to_square

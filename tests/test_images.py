@@ -6,13 +6,14 @@ import zlib
 
 import numpy as np
 import pytest
+from decoding import decode_image
 from hypothesis import given
 from hypothesis import strategies as st
 from pictures import encoded, png_header, scene
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from model.preprocessing import Preprocessing
-from pipeline.images.decode import ImageTooLarge, UnreadableImage, decode_image
+from pipeline.images.decode import ImageTooLarge, UnreadableImage
 from pipeline.images.fit import to_square
 
 SMALL = Preprocessing(resize=32, crop=32)

@@ -10,8 +10,8 @@ from pictures import encoded
 from PIL import Image
 
 from model.preprocessing import Preprocessing
-from pipeline.images.decode import ImageStatus, read_image, read_pages
-from pipeline.images.page_numbers import page_uri, split_page
+from pipeline.images.decode import ImageStatus, read_image, read_of_file, read_pages
+from pipeline.images.page_numbers import of_same_file, page_uri, split_page
 from pipeline.images.picture import open_picture
 from pipeline.night.feedback.explanation import explain
 from pipeline.night.folder import NightFolder
@@ -225,3 +225,27 @@ def test_a_limit_above_pillows_own_is_kept(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
     data = encoded(Image.new("L", (40, 40)))
     assert open_picture(data, 1600).num_pages == 1
+
+
+def test_neighbouring_pages_of_a_file_are_read_together_in_their_order() -> None:
+    pages = [page_uri("a.tif", number) for number in (1, 2, 3)]
+    uris = [*pages, "b.png", page_uri("c.tif", 2), page_uri("a.tif", 9)]
+    assert list(of_same_file(uris, 2)) == [pages[:2], pages[2:], *([uri] for uri in uris[3:])]
+
+
+def test_pages_that_are_read_together_fetch_their_file_once(tmp_path: Path) -> None:
+    write_stack(tmp_path / "a.tif", range(3))
+    fetched: list[str] = []
+
+    def fetch(uri: str) -> bytes:
+        fetched.append(uri)
+        return Path(uri).read_bytes()
+
+    each = Preprocessing(resize=32, crop=32, pages="each")
+    uris = [page_uri(str(tmp_path / "a.tif"), number) for number in (3, 1)]
+    together = read_of_file(uris, each, fetch)
+    assert fetched == [str(tmp_path / "a.tif")]
+    for read, uri in zip(together, uris, strict=True):
+        alone = read_image(uri, each)
+        assert (read.uri, read.sha256) == (uri, alone.sha256)
+        assert np.array_equal(read.pixels, alone.pixels)

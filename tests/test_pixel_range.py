@@ -9,12 +9,13 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
+from decoding import decode_image
 from numpy.typing import NDArray
 from pictures import encoded
 from PIL import Image
 
 from model.preprocessing import Preprocessing
-from pipeline.images.decode import ImageStatus, UnreadableImage, decode_image, read_image
+from pipeline.images.decode import ImageStatus, UnreadableImage, read_image
 from pipeline.images.picture import Picture, open_picture
 from pipeline.images.pixel_range import PixelRangeError, levels_of, smallest_range
 

@@ -11,7 +11,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from model.recipe import PRESETS
 from pipeline.datasets.layouts import LayoutError
-from pipeline.evaluation.protocol import CategoryResult, mean_and_std, run_protocol
+from pipeline.evaluation.protocol import CategoryResult, Protocol, mean_and_std
 
 SCRATCH = (slice(40, 52), slice(20, 76))  # of a picture of 96 x 96, which is scored at 64 x 64
 
@@ -30,7 +30,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> CategoryResult:
         mask = np.zeros((96, 96), dtype=np.uint8)
         mask[SCRATCH] = 255
         Image.fromarray(mask).save(masks / f"{path.stem}_mask.png")
-    return run_protocol(category(folder, "metal"), 2, quiet)
+    return Protocol(num_seeds=2, progress=quiet).measure(category(folder, "metal"))
 
 
 def test_every_seed_is_measured_and_differs(result: CategoryResult) -> None:
@@ -91,7 +91,7 @@ def test_tiles_are_the_first_seeds(result: CategoryResult) -> None:
 
 def test_without_masks_there_are_no_pixel_metrics_and_curves(tmp_path: Path) -> None:
     folder = make_category(tmp_path, num_good=24, num_test=2)
-    (seed,) = run_protocol(category(folder, "metal"), 1, quiet).seeds
+    (seed,) = Protocol(num_seeds=1, progress=quiet).measure(category(folder, "metal")).seeds
     assert [name for name in seed.metrics if name.startswith("pixel")] == []
     assert (seed.pixels.roc, seed.pixels.pro) == (None, None)
 
@@ -99,7 +99,9 @@ def test_without_masks_there_are_no_pixel_metrics_and_curves(tmp_path: Path) -> 
 def test_a_category_without_defects_is_refused(tmp_path: Path) -> None:
     write_images(tmp_path / "good", range(24))
     with pytest.raises(LayoutError, match="metal: 0 labelled test images, not of both kinds"):
-        run_protocol(category(tmp_path / "good", "metal", layout="folder"), 1, quiet)
+        Protocol(num_seeds=1, progress=quiet).measure(
+            category(tmp_path / "good", "metal", layout="folder")
+        )
 
 
 @pytest.mark.parametrize(

@@ -206,8 +206,10 @@ def _run(
 
 
 def _fetch(reference: Any, detector: str) -> Measured:
-    measured: dict[str, Measured] = ray.get(reference)
-    return measured[detector]
+    found: Measured | str = ray.get(reference)[detector]
+    if isinstance(found, str):
+        raise NightshiftError(found)
+    return found
 
 
 def _key(settings: Mapping[str, Any]) -> str:

@@ -9,8 +9,9 @@ Shapes: N test images that could be read, H x W pixels of the crop.
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -107,47 +108,44 @@ def mean_and_std(values: Sequence[float]) -> MeanStd:
     return statistics.fmean(values), spread
 
 
-def run_protocol(
-    category: Category, num_seeds: int, progress: Progress, device: str = "cpu"
-) -> CategoryResult:
-    """Train and measure one category with seeds 0 to ``num_seeds`` - 1.
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """Trains and measures categories, each with seeds 0 to ``num_seeds`` - 1.
 
-    The backbone sees every image once, whatever the number of seeds.
-
-    Raises:
-        LayoutError: there are no labelled images of both kinds to measure on.
+    The backbone sees every image once, whatever the number of seeds; variants of one category that
+    see the same features share that pass.
     """
-    prepared = prepare(category, lambda done, total: progress("features", done, total), device)
-    return measure_prepared(prepared, read_test_set(prepared), num_seeds, progress)
 
+    num_seeds: int
+    progress: Progress
+    device: str = "cpu"
+    _embedded: list[tuple[Category, PreparedCategory, TestSet]] = field(default_factory=list)
 
-def run_protocols(
-    variants: Mapping[str, Category], num_seeds: int, progress: Progress, device: str = "cpu"
-) -> Iterator[tuple[str, CategoryResult]]:
-    """Yield what each variant of a category comes to, by its name.
+    def measure(self, category: Category) -> CategoryResult:
+        """Return what a category comes to.
 
-    Those that see the same features share one backbone pass over every image.
-
-    Raises:
-        LayoutError: there are no labelled images of both kinds to measure on.
-    """
-    seen: list[tuple[Category, PreparedCategory, TestSet]] = []
-    for name, category in variants.items():
-        alike = next((each for each in seen if _share_features(each[0], category)), None)
-        if alike is None:
-            tell = lambda done, total: progress("features", done, total)  # noqa: E731
-            prepared = prepare(category, tell, device)
-            alike = category, prepared, read_test_set(prepared)
-            seen.append(alike)
-        _, prepared, test = alike
+        Raises:
+            LayoutError: there are no labelled images of both kinds to measure on.
+        """
+        prepared, test = self._features_of(category)
         found = {"pixel_range": prepared.category.pixel_range}
         prepared = replace(prepared, category=category.model_copy(update=found))
-        yield name, measure_prepared(prepared, test, num_seeds, progress)
+        return measure_prepared(prepared, test, self.num_seeds, self.progress)
+
+    def _features_of(self, category: Category) -> tuple[PreparedCategory, TestSet]:
+        for other, prepared, test in self._embedded:
+            if _share_features(other, category):
+                return prepared, test
+        tell = partial(self.progress, "features")
+        prepared = prepare(category, tell, self.device)
+        test = read_test_set(prepared)
+        self._embedded.append((category, prepared, test))
+        return prepared, test
 
 
 def _share_features(one: Category, other: Category) -> bool:
     """Whether two variants of a category see the same features."""
-    parts = ("backbone_config", "precision", "embedding", "preprocessing")
+    parts = ("name", "images", "backbone_config", "precision", "embedding", "preprocessing")
     return all(getattr(one, part) == getattr(other, part) for part in parts)
 
 
@@ -162,10 +160,8 @@ def measure_prepared(
         progress("seeds", seed, num_seeds)
         result, detector, shown = _run_seed(prepared, seed, test)
         results.append(result)
-        cost, tiles = (
-            cost or measure_cost(detector, [tile.pixels for tile in shown]),
-            tiles or shown,
-        )
+        if seed == 0:
+            cost, tiles = measure_cost(detector, [tile.pixels for tile in shown]), shown
     progress("seeds", num_seeds, num_seeds)
     return CategoryResult(
         category=prepared.category.name,

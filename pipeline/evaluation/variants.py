@@ -16,17 +16,29 @@ class UnknownDetector(NightshiftError):
 
 
 def find_detector(name: str) -> tuple[str, str | None]:
-    """Return kind and preset of a name: of a kind, or of a preset that one kind alone has.
+    """Return kind and preset of a name.
+
+    Args:
+        name: a kind, a preset that one kind alone has, or both as KIND-PRESET.
 
     Raises:
-        UnknownDetector: there is none.
+        UnknownDetector: there is none, or the preset is one of several kinds.
     """
     if name in KINDS:
         return name, None
-    having = [kind for kind, each in KINDS.items() if name in each.presets]
+    named = {
+        f"{kind}-{preset}": (kind, preset)
+        for kind, each in KINDS.items()
+        for preset in each.presets
+    }
+    if name in named:
+        return named[name]
+    having = [full for full, (_, preset) in named.items() if preset == name]
     if len(having) == 1:
-        return having[0], name
-    presets = sorted({n for each in KINDS.values() for n in each.presets} - {"default"})
+        return named[having[0]]
+    if having:
+        raise UnknownDetector(f"--detectors: `{name}` is ambiguous; take {' or '.join(having)}")
+    presets = sorted({preset for _, preset in named.values()} - {"default"})
     raise UnknownDetector(
         f"--detectors: no detector `{name}`; known: {', '.join([*KINDS, *presets])}"
     )

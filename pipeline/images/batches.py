@@ -4,7 +4,7 @@ Shapes: B images, H x W pixels.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import TypeVar
 
 import numpy as np
@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from model.preprocessing import Preprocessing
-from pipeline.images.decode import ImageRead, read_image
+from pipeline.images.decode import ImageRead, read_image, read_of_file
+from pipeline.images.page_numbers import of_same_file
 from pipeline.images.prefetch import read_ahead
 
 BATCH_IMAGES = 8
@@ -29,7 +30,10 @@ def batches(items: Iterable[Item], size: int = BATCH_IMAGES) -> Iterator[list[It
 
 def read_all(uris: Sequence[str], preprocessing: Preprocessing) -> Iterator[ImageRead]:
     """Yield every image in order, read and decoded ahead of the consumer."""
-    return read_ahead(lambda uri: read_image(uri, preprocessing), uris)
+    if preprocessing.pages != "each":
+        return read_ahead(lambda uri: read_image(uri, preprocessing), uris)
+    files = of_same_file(uris, BATCH_IMAGES)  # a file is fetched once for so many of its pages
+    return chain.from_iterable(read_ahead(lambda some: read_of_file(some, preprocessing), files))
 
 
 def stack(images: Sequence[ImageRead]) -> Tensor:

@@ -5,16 +5,14 @@ CMYK and palettes as their colours, more than 8 bits by the range of its categor
 does not hide sound pixels.
 """
 
-import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from model.preprocessing import MAX_PIXELS, Preprocessing
+from model.preprocessing import Preprocessing
 from pipeline.images import fit
 from pipeline.images.page_numbers import page_uri, split_page
 from pipeline.images.picture import (
@@ -22,7 +20,6 @@ from pipeline.images.picture import (
     ImageTooLarge,
     Picture,
     UnreadableImage,
-    open_picture,
 )
 from pipeline.images.pixel_range import as_rgb
 from pipeline.storage import (
@@ -39,8 +36,8 @@ __all__ = [
     "ImageTooLarge",
     "UnreadableImage",
     "count_pages",
-    "decode_image",
     "read_image",
+    "read_of_file",
     "read_pages",
 ]
 
@@ -90,12 +87,29 @@ def read_image(
     Raises:
         ServiceAway: the server is the problem, not the image.
     """
-    file, page = split_page(uri) if preprocessing.pages == "each" else (uri, None)
+    return read_of_file([uri], preprocessing, fetch)[0]
+
+
+def read_of_file(
+    uris: Sequence[str], preprocessing: Preprocessing, fetch: Callable[[str], bytes] = read_bytes
+) -> list[ImageRead]:
+    """Fetch a file once, decode and resize some of its pages; raises as ``read_image`` does.
+
+    Args:
+        uris: of the file or of its pages.
+        preprocessing: how they are read.
+        fetch: returns a file's bytes.
+    """
+    each = preprocessing.pages == "each"
+    pages = [split_page(uri) if each else (uri, None) for uri in uris]
     try:
-        data = fetch(file)
+        data = fetch(pages[0][0])
     except StorageError as error:
-        return ImageRead(uri, _status_of(error), str(error))
-    return _decode(uri, _file(data, preprocessing), preprocessing, page)
+        return [ImageRead(uri, _status_of(error), str(error)) for uri in uris]
+    file = _file(data, preprocessing)
+    return [
+        _decode(uri, file, preprocessing, page) for uri, (_, page) in zip(uris, pages, strict=True)
+    ]
 
 
 def read_pages(
@@ -118,7 +132,7 @@ def read_pages(
     except StorageError as error:
         return [ImageRead(uri, _status_of(error), str(error))]
     file = _file(data, preprocessing)
-    num_pages = count_pages(data, preprocessing)
+    num_pages = _num_pages(file)
     if num_pages == 1:
         return [_decode(uri, file, preprocessing, None)]
     numbers = range(1, num_pages + 1)
@@ -127,8 +141,12 @@ def read_pages(
 
 def count_pages(data: bytes, preprocessing: Preprocessing) -> int:
     """Return how many images a file holds; 1 where it cannot be read, which reading it tells."""
+    return _num_pages(_file(data, preprocessing))
+
+
+def _num_pages(file: ImageFile) -> int:
     try:
-        return _file(data, preprocessing).num_pages
+        return file.num_pages
     except (UnreadableImage, ImageTooLarge):
         return 1
 
@@ -139,7 +157,7 @@ def _file(data: bytes, preprocessing: Preprocessing) -> ImageFile:
 
 def _decode(uri: str, file: ImageFile, preprocessing: Preprocessing, page: int | None) -> ImageRead:
     """Decode and resize one page; without a number, the only one or the first, as is wanted."""
-    digest = _sha256(file.data, page)
+    digest = file.sha256(page)
     try:
         picture = file.page(page or 1)
         if page is None and picture.num_pages > 1 and preprocessing.pages != "first":
@@ -151,14 +169,6 @@ def _decode(uri: str, file: ImageFile, preprocessing: Preprocessing, page: int |
     except UnreadableImage as error:
         return ImageRead(uri, ImageStatus.UNREADABLE, str(error), None, digest)
     return ImageRead(uri, ImageStatus.OK, None, pixels, digest, picture.mode, outside)
-
-
-def _sha256(data: bytes, page: int | None) -> str:
-    """Return the digest of a file, or one of a page that no other page has."""
-    total = hashlib.sha256(data)
-    if page is not None:
-        total.update(f"#page={page}".encode())
-    return total.hexdigest()
 
 
 def _several(picture: Picture) -> str:
@@ -178,25 +188,3 @@ def _status_of(error: StorageError) -> ImageStatus:
         case ObjectChanged():
             return ImageStatus.CHANGED
     return ImageStatus.UNREACHABLE
-
-
-def decode_image(
-    data: bytes,
-    max_pixels: int = MAX_PIXELS,
-    least_side: int | None = None,
-    pixel_range: float | None = None,
-) -> Image.Image:
-    """The RGB image a person would see: the first page of the file.
-
-    Args:
-        data: the file's bytes.
-        max_pixels: more than these are refused.
-        least_side: see ``open_picture``.
-        pixel_range: which number is white where a channel has more than 8 bits; None: such files
-            are refused.
-
-    Raises:
-        ImageTooLarge: more than ``max_pixels`` by its header; nothing was decoded.
-        UnreadableImage: anything else that no picture comes out of.
-    """
-    return as_rgb(open_picture(data, max_pixels, least_side), pixel_range)[0]

@@ -4,6 +4,8 @@ Where each page is an image, that of the third page of ``a.tif`` has the address
 """
 
 import re
+from collections.abc import Iterable, Iterator
+from itertools import groupby, islice
 
 from PIL import Image
 
@@ -21,6 +23,13 @@ def split_page(uri: str) -> tuple[str, int | None]:
     """Return the file of an address, and its page where it names one."""
     found = PAGE.search(uri)
     return (uri[: found.start()], int(found[1])) if found else (uri, None)
+
+
+def of_same_file(uris: Iterable[str], most: int) -> Iterator[list[str]]:
+    """Yield neighbouring pages of one file together, ``most`` at a time; in their order."""
+    for _, pages in groupby(uris, key=lambda uri: split_page(uri)[0]):
+        while some := list(islice(pages, most)):
+            yield some
 
 
 def frames_of_pages(image: Image.Image) -> list[int]:

@@ -7,12 +7,14 @@ sound pixels.
 Shapes: H x W pixels, C channels.
 """
 
+import hashlib
 import io
 import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -110,6 +112,18 @@ class ImageFile:
         self.as_numbers, self.tiff = as_numbers, TiffPages.of(data)
         self._image: Image.Image | None = None
         self._frames: list[int] = []
+
+    @cached_property
+    def _sha256(self) -> Any:
+        return hashlib.sha256(self.data)
+
+    def sha256(self, page: int | None = None) -> str:
+        """Return the digest of the file, or one of a page that no other page has."""
+        total = self._sha256.copy()
+        if page is not None:
+            total.update(f"#page={page}".encode())
+        digest: str = total.hexdigest()
+        return digest
 
     @property
     def num_pages(self) -> int:

@@ -7,10 +7,12 @@ is read twice. Otherwise every image is, for a range must hold the brightest of 
 import logging
 import random
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 from pipeline.catalogue.catalogue import Category
-from pipeline.images.page_numbers import split_page
-from pipeline.images.picture import ImageTooLarge, UnreadableImage, open_picture
+from pipeline.images.batches import BATCH_IMAGES
+from pipeline.images.page_numbers import of_same_file, split_page
+from pipeline.images.picture import ImageFile, ImageTooLarge, UnreadableImage
 from pipeline.images.pixel_range import Levels, PixelRangeError, levels_of, smallest_range
 from pipeline.images.prefetch import read_ahead
 from pipeline.storage import StorageError, read_bytes
@@ -56,11 +58,17 @@ def with_range(category: Category, uris: Sequence[str]) -> Category:
 def _levels(category: Category, uris: Sequence[str]) -> Iterator[Levels | None]:
     """Yield the levels of each image, None of 8 bits; what cannot be read is told later."""
 
-    def read(uri: str) -> list[Levels | None]:
-        file, page = split_page(uri) if category.pages == "each" else (uri, None)
+    def read(uris: Sequence[str]) -> list[Levels | None]:
+        pages = [split_page(uri) if category.pages == "each" else (uri, None) for uri in uris]
         try:
-            return [levels_of(open_picture(read_bytes(file), category.max_pixels, page=page or 1))]
-        except (StorageError, UnreadableImage, ImageTooLarge):
+            file = ImageFile(read_bytes(pages[0][0]), category.max_pixels)
+        except StorageError:
             return []
+        found = []
+        for _, page in pages:
+            with suppress(UnreadableImage, ImageTooLarge):
+                found.append(levels_of(file.page(page or 1)))
+        return found
 
-    return (levels for found in read_ahead(read, uris) for levels in found)
+    files = of_same_file(uris, BATCH_IMAGES)
+    return (levels for found in read_ahead(read, files) for levels in found)

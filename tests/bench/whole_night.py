@@ -17,7 +17,6 @@ from jobs.cluster.join import WORKER_ENVIRONMENT
 from jobs.local.s3 import LocalS3
 from pipeline import storage
 from pipeline.images import fit
-from pipeline.images.decode import decode_image
 from pipeline.night.folder import NightFolder
 from pipeline.night.listing import list_dump
 from pipeline.night.scoring.detectors import Detectors
@@ -27,6 +26,7 @@ from tests.bench.material import NIGHT, dump_of, onboard, write_pictures
 from tests.bench.measure import Ratio, alternate, in_fresh_process, peak_mib
 from tests.bench.scoring import against_bare
 from tests.bench.soak import processes
+from tests.support.decoding import decode_image
 
 NUM_GOOD = 40
 NUM_SCORED = 256
