@@ -165,4 +165,7 @@ class Kind:
     read_heads: Callable[[Mapping[str, Tensor], Sequence[int]], Heads]
     num_pairs: Callable[[Any], int] = lambda _: 0  # synthetic anomalies that a recipe learns from
     precisions: Collection[Precision] = frozenset(PRECISIONS)  # of the backbone, that it stands
+    # Kinds whose recipes its own holds, each under its name: their settings hold for it, through
+    # ``recipe.with_part``.
+    parts: tuple[str, ...] = ()
     is_studied: bool = False  # whether a study can search its settings

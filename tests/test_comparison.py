@@ -49,7 +49,7 @@ def test_a_preset_of_several_kinds_is_named_with_its_kind() -> None:
 @pytest.mark.parametrize("name", ["padim", "", "memory_bank-official"])
 def test_a_name_of_no_detector_lists_those_there_are(name: str) -> None:
     with pytest.raises(
-        UnknownDetector, match="known: simplenet, memory_bank, official, paper, patchcore"
+        UnknownDetector, match="known: simplenet, memory_bank, ensemble, official, paper, patchcore"
     ):
         find_detector(name)
 

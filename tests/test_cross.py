@@ -6,7 +6,7 @@ from made_up_categories import NUM_GOOD, RATE, realised_rate
 
 from model.kinds import KINDS
 
-sizes = pytest.mark.parametrize("size", [25, pytest.param(100, marks=pytest.mark.slow)])
+sizes = pytest.mark.parametrize("size", [50, pytest.param(100, marks=pytest.mark.slow)])
 
 
 kinds = pytest.mark.parametrize("detector", sorted(KINDS))

@@ -25,7 +25,13 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 NIGHT = "2026-03-12"
 NUM_IMAGES = 240  # of each category: enough for a kill to come between two shards
-SMALL: dict[str, dict[str, Any]] = {"simplenet": {}, "memory_bank": {"memory_bank": {"size": 50}}}
+BANK = {"memory_bank": {"size": 50}}
+SHORT = {"training": {"passes": 2, "steps_per_pass": 2, "hidden": 8, "health": "warn"}}
+SMALL: dict[str, dict[str, Any]] = {
+    "simplenet": {},
+    "memory_bank": BANK,
+    "ensemble": {**BANK, **SHORT},
+}
 DRIVER = """\
 import sys
 from jobs.night.score import score

@@ -118,6 +118,9 @@ def make_recipe(detector: str, preset: str, sections: Mapping[str, Section]) -> 
             )
         if section.detector == detector:
             recipe = section.change(recipe)
+        elif section.detector in KINDS[detector].parts:
+            part = section.change(getattr(recipe, section.detector))
+            recipe = recipe.with_part(section.detector, part)
     return recipe.with_seed(sections["training"].model_dump()["seed"])
 
 
@@ -128,7 +131,7 @@ def advice_for_cross(detector: str) -> str:
 
 def of_kind(name: str, settings: Mapping[str, Any], detector: str) -> dict[str, Any]:
     """Return those settings of a section that concern a kind of detector."""
-    is_own = DETECTOR_SECTIONS[name].detector == detector
+    is_own = DETECTOR_SECTIONS[name].detector in (detector, *KINDS[detector].parts)
     return {each: value for each, value in settings.items() if is_own or each in OF_EVERY_KIND}
 
 

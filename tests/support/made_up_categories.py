@@ -2,6 +2,7 @@
 
 import torch
 
+from model.ensemble import EnsembleRecipe
 from model.feature_bank import FeatureBank
 from model.kind import TrainingSet
 from model.kinds import KINDS
@@ -23,9 +24,11 @@ CONFIG = TrainingConfig(
     learning_rate=1e-2,
     warm_up_steps=4,
 )
+SIMPLENET, BANK = Recipe(patch=CONFIG, image=CONFIG), MemoryBankRecipe(size=50)
 RECIPES = {
-    "simplenet": Recipe(patch=CONFIG, image=CONFIG),
-    "memory_bank": MemoryBankRecipe(size=50),
+    "simplenet": SIMPLENET,
+    "memory_bank": BANK,
+    "ensemble": EnsembleRecipe(simplenet=SIMPLENET, memory_bank=BANK),
 }
 
 
