@@ -21,6 +21,7 @@ Each module defines the errors it raises, beside the code that raises them::
         PrecisionError
         TooFewImages
         TooManyUnreadable
+        UnfinishedBank
         UnhealthyHead
         WeightsError
       StorageError            the storage answers, and refuses this one request
@@ -39,6 +40,7 @@ Each module defines the errors it raises, beside the code that raises them::
       NoFreePortError
       ResultsError
       StudyError
+      SynthesisError
       UnknownDetector
       UnreadableImage
       UnsupportedPixels

@@ -13,13 +13,13 @@ ORDER = {
     "pipeline": (
         *("version", "pages", "storage", "calibration", "images", "datasets", "catalogue"),
         *("backbones", "package", "predictor", "registry"),
-        *("measuring", "onboarding", "evaluation"),
+        *("measuring", "onboarding", "synthesis", "evaluation"),
         *("night", "night/fleet", "night/scoring", "night/settling", "night/feedback"),
         *("report", "study", "doctor"),
     ),
     "jobs": (
         *("terminal", "local", "cluster"),
-        *("onboard", "night", "evaluate", "study", "doctor", "demo"),
+        *("onboard", "night", "evaluate", "synthesise", "study", "doctor", "demo"),
         *("cli", "__main__"),
     ),
 }

@@ -18,6 +18,7 @@ from jobs.cli.fleet import fleet_app
 from jobs.cli.night import score
 from jobs.cli.options import Json, Night
 from jobs.cli.printing import print_outcomes, print_study
+from jobs.cli.synthesis import synthesise
 from jobs.terminal.tables import number, print_json
 from model.errors import NightshiftError
 from pipeline.version import version
@@ -179,6 +180,7 @@ def tune(  # noqa: PLR0913, PLR0917  options of a command
     raise typer.Exit(ExitCode.PARTLY if done.errors else ExitCode.DONE)
 
 
+app.command()(synthesise)
 app.command()(score)
 
 

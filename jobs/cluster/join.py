@@ -107,6 +107,11 @@ def resources_for(num_tasks: int) -> Resources:
     return Resources(num_jobs=max(1, sum(count // per_job for count in cpus)), cpus=per_job, gpus=0)
 
 
+def num_accelerators() -> int:
+    """Return how many GPUs the cluster has."""
+    return int(sum(node.get("GPU", 0) for node in _nodes()))
+
+
 def memory_per_job(resources: Resources) -> int:
     """Bytes that Ray has for each job on the node that is shortest of memory."""
     return min(int(node["memory"] // max(1, node["CPU"] // resources.cpus)) for node in _nodes())

@@ -51,7 +51,12 @@ class GoodImages:
     @property
     def digest(self) -> str:
         """The same for the same files, whatever their names and order: hex sha256."""
-        return hashlib.sha256("".join(sorted(self.hashes)).encode()).hexdigest()
+        return digest_of(self.hashes)
+
+
+def digest_of(hashes: Sequence[str]) -> str:
+    """Return one digest of many files' digests, in whatever order: hex sha256."""
+    return hashlib.sha256("".join(sorted(hashes)).encode()).hexdigest()
 
 
 def training_uris(category: Category, samples: Sequence[Sample]) -> list[str]:

@@ -5,7 +5,7 @@ A key must outlive releases: where it changes, a whole fleet is onboarded again.
 
 import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import pyarrow.compute as pc
@@ -47,14 +47,25 @@ def onboarding_key(category: Category) -> str:
     training = GONE_TRAINING | _that_count(category.training, FIRST_TRAINING)
     settings = _that_count(category, FIRST_SETTINGS) | {"training": training}
     total = hashlib.sha256(json.dumps([KEY_VERSION, settings], sort_keys=True).encode())
-    if category.layout == "manifest":
-        total.update(storage.read_bytes(category.images))
-        if others := _etags_not_given(category.images):
-            total.update(json.dumps(sorted(others.items())).encode())
-    else:
-        listed = sorted((item.uri, item.etag) for item in storage.list_objects(category.images))
-        total.update(json.dumps(listed).encode())
+    for part in files_of(category):
+        total.update(part)
     return total.hexdigest()
+
+
+def files_of(category: Category) -> Iterator[bytes]:
+    """Yield what identifies a category's files: their names and etags, or their manifest."""
+    if category.layout == "manifest":
+        yield storage.read_bytes(category.images)
+        if others := _etags_not_given(category.images):
+            yield json.dumps(sorted(others.items())).encode()
+    else:
+        yield _listed(category.images)
+
+
+def _listed(folder: str) -> bytes:
+    """Return names and etags of all files below a folder."""
+    listed = sorted((item.uri, item.etag) for item in storage.list_objects(folder))
+    return json.dumps(listed).encode()
 
 
 def _etags_not_given(manifest: str) -> dict[str, str | None]:

@@ -1,0 +1,73 @@
+"""Make a bank of synthetic images: one Ray Train job, a worker for each accelerator.
+
+The job's name follows from what is trained on and how, so that a run that was killed is found
+again, and another bank of the same model needs no second training.
+"""
+
+import logging
+from functools import partial
+from typing import Any
+
+import ray
+
+from jobs.cluster.as_completed import as_completed
+from jobs.cluster.join import cluster, num_accelerators, reason, resources_for
+from jobs.synthesise.synthesis_fit import SynthesisJob, fit
+from jobs.terminal.progress import Display, read_board, start_board
+from model.errors import NightshiftError
+from pipeline.synthesis import synthesis
+from pipeline.synthesis.bank_folder import BankFolder
+from pipeline.synthesis.bank_order import BankOrder, SynthesisError
+
+logger = logging.getLogger(__name__)
+
+
+def synthesise(order: BankOrder, runs: str) -> tuple[dict[str, Any], bool]:
+    """Make a bank, or find it made already.
+
+    Args:
+        order: the bank.
+        runs: folder or S3 prefix for checkpoints; every node must reach it.
+
+    Returns:
+        Its provenance, and whether it was there already.
+
+    Raises:
+        SynthesisError: the folder holds something else, or the job failed.
+        StorageError, ClusterError: the images, the folder or the cluster cannot be reached.
+    """
+    folder = BankFolder.of(order)
+    known = folder.provenance()
+    if known is not None:
+        return known, True
+    folder.begin()
+    with cluster():
+        facts = _run(order, runs)
+    if "error" in facts:
+        raise SynthesisError(f"{order.category.name}: {facts['error']}")
+    return synthesis.finish(order, facts), False
+
+
+def _run(order: BankOrder, runs: str) -> dict[str, Any]:
+    """Run the job to its end, and show how far it is."""
+    board, name = start_board(), order.category.name
+    job = SynthesisJob(
+        name=f"synthesise-{name}-{order.training_key[:16]}",
+        runs=runs,
+        resources=resources_for(1),
+        num_workers=max(1, num_accelerators()),
+    )
+    work = [(name, partial(fit.remote, order.to_plain(), job, board))]
+    with Display("synthesising").shown() as display:
+        show = lambda: display.update(read_board(board))  # noqa: E731
+        ((_, reference),) = as_completed(work, watch=show)
+    try:
+        facts: dict[str, Any] = ray.get(reference)
+    except NightshiftError:
+        raise
+    except Exception as error:
+        raise SynthesisError(
+            f"{name}: the job failed: {reason(error)} Run the same command again: it goes on from "
+            f"its last checkpoint."
+        ) from error
+    return facts

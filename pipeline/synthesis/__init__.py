@@ -1,0 +1,1 @@
+"""Banks of synthetic images that deviate from a category's good ones."""
