@@ -24,10 +24,10 @@ from model.kind import Heads
 from model.kinds import KINDS
 from model.mixed_batch import score_images
 from model.precision import Precision
-from model.preprocessing import LATER, Preprocessing
+from model.preprocessing import Preprocessing
 
 FORMAT_VERSION = 3  # of the header's fields and of what the tensors mean
-NEXT_FORMAT = 4  # knows how files of more than 8 bits or several pages are read
+NEXT_FORMAT = 4  # knows files of more than 8 bits or several pages, and rectangles
 HEADER_KEY = "nightshift"
 
 DetectorParts = tuple["DetectorHeader", Heads]
@@ -52,9 +52,10 @@ class DetectorHeader:
     detector: str = "simplenet"
 
     @property
-    def grid(self) -> int:
-        """Side of the finest level's patch grid."""
-        return self.preprocessing.crop // STRIDES[self.layers[0]]
+    def grid(self) -> tuple[int, int]:
+        """Height and width of the finest level's patch grid."""
+        height, width = self.preprocessing.size
+        return height // STRIDES[self.layers[0]], width // STRIDES[self.layers[0]]
 
     @property
     def channels(self) -> tuple[int, ...]:
@@ -76,6 +77,7 @@ class Detector(nn.Module):
     """Backbone and heads of one category: uint8 images in, scores and maps out."""
 
     rows: Tensor
+    columns: Tensor
 
     def __init__(self, backbone: Backbone, heads: Heads, header: DetectorHeader) -> None:
         """Join the parts.
@@ -87,8 +89,9 @@ class Detector(nn.Module):
         super().__init__()
         refuse_other_backbone(backbone, header)
         self.backbone, self.heads, self.header = backbone, heads, header
-        matrix = map_matrix(header.grid, header.preprocessing.crop)
-        self.register_buffer("rows", matrix, persistent=False)
+        rows, columns = map(map_matrix, header.grid, header.preprocessing.size)
+        self.register_buffer("rows", rows, persistent=False)
+        self.register_buffer("columns", columns, persistent=False)
 
     @torch.inference_mode()
     def forward(self, images_BHWC: Tensor) -> tuple[Tensor, Tensor]:
@@ -105,7 +108,7 @@ class Detector(nn.Module):
     @torch.inference_mode()
     def maps(self, patch_scores_Bhw: Tensor) -> Tensor:
         """Return anomaly maps (B, H, W) at the size of the crop."""
-        return anomaly_maps(patch_scores_Bhw, self.rows, self.rows)
+        return anomaly_maps(patch_scores_Bhw, self.rows, self.columns)
 
 
 def refuse_other_backbone(backbone: Backbone, header: DetectorHeader) -> None:
@@ -135,11 +138,10 @@ def save_detector(path: Path, heads: Heads, header: DetectorHeader) -> None:
     from safetensors.torch import save_file  # noqa: PLC0415  only files need it
 
     tensors = {name: _stored(name, value) for name, value in heads.state_dict().items()}
-    preprocessing = header.preprocessing.to_json()
-    is_later = any(name in preprocessing for name in LATER)
+    is_first = header.preprocessing.is_for_all_releases
     fields = asdict(header) | {
-        "preprocessing": preprocessing,
-        "format_version": NEXT_FORMAT if is_later else FORMAT_VERSION,
+        "preprocessing": header.preprocessing.to_json(),
+        "format_version": FORMAT_VERSION if is_first else NEXT_FORMAT,
     }
     save_file(tensors, path, metadata={HEADER_KEY: json.dumps(fields, sort_keys=True)})
 
@@ -191,7 +193,7 @@ def _read(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> DetectorPart
     parts = {
         "layers": tuple(fields["layers"]),
         "embedding": Embedding(**fields["embedding"]),
-        "preprocessing": Preprocessing(**fields["preprocessing"]),
+        "preprocessing": Preprocessing.from_json(fields["preprocessing"]),
     }
     header = DetectorHeader(**fields | parts)
     header.backbone_config  # noqa: B018  checks the backbone's name and the layers

@@ -23,7 +23,7 @@ class _Network(nn.Module):
         detector = self.detector
         pooled = detector.header.embedding.pool(detector.backbone.levels(images_NHWC))
         scores, patch_scores = detector.heads(pooled)
-        return scores, anomaly_maps(patch_scores, detector.rows, detector.rows)
+        return scores, anomaly_maps(patch_scores, detector.rows, detector.columns)
 
 
 def trace(detector: Detector) -> ExportedProgram:
@@ -32,7 +32,7 @@ def trace(detector: Detector) -> ExportedProgram:
     N is free; H and W are the detector's crop. Pooled features are rounded to half precision in
     the graph as they are in the detector, so the scores of both agree.
     """
-    crop = detector.header.preprocessing.crop
-    example = torch.zeros(2, crop, crop, 3, dtype=torch.uint8)  # one alone would fix N to 1
+    height, width = detector.header.preprocessing.size
+    example = torch.zeros(2, height, width, 3, dtype=torch.uint8)  # one alone would fix N to 1
     free_batch = ({0: Dim("N")},)
     return torch.export.export(_Network(detector), (example,), dynamic_shapes=free_batch)

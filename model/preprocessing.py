@@ -1,26 +1,29 @@
-"""How an image file becomes what a network expects to see: one square of pixels."""
+"""How an image file becomes what a network expects to see: a rectangle of pixels."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 Fit = Literal["crop", "stretch", "pad"]
+Crop = int | tuple[int, int]  # side of a square; height and width of another rectangle
 Pages = Literal["one", "first", "each"]
 
+MIN_SIDE, MAX_SIDE = 32, 4096  # of what a network sees
 MAX_PIXELS = 100_000_000
 LATER = ("pixel_range", "pages", "max_pixels")  # earlier releases do not know these
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
-    """How an image becomes a square of ``crop`` pixels; always bilinear and antialiased.
+    """How an image becomes ``crop`` pixels; always bilinear and antialiased.
 
-    ``crop`` is the paper's: shorter side to ``resize``, then the central square. What lies outside
-    of it is never looked at: of an image far from square that is most of it. ``stretch`` fits the
-    whole image into the square, ``pad`` keeps its proportions and repeats its border.
+    ``crop`` is the paper's: shorter side to ``resize``, then the central part. What lies outside
+    of it is never looked at: of an image of other proportions that is most of it. ``stretch`` fits
+    the whole image into the rectangle, ``pad`` keeps its proportions and repeats its border.
     """
 
-    resize: int = 256  # pixels, shorter side before the central square is cut out
-    crop: int = 224  # pixels, side of the square; a multiple of 32
+    resize: int = 256  # pixels, shorter side before the central part is cut out
+    crop: Crop = 224  # pixels; each side a multiple of 32
     fit: Fit = "crop"
     # The number that is white where a channel has more than 8 bits: 4095 of 12 bits. None: the
     # category has images of up to 8 bits, deeper ones are refused.
@@ -31,14 +34,29 @@ class Preprocessing:
     max_pixels: int = MAX_PIXELS  # of an image; larger ones are not decoded
 
     def __post_init__(self) -> None:
-        if not 32 <= self.crop <= self.resize:
-            raise ValueError(f"crop must lie in [32, resize={self.resize}], got {self.crop}")
-        if self.crop % 32:
-            raise ValueError(f"crop must be a multiple of 32, got {self.crop}")
-        if self.resize > 4096:
-            raise ValueError(f"resize must be at most 4096, got {self.resize}")
+        if not isinstance(self.crop, int) and len(set(self.crop)) == 1:
+            object.__setattr__(self, "crop", self.crop[0])  # a square has one way to say it
+        low, high = min(self.size), max(self.size)
+        if self.fit == "crop" and not MIN_SIDE <= low <= high <= self.resize:
+            raise ValueError(f"crop must lie in [32, resize={self.resize}], got {self._crop_shown}")
+        if not MIN_SIDE <= low <= high <= MAX_SIDE:
+            raise ValueError(f"crop must lie in [32, {MAX_SIDE}], got {self._crop_shown}")
+        if any(side % 32 for side in self.size):
+            raise ValueError(f"crop must be a multiple of 32, got {self._crop_shown}")
+        if self.fit == "crop" and self.resize > MAX_SIDE:
+            raise ValueError(f"resize must be at most {MAX_SIDE}, got {self.resize}")
         if self.pixel_range is not None and not 0 < self.pixel_range < float("inf"):
             raise ValueError(f"pixel_range must be a positive number, got {self.pixel_range}")
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Preprocessing":
+        """Return what ``to_json`` gave.
+
+        Raises:
+            TypeError, ValueError: it did not.
+        """
+        crop = values["crop"]
+        return cls(**{**values, "crop": crop if isinstance(crop, int) else tuple(crop)})
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values; what came later is left out while it changes nothing."""
@@ -47,6 +65,20 @@ class Preprocessing:
         return {name: value for name, value in values.items() if name not in unchanged}
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of what the network sees, pixels."""
+        return (self.crop, self.crop) if isinstance(self.crop, int) else self.crop
+
+    @property
+    def is_for_all_releases(self) -> bool:
+        """Whether releases that read format 3 alone know everything that is set."""
+        return isinstance(self.crop, int) and not self.to_json().keys() & set(LATER)
+
+    @property
     def least_side(self) -> int:
         """Pixels of an image's shorter side below which detail would be lost."""
-        return self.resize if self.fit == "crop" else self.crop
+        return self.resize if self.fit == "crop" else max(self.size)
+
+    @property
+    def _crop_shown(self) -> str:
+        return " x ".join(map(str, dict.fromkeys(self.size)))

@@ -19,7 +19,7 @@ from model.detector import Detector
 from pipeline.backbones import fetch_backbone
 from pipeline.images.batches import batches, stack
 from pipeline.images.decode import ImageRead, ImageStatus, UnreadableImage, read_image
-from pipeline.images.fit import to_square
+from pipeline.images.fit import to_crop
 from pipeline.images.pixel_range import refuse_other_numbers, scale
 from pipeline.images.prefetch import read_ahead
 from pipeline.package import Package
@@ -92,7 +92,7 @@ class Predictor:
         else:
             error = f"expected uint8 (H, W, 3) or a URI, found {pixels.dtype} {pixels.shape}"
             return ImageRead("", ImageStatus.UNREADABLE, error)
-        return ImageRead("", ImageStatus.OK, None, to_square(picture, preprocessing), "")
+        return ImageRead("", ImageStatus.OK, None, to_crop(picture, preprocessing), "")
 
     def _score(self, batch: list[ImageRead]) -> list[dict[str, Any]]:
         good = [image for image in batch if image.status is ImageStatus.OK]

@@ -8,7 +8,7 @@ from decoding import decode_image
 from PIL import Image
 
 from model.preprocessing import Preprocessing
-from pipeline.images.fit import to_square
+from pipeline.images.fit import to_crop
 from pipeline.images.masks import read_mask
 
 PAD = Preprocessing(resize=64, crop=64, fit="pad")
@@ -26,15 +26,15 @@ def marked(width: int, height: int) -> Image.Image:
 
 def test_a_crop_loses_the_ends_of_a_long_image_and_the_other_fits_do_not() -> None:
     image = marked(400, 100)
-    assert to_square(image, CROP).max() == 0
-    assert to_square(image, STRETCH).max() == 200
-    assert to_square(image, PAD).max() == 200
+    assert to_crop(image, CROP).max() == 0
+    assert to_crop(image, STRETCH).max() == 200
+    assert to_crop(image, PAD).max() == 200
 
 
 def test_stretch_is_a_plain_resize_of_the_whole_image() -> None:
     image = marked(90, 50)
     expected = image.resize((64, 64), Image.Resampling.BILINEAR)
-    assert np.array_equal(to_square(image, STRETCH), np.asarray(expected))
+    assert np.array_equal(to_crop(image, STRETCH), np.asarray(expected))
 
 
 @pytest.mark.parametrize("upright", [False, True])
@@ -44,16 +44,16 @@ def test_pad_keeps_proportions_and_repeats_the_border(upright: bool) -> None:
     expected = np.concatenate([expected[:1].repeat(16, 0), expected, expected[-1:].repeat(16, 0)])
     if upright:
         image, expected = image.transpose(Image.Transpose.TRANSPOSE), expected.swapaxes(0, 1)
-    assert np.array_equal(to_square(image, PAD), expected)
+    assert np.array_equal(to_crop(image, PAD), expected)
 
 
 def test_a_strip_of_one_pixel_is_padded_too() -> None:
-    assert to_square(Image.new("RGB", (5000, 1), "red"), PAD).shape == (64, 64, 3)
+    assert to_crop(Image.new("RGB", (5000, 1), "red"), PAD).shape == (64, 64, 3)
 
 
 def test_square_images_are_the_same_padded_or_stretched() -> None:
     image = marked(80, 80)
-    assert np.array_equal(to_square(image, PAD), to_square(image, STRETCH))
+    assert np.array_equal(to_crop(image, PAD), to_crop(image, STRETCH))
 
 
 def test_masks_follow_their_images_and_padding_is_no_defect(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_a_jpeg_is_decoded_no_larger_than_it_needs_to_be(
     small = decode_image(data, least_side=256)
     assert small.size == (decoded, decoded)
     fit = Preprocessing(fit="stretch")
-    difference = to_square(small, fit).astype(int) - to_square(decode_image(data), fit)
+    difference = to_crop(small, fit).astype(int) - to_crop(decode_image(data), fit)
     assert np.abs(difference).max() <= 2
 
 

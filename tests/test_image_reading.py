@@ -14,7 +14,7 @@ from pipeline.images.decode import (
     ImageStatus,
     read_image,
 )
-from pipeline.images.fit import to_square
+from pipeline.images.fit import to_crop
 from pipeline.storage import StorageAway
 
 SMALL = Preprocessing(resize=32, crop=32)
@@ -28,7 +28,7 @@ def test_a_good_image_comes_with_its_digest(tmp_path: Path) -> None:
     assert (read.uri, read.status, read.error) == (str(path), ImageStatus.OK, None)
     assert read.sha256 == hashlib.sha256(data).hexdigest()
     assert read.pixels is not None
-    assert np.array_equal(read.pixels, to_square(decode_image(data), SMALL))
+    assert np.array_equal(read.pixels, to_crop(decode_image(data), SMALL))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from model.preprocessing import Preprocessing
 from pipeline.images.decode import ImageTooLarge, UnreadableImage
-from pipeline.images.fit import to_square
+from pipeline.images.fit import to_crop
 
 SMALL = Preprocessing(resize=32, crop=32)
 
@@ -219,7 +219,7 @@ def decodes_or_says_why(data: bytes) -> None:
         image = decode_image(data, max_pixels=1_000_000)
     except (UnreadableImage, ImageTooLarge):
         return
-    assert to_square(image, SMALL).shape == (32, 32, 3)
+    assert to_crop(image, SMALL).shape == (32, 32, 3)
 
 
 @given(data=st.binary(max_size=400))
@@ -267,7 +267,7 @@ def test_geometry_is_torchvisions(size: tuple[int, int], noise: bool) -> None:
     image = Image.fromarray(random) if noise else scene(*size)
     for resize, crop in [(256, 224), (256, 256), (329, 288)]:
         expected = transforms.Compose([transforms.Resize(resize), transforms.CenterCrop(crop)])
-        pixels = to_square(image, Preprocessing(resize=resize, crop=crop))
+        pixels = to_crop(image, Preprocessing(resize=resize, crop=crop))
         assert pixels.dtype == np.uint8
         assert np.abs(pixels.astype(int) - np.asarray(expected(image))).max() <= 1
 
@@ -275,7 +275,7 @@ def test_geometry_is_torchvisions(size: tuple[int, int], noise: bool) -> None:
 def test_the_centre_of_a_strip_a_million_times_longer_than_wide_is_exact() -> None:
     strip = Image.new("RGB", (2_000_001, 2), (10, 10, 10))
     strip.paste((255, 255, 255), (1_000_000, 0, 1_000_001, 2))
-    pixels = to_square(strip, Preprocessing(resize=256, crop=224))
+    pixels = to_crop(strip, Preprocessing(resize=256, crop=224))
     distance = np.abs(np.arange(224) + 0.5 - 112) / 128  # 128 output pixels per source pixel
     expected = 10 + 245 * (1 - distance)  # linear interpolation beside one bright column
     assert np.abs(pixels[:, :, 0] - expected).max() <= 1

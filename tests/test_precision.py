@@ -67,7 +67,7 @@ def test_a_machine_without_bfloat16_chooses_float32_and_says_what_to_do_with_the
         "from pipeline.onboarding.precision_probe import choose_precision;"
         "exact = Backbone(BackboneConfig(name='efficientnet_lite0'));"
         "images = torch.zeros(1, 64, 64, 3, dtype=torch.uint8);"
-        "assert choose_precision(exact, 64) is exact and len(exact(images)) == 2\n"
+        "assert choose_precision(exact, (64, 64)) is exact and len(exact(images)) == 2\n"
         "try: exact.in_precision('bfloat16')(images)\n"
         "except PrecisionError as error: print(error)"
     )
@@ -96,7 +96,7 @@ def test_bfloat16_is_chosen_where_it_is_a_fifth_faster(
 @needs_bfloat16
 def test_the_choice_looks_at_no_image_of_the_category(exact: Backbone) -> None:
     before = exact.num_images_seen
-    assert choose_precision(exact, 64).num_images_seen == before
+    assert choose_precision(exact, (64, 64)).num_images_seen == before
 
 
 def trained(prepared: PreparedCategory) -> PreparedCategory:

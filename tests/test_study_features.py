@@ -98,7 +98,7 @@ def test_anomalies_are_marked_where_they_differ(
 ) -> None:
     _, view, place, _ = built
     marks = masks(f"{place}/anomalies")
-    side = view.category.preprocessing.crop // 4
+    side = view.category.preprocessing.size[0] // 4
     assert marks.shape == (36, side, side)
     assert marks.any(axis=(1, 2)).mean() > 0.8  # the smallest may fall between thinned pixels
 
@@ -111,6 +111,7 @@ def test_test_images_are_embedded_apart_and_once(
     assert build_test(view, place) == (8, 8)
     assert build_test(view, place) == (0, 0)
     assert about(f"{place}/test") == {
+        "size": [64, 64],
         "defective": [False] * 4 + [True] * 4,
         "marked": [True] * 4 + [False] * 4,
     }

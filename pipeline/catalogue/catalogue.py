@@ -27,7 +27,7 @@ from model.embedding import Embedding, EmbeddingKind
 from model.errors import NightshiftError
 from model.kinds import KINDS
 from model.precision import Precision, PrecisionSetting
-from model.preprocessing import MAX_PIXELS, Fit, Pages, Preprocessing
+from model.preprocessing import MAX_PIXELS, Crop, Pages, Preprocessing
 from pipeline import storage
 from pipeline.calibration import DEFAULT_FDR, CalibrationConfig, Method
 from pipeline.catalogue import strict_yaml
@@ -69,6 +69,7 @@ BackboneName = Annotated[str, _known("backbone", BACKBONES)]
 LayoutName = Annotated[str, _known("layout", LAYOUTS)]
 DetectorName = Annotated[str, _known("detector", KINDS)]
 PatchSize = Literal[1, 3, 5, 7]
+FitSetting = Literal["crop", "stretch", "pad", "keep"]
 
 
 class WeightsFile(Strict):
@@ -83,6 +84,13 @@ def as_weights_file(given: Any) -> Any:
     return {"uri": given} if isinstance(given, str) else given
 
 
+def _as_crop(given: Any) -> Any:
+    is_pair = isinstance(given, list | tuple) and len(given) == len(("height", "width"))
+    if given is None or all(type(side) is int for side in (given if is_pair else [given])):
+        return tuple(given) if is_pair else given
+    raise ValueError("expected the pixels of a square's side, or [height, width]")
+
+
 class Settings(Strict):
     """What ``defaults:`` and every category may set."""
 
@@ -95,8 +103,9 @@ class Settings(Strict):
     patch_size: PatchSize = 3
     embedding_kind: EmbeddingKind | None = None
     resize: int | None = None
-    crop: int | None = None
-    fit: Fit | None = None
+    crop: Annotated[Crop | None, BeforeValidator(_as_crop)] = None
+    # "keep": the rectangle of the good images' own proportions with crop x crop pixels.
+    fit: FitSetting | None = None
     # The number that is white in files of more than 8 bits; None: found in the good images.
     pixel_range: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     pages: Pages = "one"  # of a file with several, "first" takes the first
@@ -160,14 +169,21 @@ class Category(Settings):
     def preprocessing(self) -> Preprocessing:
         """How images become squares; what is not given is the preset's."""
         preset = find_preset(self.detector, self.preset).preprocessing
+        if self.finds_crop and isinstance(self.crop, tuple):
+            raise ValueError("fit: keep finds the proportions; crop is the side of a square")
         return Preprocessing(
             resize=self.resize or preset.resize,
             crop=self.crop or preset.crop,
-            fit=self.fit or preset.fit,
+            fit="pad" if self.fit == "keep" else self.fit or preset.fit,
             pixel_range=self.pixel_range,
             pages=self.pages,
             max_pixels=self.max_pixels,
         )
+
+    @property
+    def finds_crop(self) -> bool:
+        """Whether ``preprocessing`` has a stand-in for the rectangle of the images themselves."""
+        return self.fit == "keep"
 
     @property
     def calibration_config(self) -> CalibrationConfig:

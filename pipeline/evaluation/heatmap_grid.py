@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from PIL import Image, ImageColor
+from PIL import Image, ImageColor, ImageOps
 from scipy import ndimage
 
 from pipeline.evaluation import plot_style as style
@@ -115,13 +115,15 @@ def _draw_tile(axes: Axes, canvas: NDArray[np.uint8], tile: Tile, corner: tuple[
 
 
 def _resized(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    size = (SIDE, SIDE)
-    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC))
+    """Return a picture of any proportions within a square."""
+    image = Image.fromarray(picture)
+    return np.asarray(ImageOps.pad(image, (SIDE, SIDE), Image.Resampling.BICUBIC, style.SURFACE))
 
 
 def _outline(picture: NDArray[np.uint8], mask: NDArray[np.bool_]) -> None:
     """Draw the border of the defect, white within ink, which shows on any surface."""
-    drawn = np.asarray(Image.fromarray(mask).resize((SIDE, SIDE), Image.Resampling.NEAREST))
+    image = Image.fromarray(mask).convert("L")
+    drawn = np.asarray(ImageOps.pad(image, (SIDE, SIDE), Image.Resampling.NEAREST)) > 0
     for colour in (style.SURFACE, style.INK):
         grown = ndimage.binary_dilation(drawn)
         picture[grown & ~drawn] = ImageColor.getrgb(colour)

@@ -31,6 +31,7 @@ from pipeline.images.decode import read_image
 from pipeline.measuring.labelled import Marks, ScoredSamples, measure, read_marks
 from pipeline.measuring.metrics import Curve, PixelCurves, image_curve, image_metrics, pixel_curves
 from pipeline.onboarding.features import extract
+from pipeline.onboarding.found_settings import found_settings
 from pipeline.onboarding.prepare import (
     PreparedCategory,
     make_detector,
@@ -128,8 +129,8 @@ class Protocol:
             LayoutError: there are no labelled images of both kinds to measure on.
         """
         prepared, test = self._features_of(category)
-        found = {"pixel_range": prepared.category.pixel_range}
-        prepared = replace(prepared, category=category.model_copy(update=found))
+        found = category.model_copy(update=found_settings(prepared.category))
+        prepared = replace(prepared, category=found)
         return measure_prepared(prepared, test, self.num_seeds, self.progress)
 
     def _features_of(self, category: Category) -> tuple[PreparedCategory, TestSet]:
@@ -145,7 +146,15 @@ class Protocol:
 
 def _share_features(one: Category, other: Category) -> bool:
     """Whether two variants of a category see the same features."""
-    parts = ("name", "images", "backbone_config", "precision", "embedding", "preprocessing")
+    parts = (
+        "name",
+        "images",
+        "backbone_config",
+        "precision",
+        "embedding",
+        "preprocessing",
+        "finds_crop",
+    )
     return all(getattr(one, part) == getattr(other, part) for part in parts)
 
 

@@ -64,7 +64,7 @@ class ImageRead:
     uri: str
     status: ImageStatus
     error: str | None = None
-    pixels: NDArray[np.uint8] | None = None  # (crop, crop, 3), RGB
+    pixels: NDArray[np.uint8] | None = None  # (H, W, 3), RGB, of the size that the network sees
     sha256: str = ""  # hex digest of the file's bytes, "" when they were not read
     mode: str | None = None  # of the file's pixels: "RGB", "L", "L;uint16"
     outside: float = 0.0  # share of the file's numbers that its category's range does not hold
@@ -163,7 +163,7 @@ def _decode(uri: str, file: ImageFile, preprocessing: Preprocessing, page: int |
         if page is None and picture.num_pages > 1 and preprocessing.pages != "first":
             return ImageRead(uri, ImageStatus.SEVERAL_PAGES, _several(picture), None, digest)
         image, outside = as_rgb(picture, preprocessing.pixel_range)
-        pixels = fit.to_square(image, preprocessing)
+        pixels = fit.to_crop(image, preprocessing)
     except ImageTooLarge as error:
         return ImageRead(uri, ImageStatus.TOO_LARGE, str(error), None, digest)
     except UnreadableImage as error:

@@ -1,4 +1,4 @@
-"""From an image of any shape to the square that a network sees."""
+"""From an image of any shape to the rectangle that a network sees."""
 
 from typing import Literal
 
@@ -13,17 +13,17 @@ STRIP = 16  # times as long as wide
 Border = Literal["edge", "constant"]
 
 
-def to_square(
+def to_crop(
     image: Image.Image, preprocessing: Preprocessing, border: Border = "edge"
 ) -> NDArray[np.uint8]:
-    """Pixels (crop, crop, 3), or (crop, crop) of a grey image, as ``Preprocessing`` says.
+    """Pixels (H, W, 3), or (H, W) of a grey image, of the size that ``Preprocessing`` says.
 
     Fit "crop" equals torchvision's Resize (bilinear, antialiased) and CenterCrop on the same PIL
     image, but only the crop is computed, so a long strip costs no more than a square. Fit "pad"
     repeats the border, or adds zeros where it is "constant".
     """
     pixels = np.array(_resized(image, preprocessing))
-    gaps = [preprocessing.crop - edge for edge in pixels.shape[:2]]
+    gaps = [size - edge for size, edge in zip(preprocessing.size, pixels.shape[:2], strict=True)]
     if gaps == [0, 0]:
         return pixels
     margins = [(gap // 2, gap - gap // 2) for gap in gaps] + [(0, 0)] * (pixels.ndim - 2)
@@ -32,24 +32,25 @@ def to_square(
 
 def _resized(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
     """Return the image at the network's scale, not yet padded."""
-    side = preprocessing.crop
+    height, width = preprocessing.size
     match preprocessing.fit:
         case "crop":
-            return _central_crop(image, preprocessing)
+            return _central_crop(image, preprocessing.resize, (width, height))
         case "stretch":
-            return image.resize((side, side), Image.Resampling.BILINEAR)
-        case "pad":
-            longer = max(image.size)
-            width, height = (max(1, round(side * edge / longer)) for edge in image.size)
             return image.resize((width, height), Image.Resampling.BILINEAR)
+        case "pad":
+            is_wide = width * image.height <= height * image.width
+            to, of = (width, image.width) if is_wide else (height, image.height)
+            inside = [max(1, round(to * edge / of)) for edge in image.size]
+            return image.resize(inside, Image.Resampling.BILINEAR)
 
 
-def _central_crop(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
-    resize, crop = preprocessing.resize, preprocessing.crop
+def _central_crop(image: Image.Image, resize: int, size: tuple[int, int]) -> Image.Image:
+    """Return the central (width, height) of an image whose shorter side has ``resize`` pixels."""
     short = min(image.size)
     box: list[float] = [0, 0, 0, 0]
     window = [0, 0, *image.size]
-    for axis, side in enumerate(image.size):
+    for axis, (side, crop) in enumerate(zip(image.size, size, strict=True)):
         resized = resize * side // short
         start = round((resized - crop) / 2)
         box[axis], box[axis + 2] = start * side / resized, (start + crop) * side / resized
@@ -60,5 +61,4 @@ def _central_crop(image: Image.Image, preprocessing: Preprocessing) -> Image.Ima
             box[axis + 2] -= window[axis]
     if window != [0, 0, *image.size]:
         image = image.crop((window[0], window[1], window[2], window[3]))
-    size = (crop, crop)
     return image.resize(size, Image.Resampling.BILINEAR, box=(box[0], box[1], box[2], box[3]))

@@ -35,7 +35,7 @@ MASK_COLOUR = 32  # of 255: largest minus smallest channel from which a pixel co
 
 
 def read_mask(uris: Sequence[str], preprocessing: Preprocessing) -> NDArray[np.bool_] | None:
-    """Where any of an image's masks marks a defect, (crop, crop), in the geometry of the image.
+    """Where any of an image's masks marks a defect, (H, W), in the geometry of the image.
 
     Returns:
         None where no mask marks anything, inside of the crop or outside.
@@ -45,8 +45,8 @@ def read_mask(uris: Sequence[str], preprocessing: Preprocessing) -> NDArray[np.b
         UnreadableImage, ImageTooLarge: a file is no usable mask.
     """
     marked = [_read_one(uri, preprocessing) for uri in uris]
-    squares = [square for square in marked if square is not None]
-    return np.logical_or.reduce(squares) if squares else None
+    known = [mask for mask in marked if mask is not None]
+    return np.logical_or.reduce(known) if known else None
 
 
 def mask_levels(data: bytes, max_pixels: int = MAX_PIXELS, page: int | None = None) -> Image.Image:
@@ -80,7 +80,7 @@ def _read_one(uri: str, preprocessing: Preprocessing) -> NDArray[np.bool_] | Non
         raise type(error)(f"mask {uri}: {error}") from error
     if levels.getextrema()[1] <= MASK_LEVEL:  # type: ignore[operator]
         return None
-    return fit.to_square(levels, preprocessing, "constant") > MASK_LEVEL
+    return fit.to_crop(levels, preprocessing, "constant") > MASK_LEVEL
 
 
 def _numbers(picture: Picture) -> NDArray[Any]:

@@ -41,6 +41,7 @@ TURNS = {  # by orientation
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+SIDEWAYS = frozenset(TURNS[orientation] for orientation in (5, 6, 7, 8))
 ORIENTATION = 0x0112  # EXIF tag
 # Everything a decoder of untrusted bytes was seen to raise; Pillow promises no common base.
 DECODER_ERRORS = (
@@ -69,6 +70,16 @@ class Picture:
     turn: Image.Transpose | None = None  # what brings it upright
     num_pages: int = 1  # of the file
     white_is_zero: bool = False  # of numbers: the largest one is black
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width, as a person holds it."""
+        pixels = self.pixels
+        if isinstance(pixels, Image.Image):
+            width, height = pixels.size
+        else:
+            height, width = pixels.shape[:2]
+        return (width, height) if self.turn in SIDEWAYS else (height, width)
 
     def upright(self, image: Image.Image) -> Image.Image:
         """Return an image made of the pixels as a person holds it."""

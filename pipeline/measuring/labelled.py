@@ -68,18 +68,17 @@ def score_samples(samples: Sequence[Sample], detector: Detector) -> ScoredSample
         scores.append(batch_scores.cpu().numpy())
         maps.append(detector.maps(patch_scores).half().cpu().numpy())
         scored += [sample for sample, _ in good]
-    side = preprocessing.crop
     return ScoredSamples(
         samples=scored,
         scores=np.concatenate(scores) if scores else np.zeros(0, np.float32),
-        maps=np.concatenate(maps) if maps else np.zeros((0, side, side), np.float16),
+        maps=np.concatenate(maps) if maps else np.zeros((0, *preprocessing.size), np.float16),
         unreadable=unreadable,
     )
 
 
 def read_marks(samples: Sequence[Sample], preprocessing: Preprocessing) -> Marks:
     """Read every sample's masks; nothing is marked on a good one."""
-    masks = np.zeros((len(samples), preprocessing.crop, preprocessing.crop), dtype=bool)
+    masks = np.zeros((len(samples), *preprocessing.size), dtype=bool)
     known = np.array([sample.is_good for sample in samples], dtype=bool)
     empty, unread = [], []
     for index, sample in enumerate(samples):

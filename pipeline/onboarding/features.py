@@ -86,7 +86,7 @@ def extract(
         UnreadableImages: more than a tenth cannot be read.
         CacheTooSmall: neither memory nor disk has room.
     """
-    shapes = level_shapes(backbone, category.embedding, category.preprocessing.crop)
+    shapes = level_shapes(backbone, category.embedding, category.preprocessing.size)
     bank = reserve(category, len(uris), shapes, backbone.mean.device)
     started = time.monotonic()
     good: list[ImageRead] = []
@@ -119,11 +119,13 @@ def extract(
     )
 
 
-def level_shapes(backbone: Backbone, embedding: Embedding, crop: int) -> list[tuple[int, int, int]]:
-    """Return (C, H, W) of every pooled level for a square crop."""
-    config = backbone.config
+def level_shapes(
+    backbone: Backbone, embedding: Embedding, size: tuple[int, int]
+) -> list[tuple[int, int, int]]:
+    """Return (C, H, W) of every pooled level for images of a height and width."""
+    config, (height, width) = backbone.config, size
     return [
-        (channels, crop // STRIDES[layer], crop // STRIDES[layer])
+        (channels, height // STRIDES[layer], width // STRIDES[layer])
         for channels, layer in zip(embedding.channels(config.channels), config.layers, strict=True)
     ]
 

@@ -16,16 +16,17 @@ logger = logging.getLogger(__name__)
 
 
 @torch.inference_mode()
-def choose_precision(backbone: Backbone, crop: int) -> Backbone:
+def choose_precision(backbone: Backbone, size: tuple[int, int]) -> Backbone:
     """Return a float32 backbone as it is or in bfloat16, whichever its device is faster in.
 
-    Both take turns on the same images; whatever slows the machine down meanwhile slows both.
+    Both take turns on the same images, of this height and width; whatever slows the machine down
+    meanwhile slows both.
     """
     device = backbone.mean.device
     if not has_bfloat16(device):
         return backbone
     rounded = backbone.in_precision("bfloat16")
-    images_BHWC = torch.zeros(PROBE_IMAGES, crop, crop, 3, dtype=torch.uint8)
+    images_BHWC = torch.zeros(PROBE_IMAGES, *size, 3, dtype=torch.uint8)
     seconds: list[tuple[float, float]] = []
     for _ in range(1 + PROBE_ROUNDS):  # the first round warms up
         seconds.append((_seconds(backbone, images_BHWC), _seconds(rounded, images_BHWC)))

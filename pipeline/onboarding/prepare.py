@@ -22,7 +22,7 @@ from pipeline.catalogue.catalogue import Category
 from pipeline.datasets.layouts import Sample, read_layout
 from pipeline.images.batches import BATCH_IMAGES
 from pipeline.onboarding.features import GoodImages, Progress, extract, training_uris
-from pipeline.onboarding.find_range import with_range
+from pipeline.onboarding.found_settings import with_found_settings
 from pipeline.onboarding.page_samples import page_samples
 from pipeline.onboarding.precision_probe import choose_precision
 
@@ -98,10 +98,10 @@ def prepare(
     listing = read_layout(category.layout, category.images)
     samples = page_samples(category, listing.samples)
     backbone = fetch_backbone(category.backbone_config).to(device)
-    if category.precision == "auto" and "bfloat16" in category.precisions:
-        backbone = choose_precision(backbone, category.preprocessing.crop)
     uris = training_uris(category, samples)
-    category = with_range(category, uris)
+    category = with_found_settings(category, uris)
+    if category.precision == "auto" and "bfloat16" in category.precisions:
+        backbone = choose_precision(backbone, category.preprocessing.size)
     good = extract(uris, category, backbone, progress)
     parts = split_by_content(good.hashes, category.calibration_config)
     return PreparedCategory(

@@ -1,7 +1,7 @@
 """A registered model as one ONNX file that scores without Nightshift, PyTorch or a network.
 
-Input ``image``: uint8 (N, crop, crop, 3), RGB. Outputs ``score``: float32 (N,), and ``map``:
-float32 (N, crop, crop), the smoothed anomaly map. The file's metadata says the rest, every value
+Input ``image``: uint8 (N, H, W, 3), RGB. Outputs ``score``: float32 (N,), and ``map``: float32
+(N, H, W), the smoothed anomaly map. The file's metadata says the rest, every value
 as JSON: category, model_version, model_digest, threshold, false_alarm_rate, preprocessing.
 """
 
@@ -29,14 +29,15 @@ from pipeline.registry.models import RegisteredVersion
 
 NEEDED = ("onnx", "onnxscript")  # by PyTorch's exporter
 ABOUT = (
-    "Anomaly detector of one product category. Bring an RGB image to a square of "
-    "preprocessing.crop pixels (bilinear, antialiased) and give it as uint8. preprocessing.fit "
-    "says how: crop: shorter side to preprocessing.resize, then the central square; stretch: the "
-    "whole image into the square; pad: longer side to the square, the border repeated evenly on "
-    "both sides. Where preprocessing has a pixel_range, that number is white in images of "
-    "more than 8 bits: before an image is resized, its numbers become 255 * number / pixel_range, "
-    "rounded and clipped. Higher scores are more anomalous. An image is flagged when score > "
-    "threshold; false_alarm_rate is the share of good images that the threshold was set for."
+    "Anomaly detector of one product category. Bring an RGB image to preprocessing.crop pixels, "
+    "the side of a square or height and width (bilinear, antialiased), and give it as uint8. "
+    "preprocessing.fit says how: crop: shorter side to preprocessing.resize, then the central "
+    "part; stretch: the whole image into these pixels; pad: as large as fits into them in its own "
+    "proportions, the border repeated evenly on both sides. Where preprocessing has a "
+    "pixel_range, that number is white in images of more than 8 bits: before an image is resized, "
+    "its numbers become 255 * number / pixel_range, rounded and clipped. Higher scores are more "
+    "anomalous. An image is flagged when score > threshold; false_alarm_rate is the share of good "
+    "images that the threshold was set for."
 )
 
 logger = logging.getLogger(__name__)

@@ -68,9 +68,10 @@ class FeatureView:
 def view_key(category: Category) -> str:
     """Return what tells backbone passes apart: backbone, weights and what happens to an image."""
     weights = category.weights.model_dump() if category.weights else None
-    return json.dumps(
-        [category.backbone, weights, category.preprocessing.to_json()], sort_keys=True
-    )
+    preprocessing = category.preprocessing.to_json()
+    if category.finds_crop:
+        preprocessing["fit"] = category.fit
+    return json.dumps([category.backbone, weights, preprocessing], sort_keys=True)
 
 
 def wanted_views(study: Study) -> dict[str, FeatureView]:
@@ -142,7 +143,8 @@ class SetWriter:
         """Write what is known of the images."""
         for file in self.files.values():
             file.flush()  # type: ignore[attr-defined]
-        (self.folder / ABOUT).write_text(json.dumps(about))
+        size = self.view.category.preprocessing.size
+        (self.folder / ABOUT).write_text(json.dumps({**about, "size": size}))
 
 
 def write_all(writer: SetWriter, images: Iterable[NDArray[np.uint8]]) -> None:
@@ -188,8 +190,11 @@ def open_bank(uri: str, category: Category, device: str = "cpu") -> FeatureBank:
         np.load(_local(uri, f"{plane_name(embedding, layer, len(layers))}.npy"), mmap_mode="c")
         for layer in layers
     ]
-    sides = [category.preprocessing.crop // STRIDES[layer] for layer in layers]
-    shapes = [(rows.shape[2], side, side) for rows, side in zip(arrays, sides, strict=True)]
+    height, width = about(uri)["size"]
+    shapes = [
+        (rows.shape[2], height // STRIDES[layer], width // STRIDES[layer])
+        for rows, layer in zip(arrays, layers, strict=True)
+    ]
     stores = map(torch.from_numpy, arrays)
     return FeatureBank(len(arrays[0]), shapes, device, allocate=lambda _: next(stores))
 

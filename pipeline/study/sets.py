@@ -22,7 +22,7 @@ from pipeline.images.batches import read_all
 from pipeline.images.decode import ImageRead, ImageStatus
 from pipeline.measuring.labelled import read_marks
 from pipeline.onboarding.features import refuse_many_unreadable, training_uris
-from pipeline.onboarding.find_range import with_range
+from pipeline.onboarding.found_settings import with_found_settings
 from pipeline.onboarding.page_samples import page_samples
 from pipeline.onboarding.synthetic import make_anomalies
 from pipeline.study.feature_view import MASKS, FeatureView, SetWriter, is_there, publish, write_all
@@ -102,7 +102,7 @@ def build_view(
 def ranged(view: FeatureView, samples: Sequence[Sample]) -> FeatureView:
     """Return a view whose category knows the range of its pixels."""
     category = view.category
-    return replace(view, category=with_range(category, training_uris(category, samples)))
+    return replace(view, category=with_found_settings(category, training_uris(category, samples)))
 
 
 def refuse_few(category: Category, num_images: int, plan: FoldPlan, what: str = "found") -> None:

@@ -207,7 +207,7 @@ def apply(
         features["weights"] = weights.get(features["backbone"])
     if "crop" in features:  # as much of the image as before, at another size
         before = category.preprocessing
-        features["resize"] = round(before.resize * features["crop"] / before.crop)
+        features["resize"] = round(before.resize * features["crop"] / min(before.size))
     patch = category.recipe.patch
     if {"sigma", "sigma_spread"} & given.keys():
         low, high = patch.sigma

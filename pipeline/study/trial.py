@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.anomaly_map import anomaly_maps, map_matrix
+from model.backbone import STRIDES
 from model.feature_bank import FeatureBank
 from model.folding import FoldedHead
 from model.recipe import BLOCK_IMAGES, NO_MEMBER
@@ -129,13 +130,14 @@ def score(
     head: FoldedHead, bank: FeatureBank, images_N: Tensor, category: Category
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return the scores (N,) and thinned anomaly maps (N, h, w) of some images of a bank."""
-    matrix = map_matrix(bank.grid[0], category.preprocessing.crop)[THIN // 2 :: THIN]
-    matrix = matrix.to(bank.device)
+    size = (edge * STRIDES[category.layers[0]] for edge in bank.grid)
+    matrices = map(map_matrix, bank.grid, size)
+    rows, columns = (matrix[THIN // 2 :: THIN].to(bank.device) for matrix in matrices)
     scores, maps = [], []
     for index in images_N.split(BLOCK_IMAGES):
         patch_scores = head(bank.images(index))
         scores.append(patch_scores.flatten(1).amax(dim=1).cpu().numpy())
-        maps.append(anomaly_maps(patch_scores, matrix, matrix).cpu().numpy())
+        maps.append(anomaly_maps(patch_scores, rows, columns).cpu().numpy())
     return np.concatenate(scores), np.concatenate(maps)
 
 

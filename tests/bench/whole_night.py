@@ -100,7 +100,7 @@ def _scaled_decoding() -> Ratio:
 
     def decoded(least_side: int | None) -> torch.Tensor:
         images = [decode_image(content, least_side=least_side) for content in contents]
-        return torch.from_numpy(np.stack([fit.to_square(image, preprocessing) for image in images]))
+        return torch.from_numpy(np.stack([fit.to_crop(image, preprocessing) for image in images]))
 
     full, scaled = alternate(lambda: decoded(None), lambda: decoded(preprocessing.least_side))
     of_full, of_scaled = (

@@ -60,7 +60,7 @@ class Champion:
             model_digest=data["model_digest"],
             package=data["package"],
             reference=Reference.from_json(data),
-            preprocessing=Preprocessing(**data["preprocessing"]),
+            preprocessing=Preprocessing.from_json(data["preprocessing"]),
         )
 
     def load_heads(self) -> tuple[DetectorHeader, Heads]:

@@ -28,7 +28,7 @@ class Network:
     """What images must share to go through the backbone together."""
 
     backbone: BackboneConfig
-    crop: int  # pixels
+    size: tuple[int, int]  # of an image, pixels
     embedding: Embedding
 
 
@@ -59,7 +59,7 @@ class Detectors:
     def network(self, category: str) -> Network:
         """Say with whom a category's images may share a batch."""
         header = self._header(category)
-        return Network(header.backbone_config, header.preprocessing.crop, header.embedding)
+        return Network(header.backbone_config, header.preprocessing.size, header.embedding)
 
     @torch.inference_mode()
     def score(self, categories: Sequence[str], images_BHWC: Tensor) -> tuple[Tensor, Tensor]:
@@ -81,8 +81,9 @@ class Detectors:
     def maps(self, category: str, patch_scores_Bhw: Tensor) -> Tensor:
         """Return anomaly maps (B, H, W) at the size of the crop."""
         header = self._header(category)
-        rows = _map_matrix(header.grid, header.preprocessing.crop).to(patch_scores_Bhw.device)
-        return anomaly_maps(patch_scores_Bhw, rows, rows)
+        matrices = map(_map_matrix, header.grid, header.preprocessing.size)
+        rows, columns = (matrix.to(patch_scores_Bhw.device) for matrix in matrices)
+        return anomaly_maps(patch_scores_Bhw, rows, columns)
 
     def heads(self, category: str) -> Heads:
         """Return a category's heads, on the device."""
@@ -139,8 +140,8 @@ class Detectors:
 
 
 @cache
-def _map_matrix(grid: int, crop: int) -> Tensor:
-    return map_matrix(grid, crop)
+def _map_matrix(grid: int, pixels: int) -> Tensor:
+    return map_matrix(grid, pixels)
 
 
 def _size_bytes(heads: Heads) -> int:

@@ -1,0 +1,78 @@
+"""The rectangle of a category's own proportions, found in its good images: ``fit: keep``."""
+
+import logging
+import math
+import random
+import statistics
+from collections.abc import Iterator, Sequence
+
+from model.preprocessing import MAX_SIDE, MIN_SIDE
+from pipeline.catalogue.catalogue import Category
+from pipeline.images.page_numbers import split_page
+from pipeline.images.picture import ImageTooLarge, UnreadableImage, open_picture
+from pipeline.images.prefetch import read_ahead
+from pipeline.storage import StorageError, read_bytes
+
+NUM_PROBES = 64  # images whose proportions are looked at
+STEP = 32  # pixels: what a backbone's strides divide
+MOST_MORE = 1.15  # times the pixels that were asked for, or fewer by the same factor
+
+logger = logging.getLogger(__name__)
+
+
+def with_crop(category: Category, uris: Sequence[str]) -> Category:
+    """Return a category of ``fit: keep`` with the rectangle of its images; others as they are.
+
+    Its number of pixels is about that of the square that ``crop`` says. Images are padded into it:
+    a little, since its sides are multiples of 32, or more where their proportions are others.
+
+    Args:
+        category: its ``crop`` is the side of a square.
+        uris: the good images to learn from.
+    """
+    if not category.finds_crop:
+        return category
+    probes = random.Random(0).sample(list(uris), min(len(uris), NUM_PROBES))  # noqa: S311
+    ratios = list(_width_over_height(category, probes))
+    if not ratios:
+        return category  # none can be read, which reading them all tells
+    height, width = rectangle(category.preprocessing.size[0], statistics.median(ratios))
+    logger.info("%s: images are padded into %d x %d pixels", category.name, height, width)
+    return category.model_copy(update={"fit": "pad", "crop": (height, width)})
+
+
+def rectangle(side: int, width_over_height: float) -> tuple[int, int]:
+    """Return height and width of the rectangle that comes closest to some proportions.
+
+    Args:
+        side: of the square whose number of pixels it has, within 15 %.
+        width_over_height: the proportions.
+    """
+    sides = range(MIN_SIDE, MAX_SIDE + 1, STEP)
+    most = math.log(MOST_MORE)
+    sizes = [
+        (height, width)
+        for height in sides
+        for width in sides
+        if abs(math.log(height * width / side**2)) <= most
+    ]
+    return min(
+        sizes,
+        key=lambda size: (
+            round(abs(math.log(size[1] / size[0] / width_over_height)), 9),
+            abs(math.log(size[0] * size[1] / side**2)),
+        ),
+    )
+
+
+def _width_over_height(category: Category, uris: Sequence[str]) -> Iterator[float]:
+    def read(uri: str) -> list[float]:
+        file, page = split_page(uri) if category.pages == "each" else (uri, None)
+        try:
+            picture = open_picture(read_bytes(file), category.max_pixels, page=page or 1)
+        except (StorageError, UnreadableImage, ImageTooLarge):
+            return []
+        height, width = picture.size
+        return [width / height]
+
+    return (ratio for found in read_ahead(read, uris) for ratio in found)

@@ -1,0 +1,28 @@
+"""Settings that a category's good images say, where the catalogue leaves them open."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from pipeline.catalogue.catalogue import Category
+from pipeline.onboarding.find_crop import with_crop
+from pipeline.onboarding.find_range import with_range
+
+FOUND = ("pixel_range", "crop", "fit")
+
+
+def with_found_settings(category: Category, uris: Sequence[str]) -> Category:
+    """Return a category with everything set that its good images say.
+
+    Args:
+        category: as the catalogue has it.
+        uris: the good images to learn from.
+
+    Raises:
+        PixelRangeError: the images do not say their range.
+    """
+    return with_crop(with_range(category, uris), uris)
+
+
+def found_settings(category: Category) -> dict[str, Any]:
+    """Return what ``with_found_settings`` may have set."""
+    return {name: getattr(category, name) for name in FOUND}
