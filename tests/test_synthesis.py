@@ -347,3 +347,9 @@ def test_a_stronger_bank_lies_farther_from_the_training_images(
 
     distances = [distance(strength) for strength in (0.0, 0.5, 2.0)]
     assert distances == sorted(set(distances))
+
+
+def test_a_rectangle_is_learned_as_a_square() -> None:
+    wide = scaled(Preprocessing(crop=(96, 192), fit="pad"), 64)
+    assert (wide.size, wide.fit) == ((64, 64), "stretch")
+    assert scaled(Preprocessing(crop=192, fit="pad"), 64).fit == "pad"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from model.preprocessing import Preprocessing
+from model.preprocessing import MAX_SIDE, Preprocessing
 from pipeline.calibration import Part, split_by_content
 from pipeline.catalogue.catalogue import Category
 from pipeline.datasets.layouts import read_layout
@@ -20,10 +20,8 @@ from pipeline.onboarding.features import (
     refuse_many_unreadable,
     training_uris,
 )
-from pipeline.onboarding.find_range import with_range
+from pipeline.onboarding.found_settings import with_found_settings
 from pipeline.onboarding.page_samples import page_samples
-
-LARGEST = 4096  # pixels, what a ``Preprocessing`` may resize to
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +44,7 @@ def read_training_images(
     """
     samples = page_samples(category, read_layout(category.layout, category.images).samples)
     uris = training_uris(category, samples)
-    preprocessing = scaled(with_range(category, uris).preprocessing, size)
+    preprocessing = scaled(with_found_settings(category, uris).preprocessing, size)
     good: list[ImageRead] = []
     unreadable: list[ImageRead] = []
     pixels: list[Tensor] = []
@@ -67,6 +65,9 @@ def read_training_images(
 
 
 def scaled(preprocessing: Preprocessing, size: int) -> Preprocessing:
-    """Return what shows the same part of each image ``size`` pixels wide."""
-    resize = round(preprocessing.resize * size / preprocessing.crop)
-    return replace(preprocessing, crop=size, resize=min(max(resize, size), LARGEST))
+    """Return what shows the same part of each image in a square ``size`` pixels wide."""
+    height, width = preprocessing.size
+    if height != width and preprocessing.fit == "pad":  # the network wants a square to learn from
+        preprocessing = replace(preprocessing, fit="stretch")
+    resize = round(preprocessing.resize * size / min(height, width))
+    return replace(preprocessing, crop=size, resize=min(max(resize, size), MAX_SIDE))
