@@ -14,6 +14,7 @@ Each module defines the errors it raises, beside the code that raises them::
         DetectorFileError
         LayoutError
         ManifestError
+        NoAnomalies
         NotANumber
         NothingChanges
         PackageError

@@ -30,9 +30,10 @@ def quiet(*_: object) -> None:
         ("simplenet", ("simplenet", None)),
         ("memory_bank", ("memory_bank", None)),
         ("patchcore", ("memory_bank", "patchcore")),
-        ("paper", ("simplenet", "paper")),
         ("official", ("simplenet", "official")),
         ("simplenet-paper", ("simplenet", "paper")),
+        ("realnet", ("realnet", None)),
+        ("realnet-paper", ("realnet", "paper")),
     ],
 )
 def test_a_detector_is_named_by_its_kind_or_its_preset(
@@ -41,15 +42,26 @@ def test_a_detector_is_named_by_its_kind_or_its_preset(
     assert find_detector(name) == expected
 
 
-def test_a_preset_of_several_kinds_is_named_with_its_kind() -> None:
-    with pytest.raises(UnknownDetector, match="take simplenet-default or memory_bank-default"):
-        find_detector("default")
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        (
+            "default",
+            "take simplenet-default or memory_bank-default or ensemble-default or realnet-default",
+        ),
+        ("paper", "take simplenet-paper or realnet-paper"),
+    ],
+)
+def test_a_preset_of_several_kinds_is_named_with_its_kind(name: str, advice: str) -> None:
+    with pytest.raises(UnknownDetector, match=advice):
+        find_detector(name)
 
 
 @pytest.mark.parametrize("name", ["padim", "", "memory_bank-official"])
 def test_a_name_of_no_detector_lists_those_there_are(name: str) -> None:
     with pytest.raises(
-        UnknownDetector, match="known: simplenet, memory_bank, ensemble, official, paper, patchcore"
+        UnknownDetector,
+        match="known: simplenet, memory_bank, ensemble, realnet, official, paper, patchcore",
     ):
         find_detector(name)
 
@@ -61,7 +73,7 @@ def test_a_kind_has_the_categorys_own_settings_and_a_preset_is_as_published() ->
     assert not isinstance(bank, str)
     assert (bank.detector, bank.recipe.size, bank.recipe.seed) == ("memory_bank", 1000, 5)
     assert (bank.false_alarm_rate, bank.crop) == (category.false_alarm_rate, category.crop)
-    paper = variant(category, "paper")
+    paper = variant(category, "simplenet-paper")
     assert not isinstance(paper, str)
     assert (paper.preset, paper.recipe.patch.passes) == ("paper", 160)
     back = variant(bank, "simplenet")
@@ -71,7 +83,7 @@ def test_a_kind_has_the_categorys_own_settings_and_a_preset_is_as_published() ->
 
 def test_a_detector_that_a_category_cannot_have_says_why() -> None:
     category = factory.category("/a/steel", calibration="cross", training={"members": 2})
-    reason = variant(category, "paper")
+    reason = variant(category, "simplenet-paper")
     assert isinstance(reason, str)
     assert "calibration: cross needs members that leave images out" in reason
 

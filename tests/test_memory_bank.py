@@ -308,7 +308,8 @@ def test_both_calibrations_hold_for_a_memory_bank(tmp_path: Path, method: str) -
         ({"preset": "patchcore"}, "preset: `patchcore` belongs to `detector: memory_bank`"),
         (
             {"detector": "memory_bank", "preset": "paper"},
-            "preset: `paper` belongs to `detector: simplenet`; memory_bank has default, patchcore",
+            "preset: `paper` belongs to `detector: simplenet or realnet`; "
+            "memory_bank has default, patchcore",
         ),
         ({"preset": "best"}, "preset: `best` belongs to `detector: none`; simplenet has default"),
         ({"detector": "padim"}, "no detector `padim`; known: simplenet, memory_bank"),

@@ -31,6 +31,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "simplenet": {},
     "memory_bank": BANK,
     "ensemble": {**BANK, **SHORT},
+    "realnet": {"realnet": factory.SMALL_REALNET},
 }
 DRIVER = """\
 import sys

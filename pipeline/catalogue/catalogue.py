@@ -36,12 +36,14 @@ from pipeline.catalogue.category_name import PATTERN
 from pipeline.catalogue.detector_settings import (
     DETECTOR_SECTIONS,
     MemoryBankSettings,
+    RealNetSettings,
     Strict,
     Training,
     advice_for_cross,
     find_preset,
     make_recipe,
     of_kind,
+    takes_anomalies,
 )
 from pipeline.catalogue.findings import findings_of_names, nearest, read_settings
 from pipeline.catalogue.strict_yaml import shown
@@ -95,6 +97,7 @@ class Settings(Strict):
     """What ``defaults:`` and every category may set."""
 
     images: ImagesAddress | None = None
+    anomalies: ImagesAddress | None = None  # images that a kind learns from; None: made ones
     layout: LayoutName = "mvtec"
     backbone: BackboneName = "wide_resnet50_2"
     weights: Annotated[WeightsFile | None, BeforeValidator(as_weights_file)] = None
@@ -121,6 +124,7 @@ class Settings(Strict):
     preset: str = PRESET
     training: Training = Training()
     memory_bank: MemoryBankSettings = MemoryBankSettings()
+    realnet: RealNetSettings = RealNetSettings()
 
 
 class Category(Settings):
@@ -211,6 +215,11 @@ class Category(Settings):
             raise ValueError(
                 f"calibration: cross needs members that leave images out; "
                 f"{advice_for_cross(self.detector)}"
+            )
+        if self.anomalies is not None and not takes_anomalies(self.detector, recipe):
+            raise ValueError(
+                f"anomalies: {self.detector} learns from good images alone; leave it out, or take "
+                f"a `detector` that learns from anomalies"
             )
         return recipe
 

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
 from model.kind import Preset
 from model.kinds import KINDS
+from model.realnet.realnet_recipe import Residuals, Selection
 from model.recipe import Recipe
 from model.simplenet import Adaptor, Loss
 from model.training import SigmaUnit
@@ -88,10 +89,25 @@ class MemoryBankSettings(Section):
     neighbours: int | None = Field(default=None, ge=0)
 
 
+class RealNetSettings(Section):
+    """What of the preset to change; ``model/realnet/realnet_recipe.py`` says what each means."""
+
+    detector = "realnet"
+
+    channels: tuple[PositiveInt, ...] | None = Field(default=None, min_length=1)
+    selection: Selection | None = None
+    residuals: Residuals | None = None
+    pairs: PositiveInt | None = None
+    passes: PositiveInt | None = None
+    steps_per_pass: PositiveInt | None = None
+    batch_images: int | None = Field(default=None, ge=2, multiple_of=2)
+
+
 # By name. A new kind adds its class here and a field to the catalogue's ``Settings``.
 DETECTOR_SECTIONS: dict[str, type[Section]] = {
     "training": Training,
     "memory_bank": MemoryBankSettings,
+    "realnet": RealNetSettings,
 }
 
 
@@ -122,6 +138,11 @@ def make_recipe(detector: str, preset: str, sections: Mapping[str, Section]) -> 
             part = section.change(getattr(recipe, section.detector))
             recipe = recipe.with_part(section.detector, part)
     return recipe.with_seed(sections["training"].model_dump()["seed"])
+
+
+def takes_anomalies(detector: str, recipe: Any) -> bool:
+    """Whether a kind learns from anomalous images."""
+    return KINDS[detector].num_pairs(recipe) > 0
 
 
 def advice_for_cross(detector: str) -> str:

@@ -32,6 +32,7 @@ from pipeline.measuring.labelled import Marks, ScoredSamples, measure, read_mark
 from pipeline.measuring.metrics import Curve, PixelCurves, image_curve, image_metrics, pixel_curves
 from pipeline.onboarding.features import extract
 from pipeline.onboarding.found_settings import found_settings
+from pipeline.onboarding.pairs import needs_pairs
 from pipeline.onboarding.prepare import (
     PreparedCategory,
     make_detector,
@@ -149,13 +150,15 @@ def _share_features(one: Category, other: Category) -> bool:
     parts = (
         "name",
         "images",
+        "anomalies",
         "backbone_config",
         "precision",
         "embedding",
         "preprocessing",
         "finds_crop",
     )
-    return all(getattr(one, part) == getattr(other, part) for part in parts)
+    alike = all(getattr(one, part) == getattr(other, part) for part in parts)
+    return alike and needs_pairs(one) == needs_pairs(other)
 
 
 def measure_prepared(
@@ -215,7 +218,11 @@ def _run_seed(
 ) -> tuple[SeedResult, Detector, list[Tile]]:
     category, started = prepared.category, time.perf_counter()
     trainer = make_trainer(
-        prepared.good, prepared.parts, category.detector, category.recipe.with_seed(seed)
+        prepared.good,
+        prepared.parts,
+        category.detector,
+        category.recipe.with_seed(seed),
+        prepared.pairs,
     )
     seen, looking_s = _train(prepared, trainer, test)
     detector = make_detector(prepared, trainer)

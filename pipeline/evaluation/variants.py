@@ -8,7 +8,12 @@ from pydantic import ValidationError
 from model.errors import NightshiftError
 from model.kinds import KINDS
 from pipeline.catalogue.catalogue import Category
-from pipeline.catalogue.detector_settings import DETECTOR_SECTIONS, OF_EVERY_KIND, find_preset
+from pipeline.catalogue.detector_settings import (
+    DETECTOR_SECTIONS,
+    OF_EVERY_KIND,
+    find_preset,
+    takes_anomalies,
+)
 
 
 class UnknownDetector(NightshiftError):
@@ -53,7 +58,9 @@ def variant(category: Category, name: str) -> Category | str:
     detector, preset = find_detector(name)
     if detector == category.detector and preset in (None, category.preset):
         return category
-    changes = {"detector": detector, "preset": preset or "default"}
+    changes: dict[str, Any] = {"detector": detector, "preset": preset or "default"}
+    if not takes_anomalies(detector, find_preset(detector, changes["preset"]).recipe):
+        changes["anomalies"] = None
     of_every_kind = category.training.model_dump(include=set(OF_EVERY_KIND))
     sections: dict[str, Any] = {name: {} for name in DETECTOR_SECTIONS}
     sections["training"] = of_every_kind

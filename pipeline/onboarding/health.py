@@ -35,6 +35,7 @@ NUM_ANOMALIES, NUM_GROUPS = 48, 8  # synthetic anomalies, from so many groups of
 MIN_BEYOND_MARGIN = 0.3
 SPREAD_OVER_SIGMA = (0.01, 200.0)  # beyond: noise that drowns all features, or none at all
 MIN_SCORE_SPREAD = 1e-4
+MAX_OVER_PRIOR = 0.9  # loss over that of one who knows only how much is anomalous; 1: untrained
 
 
 class UnhealthyHead(CategoryFault):
@@ -46,6 +47,8 @@ def measure_health(
 ) -> dict[str, float]:
     """Return by name what tells a sound head from a broken one; all finite where sound."""
     health = prepared.trainer.health() | {"score_spread": float(unseen.scores.std())}
+    if prepared.pairs is not None:  # it learned from anomalies like these: they would flatter it
+        return health
     pairs = list(prepared.unseen(prepared.trainer, detector))
     pairs = pairs[:: -(-len(pairs) // NUM_GROUPS)]
     anomalous = [np.zeros(0, np.float32)]
@@ -127,4 +130,6 @@ def _bounds(name: str) -> tuple[float, float]:
         return MIN_BEYOND_MARGIN, 1.0
     if name.endswith("spread_over_sigma"):
         return SPREAD_OVER_SIGMA
+    if name.endswith("over_prior"):
+        return 0.0, MAX_OVER_PRIOR
     return (0.0 if name == "synthetic_auroc" else MIN_SCORE_SPREAD), math.inf

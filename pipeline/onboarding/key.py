@@ -47,6 +47,8 @@ def onboarding_key(category: Category) -> str:
     training = GONE_TRAINING | _that_count(category.training, FIRST_TRAINING)
     settings = _that_count(category, FIRST_SETTINGS) | {"training": training}
     total = hashlib.sha256(json.dumps([KEY_VERSION, settings], sort_keys=True).encode())
+    if category.anomalies is not None:
+        total.update(_listed(category.anomalies))
     for part in files_of(category):
         total.update(part)
     return total.hexdigest()

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from model.backbone import Backbone
 from model.detector import Detector, DetectorHeader
-from model.kind import Heads, Trainer, TrainingSet
+from model.kind import Heads, Pairs, Trainer, TrainingSet
 from model.kinds import KINDS
 from pipeline.backbones import fetch_backbone
 from pipeline.calibration import Part, fold_by_content, split_by_content
@@ -24,6 +24,7 @@ from pipeline.images.batches import BATCH_IMAGES
 from pipeline.onboarding.features import GoodImages, Progress, extract, training_uris
 from pipeline.onboarding.found_settings import with_found_settings
 from pipeline.onboarding.page_samples import page_samples
+from pipeline.onboarding.pairs import make_pairs
 from pipeline.onboarding.precision_probe import choose_precision
 
 Unseen = tuple[Heads, torch.Tensor]  # heads, and indices into the bank of unseen images
@@ -47,6 +48,7 @@ class PreparedCategory:
     findings: tuple[str, ...]  # what a person should know of how they were found
     good: GoodImages
     parts: NDArray[np.int8]  # ``Part`` of each good image
+    pairs: Pairs | None  # synthetic anomalies, for a kind that learns from them
     backbone: Backbone
     trainer: Trainer
     started: float  # monotonic clock, seconds
@@ -69,7 +71,13 @@ class PreparedCategory:
                 yield detector.heads, index
 
 
-def make_trainer(good: GoodImages, parts: NDArray[np.int8], detector: str, recipe: Any) -> Trainer:
+def make_trainer(
+    good: GoodImages,
+    parts: NDArray[np.int8],
+    detector: str,
+    recipe: Any,
+    pairs: Pairs | None = None,
+) -> Trainer:
     """Return a trainer on the training images; its members leave images out by their content.
 
     Args:
@@ -77,11 +85,12 @@ def make_trainer(good: GoodImages, parts: NDArray[np.int8], detector: str, recip
         parts: which of them train.
         detector: the kind, a key of ``KINDS``.
         recipe: one of that kind's.
+        pairs: synthetic anomalies, for a kind that learns from them.
     """
     train = np.flatnonzero(parts == Part.TRAIN)
     folds = fold_by_content([good.hashes[index] for index in train], recipe.members)
     images, folds_N = torch.from_numpy(train), torch.from_numpy(folds)
-    training_set = TrainingSet(bank=good.bank, images=images, folds=folds_N)
+    training_set = TrainingSet(bank=good.bank, images=images, folds=folds_N, pairs=pairs)
     return KINDS[detector].make_trainer(training_set, recipe)
 
 
@@ -104,14 +113,17 @@ def prepare(
         backbone = choose_precision(backbone, category.preprocessing.size)
     good = extract(uris, category, backbone, progress)
     parts = split_by_content(good.hashes, category.calibration_config)
+    train = np.flatnonzero(parts == Part.TRAIN)
+    pairs = make_pairs(category, good, train, backbone, progress)
     return PreparedCategory(
         category=category,
         samples=samples,
         findings=listing.findings,
         good=good,
         parts=parts,
+        pairs=pairs,
         backbone=backbone,
-        trainer=make_trainer(good, parts, category.detector, category.recipe),
+        trainer=make_trainer(good, parts, category.detector, category.recipe, pairs),
         started=started,
         embedded=time.monotonic(),
     )

@@ -84,7 +84,7 @@ def _make(images: Sequence[Pixels], kind: str, random: np.random.Generator) -> S
         image, other = (images[index] for index in chosen)
         content, region = MAKERS[kind](image, other, random)
         pixels, mask = blend(image, content, region, random.uniform(*OPACITY))
-        if mask.sum() >= max(MIN_PIXELS, MIN_SHARE * region.sum()):
+        if is_visible(mask, region):
             return SyntheticAnomaly(pixels, mask, kind)
     height, width = images[0].shape[:2]
     raise NothingChanges(
@@ -93,6 +93,11 @@ def _make(images: Sequence[Pixels], kind: str, random: np.random.Generator) -> S
         f"covered, by {MIN_CHANGE} grey levels. Needed are images that show something: look at "
         f"them, or raise the crop."
     )
+
+
+def is_visible(mask: Mask, region: Mask) -> bool:
+    """Whether enough pixels changed of the region that was covered."""
+    return bool(mask.sum() >= max(MIN_PIXELS, MIN_SHARE * region.sum()))
 
 
 def blend(image: Pixels, content: Floats, region: Mask, opacity: float) -> tuple[Pixels, Mask]:
@@ -134,15 +139,33 @@ def texture(image: Pixels, other: Pixels, random: np.random.Generator) -> tuple[
 
     The threshold is drawn as the share of the image that lies above it.
     """
-    shape = image.shape[:2]
+    region = noise_region(image.shape[:2], TEXTURE_AREA, random)
+    return turned(other, random), region
+
+
+def turned(image: Pixels, random: np.random.Generator) -> Floats:
+    """Return an image turned by any angle around any point, in other colours."""
+    content = sample(image, *_any_turned_grid(image.shape[:2], random))
+    return jitter(content, TEXTURE_JITTER, random)
+
+
+def noise_region(
+    shape: tuple[int, ...], area: tuple[float, float], random: np.random.Generator
+) -> Mask:
+    """Return what a Perlin noise, turned, has above a threshold, (H, W).
+
+    Args:
+        shape: of the image.
+        area: the least and the greatest share of the image that may lie above it.
+        random: where the numbers come from.
+    """
     angles = random.uniform(0, 2 * math.pi, (LATTICE, LATTICE))
     gradients = np.stack([np.sin(angles), np.cos(angles)], axis=2)
     cells = 2.0 ** random.integers(MAX_OCTAVE, endpoint=True, size=2)
     down, across = _any_turned_grid(shape, random)
     noise = perlin_noise(down * cells[0] / shape[0], across * cells[1] / shape[1], gradients)
-    region = noise > np.quantile(noise, 1 - _log_uniform(TEXTURE_AREA, random))
-    content = sample(other, *_any_turned_grid(shape, random))
-    return jitter(content, TEXTURE_JITTER, random), region
+    region: Mask = noise > np.quantile(noise, 1 - _log_uniform(area, random))
+    return region
 
 
 MAKERS: dict[str, Maker] = {"cut_paste": cut_paste, "scar": scar, "texture": texture}

@@ -49,6 +49,7 @@ SETTINGS: dict[str, Any] = {
         "health": "warn",
     },
 }
+SMALL_REALNET = {"channels": [8, 8, 8], "pairs": 32, "passes": 2, "steps_per_pass": 4}
 
 
 def texture(seed: int, *, scratched: bool = False) -> NDArray[np.uint8]:

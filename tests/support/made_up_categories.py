@@ -4,9 +4,11 @@ import torch
 
 from model.ensemble import EnsembleRecipe
 from model.feature_bank import FeatureBank
-from model.kind import TrainingSet
+from model.kind import Pairs, TrainingSet
 from model.kinds import KINDS
 from model.memory_bank import MemoryBankRecipe
+from model.realnet.realnet_recipe import RealNetRecipe
+from model.realnet.structure import Structure
 from model.recipe import Recipe
 from model.simplenet import HeadConfig
 from model.training import TrainingConfig
@@ -29,7 +31,11 @@ RECIPES = {
     "simplenet": SIMPLENET,
     "memory_bank": BANK,
     "ensemble": EnsembleRecipe(simplenet=SIMPLENET, memory_bank=BANK),
+    "realnet": RealNetRecipe(
+        structure=Structure(pool=1, scales=1), passes=1, steps_per_pass=6, batch_images=8
+    ),
 }
+CROSSWISE = [name for name, recipe in RECIPES.items() if recipe.members > 1]
 
 
 def make_bank(seed: int) -> FeatureBank:
@@ -45,6 +51,17 @@ def make_bank(seed: int) -> FeatureBank:
     return bank
 
 
+def make_pairs(bank: FeatureBank, images: torch.Tensor, seed: int) -> Pairs:
+    """One anomaly of each image: one of its four positions is far away."""
+    generator = torch.Generator().manual_seed(seed)
+    place = torch.randint(4, (len(images),), generator=generator)
+    marked = torch.nn.functional.one_hot(place, 4).view(-1, 1, *SHAPE[1:])
+    far = 5 * torch.randn(len(images), SHAPE[0], 1, 1, generator=generator)
+    anomalous = FeatureBank(len(images), [SHAPE])
+    anomalous.write(0, [bank.images(images)[0] + marked * far])
+    return Pairs(bank=anomalous, originals=images, masks=marked[:, 0].bool())
+
+
 def realised_rate(seed: int, num_held_out: int, detector: str = "simplenet") -> float:
     """Share of new good images that one category with a kind of detector flags.
 
@@ -52,7 +69,8 @@ def realised_rate(seed: int, num_held_out: int, detector: str = "simplenet") -> 
     """
     bank, images, recipe = make_bank(seed), torch.arange(NUM_GOOD - num_held_out), RECIPES[detector]
     folds = images % recipe.members
-    training_set = TrainingSet(bank=bank, images=images, folds=folds)
+    pairs = make_pairs(bank, images, seed) if KINDS[detector].num_pairs(recipe) else None
+    training_set = TrainingSet(bank=bank, images=images, folds=folds, pairs=pairs)
     trainer = KINDS[detector].make_trainer(training_set, recipe)
     for _ in trainer.run():
         pass
