@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 from pydantic import ValidationError
-from test_pairs import category
+from test_pairs import category, red_bank
 
 from model.backbone import Backbone
 from model.detector import Detector
@@ -79,17 +79,29 @@ def test_its_health_says_nothing_of_anomalies_like_those_it_learned_from(package
     }
 
 
+def test_its_health_says_whether_it_finds_what_its_bank_shows(made: Path, tmp_path: Path) -> None:
+    bank = str(red_bank(tmp_path / "bank"))
+    settings: dict[str, Any] = {"realnet": TRAINED, "training": {"health": "warn"}}
+    prepared = prepare(category(made / "images", anomalies=bank, **settings))
+    list(prepared.trainer.run())
+    write_package(prepared, tmp_path / "package")
+    metrics = Package.read(tmp_path / "package").record.metrics
+    assert metrics["health_bank_auroc"] > 0.8  # red on grey steel
+    assert "health_synthetic_auroc" not in metrics
+
+
 @pytest.mark.parametrize(
     ("health", "message"),
     [
         ({"segmentation_over_prior": 0.99}, "segmentation_over_prior is 0.99, a sound head has"),
         ({"loss": float("nan")}, "loss is nan, not a number"),
         ({"score_spread": 0.0}, "score_spread is 0"),
+        ({"bank_auroc": float("nan")}, "bank_auroc is nan, not a number"),
     ],
 )
 def test_a_fit_that_failed_is_refused(health: dict[str, float], message: str) -> None:
     sound = {"loss": 0.3, "segmentation_over_prior": 0.5, "score_spread": 1.0}
-    refuse_unhealthy("net", sound, warn=False)
+    refuse_unhealthy("net", sound | {"bank_auroc": 0.0}, warn=False)  # reported, refuses nobody
     with pytest.raises(NightshiftError, match=message):
         refuse_unhealthy("net", sound | health, warn=False)
 

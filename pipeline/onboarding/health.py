@@ -12,7 +12,7 @@ about real defects, and too coarse to choose between two sound settings.
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -22,10 +22,11 @@ from model.detector import Detector
 from model.errors import CategoryFault
 from model.kind import Heads
 from pipeline.images.batches import batches, read_all
-from pipeline.images.decode import ImageRead
 from pipeline.measuring.metrics import image_metrics
+from pipeline.onboarding.anomaly_bank import read_bank
+from pipeline.onboarding.pairs import PairMaker
 from pipeline.onboarding.prepare import PreparedCategory, UnseenScores
-from pipeline.onboarding.synthetic import NothingChanges, make_anomalies
+from pipeline.onboarding.synthetic import NothingChanges, Pixels, make_anomalies
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,8 @@ SPREAD_OVER_SIGMA = (0.01, 200.0)  # beyond: noise that drowns all features, or 
 MIN_SCORE_SPREAD = 1e-4
 MAX_OVER_PRIOR = 0.9  # loss over that of one who knows only how much is anomalous; 1: untrained
 
+Make = Callable[[Sequence[Pixels], int], list[Pixels]]  # so many anomalies on good images
+
 
 class UnhealthyHead(CategoryFault):
     """A head that did not train or collapsed; registering it would promise what it cannot do."""
@@ -47,7 +50,8 @@ def measure_health(
 ) -> dict[str, float]:
     """Return by name what tells a sound head from a broken one; all finite where sound."""
     health = prepared.trainer.health() | {"score_spread": float(unseen.scores.std())}
-    if prepared.pairs is not None:  # it learned from anomalies like these: they would flatter it
+    name, make = _judge(prepared)
+    if make is None:
         return health
     pairs = list(prepared.unseen(prepared.trainer, detector))
     pairs = pairs[:: -(-len(pairs) // NUM_GROUPS)]
@@ -55,30 +59,56 @@ def measure_health(
     for heads, index in pairs:
         uris = [prepared.good.uris[row] for row in index.tolist()]
         images = list(read_all(uris, prepared.category.preprocessing))
-        num = NUM_ANOMALIES // len(pairs)
-        anomalous.append(synthetic_scores(heads, detector, images, num))
+        pixels = [image.pixels for image in images if image.pixels is not None]
+        made = _made(make, pixels, NUM_ANOMALIES // len(pairs))
+        anomalous.append(synthetic_scores(heads, detector, made))
     auroc = synthetic_auroc(unseen.scores, np.concatenate(anomalous))
-    return health if auroc is None else health | {"synthetic_auroc": auroc}
+    return health if auroc is None else health | {name: auroc}
+
+
+def _judge(prepared: PreparedCategory) -> tuple[str, Make | None]:
+    """Return which anomalies judge a head, and what makes them on unseen images.
+
+    A head that learned from made ones would be flattered by them, and there are none for it. One
+    that learned from a bank is shown the bank's on images that it has not seen: that flatters it
+    too, but a head that finds not even those has learned nothing from the bank.
+    """
+    category = prepared.category
+    if prepared.pairs is None:
+        return "synthetic_auroc", lambda images, num: [
+            anomaly.pixels for anomaly in make_anomalies(images, num, seed=0)
+        ]
+    if category.anomalies is None:
+        return "", None
+    bank = read_bank(category.name, category.anomalies, category.preprocessing, NUM_ANOMALIES)
+    seed = category.training.seed + 1  # other regions than those it learned from
+
+    def of_bank(images: Sequence[Pixels], num: int) -> list[Pixels]:
+        maker = PairMaker(images=list(images), bank=bank, seed=seed)
+        return [maker.make(number)[1] for number in range(num)]
+
+    return "bank_auroc", of_bank
+
+
+def _made(make: Make, images: Sequence[Pixels], num: int) -> list[Pixels]:
+    """Make ``num`` anomalies; none where there are no images or nothing can be seen on them."""
+    try:
+        return make(images, num) if images else []
+    except NothingChanges as error:
+        logger.warning("no synthetic anomalies: %s", error)
+        return []
 
 
 @torch.inference_mode()
 def synthetic_scores(
-    heads: Heads, detector: Detector, images: Sequence[ImageRead], num: int
+    heads: Heads, detector: Detector, anomalous: Sequence[Pixels]
 ) -> NDArray[np.float32]:
-    """Score ``num`` synthetic anomalies (N,) on images that these heads have not seen.
-
-    Fewer or none where images cannot be read any more or nothing can be seen on them.
-    """
-    pixels = [image.pixels for image in images if image.pixels is not None]
-    try:
-        anomalies = make_anomalies(pixels, num, seed=0) if pixels else []
-    except NothingChanges as error:
-        logger.warning("no synthetic anomalies: %s", error)
-        anomalies = []
+    """Score synthetic anomalies (N,) on images that these heads have not seen."""
     scores = [np.zeros(0, np.float32)]
-    for batch in batches(anomalies):
-        images_BHWC = torch.from_numpy(np.stack([anomaly.pixels for anomaly in batch]))
-        levels = detector.header.embedding.pool(detector.backbone(images_BHWC))
+    for batch in batches(anomalous):
+        levels = detector.header.embedding.pool(
+            detector.backbone(torch.from_numpy(np.stack(batch)))
+        )
         scores.append(heads(levels)[0].cpu().numpy())
     return np.concatenate(scores)
 
@@ -96,7 +126,8 @@ def refuse_unhealthy(category: str, health: Mapping[str, float], *, warn: bool) 
         category: its name.
         warn: only say so in the log.
         health: what the trainer's ``health`` returned, with ``score_spread`` (standard deviation of
-            the scores of unseen good images) and, where known, ``synthetic_auroc``.
+            the scores of unseen good images) and, where known, ``synthetic_auroc`` or
+            ``bank_auroc``.
 
     Raises:
         UnhealthyHead: with every finding and what to do.
@@ -132,4 +163,4 @@ def _bounds(name: str) -> tuple[float, float]:
         return SPREAD_OVER_SIGMA
     if name.endswith("over_prior"):
         return 0.0, MAX_OVER_PRIOR
-    return (0.0 if name == "synthetic_auroc" else MIN_SCORE_SPREAD), math.inf
+    return (0.0 if name in ("synthetic_auroc", "bank_auroc") else MIN_SCORE_SPREAD), math.inf
