@@ -10,6 +10,7 @@ from PIL import Image
 
 from pipeline.calibration import Part
 from pipeline.catalogue.catalogue import Category
+from pipeline.datasets.bank_files import UNFINISHED_FILE, UnfinishedBank
 from pipeline.images.decode import read_image
 from pipeline.onboarding.anomaly_bank import NoAnomalies, read_bank
 from pipeline.onboarding.contents import CONTENTS, of_nothing, of_the_same
@@ -168,6 +169,13 @@ def test_a_bank_without_images_is_one_clear_line(images: Path, tmp_path: Path) -
             prepare(category(images, anomalies=str(tmp_path / folder)))
         assert "leave it out" in str(refused.value)
         assert "\n" not in str(refused.value)
+
+
+def test_a_bank_that_is_still_being_made_is_refused(images: Path, tmp_path: Path) -> None:
+    red_bank(tmp_path / "bank")
+    (tmp_path / "bank" / UNFINISHED_FILE).write_text("{}")
+    with pytest.raises(UnfinishedBank, match="is not finished"):
+        prepare(category(images, anomalies=str(tmp_path / "bank")))
 
 
 def test_a_key_has_the_bank_of_those_who_set_one(images: Path, tmp_path: Path) -> None:

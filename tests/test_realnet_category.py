@@ -29,7 +29,7 @@ from pipeline.night.results import read_night
 from pipeline.onboarding.finish import findings_of_size, write_package
 from pipeline.onboarding.health import refuse_unhealthy
 from pipeline.onboarding.key import onboarding_key
-from pipeline.onboarding.prepare import prepare
+from pipeline.onboarding.prepare import make_detector, prepare
 from pipeline.package import Package
 from pipeline.registry.onnx_export import to_onnx
 
@@ -163,6 +163,17 @@ def test_an_evaluation_trains_each_seed_on_the_same_pairs(made: Path) -> None:
     assert not np.array_equal(measured.seeds[0].scores, measured.seeds[1].scores)
     assert measured.cost is not None
     assert measured.cost.megabytes > 0
+
+
+def test_images_may_be_rectangles(made: Path) -> None:
+    prepared = prepare(category(made / "images", crop=[64, 96]))
+    assert prepared.pairs is not None
+    assert prepared.pairs.masks.shape == (32, 64, 96)
+    list(prepared.trainer.run())
+    detector = make_detector(prepared, prepared.trainer)
+    scores, patch_scores = detector.score_pooled(prepared.good.bank.images(torch.arange(3)))
+    assert patch_scores.shape == (3, 16, 24)
+    assert scores.isfinite().all()
 
 
 def test_another_kind_beside_it_leaves_the_bank_of_anomalies_out() -> None:
