@@ -5,19 +5,17 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import factory
 import pytest
 import ray
+from every_kind import small_category
 from ray_watch import wait_until
 
 from jobs.cluster.join import cluster
 from jobs.night.score import score
 from jobs.onboard.onboard import OnboardingOptions, onboard
 from model.kinds import KINDS
-from pipeline.catalogue.catalogue import Category
-from pipeline.evaluation.variants import variant
 from pipeline.night.folder import NightFolder
 from pipeline.night.results import read_night, stored_shards
 
@@ -25,14 +23,6 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 NIGHT = "2026-03-12"
 NUM_IMAGES = 240  # of each category: enough for a kill to come between two shards
-BANK = {"memory_bank": {"size": 50}}
-SHORT = {"training": {"passes": 2, "steps_per_pass": 2, "hidden": 8, "health": "warn"}}
-SMALL: dict[str, dict[str, Any]] = {
-    "simplenet": {},
-    "memory_bank": BANK,
-    "ensemble": {**BANK, **SHORT},
-    "realnet": {"realnet": factory.SMALL_REALNET},
-}
 DRIVER = """\
 import sys
 from jobs.night.score import score
@@ -41,19 +31,13 @@ score(sys.argv[1], NightFolder(sys.argv[2], sys.argv[3]), rows_per_shard=4)
 """
 
 
-def small_category(kind: str, images: Path) -> Category:
-    of_kind = variant(factory.category(images, name=kind.replace("_", "-")), kind)
-    assert isinstance(of_kind, Category)
-    return Category.model_validate(of_kind.model_dump() | SMALL[kind])
-
-
 @pytest.fixture(scope="module")
 def dump(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Iterator[Path]:
     """A night's images of one registered category of each kind, while the cluster runs."""
     root = tmp_path_factory.mktemp("mixed")
     (root / "mlflow.db").write_bytes(empty_database.read_bytes())
     images = factory.make_category(root / "images", num_test=0)
-    categories = [small_category(kind, images) for kind in KINDS]
+    categories = [small_category(images, kind, name=kind.replace("_", "-")) for kind in KINDS]
     for category in categories:
         factory.write_images(root / "dump" / category.name, range(700, 700 + NUM_IMAGES))
     with pytest.MonkeyPatch.context() as monkeypatch, cluster(num_cpus=2):

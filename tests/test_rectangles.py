@@ -9,11 +9,13 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from every_kind import small_category
 from PIL import Image
 from scipy import ndimage
 
 from model.detector import load_detector
 from model.export import trace
+from model.kinds import KINDS
 from model.preprocessing import Preprocessing
 from pipeline.catalogue.catalogue import Category
 from pipeline.evaluation.plots import draw
@@ -26,7 +28,7 @@ from pipeline.night.folder import NightFolder
 from pipeline.night.results import read_night
 from pipeline.onboarding.find_crop import rectangle, with_crop
 from pipeline.onboarding.finish import write_package
-from pipeline.onboarding.prepare import prepare
+from pipeline.onboarding.prepare import make_detector, prepare, score_unseen
 from pipeline.package import Package
 from pipeline.registry.onnx_export import to_onnx
 
@@ -179,3 +181,13 @@ def test_strips_are_evaluated_by_their_masks_and_drawn(images: Path) -> None:
     assert result.tiles[0].pixels.shape == (*WIDE, 3)
     files = draw(result)
     assert Image.open(io.BytesIO(files["heatmaps.png"])).width > 1000
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_detector_reads_rectangles(images: Path, kind: str) -> None:
+    prepared = prepare(small_category(images, kind, crop=128, fit="keep", resize=None))
+    list(prepared.trainer.run())
+    detector = make_detector(prepared, prepared.trainer)
+    assert np.isfinite(score_unseen(prepared, prepared.trainer, detector).scores).all()
+    pixels = torch.zeros(1, *WIDE, 3, dtype=torch.uint8)
+    assert detector.maps(detector(pixels)[1]).shape == (1, *WIDE)

@@ -1,6 +1,7 @@
 """A bank of anomalous images from anywhere, that a detector learns from: `anomalies:`."""
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 
@@ -20,12 +21,12 @@ class NoAnomalies(CategoryFault):
 
 
 def read_bank(category: str, uri: str, preprocessing: Preprocessing, most: int) -> list[Pixels]:
-    """Return images below a folder, at any depth, at the size of the crop.
+    """Return images below a folder, at any depth, each stretched to the size of the crop.
 
     Args:
         category: its name, for messages.
         uri: of the folder.
-        preprocessing: how images become squares.
+        preprocessing: how images are read.
         most: images that are needed; of more, some are drawn, the same in every run.
 
     Raises:
@@ -37,8 +38,9 @@ def read_bank(category: str, uri: str, preprocessing: Preprocessing, most: int) 
         names = ImageNames.below(uri).images
     except storage.ObjectMissing:
         names = []
+    whole = replace(preprocessing, fit="stretch")  # whatever is cut out of the good ones
     order = np.random.default_rng(0).permutation(len(names))[:most]
-    reads = list(read_all([storage.join(uri, names[i]) for i in sorted(order)], preprocessing))
+    reads = list(read_all([storage.join(uri, names[i]) for i in sorted(order)], whole))
     images = [read.pixels for read in reads if read.pixels is not None]
     unread = [read for read in reads if read.pixels is None]
     if unread:
