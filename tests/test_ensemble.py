@@ -242,7 +242,10 @@ def test_settings_of_its_parts_are_an_ensembles_own(tmp_path: Path) -> None:
     [
         ({"training": {"image_head": False}}, "an ensemble needs the head over images"),
         ({"training": {"members": 1}}, "take 2 or more"),
-        ({"preset": "paper"}, "`paper` belongs to `detector: simplenet`; ensemble has default"),
+        (
+            {"preset": "official"},
+            "`official` belongs to `detector: simplenet`; ensemble has default",
+        ),
     ],
 )
 def test_settings_that_an_ensemble_cannot_have_are_refused(
