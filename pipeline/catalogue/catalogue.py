@@ -97,7 +97,6 @@ class Settings(Strict):
     """What ``defaults:`` and every category may set."""
 
     images: ImagesAddress | None = None
-    anomalies: ImagesAddress | None = None  # images that a kind learns from; None: made ones
     layout: LayoutName = "mvtec"
     backbone: BackboneName = "wide_resnet50_2"
     weights: Annotated[WeightsFile | None, BeforeValidator(as_weights_file)] = None
@@ -122,6 +121,7 @@ class Settings(Strict):
     cache_disk_gb: float = Field(64.0, gt=0, allow_inf_nan=False)  # beyond it, in a temporary file
     detector: DetectorName = DETECTOR
     preset: str = PRESET
+    anomalies: ImagesAddress | None = None  # images that a kind learns from; None: made ones
     training: Training = Training()
     memory_bank: MemoryBankSettings = MemoryBankSettings()
     realnet: RealNetSettings = RealNetSettings()
