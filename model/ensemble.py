@@ -84,9 +84,10 @@ class EnsembleHeads(Heads):
         patch, image = self.simplenet.patch(levels), self.simplenet.image
         assert image is not None, "the recipe asks for it"
         distances_B, distances = self.memory_bank(levels)
-        apart_B2 = torch.stack([distances_B, self.pooled(levels)], dim=1)
+        means = mean_levels(levels)
+        apart_B2 = torch.stack([distances_B, self.pooled.of_means(means)], dim=1)
         bank_B, pooled_B = ((apart_B2 - self.offset) / self.spread).unbind(dim=1)
-        image_B = image(mean_levels(levels)).flatten()
+        image_B = image(means).flatten()
         scores = (patch.flatten(1).amax(dim=1) + image_B + bank_B + pooled_B) / 4
         return scores, (patch + (distances - self.offset[0]) / self.spread[0]) / 2
 

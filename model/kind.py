@@ -154,6 +154,11 @@ class Preset:
     layers: tuple[int, ...] = (2, 3)
     patch_size: int = 3
 
+    @property
+    def features(self) -> dict[str, Any]:
+        """The settings of a category that it fills in, where the category has none of its own."""
+        return {"layers": list(self.layers), "patch_size": self.patch_size}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:

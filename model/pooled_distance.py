@@ -41,7 +41,11 @@ class PooledDistance(nn.Module):
 
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
         """Return distances (B,) of pooled levels, one (B, C, h, w) map each."""
-        return self.distances(torch.cat(mean_levels(levels), dim=1).flatten(1))
+        return self.of_means(mean_levels(levels))
+
+    def of_means(self, means: Sequence[Tensor]) -> Tensor:
+        """Return distances (B,) of levels' means, as ``mean_levels`` gives them."""
+        return self.distances(torch.cat(list(means), dim=1).flatten(1))
 
     def distances(self, means_BC: Tensor) -> Tensor:
         """Return distances (B,) of mean features."""

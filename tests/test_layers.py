@@ -185,7 +185,7 @@ def test_the_model_can_be_imported_beside_torch_and_torchvision_alone(tmp_path: 
 
 
 def test_what_only_steers_a_training_is_light(tmp_path: Path) -> None:
-    steering = ["jobs.onboard.train", "jobs.synthesise.synthesis_fit"]
+    steering = ["jobs.cluster.train_run", "jobs.onboard.train", "jobs.synthesise.synthesis_fit"]
     run_in_fresh_process(BLOCKED_IMPORT, [["torch", "mlflow"], steering], tmp_path)
 
 

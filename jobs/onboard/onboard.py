@@ -19,7 +19,8 @@ import ray
 
 from jobs.cluster.as_completed import as_completed
 from jobs.cluster.join import cluster, reason, resources_for
-from jobs.onboard.train import Job, fit
+from jobs.cluster.train_run import TrainRun
+from jobs.onboard.train import fit
 from jobs.onboard.train_loop import ERROR_FILE
 from jobs.terminal.progress import Display, read_board, start_board
 from model.errors import CategoryFault
@@ -107,18 +108,12 @@ def _fan_out(
     """Keep a few more fits in flight than the cluster holds; register each as it comes in."""
     resources, board = resources_for(len(todo)), start_board()
 
-    def job(category: Category) -> Job:
-        return Job(
-            name=f"{category.name}-{keys[category.name][:16]}",
-            runs=options.runs,
-            resources=resources,
-            checkpoint_every_s=options.checkpoint_every_s,
-        )
+    def start(category: Category) -> Any:
+        name = f"{category.name}-{keys[category.name][:16]}"
+        run = TrainRun(name=name, runs=options.runs, resources=resources)
+        return fit.remote(category.model_dump(), run, options.checkpoint_every_s, board)
 
-    work = [
-        (category, partial(fit.remote, category.model_dump(), job(category), board))
-        for category in todo
-    ]
+    work = [(category, partial(start, category)) for category in todo]
     finished: list[Future[Outcome]] = []
     with Display("onboarding").shown() as display, ThreadPoolExecutor(2) as registrars:
         show = lambda: display.update(read_board(board))  # noqa: E731

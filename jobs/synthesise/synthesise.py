@@ -12,7 +12,8 @@ import ray
 
 from jobs.cluster.as_completed import as_completed
 from jobs.cluster.join import cluster, num_accelerators, reason, resources_for
-from jobs.synthesise.synthesis_fit import SynthesisJob, fit
+from jobs.cluster.train_run import TrainRun
+from jobs.synthesise.synthesis_fit import fit
 from jobs.terminal.progress import Display, read_board, start_board
 from model.errors import NightshiftError
 from pipeline.synthesis import synthesis
@@ -51,13 +52,13 @@ def synthesise(order: BankOrder, runs: str) -> tuple[dict[str, Any], bool]:
 def _run(order: BankOrder, runs: str) -> dict[str, Any]:
     """Run the job to its end, and show how far it is."""
     board, name = start_board(), order.category.name
-    job = SynthesisJob(
+    run = TrainRun(
         name=f"synthesise-{name}-{order.training_key[:16]}",
         runs=runs,
         resources=resources_for(1),
         num_workers=max(1, num_accelerators()),
     )
-    work = [(name, partial(fit.remote, order.to_plain(), job, board))]
+    work = [(name, partial(fit.remote, order.to_plain(), run, board))]
     with Display("synthesising").shown() as display:
         show = lambda: display.update(read_board(board))  # noqa: E731
         ((_, reference),) = as_completed(work, watch=show)

@@ -150,11 +150,6 @@ class Attention(nn.Module):
         return x_BCHW + cast(Tensor, self.answer(said.reshape(x_BCHW.shape)))
 
 
-def num_parameters(shape: Shape) -> int:
-    """Return how many numbers a network of this shape learns."""
-    return sum(parameter.numel() for parameter in Denoiser(shape, seed=0).parameters())
-
-
 def nearest_sizes(size: int) -> Sequence[int]:
     """Return the sizes that there are, the nearest first."""
     return sorted(SHAPES, key=lambda each: abs(math.log2(each / max(size, 1))))

@@ -27,7 +27,7 @@ from model.embedding import Embedding, EmbeddingKind
 from model.errors import NightshiftError
 from model.kinds import KINDS
 from model.precision import Precision, PrecisionSetting
-from model.preprocessing import MAX_PIXELS, Crop, Pages, Preprocessing
+from model.preprocessing import MAX_PIXELS, Pages, Preprocessing
 from pipeline import storage
 from pipeline.calibration import DEFAULT_FDR, CalibrationConfig, Method
 from pipeline.catalogue import strict_yaml
@@ -46,6 +46,7 @@ from pipeline.catalogue.detector_settings import (
     takes_anomalies,
 )
 from pipeline.catalogue.findings import findings_of_names, nearest, read_settings
+from pipeline.catalogue.image_size import CropSetting, FitSetting
 from pipeline.catalogue.strict_yaml import shown
 from pipeline.datasets.layouts import LAYOUTS
 
@@ -71,7 +72,6 @@ BackboneName = Annotated[str, _known("backbone", BACKBONES)]
 LayoutName = Annotated[str, _known("layout", LAYOUTS)]
 DetectorName = Annotated[str, _known("detector", KINDS)]
 PatchSize = Literal[1, 3, 5, 7]
-FitSetting = Literal["crop", "stretch", "pad", "keep"]
 
 
 class WeightsFile(Strict):
@@ -86,13 +86,6 @@ def as_weights_file(given: Any) -> Any:
     return {"uri": given} if isinstance(given, str) else given
 
 
-def _as_crop(given: Any) -> Any:
-    is_pair = isinstance(given, list | tuple) and len(given) == len(("height", "width"))
-    if given is None or all(type(side) is int for side in (given if is_pair else [given])):
-        return tuple(given) if is_pair else given
-    raise ValueError("expected the pixels of a square's side, or [height, width]")
-
-
 class Settings(Strict):
     """What ``defaults:`` and every category may set."""
 
@@ -105,7 +98,7 @@ class Settings(Strict):
     patch_size: PatchSize = 3
     embedding_kind: EmbeddingKind | None = None
     resize: int | None = None
-    crop: Annotated[Crop | None, BeforeValidator(_as_crop)] = None
+    crop: CropSetting = None
     # "keep": the rectangle of the good images' own proportions with crop x crop pixels.
     fit: FitSetting | None = None
     # The number that is white in files of more than 8 bits; None: found in the good images.
@@ -143,7 +136,7 @@ class Category(Settings):
             preset = find_preset(given.get("detector", DETECTOR), given.get("preset", PRESET))
         except (KeyError, TypeError, ValueError):  # told by the fields' own checks
             return given
-        return {"layers": list(preset.layers), "patch_size": preset.patch_size, **given}
+        return {**preset.features, **given}
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Category":
@@ -188,6 +181,12 @@ class Category(Settings):
     def finds_crop(self) -> bool:
         """Whether ``preprocessing`` has a stand-in for the rectangle of the images themselves."""
         return self.fit == "keep"
+
+    @property
+    def preprocessing_settings(self) -> dict[str, Any]:
+        """What tells ``preprocessing`` from another before the images were looked at."""
+        found = self.preprocessing.to_json()
+        return found | {"fit": self.fit} if self.finds_crop else found
 
     @property
     def calibration_config(self) -> CalibrationConfig:

@@ -154,8 +154,7 @@ def _share_features(one: Category, other: Category) -> bool:
         "backbone_config",
         "precision",
         "embedding",
-        "preprocessing",
-        "finds_crop",
+        "preprocessing_settings",
     )
     alike = all(getattr(one, part) == getattr(other, part) for part in parts)
     return alike and needs_pairs(one) == needs_pairs(other)

@@ -72,10 +72,9 @@ def variant(category: Category, name: str) -> Category | str:
 
 def _without_features_of_preset(category: Category) -> dict[str, Any]:
     """Return a category's settings but for features that are its preset's own."""
-    own = find_preset(category.detector, category.preset)
-    features = {"layers": list(own.layers), "patch_size": own.patch_size}
+    own = find_preset(category.detector, category.preset).features
     settings = category.model_dump()
-    return {n: value for n, value in settings.items() if n not in features or value != features[n]}
+    return {n: value for n, value in settings.items() if n not in own or value != own[n]}
 
 
 def refuse_unknown(names: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from model.preprocessing import Preprocessing
 from pipeline.images import fit
-from pipeline.images.page_numbers import page_uri, split_page
+from pipeline.images.page_numbers import file_and_page, page_uri
 from pipeline.images.picture import (
     ImageFile,
     ImageTooLarge,
@@ -100,8 +100,7 @@ def read_of_file(
         preprocessing: how they are read.
         fetch: returns a file's bytes.
     """
-    each = preprocessing.pages == "each"
-    pages = [split_page(uri) if each else (uri, None) for uri in uris]
+    pages = [file_and_page(uri, preprocessing.pages) for uri in uris]
     try:
         data = fetch(pages[0][0])
     except StorageError as error:

@@ -22,7 +22,7 @@ from PIL import Image
 from model.preprocessing import MAX_PIXELS, Preprocessing
 from pipeline.images import fit
 from pipeline.images.damaged_metadata import JPEG_START
-from pipeline.images.page_numbers import split_page
+from pipeline.images.page_numbers import file_and_page
 from pipeline.images.picture import ImageFile, ImageTooLarge, Picture, UnreadableImage
 from pipeline.images.pixel_range import colours_of, scale
 from pipeline.storage import read_bytes
@@ -74,7 +74,7 @@ def mask_levels(data: bytes, max_pixels: int = MAX_PIXELS, page: int | None = No
 
 def _read_one(uri: str, preprocessing: Preprocessing) -> NDArray[np.bool_] | None:
     try:
-        file, page = split_page(uri) if preprocessing.pages == "each" else (uri, None)
+        file, page = file_and_page(uri, preprocessing.pages)
         levels = mask_levels(read_bytes(file), preprocessing.max_pixels, page)
     except (UnreadableImage, ImageTooLarge) as error:
         raise type(error)(f"mask {uri}: {error}") from error

@@ -9,6 +9,8 @@ from itertools import groupby, islice
 
 from PIL import Image
 
+from model.preprocessing import Pages
+
 PAGE = re.compile(r"#page=([1-9][0-9]*)$")
 PREVIEWS = ("MPO",)  # a JPEG with smaller or stereo copies of itself behind
 ONE_FRAME = (*PREVIEWS, "TIFF")  # those of a sound TIFF are counted by ``TiffPages``
@@ -23,6 +25,11 @@ def split_page(uri: str) -> tuple[str, int | None]:
     """Return the file of an address, and its page where it names one."""
     found = PAGE.search(uri)
     return (uri[: found.start()], int(found[1])) if found else (uri, None)
+
+
+def file_and_page(uri: str, pages: Pages) -> tuple[str, int | None]:
+    """Return the file of an address, and its page where a category's pages are images."""
+    return split_page(uri) if pages == "each" else (uri, None)
 
 
 def of_same_file(uris: Iterable[str], most: int) -> Iterator[list[str]]:

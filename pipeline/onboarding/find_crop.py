@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from model.preprocessing import MAX_SIDE, MIN_SIDE
 from pipeline.catalogue.catalogue import Category
-from pipeline.images.page_numbers import split_page
+from pipeline.images.page_numbers import file_and_page
 from pipeline.images.picture import ImageTooLarge, UnreadableImage, open_picture
 from pipeline.images.prefetch import read_ahead
 from pipeline.storage import StorageError, read_bytes
@@ -67,7 +67,7 @@ def rectangle(side: int, width_over_height: float) -> tuple[int, int]:
 
 def _width_over_height(category: Category, uris: Sequence[str]) -> Iterator[float]:
     def read(uri: str) -> list[float]:
-        file, page = split_page(uri) if category.pages == "each" else (uri, None)
+        file, page = file_and_page(uri, category.pages)
         try:
             picture = open_picture(read_bytes(file), category.max_pixels, page=page or 1)
         except (StorageError, UnreadableImage, ImageTooLarge):

@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from pipeline.catalogue.catalogue import Category
 from pipeline.images.batches import BATCH_IMAGES
-from pipeline.images.page_numbers import of_same_file, split_page
+from pipeline.images.page_numbers import file_and_page, of_same_file
 from pipeline.images.picture import ImageFile, ImageTooLarge, UnreadableImage
 from pipeline.images.pixel_range import Levels, PixelRangeError, levels_of, smallest_range
 from pipeline.images.prefetch import read_ahead
@@ -59,7 +59,7 @@ def _levels(category: Category, uris: Sequence[str]) -> Iterator[Levels | None]:
     """Yield the levels of each image, None of 8 bits; what cannot be read is told later."""
 
     def read(uris: Sequence[str]) -> list[Levels | None]:
-        pages = [split_page(uri) if category.pages == "each" else (uri, None) for uri in uris]
+        pages = [file_and_page(uri, category.pages) for uri in uris]
         try:
             file = ImageFile(read_bytes(pages[0][0]), category.max_pixels)
         except StorageError:

@@ -68,10 +68,7 @@ class FeatureView:
 def view_key(category: Category) -> str:
     """Return what tells backbone passes apart: backbone, weights and what happens to an image."""
     weights = category.weights.model_dump() if category.weights else None
-    preprocessing = category.preprocessing.to_json()
-    if category.finds_crop:
-        preprocessing["fit"] = category.fit
-    return json.dumps([category.backbone, weights, preprocessing], sort_keys=True)
+    return json.dumps([category.backbone, weights, category.preprocessing_settings], sort_keys=True)
 
 
 def wanted_views(study: Study) -> dict[str, FeatureView]:

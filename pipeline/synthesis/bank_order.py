@@ -67,7 +67,7 @@ class BankOrder:
             "name": category.name,
             "layout": category.layout,
             "max_images": category.max_images,
-            "preprocessing": category.preprocessing.to_json(),
+            "preprocessing": category.preprocessing_settings,
             "held_out": [split.method, split.share, split.min_images],
             "training": [self.training.size, self.training.num_steps, self.training.seed],
         }
