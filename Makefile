@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-all fast lint format bench up down multihost clean
+.PHONY: demo test not-slow test-all fast lint format bench up down multihost clean
 
 demo: $(READY)
 	$(BIN)/nightshift demo
@@ -11,7 +11,11 @@ demo: $(READY)
 # Three workers for two cores: tests with Ray wait more than they compute.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --durations 15
 
-test: lint
+# Style and types beside the tests: most of those wait now and then.
+test: $(READY)
+	$(MAKE) --no-print-directory --jobs 2 lint not-slow
+
+not-slow: $(READY)
 	$(PYTEST) -m "not slow"
 
 test-all: lint

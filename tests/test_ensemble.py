@@ -6,6 +6,7 @@ import factory
 import numpy as np
 import pytest
 import torch
+from every_kind import prepare_small
 from pydantic import ValidationError
 from sklearn.covariance import LedoitWolf, ledoit_wolf
 from torch import Tensor
@@ -26,7 +27,6 @@ from pipeline.catalogue.catalogue import Category, load_catalogue
 from pipeline.night.folder import NightFolder
 from pipeline.night.results import read_night
 from pipeline.onboarding.finish import write_package
-from pipeline.onboarding.prepare import prepare
 from pipeline.package import Package
 
 SHAPES = [(6, 8, 8), (10, 4, 4)]
@@ -148,7 +148,8 @@ def category(images: Path | str, **changes: object) -> Category:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Package:
     folder = tmp_path_factory.mktemp("ensemble")
-    prepared = prepare(category(factory.make_category(folder / "images"), calibration="cross"))
+    images = factory.make_category(folder / "images")
+    prepared = prepare_small(category(images, calibration="cross"))
     list(prepared.trainer.run())
     write_package(prepared, folder / "package")
     return Package.read(folder / "package")

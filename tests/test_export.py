@@ -178,9 +178,12 @@ def test_tracing_leaves_the_detector_as_it_was() -> None:
 
 @pytest.fixture
 def registered(tracking_uri: str, tmp_path: Path) -> Path:
-    """Two versions of steel, of which the second is the champion; returns their folder."""
+    """Two versions of steel, of which the second is the champion; returns their folder.
+
+    They read the first level alone: what is deeper would take most of the time of an export.
+    """
     for seed in (0, 1):
-        make_package(tmp_path / f"package{seed}", seed)
+        make_package(tmp_path / f"package{seed}", seed, layers=(1,))
         version = models.register("steel", f"key{seed}", tmp_path / f"package{seed}")
     models.promote(version)
     return tmp_path

@@ -9,7 +9,7 @@ from pathlib import Path
 import factory
 import pytest
 import ray
-from every_kind import small_category
+from every_kind import prepare_small, small_category
 from ray_watch import wait_until
 
 from jobs.cluster.join import cluster
@@ -18,7 +18,6 @@ from model.kinds import KINDS
 from pipeline.night.folder import NightFolder
 from pipeline.night.results import read_night, stored_shards
 from pipeline.onboarding.finish import write_package
-from pipeline.onboarding.prepare import prepare
 from pipeline.registry import models
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
@@ -45,7 +44,7 @@ def dump(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Iter
     with pytest.MonkeyPatch.context() as monkeypatch, cluster(num_cpus=2):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/mlflow.db")
         for category in categories:
-            prepared = prepare(category)
+            prepared = prepare_small(category)
             list(prepared.trainer.run())
             write_package(prepared, root / category.name)
             models.promote(models.register(category.name, category.name, root / category.name))

@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from every_kind import small_category
+from every_kind import prepare_small, small_category
 from PIL import Image
 from scipy import ndimage
 
@@ -185,7 +185,7 @@ def test_strips_are_evaluated_by_their_masks_and_drawn(images: Path) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_detector_reads_rectangles(images: Path, kind: str) -> None:
-    prepared = prepare(small_category(images, kind, crop=128, fit="keep", resize=None))
+    prepared = prepare_small(small_category(images, kind, crop=128, fit="keep", resize=None))
     list(prepared.trainer.run())
     detector = make_detector(prepared, prepared.trainer)
     assert np.isfinite(score_unseen(prepared, prepared.trainer, detector).scores).all()

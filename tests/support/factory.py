@@ -94,12 +94,12 @@ def write_catalogue(
     return path
 
 
-def make_package(folder: Path, seed: int = 0) -> Package:
+def make_package(folder: Path, seed: int = 0, layers: tuple[int, ...] = (2, 3)) -> Package:
     """Write the package of a real, tiny onboarding into ``folder`` and return it.
 
     Two seeds give two categories whose images and heads differ.
     """
-    shutil.copytree(_onboarded(seed), folder, dirs_exist_ok=True)
+    shutil.copytree(_onboarded(seed, layers), folder, dirs_exist_ok=True)
     return Package.read(folder)
 
 
@@ -145,12 +145,12 @@ def detector(package: Package) -> Detector:
 
 
 @functools.cache
-def _onboarded(seed: int) -> Path:
-    """One onboarding per seed and test run."""
+def _onboarded(seed: int, layers: tuple[int, ...]) -> Path:
+    """One onboarding of its kind per test run."""
     root = Path(tempfile.mkdtemp(prefix="nightshift-factory-"))
     atexit.register(shutil.rmtree, root, ignore_errors=True)
     images = make_category(root / "images", seed=seed)
-    prepared = _with_both_heads(prepare(category(images)), seed)
+    prepared = _with_both_heads(prepare(category(images, layers=layers)), seed)
     for _ in prepared.trainer.run():
         pass
     write_package(prepared, root / "package")
