@@ -22,7 +22,7 @@ from model.embedding import Embedding
 from model.errors import CategoryFault
 from model.kind import Heads
 from model.kinds import KINDS
-from model.mixed_batch import score_images
+from model.mixed_batch import score_embedded, score_images
 from model.precision import Precision
 from model.preprocessing import Preprocessing
 
@@ -98,6 +98,11 @@ class Detector(nn.Module):
         """Return image scores (B,) and patch scores (B, h, w); higher is more anomalous."""
         heads_B = [self.heads] * len(images_BHWC)
         return score_images(self.backbone, self.header.embedding, heads_B, images_BHWC)
+
+    @torch.inference_mode()
+    def score_embedded(self, pooled: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the bits that ``forward`` returns, from levels that are pooled already."""
+        return score_embedded(self.heads, pooled, alone=self.backbone.is_on_cpu)
 
     @torch.inference_mode()
     def score_pooled(self, pooled: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

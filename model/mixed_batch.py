@@ -44,6 +44,21 @@ def score_images(
     return join_batches(scored)
 
 
+def score_embedded(heads: Heads, pooled: Sequence[Tensor], *, alone: bool) -> tuple[Tensor, Tensor]:
+    """Return what ``score_images`` returns for one category's images, from their pooled levels.
+
+    Args:
+        heads: of the category.
+        pooled: (B, C, H, W) each.
+        alone: image by image, as a CPU has them.
+    """
+    if not alone:
+        return heads.score_each([heads] * len(pooled[0]), pooled)
+    in_float32 = heads.in_float32()
+    images = zip(*(level.split(1) for level in pooled), strict=True)
+    return join_batches(map_threads(in_float32, list(images)))
+
+
 def _score_alone(
     backbone: Backbone, embedding: Embedding, heads_B: Sequence[Heads], images_BHWC: Tensor
 ) -> tuple[Tensor, Tensor]:

@@ -102,6 +102,8 @@ class OnboardingRecord:
     timings_s: Mapping[str, float]
     backbone_images: int  # images that went through the backbone
     findings: Sequence[str] = ()  # what a person should know of the data; none of earlier releases
+    # Images that were embedded, and those of them from the store; None without a store.
+    features: Mapping[str, int] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +141,7 @@ class Package:
 
 def _read_record(data: Mapping[str, Any]) -> OnboardingRecord:
     """Return the record; what only other releases note in it is left alone."""
-    later = {"findings": ()}
+    later = {"findings": (), "features": None}
     known = {**later, **data}
     return OnboardingRecord(**{each.name: known[each.name] for each in fields(OnboardingRecord)})
 

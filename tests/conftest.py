@@ -15,7 +15,7 @@ from factory import make_category, make_package, write_catalogue, write_images
 from jobs.local.s3 import LocalS3
 
 # A developer's own settings: with them a test could read or write their real data.
-FOREIGN_PREFIXES = ("AWS_", "MLFLOW_", "RAY_ADDRESS")
+FOREIGN_PREFIXES = ("AWS_", "MLFLOW_", "RAY_ADDRESS", "NIGHTSHIFT_FEATURES")
 BEHIND_RAY = 5  # niceness
 
 

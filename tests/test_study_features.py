@@ -12,6 +12,7 @@ from pipeline import storage
 from pipeline.calibration import Part, TooFewImages, split_by_content
 from pipeline.datasets.layouts import read_layout
 from pipeline.datasets.samples import LayoutError
+from pipeline.feature_store.embedder import embedder_of
 from pipeline.onboarding.features import extract
 from pipeline.study.check import build_test
 from pipeline.study.feature_view import FeatureView, about, is_there, masks, open_bank, wanted_views
@@ -66,7 +67,8 @@ def test_a_bank_holds_what_an_onboarding_would_train_on(
     variant = study.apply({"layers": layers, "patch_size": size}, study.categories[0])
     bank = open_bank(f"{place}/good", variant)
     samples = [s for s in read_layout("mvtec", variant.images).samples if s.split == "train"]
-    plain = extract([s.uri for s in samples], variant, fresh_backbone(variant)).bank
+    embedder = embedder_of(variant, fresh_backbone(variant))
+    plain = extract([s.uri for s in samples], variant, embedder).bank
     everything = torch.arange(40)
     for found, expected in zip(bank.images(everything), plain.images(everything), strict=True):
         assert torch.equal(found, expected)
@@ -84,7 +86,7 @@ def test_images_held_out_for_the_calibration_are_in_no_fold(
     study, _, place, _ = built
     category = study.categories[0]
     uris = [s.uri for s in read_layout("mvtec", category.images).samples if s.split == "train"]
-    hashes = extract(uris, category, backbone()).hashes
+    hashes = extract(uris, category, embedder_of(category, backbone())).hashes
     parts = split_by_content(hashes, category.calibration_config)
     told = about(f"{place}/good")
     assert told["rows"] == np.flatnonzero(parts == Part.TRAIN).tolist()

@@ -13,14 +13,16 @@ from typing import Annotated, Literal
 import typer
 
 from jobs.cli import labels
+from jobs.cli.cache import cache_app
 from jobs.cli.exit_codes import ExitCode
 from jobs.cli.fleet import fleet_app
 from jobs.cli.night import score
-from jobs.cli.options import Json, Night
+from jobs.cli.options import Features, FeaturesGb, Json, Night
 from jobs.cli.printing import print_outcomes, print_study
 from jobs.cli.synthesis import synthesise
 from jobs.terminal.tables import number, print_json
 from model.errors import NightshiftError
+from pipeline.feature_store.place import DEFAULT_GB, named_place
 from pipeline.version import version
 
 app = typer.Typer(
@@ -30,6 +32,7 @@ app = typer.Typer(
 )
 app.add_typer(labels.app, name="labels")
 app.add_typer(fleet_app, name="fleet")
+app.add_typer(cache_app, name="cache")
 
 
 def _print_version(asked: bool) -> None:
@@ -75,13 +78,15 @@ def init(
 
 
 @app.command()
-def onboard(
+def onboard(  # noqa: PLR0913, PLR0917  options of a command
     catalogue: Annotated[str, typer.Argument(help="Catalogue file (YAML), local or s3://.")],
     only: Annotated[list[str] | None, typer.Option(help="Only this category; repeatable.")] = None,
     promote: Annotated[bool, typer.Option(help="Make the new versions champions.")] = True,
     runs: Annotated[
         str, typer.Option(envvar="NIGHTSHIFT_RUNS", help="Folder or s3:// prefix of checkpoints.")
     ] = "nightshift-runs",
+    features: Features = None,
+    features_gb: FeaturesGb = DEFAULT_GB,
     as_json: Json = False,
 ) -> None:
     """Train, calibrate and register one detector for every category of a catalogue."""
@@ -92,9 +97,12 @@ def onboard(
     from jobs.onboard import onboard as job  # noqa: PLC0415  not before the catalogue is known to be right
 
     with redirect_stdout(sys.stderr):
-        outcomes = job.onboard(
-            categories, job.OnboardingOptions(runs=storage.absolute(runs), promote=promote)
+        options = job.OnboardingOptions(
+            runs=storage.absolute(runs),
+            promote=promote,
+            features=named_place(features, features_gb),
         )
+        outcomes = job.onboard(categories, options)
     answer = job.to_json(outcomes)
     if as_json:
         print_json(answer)
@@ -115,6 +123,8 @@ def evaluate(  # noqa: PLR0913, PLR0917  options of a command
         str, typer.Option(help="Compare these kinds or presets, with commas between.")
     ] = "",
     out: Annotated[str, typer.Option(help="Folder or s3:// prefix.")] = "nightshift-evaluation",
+    features: Features = None,
+    features_gb: FeaturesGb = DEFAULT_GB,
     as_json: Json = False,
 ) -> None:
     """Measure a catalogue's detectors on its labelled test images; registers nothing."""
@@ -125,12 +135,12 @@ def evaluate(  # noqa: PLR0913, PLR0917  options of a command
     from jobs.evaluate import evaluate as job  # noqa: PLC0415  not before the catalogue is known to be right
 
     names = [name.strip() for name in detectors.split(",") if name.strip()]
-    out = storage.absolute(out)
+    out, store = storage.absolute(out), named_place(features, features_gb)
     with redirect_stdout(sys.stderr):
         if names:
-            answer = job.compare(categories, names, seeds, out)
+            answer = job.compare(categories, names, seeds, out, store)
         else:
-            answer = {"": job.evaluate(categories, seeds, out)}
+            answer = {"": job.evaluate(categories, seeds, out, store)}
     if as_json:
         documents = {name: done.to_json() for name, done in answer.items()}
         print_json(documents if names else documents[""])
@@ -155,6 +165,8 @@ def tune(  # noqa: PLR0913, PLR0917  options of a command
     write_catalogue: Annotated[
         str | None, typer.Option(help="Also write the winners as a catalogue here.")
     ] = None,
+    features: Features = None,
+    features_gb: FeaturesGb = DEFAULT_GB,
     as_json: Json = False,
 ) -> None:
     """Search training settings for each category and for all; registers and promotes nothing."""
@@ -167,7 +179,8 @@ def tune(  # noqa: PLR0913, PLR0917  options of a command
     from jobs.study import tune as job  # noqa: PLC0415  not before the catalogue is known to be right
 
     with redirect_stdout(sys.stderr):
-        done = job.tune(asked, storage.absolute(out), resume=resume)
+        store = named_place(features, features_gb)
+        done = job.tune(asked, storage.absolute(out), resume=resume, features=store)
     if write_catalogue:
         storage.write_bytes(storage.absolute(write_catalogue), done.catalogue)
     if as_json:

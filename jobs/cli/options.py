@@ -4,6 +4,18 @@ from typing import Annotated
 
 import typer
 
+Features = Annotated[
+    str | None,
+    typer.Option(
+        envvar="NIGHTSHIFT_FEATURES", help="Folder or s3:// prefix of features to keep and reuse."
+    ),
+]
+FeaturesGb = Annotated[
+    float,
+    typer.Option(
+        envvar="NIGHTSHIFT_FEATURES_GB", min=0, help="What the features may take there, 10^9 bytes."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
 Night = Annotated[str, typer.Option(help="The night's date, YYYY-MM-DD.")]
 Out = Annotated[str, typer.Argument(help="Folder or s3:// prefix of the results.")]

@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 
 from jobs.terminal.tables import number, table
+from pipeline.feature_store.place import in_words
 from pipeline.images.file_names import kinds_in_words
 
 
@@ -26,8 +27,9 @@ def print_outcomes(outcomes: list[dict[str, Any]]) -> None:
         )
     Console().print(shown)
     for outcome in outcomes:
-        note = _note(outcome["counts"] or {})
-        for line in [*([note] if note else []), *(outcome["findings"] or ())]:
+        note, features = _note(outcome["counts"] or {}), outcome["features"]
+        notes = [*([note] if note else []), *([in_words(features)] if features else [])]
+        for line in [*notes, *(outcome["findings"] or ())]:
             typer.echo(f"{outcome['category']}: {line}")
 
 
@@ -45,6 +47,8 @@ def print_study(study: dict[str, Any]) -> None:
     Console().print(shown)
     for name, own in {**study["categories"], "all together": study["overall"]}.items():
         typer.echo(f"{name}: {json.dumps(own['configuration'])}: {own['reason']}")
+    if features := study["cost"].get("features"):
+        typer.echo(in_words(features))
 
 
 def print_night(done: Any) -> None:

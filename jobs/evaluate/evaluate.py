@@ -25,6 +25,7 @@ from pipeline.evaluation.comparison import comparison, to_markdown
 from pipeline.evaluation.protocol import CategoryResult
 from pipeline.evaluation.tables import Evaluation, tables
 from pipeline.evaluation.variants import refuse_unknown, variant
+from pipeline.feature_store.place import StorePlace
 from pipeline.registry import connection, runs
 from pipeline.registry.runs import ImageSet, RunRecord
 
@@ -114,19 +115,28 @@ class Evaluator:
         )
 
 
-def evaluate(categories: Sequence[Category], num_seeds: int, out: str) -> Evaluation:
+def evaluate(
+    categories: Sequence[Category], num_seeds: int, out: str, features: StorePlace | None = None
+) -> Evaluation:
     """Train and measure every category, plot it and log it; write the tables under ``out``.
+
+    Features that were computed before are taken from the store ``features``, if there is one.
 
     Raises:
         RegistryError, StorageError, ClusterError: what every category needs is away.
     """
     evaluator = Evaluator(categories=categories, num_seeds=num_seeds, out=out)
-    _run({OWN: evaluator}, {OWN: {category.name: category for category in categories}})
+    variants = {OWN: {category.name: category for category in categories}}
+    _run({OWN: evaluator}, variants, features)
     return evaluator.finish()
 
 
 def compare(
-    categories: Sequence[Category], detectors: Sequence[str], num_seeds: int, out: str
+    categories: Sequence[Category],
+    detectors: Sequence[str],
+    num_seeds: int,
+    out: str,
+    features: StorePlace | None = None,
 ) -> dict[str, Evaluation]:
     """Evaluate every category with each of some detectors; write a comparison under ``out``.
 
@@ -135,6 +145,7 @@ def compare(
         detectors: kinds or presets.
         num_seeds: trainings of each.
         out: folder or prefix; each detector's own tables go below it.
+        features: the store of features that were computed before, if there is one.
 
     Raises:
         UnknownDetector: a name is none.
@@ -152,7 +163,7 @@ def compare(
             errors={n: each for n, each in found.items() if isinstance(each, str)},
         )
         variants[name] = {n: each for n, each in found.items() if isinstance(each, Category)}
-    _run(evaluators, variants)
+    _run(evaluators, variants, features)
     evaluations = {name: evaluator.finish() for name, evaluator in evaluators.items()}
     files = comparison(evaluations)
     for name, content in files.items():
@@ -173,13 +184,16 @@ def compare(
 
 
 def _run(
-    evaluators: Mapping[str, Evaluator], variants: Mapping[str, Mapping[str, Category]]
+    evaluators: Mapping[str, Evaluator],
+    variants: Mapping[str, Mapping[str, Category]],
+    features: StorePlace | None,
 ) -> None:
     """Measure each category's variants in one task, which shares what they have in common.
 
     Args:
         evaluators: by detector; all of the same categories.
         variants: by detector and category.
+        features: the store, if there is one.
     """
     connection.connect(connection.EVALUATIONS)
     first = next(iter(evaluators.values()))
@@ -196,7 +210,7 @@ def _run(
         work = []
         for category in wanted:
             plain = {d: each.model_dump() for d, each in own[category.name].items()}
-            start = partial(task.remote, plain, first.num_seeds, resources, board)
+            start = partial(task.remote, plain, first.num_seeds, resources, board, features)
             work.append((category, start))
         with Display("evaluating").shown() as display:
             show = lambda: display.update(read_board(board))  # noqa: E731

@@ -17,6 +17,7 @@ from pipeline.catalogue.catalogue import Category
 from pipeline.evaluation.plots import draw
 from pipeline.evaluation.protocol import CategoryResult, Protocol
 from pipeline.evaluation.tables import scores_csv
+from pipeline.feature_store.place import StorePlace
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +32,11 @@ class Measured:
 
 @ray.remote(max_retries=2)
 def measure(
-    variants: dict[str, dict[str, Any]], num_seeds: int, resources: Resources, board: Any
+    variants: dict[str, dict[str, Any]],
+    num_seeds: int,
+    resources: Resources,
+    board: Any,
+    features: StorePlace | None,
 ) -> dict[str, Measured | str]:
     """Run the protocol of a category's variants in a process of its own, and draw what it found.
 
@@ -40,7 +45,9 @@ def measure(
     torch.set_num_threads(resources.cpus)
     checked = {name: Category.model_validate(variant) for name, variant in variants.items()}
     reporter = Reporter(board, next(iter(checked.values())).name)
-    protocol = Protocol(num_seeds=num_seeds, progress=reporter.tell, device=own_device())
+    protocol = Protocol(
+        num_seeds=num_seeds, progress=reporter.tell, device=own_device(), features=features
+    )
     return {name: _measured(protocol, category) for name, category in checked.items()}
 
 

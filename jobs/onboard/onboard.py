@@ -26,6 +26,7 @@ from jobs.terminal.progress import Display, read_board, start_board
 from model.errors import CategoryFault
 from pipeline import storage
 from pipeline.catalogue.catalogue import Category
+from pipeline.feature_store.place import StorePlace
 from pipeline.onboarding.key import onboarding_key
 from pipeline.package import RECORD_FILE
 from pipeline.registry import connection, models
@@ -59,9 +60,10 @@ class Outcome:
     metrics: dict[str, float] | None = None
     timings_s: dict[str, float] | None = None
     findings: list[str] | None = None  # what a person should know of the data
+    features: dict[str, int] | None = None  # embedded, and from the store; None without one
 
 
-DETAILS = ("counts", "metrics", "timings_s", "findings")  # of the record
+DETAILS = ("counts", "metrics", "timings_s", "findings", "features")  # of the record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +71,7 @@ class OnboardingOptions:
     """How the categories of one call are onboarded."""
 
     runs: str  # folder or S3 prefix for checkpoints; every node must reach it
+    features: StorePlace | None = None  # features that were computed before
     promote: bool = True  # make the new versions champions
     checkpoint_every_s: float = CHECKPOINT_EVERY_S
 
@@ -111,7 +114,9 @@ def _fan_out(
     def start(category: Category) -> Any:
         name = f"{category.name}-{keys[category.name][:16]}"
         run = TrainRun(name=name, runs=options.runs, resources=resources)
-        return fit.remote(category.model_dump(), run, options.checkpoint_every_s, board)
+        return fit.remote(
+            category.model_dump(), run, options.checkpoint_every_s, board, options.features
+        )
 
     work = [(category, partial(start, category)) for category in todo]
     finished: list[Future[Outcome]] = []

@@ -33,18 +33,21 @@ def run(config: dict[str, Any]) -> None:
     if state == "finished":
         return
     try:
-        _train(category, state, reporter, config["checkpoint_every_s"])
+        _train(category, state, reporter, config)
     except NightshiftError as error:  # trying again would not help; the category is reported
         with tempfile.TemporaryDirectory() as folder:
             Path(folder, ERROR_FILE).write_text(json.dumps({"error": str(error)}))
             ray.train.report({"failed": 1}, checkpoint=Checkpoint.from_directory(folder))
 
 
-def _train(category: Category, state: Any, reporter: Reporter, checkpoint_every_s: float) -> None:
+def _train(category: Category, state: Any, reporter: Reporter, config: dict[str, Any]) -> None:
     if state is not None:  # another try on another machine might choose another
         category = category.model_copy(update={"precision": state["precision"]})
     prepared = prepare(
-        category, lambda done, total: reporter.tell("features", done, total), own_device()
+        category,
+        lambda done, total: reporter.tell("features", done, total),
+        own_device(),
+        config["features"],
     )
     trainer = prepared.trainer
     if state is not None:
@@ -54,7 +57,7 @@ def _train(category: Category, state: Any, reporter: Reporter, checkpoint_every_
     for report in trainer.run():
         passes = len(trainer.reports)
         reporter.tell("training", passes, trainer.num_passes)
-        if time.monotonic() - saved >= checkpoint_every_s:
+        if time.monotonic() - saved >= config["checkpoint_every_s"]:
             with tempfile.TemporaryDirectory() as folder:
                 kept = {"precision": prepared.backbone.config.precision}
                 torch.save(trainer.state_dict() | kept, Path(folder, STATE_FILE))

@@ -16,6 +16,7 @@ from jobs.study.search import search
 from jobs.study.tasks import embed, repeat
 from jobs.study.test_set_check import check
 from pipeline import storage
+from pipeline.feature_store.place import StorePlace
 from pipeline.registry import connection
 from pipeline.study import tracking
 from pipeline.study.answer import Answer, answer, catalogue_fragment, log_metrics
@@ -51,8 +52,12 @@ class Done:
     errors: dict[str, str]  # by category
 
 
-def tune(study: Study, out: str, *, resume: bool = False) -> Done:
+def tune(
+    study: Study, out: str, *, resume: bool = False, features: StorePlace | None = None
+) -> Done:
     """Run a study, or go on with it; write its answer below ``out``. Nothing is promoted.
+
+    Features that were computed before are taken from the store ``features``, if there is one.
 
     Raises:
         StudyError: its name is taken, or no trial or category is left.
@@ -61,18 +66,18 @@ def tune(study: Study, out: str, *, resume: bool = False) -> Done:
     connection.connect(connection.STUDIES)
     folder = StudyFolder(storage.join(out, study.name))
     folder.begin(study, resume=resume)
-    study = study.at(folder.uri)
+    study = dataclasses.replace(study.at(folder.uri), store=features)
     ledger = Ledger(folder)
     parent = tracking.begin(study)
     with cluster():
         resources = resources_for(PLENTY)
-        features, errors = _features(study, folder, ledger)
+        views, errors = _features(study, folder, ledger)
         left = [category for category in study.categories if category.name not in errors]
         if not left:
             raise StudyError(f"no category is left to study: {'; '.join(errors.values())}")
         context = StudyContext(
             study=dataclasses.replace(study, categories=left),
-            features=features,
+            features=views,
             heads=folder.join(HEADS),
             threads=resources.cpus,
         )
@@ -85,7 +90,7 @@ def tune(study: Study, out: str, *, resume: bool = False) -> Done:
         started = time.monotonic()
         found["check"] = check(context, folder, records, found)
         ledger.took("check", started)
-    found["cost"] = ledger.to_json()
+    found["cost"] = ledger.to_json() | {"features": ledger.features() if features else None}
     found["failed_categories"] = errors
     return _finish(context.study, folder, records, found)
 

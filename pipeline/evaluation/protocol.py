@@ -26,6 +26,7 @@ from pipeline.datasets.layouts import Sample
 from pipeline.datasets.samples import of_split, refuse_one_kind
 from pipeline.evaluation.cost import Cost, measure_cost
 from pipeline.evaluation.heatmap_grid import Tile, choose
+from pipeline.feature_store.place import StorePlace
 from pipeline.images.batches import BATCH_IMAGES
 from pipeline.images.decode import read_image
 from pipeline.measuring.labelled import Marks, ScoredSamples, measure, read_marks
@@ -80,6 +81,7 @@ class CategoryResult:
     dataset_digest: str = ""  # over the contents of the good images
     findings: Sequence[str] = ()  # what a person should know of the data
     cost: Cost | None = None
+    features: Mapping[str, int] | None = None  # embedded, and from the store; None without one
     tiles: Sequence[Tile] = ()  # some of the images with the first seed's maps
 
     @property
@@ -121,6 +123,7 @@ class Protocol:
     num_seeds: int
     progress: Progress
     device: str = "cpu"
+    features: StorePlace | None = None
     _embedded: list[tuple[Category, PreparedCategory, TestSet]] = field(default_factory=list)
 
     def measure(self, category: Category) -> CategoryResult:
@@ -139,7 +142,7 @@ class Protocol:
             if _share_features(other, category):
                 return prepared, test
         tell = partial(self.progress, "features")
-        prepared = prepare(category, tell, self.device)
+        prepared = prepare(category, tell, self.device, self.features)
         test = read_test_set(prepared)
         self._embedded.append((category, prepared, test))
         return prepared, test
@@ -182,6 +185,7 @@ def measure_prepared(
         dataset_digest=prepared.good.digest,
         findings=[*prepared.findings, *test.marks.findings],
         cost=cost,
+        features=prepared.embedder.counts,
         tiles=tiles,
     )
 
@@ -195,7 +199,7 @@ def read_test_set(prepared: PreparedCategory) -> TestSet:
     category = prepared.category
     test = of_split(prepared.samples, "test")
     refuse_one_kind(category.name, test, "test images", ADVICE)
-    read = extract([sample.uri for sample in test], category, prepared.backbone)
+    read = extract([sample.uri for sample in test], category, prepared.embedder)
     place = {uri: index for index, uri in enumerate(read.uris)}
     kept = [sample for sample in test if sample.uri in place]
     refuse_one_kind(category.name, kept, "test images", ADVICE)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.evaluation.protocol import ORACLE, CategoryResult, MeanStd, SeedResult, mean_and_std
+from pipeline.feature_store.place import in_words
 
 QUALITY = {
     "image_auroc": "image AUROC",
@@ -85,6 +86,10 @@ class Evaluation:
         findings = [f"- {n}: {line}" for n, r in self.results.items() for line in r.findings]
         if findings:
             parts += ["## The data", "\n".join(findings)]
+        counted = {name: r.features for name, r in self.results.items() if r.features}
+        if counted:
+            found = [f"- {name}: {in_words(counts)}" for name, counts in counted.items()]
+            parts += ["## The feature store", "\n".join(found)]
         if any(self.files.values()):
             parts += ["## Pictures and scores", "\n".join(_links(self.files))]
         return "\n\n".join(parts) + "\n"
@@ -98,6 +103,7 @@ class Evaluation:
             **_summary_json(result.summary() if result else {}),
             "seeds": [_seed_json(seed) for seed in result.seeds] if result else [],
             "findings": list(result.findings) if result else [],
+            "features": result.features if result else None,
             "files": list(self.files.get(name, ())),
         }
 

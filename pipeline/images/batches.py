@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from model.preprocessing import Preprocessing
-from pipeline.images.decode import ImageRead, read_image, read_of_file
+from pipeline.images.decode import ImageRead, Recall, read_of_file
 from pipeline.images.page_numbers import of_same_file
 from pipeline.images.prefetch import read_ahead
 
@@ -28,12 +28,25 @@ def batches(items: Iterable[Item], size: int = BATCH_IMAGES) -> Iterator[list[It
         yield batch
 
 
-def read_all(uris: Sequence[str], preprocessing: Preprocessing) -> Iterator[ImageRead]:
-    """Yield every image in order, read and decoded ahead of the consumer."""
-    if preprocessing.pages != "each":
-        return read_ahead(lambda uri: read_image(uri, preprocessing), uris)
-    files = of_same_file(uris, BATCH_IMAGES)  # a file is fetched once for so many of its pages
-    return chain.from_iterable(read_ahead(lambda some: read_of_file(some, preprocessing), files))
+def read_all(
+    uris: Sequence[str], preprocessing: Preprocessing, recall: Recall | None = None
+) -> Iterator[ImageRead]:
+    """Yield every image in order, read and decoded ahead of the consumer.
+
+    Args:
+        uris: of the images.
+        preprocessing: how they are read.
+        recall: returns what is known of an image by its digest, which then is not decoded.
+    """
+
+    def read(uris: Sequence[str]) -> list[ImageRead]:
+        return read_of_file(uris, preprocessing, recall=recall)
+
+    if preprocessing.pages == "each":  # a file is fetched once for so many of its pages
+        files: Iterable[Sequence[str]] = of_same_file(uris, BATCH_IMAGES)
+    else:
+        files = ([uri] for uri in uris)
+    return chain.from_iterable(read_ahead(read, files))
 
 
 def stack(images: Sequence[ImageRead]) -> Tensor:

@@ -8,6 +8,7 @@ does not hide sound pixels.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +42,8 @@ __all__ = [
     "read_pages",
 ]
 
+Recall = Callable[[str], Any]  # digest of an image -> what is kept of it, or None
+
 
 class ImageStatus(StrEnum):
     """What became of one image."""
@@ -68,10 +71,11 @@ class ImageRead:
     sha256: str = ""  # hex digest of the file's bytes, "" when they were not read
     mode: str | None = None  # of the file's pixels: "RGB", "L", "L;uint16"
     outside: float = 0.0  # share of the file's numbers that its category's range does not hold
+    stored: Any = None  # what was recalled of the image, which was not decoded for it
 
     def without_pixels(self) -> "ImageRead":
         """Return all that is known of the image but its pixels, which need the memory."""
-        return replace(self, pixels=None)
+        return replace(self, pixels=None, stored=None)
 
 
 def read_image(
@@ -91,7 +95,10 @@ def read_image(
 
 
 def read_of_file(
-    uris: Sequence[str], preprocessing: Preprocessing, fetch: Callable[[str], bytes] = read_bytes
+    uris: Sequence[str],
+    preprocessing: Preprocessing,
+    fetch: Callable[[str], bytes] = read_bytes,
+    recall: Recall | None = None,
 ) -> list[ImageRead]:
     """Fetch a file once, decode and resize some of its pages; raises as ``read_image`` does.
 
@@ -99,6 +106,7 @@ def read_of_file(
         uris: of the file or of its pages.
         preprocessing: how they are read.
         fetch: returns a file's bytes.
+        recall: returns what is known of an image by its digest, which then is not decoded.
     """
     pages = [file_and_page(uri, preprocessing.pages) for uri in uris]
     try:
@@ -107,7 +115,8 @@ def read_of_file(
         return [ImageRead(uri, _status_of(error), str(error)) for uri in uris]
     file = _file(data, preprocessing)
     return [
-        _decode(uri, file, preprocessing, page) for uri, (_, page) in zip(uris, pages, strict=True)
+        _recalled(uri, file, page, recall) or _decode(uri, file, preprocessing, page)
+        for uri, (_, page) in zip(uris, pages, strict=True)
     ]
 
 
@@ -152,6 +161,14 @@ def _num_pages(file: ImageFile) -> int:
 
 def _file(data: bytes, preprocessing: Preprocessing) -> ImageFile:
     return ImageFile(data, preprocessing.max_pixels, preprocessing.least_side)
+
+
+def _recalled(
+    uri: str, file: ImageFile, page: int | None, recall: Recall | None
+) -> ImageRead | None:
+    digest = file.sha256(page) if recall else ""
+    known = recall(digest) if recall else None
+    return known and ImageRead(uri, ImageStatus.OK, sha256=digest, stored=known)
 
 
 def _decode(uri: str, file: ImageFile, preprocessing: Preprocessing, page: int | None) -> ImageRead:

@@ -10,8 +10,8 @@ from model.detector import Detector
 from model.preprocessing import Preprocessing
 from pipeline.calibration import Calibration
 from pipeline.datasets.layouts import Sample
-from pipeline.images.batches import batches, read_all, stack
-from pipeline.images.decode import ImageRead, ImageStatus, ImageTooLarge, UnreadableImage
+from pipeline.feature_store.embedder import Embedder
+from pipeline.images.decode import ImageRead, ImageTooLarge, UnreadableImage
 from pipeline.images.masks import read_mask
 from pipeline.measuring.metrics import image_metrics, pixel_metrics, realised_rates
 from pipeline.storage import StorageError
@@ -53,21 +53,22 @@ class Marks:
         ]
 
 
-def score_samples(samples: Sequence[Sample], detector: Detector) -> ScoredSamples:
+def score_samples(
+    samples: Sequence[Sample], detector: Detector, embedder: Embedder
+) -> ScoredSamples:
     """Score labelled images in the order given; unreadable ones are set aside."""
     preprocessing = detector.header.preprocessing
     scored: list[Sample] = []
     scores, maps, unreadable = [], [], []
-    reads = read_all([sample.uri for sample in samples], preprocessing)
-    for batch in batches(zip(samples, reads, strict=True)):
-        good = [pair for pair in batch if pair[1].status is ImageStatus.OK]
-        unreadable += [image for _, image in batch if image.status is not ImageStatus.OK]
-        if not good:
+    by_uri = {sample.uri: sample for sample in samples}
+    for batch in embedder.read([sample.uri for sample in samples], preprocessing):
+        unreadable += batch.unreadable
+        if not batch.images:
             continue
-        batch_scores, patch_scores = detector(stack([image for _, image in good]))
+        batch_scores, patch_scores = detector.score_embedded(list(batch.planes.values()))
         scores.append(batch_scores.cpu().numpy())
         maps.append(detector.maps(patch_scores).half().cpu().numpy())
-        scored += [sample for sample, _ in good]
+        scored += [by_uri[image.uri] for image in batch.images]
     return ScoredSamples(
         samples=scored,
         scores=np.concatenate(scores) if scores else np.zeros(0, np.float32),

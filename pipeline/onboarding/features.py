@@ -20,9 +20,9 @@ from model.feature_bank import FeatureBank
 from pipeline import storage
 from pipeline.catalogue.catalogue import Category
 from pipeline.datasets.samples import Sample, of_split
-from pipeline.images.batches import batches, read_all, stack
-from pipeline.images.decode import ImageRead, ImageStatus
-from pipeline.images.image_statistics import STATISTICS, image_statistics
+from pipeline.feature_store.embedder import Embedder
+from pipeline.images.decode import ImageRead
+from pipeline.images.image_statistics import STATISTICS
 from pipeline.onboarding.feature_cache import reserve
 
 logger = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ def training_uris(category: Category, samples: Sequence[Sample]) -> list[str]:
 
 
 def extract(
-    uris: Sequence[str], category: Category, backbone: Backbone, progress: Progress | None = None
+    uris: Sequence[str], category: Category, embedder: Embedder, progress: Progress | None = None
 ) -> GoodImages:
     """Read, check and embed every image once.
 
@@ -86,24 +86,23 @@ def extract(
         UnreadableImages: more than a tenth cannot be read.
         CacheTooSmall: neither memory nor disk has room.
     """
+    backbone = embedder.backbone
     shapes = level_shapes(backbone, category.embedding, category.preprocessing.size)
     bank = reserve(category, len(uris), shapes, backbone.mean.device)
     started = time.monotonic()
     good: list[ImageRead] = []
     unreadable: list[ImageRead] = []
     statistics: dict[str, list[NDArray[np.float32]]] = {name: [] for name in STATISTICS}
-    for batch in batches(read_all(uris, category.preprocessing)):
-        readable = [image for image in batch if image.status is ImageStatus.OK]
-        unreadable += [image for image in batch if image.status is not ImageStatus.OK]
-        if readable:
-            pixels = stack(readable)
-            for name, values in image_statistics(pixels.numpy()).items():
-                statistics[name].append(values)
-            pooled = category.embedding.pool(backbone(pixels))
-            bank.write(len(good), pooled)
-        good += [image.without_pixels() for image in readable]
+    for batch in embedder.read(uris, category.preprocessing):
+        if batch.images:
+            bank.write(len(good), list(batch.planes.values()))
+        for name, values in batch.statistics.items():
+            statistics[name].append(values)
+        good += batch.images
+        unreadable += batch.unreadable
         if progress:
             progress(len(good) + len(unreadable), len(uris))
+    embedder.flush()
     refuse_many_unreadable(category.name, unreadable, len(uris))
     logger.info(
         "embedded %s: %d images, %d unreadable, %.1f s",

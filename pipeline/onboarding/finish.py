@@ -42,7 +42,8 @@ def finish(prepared: PreparedCategory) -> tuple[Package, dict[str, NDArray[np.ui
     refuse_unhealthy(category.name, health, warn=category.training.health == "warn")
     calibrated = time.monotonic()
     test = of_split(prepared.samples, "test")
-    scored = score_samples(test, detector)
+    scored = score_samples(test, detector, prepared.embedder)
+    prepared.embedder.flush()
     timings = {
         "embedding": prepared.embedded - prepared.started,
         "training": trained - prepared.embedded,
@@ -133,4 +134,5 @@ def _record(
         timings_s=timings,
         backbone_images=prepared.backbone.num_images_seen,
         findings=findings,
+        features=prepared.embedder.counts,
     )

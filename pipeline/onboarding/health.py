@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from model.detector import Detector
 from model.errors import CategoryFault
 from model.kind import Heads
+from pipeline.feature_store.embedder import Embedder
 from pipeline.images.batches import batches, read_all
 from pipeline.measuring.metrics import image_metrics
 from pipeline.onboarding.anomaly_bank import read_bank
@@ -61,7 +62,7 @@ def measure_health(
         images = list(read_all(uris, prepared.category.preprocessing))
         pixels = [image.pixels for image in images if image.pixels is not None]
         made = _made(make, pixels, NUM_ANOMALIES // len(pairs))
-        anomalous.append(synthetic_scores(heads, detector, made))
+        anomalous.append(synthetic_scores(heads, prepared.embedder, made))
     auroc = synthetic_auroc(unseen.scores, np.concatenate(anomalous))
     return health if auroc is None else health | {name: auroc}
 
@@ -101,14 +102,12 @@ def _made(make: Make, images: Sequence[Pixels], num: int) -> list[Pixels]:
 
 @torch.inference_mode()
 def synthetic_scores(
-    heads: Heads, detector: Detector, anomalous: Sequence[Pixels]
+    heads: Heads, embedder: Embedder, anomalous: Sequence[Pixels]
 ) -> NDArray[np.float32]:
     """Score synthetic anomalies (N,) on images that these heads have not seen."""
     scores = [np.zeros(0, np.float32)]
     for batch in batches(anomalous):
-        levels = detector.header.embedding.pool(
-            detector.backbone(torch.from_numpy(np.stack(batch)))
-        )
+        levels = list(embedder.of_pixels(batch).values())
         scores.append(heads(levels)[0].cpu().numpy())
     return np.concatenate(scores)
 

@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model.backbone import Backbone
 from model.kind import Pairs
 from model.kinds import KINDS
 from pipeline.catalogue.catalogue import Category
+from pipeline.feature_store.embedder import Embedder
 from pipeline.images.batches import batches, read_all
 from pipeline.images.prefetch import read_ahead
 from pipeline.onboarding.anomaly_bank import read_bank
@@ -92,7 +92,7 @@ def make_pairs(
     category: Category,
     good: GoodImages,
     train: NDArray[np.intp],
-    backbone: Backbone,
+    embedder: Embedder,
     progress: Progress | None = None,
 ) -> Pairs | None:
     """Make and embed a category's pairs; None where its detector needs none.
@@ -101,7 +101,7 @@ def make_pairs(
         category: says how many, and may name a bank of anomalous images.
         good: its good images.
         train: those of them that are trained on, indices.
-        backbone: the network, which sees each pair once.
+        embedder: the category's, for each pair once.
         progress: called with pairs done and pairs in all.
 
     Raises:
@@ -112,16 +112,16 @@ def make_pairs(
         return None
     places, maker = _maker(category, good, train, num)
     size = category.preprocessing.size
-    shapes = level_shapes(backbone, category.embedding, size)
-    bank = reserve(category, num, shapes, backbone.mean.device)
+    shapes = level_shapes(embedder.backbone, category.embedding, size)
+    bank = reserve(category, num, shapes, embedder.backbone.mean.device)
     originals = torch.zeros(num, dtype=torch.long)
     masks = torch.zeros(num, *size, dtype=torch.bool)
     for first, made in _blocks(maker, num):
         block = slice(first, first + len(made))
         originals[block] = torch.tensor([places[place] for place, _, _ in made])
         masks[block] = torch.from_numpy(np.stack([mask for _, _, mask in made]))
-        images_BHWC = torch.from_numpy(np.stack([pixels for _, pixels, _ in made]))
-        bank.write(first, category.embedding.pool(backbone(images_BHWC)))
+        planes = embedder.of_pixels([pixels for _, pixels, _ in made])
+        bank.write(first, list(planes.values()))
         if progress:
             progress(block.stop, num)
     seconds = time.monotonic() - started

@@ -20,6 +20,8 @@ from pipeline.backbones import fetch_backbone
 from pipeline.calibration import Part, fold_by_content, split_by_content
 from pipeline.catalogue.catalogue import Category
 from pipeline.datasets.layouts import Sample, read_layout
+from pipeline.feature_store.embedder import Embedder, embedder_of
+from pipeline.feature_store.place import StorePlace
 from pipeline.images.batches import BATCH_IMAGES
 from pipeline.onboarding.features import GoodImages, Progress, extract, training_uris
 from pipeline.onboarding.found_settings import with_found_settings
@@ -49,10 +51,15 @@ class PreparedCategory:
     good: GoodImages
     parts: NDArray[np.int8]  # ``Part`` of each good image
     pairs: Pairs | None  # synthetic anomalies, for a kind that learns from them
-    backbone: Backbone
+    embedder: Embedder
     trainer: Trainer
     started: float  # monotonic clock, seconds
     embedded: float
+
+    @property
+    def backbone(self) -> Backbone:
+        """The network that features are of."""
+        return self.embedder.backbone
 
     def images_of(self, part: Part) -> torch.Tensor:
         """Return the bank's indices of one part."""
@@ -95,9 +102,18 @@ def make_trainer(
 
 
 def prepare(
-    category: Category, progress: Progress | None = None, device: str = "cpu"
+    category: Category,
+    progress: Progress | None = None,
+    device: str = "cpu",
+    features: StorePlace | None = None,
 ) -> PreparedCategory:
     """Read the layout, embed every good training image once, and set the trainer up.
+
+    Args:
+        category: what the catalogue says of it.
+        progress: called with images done and images in all.
+        device: where the backbone computes.
+        features: the store of features that were computed before, if there is one.
 
     Raises:
         LayoutError, PixelRangeError, TooManyUnreadable, TooFewImages, CacheTooSmall, WeightsError:
@@ -111,10 +127,11 @@ def prepare(
     category = with_found_settings(category, uris)
     if category.precision == "auto" and "bfloat16" in category.precisions:
         backbone = choose_precision(backbone, category.preprocessing.size)
-    good = extract(uris, category, backbone, progress)
+    embedder = embedder_of(category, backbone, features)
+    good = extract(uris, category, embedder, progress)
     parts = split_by_content(good.hashes, category.calibration_config)
     train = np.flatnonzero(parts == Part.TRAIN)
-    pairs = make_pairs(category, good, train, backbone, progress)
+    pairs = make_pairs(category, good, train, embedder, progress)
     return PreparedCategory(
         category=category,
         samples=samples,
@@ -122,7 +139,7 @@ def prepare(
         good=good,
         parts=parts,
         pairs=pairs,
-        backbone=backbone,
+        embedder=embedder,
         trainer=make_trainer(good, parts, category.detector, category.recipe, pairs),
         started=started,
         embedded=time.monotonic(),

@@ -14,7 +14,7 @@ from scipy import stats
 
 from model.folding import FoldedHead
 from pipeline import storage
-from pipeline.backbones import fetch_backbone, own_device
+from pipeline.backbones import own_device
 from pipeline.datasets.layouts import read_layout
 from pipeline.datasets.samples import has_both_kinds, of_split
 from pipeline.onboarding.page_samples import page_samples
@@ -23,7 +23,7 @@ from pipeline.study.feature_view import FeatureView, is_there, view_key
 from pipeline.study.objective import METRICS
 from pipeline.study.records import TrialRecord
 from pipeline.study.run import StudyContext
-from pipeline.study.sets import Passes, ranged, write_labelled
+from pipeline.study.sets import Passes, embedder_of_view, ranged, write_labelled
 from pipeline.study.space import Configuration
 from pipeline.study.trial import evaluate_labelled
 
@@ -56,9 +56,10 @@ def build_test(view: FeatureView, features: str, device: str = "cpu") -> Passes:
     test = of_split(samples, "test")
     if not has_both_kinds(test):
         return Passes()
-    backbone = fetch_backbone(category.backbone_config).to(device)
-    num_images = write_labelled(ranged(view, samples), test, backbone, storage.join(features, TEST))
-    return Passes(num_images, backbone.num_images_seen)
+    view = ranged(view, samples)
+    embedder = embedder_of_view(view, device)
+    num_images = write_labelled(view, test, embedder, storage.join(features, TEST))
+    return Passes(num_images, embedder.backbone.num_images_seen)
 
 
 def measure_heads(

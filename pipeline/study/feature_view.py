@@ -18,7 +18,7 @@ import json
 import logging
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -28,11 +28,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.backbone import STRIDES, Backbone
-from model.embedding import Embedding
+from model.backbone import STRIDES
 from model.feature_bank import FeatureBank
 from pipeline import storage
 from pipeline.catalogue.catalogue import Category
+from pipeline.feature_store.embedder import Embedder, Planes
+from pipeline.feature_store.place import StorePlace
+from pipeline.feature_store.planes import Setting, names_of, plane_name
 from pipeline.images.batches import batches
 from pipeline.storage.local import local_path
 from pipeline.study.feature_copies import own_copies
@@ -42,7 +44,6 @@ from pipeline.study.space import FEATURE_PARAMETERS
 logger = logging.getLogger(__name__)
 
 ABOUT, MASKS = "about.json", "masks.npy"
-Setting = tuple[Embedding, tuple[int, ...]]  # patch size and kind, layers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,16 +52,13 @@ class FeatureView:
 
     category: Category  # its layers are all that are wanted
     settings: Sequence[Setting]
+    store: StorePlace | None = None  # of features that were computed before
 
     @property
     def name(self) -> str:
         """Folder of the view: the same for the same backbone, weights and preprocessing."""
         category = self.category
-        wanted = sorted(
-            plane_name(embedding, layer, len(layers))
-            for embedding, layers in self.settings
-            for layer in layers
-        )
+        wanted = sorted(name for setting in self.settings for name in names_of(setting))
         identity = [view_key(category), wanted]
         return f"{category.name}-{sha256(json.dumps(identity).encode()).hexdigest()[:12]}"
 
@@ -76,7 +74,9 @@ def wanted_views(study: Study) -> dict[str, FeatureView]:
     domains = {name: d for name, d in study.space.items() if name in FEATURE_PARAMETERS}
     combinations = itertools.product(*(domain.arguments for domain in domains.values()))
     settings = [{}, *(dict(zip(domains, values, strict=True)) for values in combinations)]
-    return views(study.apply(each, category) for category in study.categories for each in settings)
+    variants = (study.apply(each, category) for category in study.categories for each in settings)
+    found = views(variants)
+    return {key: replace(view, store=study.store) for key, view in found.items()}
 
 
 def views(variants: Iterable[Category]) -> dict[str, FeatureView]:
@@ -93,19 +93,12 @@ def views(variants: Iterable[Category]) -> dict[str, FeatureView]:
     return found
 
 
-def plane_name(embedding: Embedding, layer: int, num_layers: int) -> str:
-    """Name the file of one level; the official embedding's width depends on how many there are."""
-    among = f"-of{num_layers}" if embedding.kind == "official" else ""
-    return f"{embedding.kind}{among}-window{embedding.patch_size}-layer{layer}"
-
-
 @dataclass
 class SetWriter:
     """Fills the files of one set of images, image by image."""
 
     folder: Path
     view: FeatureView
-    backbone: Backbone
     num_rows: int
     files: dict[str, NDArray[np.float16]] = field(default_factory=dict)
     written: int = 0
@@ -113,21 +106,13 @@ class SetWriter:
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True)
 
-    def write(self, images_BHWC: Tensor) -> None:
-        """Take a batch of images through the backbone and keep all that is wanted of it."""
-        assert self.written + len(images_BHWC) <= self.num_rows
-        levels = dict(zip(self.backbone.config.layers, self.backbone(images_BHWC), strict=True))
-        done: set[str] = set()
-        for embedding, layers in self.view.settings:
-            names = [plane_name(embedding, layer, len(layers)) for layer in layers]
-            if done.issuperset(names):
-                continue
-            pooled = embedding.pool([levels[layer] for layer in layers])
-            for name, level_BCHW in zip(names, pooled, strict=True):
-                if name not in done:
-                    done.add(name)
-                    self._keep(name, level_BCHW)
-        self.written += len(images_BHWC)
+    def write(self, planes: Planes) -> None:
+        """Keep all that is wanted of a batch of images."""
+        num_images = len(next(iter(planes.values()), ()))
+        assert self.written + num_images <= self.num_rows
+        for name, level_BCHW in planes.items():
+            self._keep(name, level_BCHW)
+        self.written += num_images
 
     def _keep(self, name: str, level_BCHW: Tensor) -> None:
         rows = level_BCHW.flatten(2).transpose(1, 2).cpu().numpy()
@@ -144,10 +129,10 @@ class SetWriter:
         (self.folder / ABOUT).write_text(json.dumps({**about, "size": size}))
 
 
-def write_all(writer: SetWriter, images: Iterable[NDArray[np.uint8]]) -> None:
-    """Write images (H, W, 3) in their order."""
+def write_all(writer: SetWriter, images: Iterable[NDArray[np.uint8]], embedder: Embedder) -> None:
+    """Write made images (H, W, 3) in their order."""
     for batch in batches(images):
-        writer.write(torch.from_numpy(np.stack(list(batch))))
+        writer.write(embedder.of_pixels(batch))
 
 
 def publish(folder: Path, uri: str) -> None:

@@ -167,6 +167,7 @@ class Ledger:
             values = self.to_json()
             values["images"][view] = took.images
             values["backbone_passes"][view] = values["backbone_passes"].get(view, 0) + took.passes
+            values["from_store"][view] = took.images - took.passes
             self.folder.note("ledger", values)
 
     def took(self, stage: str, started: float) -> None:
@@ -175,9 +176,17 @@ class Ledger:
         values["seconds"][stage] = values["seconds"].get(stage, 0.0) + time.monotonic() - started
         self.folder.note("ledger", values)
 
+    def features(self) -> dict[str, int]:
+        """Return how many images were embedded, and how many of them came from a store."""
+        values = self.to_json()
+        return {name: sum(values[name].values()) for name in ("images", "from_store")}
+
     def to_json(self) -> dict[str, Any]:
         """Return images and passes by view, and seconds by stage."""
-        return {"images": {}, "backbone_passes": {}, "seconds": {}} | self.folder.noted("ledger")
+        empty: dict[str, Any] = {
+            name: {} for name in ("images", "backbone_passes", "from_store", "seconds")
+        }
+        return empty | self.folder.noted("ledger")
 
 
 def repeat_name(configuration: Mapping[str, Any], category: str, repeat: int) -> str:

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,15 +11,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from model.backbone import Backbone
 from pipeline import storage
 from pipeline.backbones import fetch_backbone
 from pipeline.calibration import Part, TooFewImages, fold_by_content, split_by_content
 from pipeline.catalogue.catalogue import Category
 from pipeline.datasets.layouts import Sample, read_layout
 from pipeline.datasets.samples import LayoutError, of_split, refuse_one_kind
+from pipeline.feature_store.embedder import Embedder, embedder_of
 from pipeline.images.batches import read_all
-from pipeline.images.decode import ImageRead, ImageStatus
+from pipeline.images.decode import ImageRead
 from pipeline.measuring.labelled import read_marks
 from pipeline.onboarding.features import refuse_many_unreadable, training_uris
 from pipeline.onboarding.found_settings import with_found_settings
@@ -77,26 +77,32 @@ def build_view(
     category = view.category
     uris = training_uris(category, samples)
     refuse_few(category, len(uris), plan)
-    backbone = fetch_backbone(category.backbone_config).to(device)
+    embedder = embedder_of_view(view, device)
     with TemporaryDirectory(prefix="nightshift-study-") as scratch:
-        good = SetWriter(Path(scratch, "good"), view, backbone, len(uris))
-        folds_by_uri = _write_good(good, uris, plan)
+        good = SetWriter(Path(scratch, "good"), view, len(uris))
+        folds_by_uri = _write_good(good, uris, plan, embedder)
         num_judged = 0
         if labelled is not None:
             tests = {sample.uri for sample in of_split(samples, "test")}
             scored = read_labelled(category, labelled, tests)
-            num_judged = write_labelled(view, scored, backbone, storage.join(uri, "labelled"))
-        marked = SetWriter(
-            Path(scratch, "anomalies"), view, backbone, len(plan.used) * plan.num_anomalies
-        )
-        _write_anomalies(marked, folds_by_uri, plan)
+            num_judged = write_labelled(view, scored, embedder, storage.join(uri, "labelled"))
+        num_anomalies = len(plan.used) * plan.num_anomalies
+        marked = SetWriter(Path(scratch, "anomalies"), view, num_anomalies)
+        _write_anomalies(marked, folds_by_uri, plan, embedder)
         publish(marked.folder, storage.join(uri, "anomalies"))
         publish(good.folder, storage.join(uri, "good"))
+    num_passes = embedder.backbone.num_images_seen
     logger.info(
         "embedded %s for the study: %d backbone passes, %.1f s",
-        *(category.name, backbone.num_images_seen, time.monotonic() - started),
+        *(category.name, num_passes, time.monotonic() - started),
     )
-    return Passes(good.written + marked.written + num_judged, backbone.num_images_seen)
+    return Passes(good.written + marked.written + num_judged, num_passes)
+
+
+def embedder_of_view(view: FeatureView, device: str) -> Embedder:
+    """Return what embeds the images of a view, whose category knows the range of its pixels."""
+    backbone = fetch_backbone(view.category.backbone_config).to(device)
+    return embedder_of(view.category, backbone, view.store, view.settings)
 
 
 def ranged(view: FeatureView, samples: Sequence[Sample]) -> FeatureView:
@@ -122,12 +128,12 @@ def refuse_few(category: Category, num_images: int, plan: FoldPlan, what: str = 
         )
 
 
-def _write_good(writer: SetWriter, uris: Sequence[str], plan: FoldPlan) -> dict[str, int]:
+def _write_good(
+    writer: SetWriter, uris: Sequence[str], plan: FoldPlan, embedder: Embedder
+) -> dict[str, int]:
     """Embed all good images; return the fold of those that train, by URI."""
     category = writer.view.category
-    read: list[ImageRead] = []
-    unreadable: list[ImageRead] = []
-    write_all(writer, _readable(read_all(uris, category.preprocessing), read, unreadable))
+    read, unreadable = _write_files(writer, uris, embedder)
     refuse_many_unreadable(category.name, unreadable, len(uris))
     hashes = [image.sha256 for image in read]
     parts = split_by_content(hashes, category.calibration_config)
@@ -138,18 +144,23 @@ def _write_good(writer: SetWriter, uris: Sequence[str], plan: FoldPlan) -> dict[
     return {read[row].uri: fold for row, fold in zip(train, folds, strict=True)}
 
 
-def _readable(
-    images: Iterator[ImageRead], read: list[ImageRead], unreadable: list[ImageRead]
-) -> Iterator[Pixels]:
-    """Yield the pixels of images that can be read; note all without them."""
-    for image in images:
-        kept = read if image.status is ImageStatus.OK else unreadable
-        kept.append(image.without_pixels())
-        if image.pixels is not None:
-            yield image.pixels
+def _write_files(
+    writer: SetWriter, uris: Sequence[str], embedder: Embedder
+) -> tuple[list[ImageRead], list[ImageRead]]:
+    """Embed the images that can be read; return them, and the others."""
+    read: list[ImageRead] = []
+    unreadable: list[ImageRead] = []
+    for batch in embedder.read(uris, writer.view.category.preprocessing):
+        writer.write(batch.planes)
+        read += batch.images
+        unreadable += batch.unreadable
+    embedder.flush()
+    return read, unreadable
 
 
-def _write_anomalies(writer: SetWriter, folds_by_uri: dict[str, int], plan: FoldPlan) -> None:
+def _write_anomalies(
+    writer: SetWriter, folds_by_uri: dict[str, int], plan: FoldPlan, embedder: Embedder
+) -> None:
     """Make and embed the anomalies of every fold that is ever left out."""
     preprocessing = writer.view.category.preprocessing
     masks, folds = [], []
@@ -158,9 +169,10 @@ def _write_anomalies(writer: SetWriter, folds_by_uri: dict[str, int], plan: Fold
         images = [image.pixels for image in read_all(uris, preprocessing)]
         pixels = [image for image in images if image is not None]
         anomalies = make_anomalies(pixels, plan.num_anomalies, seed=fold)
-        write_all(writer, (anomaly.pixels for anomaly in anomalies))
+        write_all(writer, (anomaly.pixels for anomaly in anomalies), embedder)
         masks += [thin(anomaly.mask) for anomaly in anomalies]
         folds += [fold] * len(anomalies)
+    embedder.flush()
     np.save(writer.folder / MASKS, np.stack(masks))
     writer.finish({"folds": folds})
 
@@ -191,15 +203,13 @@ def read_labelled(category: Category, labelled: LabelledSet, tests: set[str]) ->
 
 
 def write_labelled(
-    view: FeatureView, samples: Sequence[Sample], backbone: Backbone, uri: str
+    view: FeatureView, samples: Sequence[Sample], embedder: Embedder, uri: str
 ) -> int:
     """Embed labelled images and their masks; return how many could be read."""
     preprocessing = view.category.preprocessing
     with TemporaryDirectory(prefix="nightshift-study-") as scratch:
-        writer = SetWriter(Path(scratch, "labelled"), view, backbone, len(samples))
-        read: list[ImageRead] = []
-        images = read_all([sample.uri for sample in samples], preprocessing)
-        write_all(writer, _readable(images, read, []))
+        writer = SetWriter(Path(scratch, "labelled"), view, len(samples))
+        read, _ = _write_files(writer, [sample.uri for sample in samples], embedder)
         by_uri = {sample.uri: sample for sample in samples}
         kept = [by_uri[image.uri] for image in read]
         marks = read_marks(kept, preprocessing)

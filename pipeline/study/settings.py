@@ -24,6 +24,7 @@ from pipeline.catalogue.catalogue import (
 )
 from pipeline.catalogue.detector_settings import Strict
 from pipeline.catalogue.findings import read_settings
+from pipeline.feature_store.place import StorePlace
 from pipeline.study.space import (
     DEFAULT_SPACE,
     Configuration,
@@ -79,6 +80,7 @@ class Study:
     space: Mapping[str, Domain]
     categories: Sequence[Category]
     key: str = ""  # its own, whatever becomes of its categories
+    store: StorePlace | None = None  # of features that were computed before
 
     def at(self, uri: str) -> "Study":
         """Return the study with the key that it has in this folder."""

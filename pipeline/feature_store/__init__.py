@@ -1,0 +1,1 @@
+"""Pooled features of images, kept from command to command: named by content, bounded, evictable."""
