@@ -26,6 +26,7 @@ from pipeline.images import deep_pixels
 from pipeline.images.damaged_metadata import without_metadata
 from pipeline.images.deep_pixels import DeepPixels, TiffPages, UnsupportedPixels
 from pipeline.images.page_numbers import frames_of_pages
+from pipeline.images.plain_png import read_plain_png
 
 # What Pillow can decode by itself; formats that start another program (EPS, WMF) stay closed.
 FORMATS = (
@@ -188,6 +189,9 @@ class ImageFile:
     def _by_pillow(self, number: int) -> Picture:
         image, frames = self._open()
         self._check_page(number, len(frames))
+        plain = read_plain_png(self.data)
+        if plain is not None:
+            return Picture(Image.fromarray(plain), image.mode, None, None, 1)
         if len(frames) > 1 or frames[0]:
             image.seek(frames[number - 1])
             self._check_size(*image.size)
