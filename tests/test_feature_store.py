@@ -2,6 +2,7 @@
 
 import json
 import logging
+import resource
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -252,10 +253,28 @@ def test_a_place_that_cannot_be_written_is_said_once_and_stops_nothing(
     (tmp_path / "file").write_text("in the way")
     features = StorePlace(uri=str(tmp_path / "file/features"))
     with caplog.at_level(logging.WARNING, "pipeline.feature_store"):
-        prepared = prepared_with(images, features)
+        record = onboard(factory.category(images), tmp_path / "package", features).record
+    assert record.features == {"images": NUM_ALL, "from_store": 0}
+    (line,) = [r.getMessage() for r in caplog.records if "feature_store" in r.name]
+    assert line.startswith("the feature store keeps nothing more of steel")
+    assert line in record.findings  # a log of a worker on another machine is far
+
+
+def test_a_disk_that_takes_no_more_is_said_once_and_leaves_nothing_half_written(
+    images: Path, local: StorePlace, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))  # an entry is larger
+    try:
+        with caplog.at_level(logging.WARNING, "pipeline.feature_store"):
+            prepared = prepared_with(images, local)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert prepared.backbone.num_images_seen == NUM_GOOD
     (line,) = [record.getMessage() for record in caplog.records]
     assert line.startswith("the feature store keeps nothing more of steel")
+    kept = [path for path in Path(local.uri, IMAGES).rglob("*") if path.is_file()]
+    assert kept == []
 
 
 def test_a_bucket_that_is_not_there_is_said_once_and_stops_nothing(
@@ -286,13 +305,15 @@ def test_a_store_that_may_only_be_read_is_read(
     assert len(caplog.records) == 1
 
 
-def test_the_least_recently_used_go_first_and_the_bound_holds(images: Path, tmp_path: Path) -> None:
+def test_the_least_recently_used_go_first_and_the_bound_holds(
+    images: Path, place: StorePlace
+) -> None:
     room = 2.5 * NUM_GOOD * (IMAGE_BYTES + 700) / 1e9  # for two categories and a half
-    features = StorePlace(uri=str(tmp_path / "features"), max_gb=room)
+    features = replace(place, max_gb=room)
     for name in ("a", "b", "a", "c"):  # the second time a is only used
         prepared_with(images, features, name=name)
     assert [group.category for group in stored_groups(features.uri)] == ["a", "c"]
-    assert sum(Path(path).stat().st_size for path in entries(features)) <= features.max_bytes
+    assert sum(len(storage.read_bytes(uri)) for uri in entries(features)) <= features.max_bytes
     assert prepared_with(images, features, name="a").backbone.num_images_seen == 0
     assert prepared_with(images, features, name="b").backbone.num_images_seen == NUM_GOOD
 

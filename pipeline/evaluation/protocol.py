@@ -183,7 +183,7 @@ def measure_prepared(
         seeds=results,
         counts=_counts(prepared, results[0].calibration, test),
         dataset_digest=prepared.good.digest,
-        findings=[*prepared.findings, *test.marks.findings],
+        findings=[*prepared.findings, *test.marks.findings, *prepared.embedder.findings],
         cost=cost,
         features=prepared.embedder.counts,
         tiles=tiles,

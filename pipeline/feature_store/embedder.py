@@ -65,6 +65,11 @@ class Embedder:
             return None
         return {"images": self.num_images, "from_store": self.num_stored}
 
+    @property
+    def findings(self) -> list[str]:
+        """What a person should know of the store."""
+        return [line for group in self.groups for line in group.trouble]
+
     def read(self, uris: Sequence[str], preprocessing: Preprocessing) -> Iterator[EmbeddedBatch]:
         """Yield all images of a list, read ahead; what the store has is not decoded."""
         recall = self._find if self.groups else None

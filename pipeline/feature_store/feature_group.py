@@ -38,6 +38,7 @@ class FeatureGroup:
         """
         self.place, self.path, self.about = place, path, about
         self.is_used = False  # since it was last marked
+        self.trouble: list[str] = []  # why it is not kept any more, in a line
         self._reading, self._writing = True, True
         self._lock = threading.Lock()
         self._sizes: dict[str, int] = {}
@@ -143,10 +144,11 @@ class FeatureGroup:
 
     def _say(self, why: str) -> None:
         size = sum(self._sizes.values()) / GB
-        logger.warning(
-            "the feature store keeps nothing more of %s (%d images, %.3g GB there): %s",
-            *(self.path.partition("/")[0], len(self._sizes), size, why),
+        self.trouble.append(
+            f"the feature store keeps nothing more of {self.path.partition('/')[0]} "
+            f"({len(self._sizes):,} images, {size:.3g} GB there): {why}"
         )
+        logger.warning("%s", self.trouble[-1])
 
     def _uri(self, content: str) -> str:
         return storage.join(self.place.uri, IMAGES, self.path, f"{content}{SUFFIX}")

@@ -4,9 +4,9 @@ import hashlib
 import json
 import platform
 from collections.abc import Sequence
+from importlib import metadata
 from typing import Any
 
-import PIL
 import torch
 
 from model.backbone import Backbone
@@ -18,11 +18,17 @@ from pipeline.feature_store.place import StorePlace
 from pipeline.feature_store.stored_groups import IMAGES
 from pipeline.version import version
 
+DECODERS = ("pillow", "imagecodecs", "tifffile")
 LONGEST_NAME = 200  # of a folder; some file systems end at 255
 
 
-def numeric_identity(backbone: Backbone) -> dict[str, str]:
-    """Return what decides the bits that a backbone's weights and an image's pixels come to."""
+def numeric_identity(backbone: Backbone, size: tuple[int, int]) -> dict[str, str]:
+    """Return what decides the bits that weights and pixels come to, besides themselves.
+
+    Args:
+        backbone: on its device, in its numeric mode.
+        size: height and width of its images: what computes them may depend on it.
+    """
     device = backbone.mean.device
     if device.type == "cpu":
         kind = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
@@ -37,11 +43,8 @@ def numeric_identity(backbone: Backbone) -> dict[str, str]:
 
 def reading_identity(preprocessing: Preprocessing) -> dict[str, Any]:
     """Return what decides the pixels that a file's bytes come to."""
-    return {
-        "preprocessing": preprocessing.to_json(),
-        "release": version(),
-        "pillow": PIL.__version__,
-    }
+    decoders = {name: metadata.version(name) for name in DECODERS}
+    return {"preprocessing": preprocessing.to_json(), "release": version(), **decoders}
 
 
 def open_groups(
@@ -55,7 +58,7 @@ def open_groups(
     about = {
         "backbone": backbone.config.name,
         "digest": backbone.digest,
-        **numeric_identity(backbone),
+        **numeric_identity(backbone, preprocessing.size),
         **reading_identity(preprocessing),
     }
     identity = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]

@@ -133,6 +133,6 @@ def _record(
         metrics=metrics,
         timings_s=timings,
         backbone_images=prepared.backbone.num_images_seen,
-        findings=findings,
+        findings=[*findings, *prepared.embedder.findings],
         features=prepared.embedder.counts,
     )
