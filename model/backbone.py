@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from model.cpu_engine import OPENVINO, PYTORCH, ForOneImage, for_one_image
 from model.efficientnet_lite import EfficientNetLite0
 from model.precision import PRECISIONS, Precision, disable_tf32, require
 from model.thread_pool import map_threads
@@ -153,8 +154,9 @@ class Backbone(nn.Module):
     def forward(self, images_BHWC: Tensor) -> list[Tensor]:
         """Return one (B, C, H / stride, W / stride) map per level, finest first, in float32.
 
-        On a CPU every image is computed alone, on one thread (``thread_pool.py``): its features
-        have the same bits in whatever batch and on however many cores.
+        On a CPU every image is computed alone, on one thread (``thread_pool.py``), in float32 by
+        OpenVINO (``cpu_engine.py``): its features have the same bits in whatever batch and on
+        however many cores.
 
         Args:
             images_BHWC: uint8 RGB; H and W multiples of 32.
@@ -163,9 +165,13 @@ class Backbone(nn.Module):
             PrecisionError: the device does not have the numeric mode.
         """
         self.admit(len(images_BHWC))
+        return self.compute(images_BHWC)
+
+    def compute(self, images_BHWC: Tensor) -> list[Tensor]:
+        """Return what ``forward`` returns, of images that do not count as seen."""
         if not self.is_on_cpu:
             return self.levels(images_BHWC)
-        maps = map_threads(self.levels, images_BHWC.split(1))
+        maps = map_threads(self.for_one_image(images_BHWC.shape[1:3]), images_BHWC.split(1))
         return [torch.cat(level) for level in zip(*maps, strict=True)]
 
     @property
@@ -182,8 +188,26 @@ class Backbone(nn.Module):
         require(self.config.precision, self.mean.device)
         self.num_images_seen += num_images
 
+    def for_one_image(self, size: tuple[int, int]) -> ForOneImage:
+        """Return what computes the levels of an image (1, H, W, 3) alone, on a CPU.
+
+        It is called in ``map_threads``; this is not, because it asks how many threads there are.
+        """
+        return self._in_openvino(size) or self.levels
+
+    def engine(self, size: tuple[int, int]) -> str:
+        """Say what computes images of a height and width, and on what: "OpenVINO on cpu"."""
+        name = OPENVINO if self.is_on_cpu and self._in_openvino(size) else PYTORCH
+        return f"{name} on {self.mean.device.type}"
+
+    def _in_openvino(self, size: tuple[int, int]) -> ForOneImage | None:
+        if self.config.precision != "float32":
+            return None
+        identity = f"{self.config.name} {self.config.layers} {self.digest}"
+        return for_one_image(identity, _OneImage(self), size)
+
     def levels(self, images_BHWC: Tensor) -> list[Tensor]:
-        """Return what ``forward`` returns, in one pass that a graph can be traced of."""
+        """Return what ``forward`` returns, in one pass of PyTorch that a graph can be traced of."""
         width = images_BHWC.shape[2]
         # A row of pixels and colours at a time: three numbers at a time take four times as long.
         rows = images_BHWC.to(self.mean.device).flatten(2).float()
@@ -191,6 +215,18 @@ class Backbone(nn.Module):
         pixels = rows.unflatten(2, (width, 3)).permute(0, 3, 1, 2)
         maps = self.trunk(pixels.to(PRECISIONS[self.config.precision])).values()
         return [level.float() for level in maps]
+
+
+class _OneImage(nn.Module):
+    """Pixels of an image to maps with their channels last: what OpenVINO is given."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.trunk, self.mean, self.std = backbone.trunk, backbone.mean, backbone.std
+
+    def forward(self, image_1HWC: Tensor) -> tuple[Tensor, ...]:
+        pixels = ((image_1HWC.float() - self.mean) / self.std).permute(0, 3, 1, 2)
+        return tuple(level.permute(0, 2, 3, 1) for level in self.trunk(pixels).values())
 
 
 def _state(config: BackboneConfig, spec: BackboneSpec) -> StateDict:

@@ -63,11 +63,12 @@ def _score_alone(
     backbone: Backbone, embedding: Embedding, heads_B: Sequence[Heads], images_BHWC: Tensor
 ) -> tuple[Tensor, Tensor]:
     backbone.admit(len(images_BHWC))
+    levels_of = backbone.for_one_image(images_BHWC.shape[1:3])
 
     def score(run: slice) -> tuple[Tensor, Tensor]:
         heads = heads_B[run.start].in_float32()
         images = images_BHWC[run].split(1)
-        return join_batches(heads(embedding.pool(backbone.levels(image))) for image in images)
+        return join_batches(heads(embedding.pool(levels_of(image))) for image in images)
 
     runs = runs_of_same(heads_B, -(-len(heads_B) // torch.get_num_threads()))
     return join_batches(map_threads(score, runs))

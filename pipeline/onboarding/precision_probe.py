@@ -47,6 +47,6 @@ def is_worthwhile(exact_s: float, rounded_s: float) -> bool:
 def _seconds(backbone: Backbone, images_BHWC: torch.Tensor) -> float:
     """Return how long one batch takes; such images do not count as seen."""
     started = time.perf_counter()
-    for level in backbone.levels(images_BHWC):
+    for level in backbone.compute(images_BHWC):
         level[0, 0, 0, 0].item()  # waits for a device that works on its own
     return time.perf_counter() - started
