@@ -11,7 +11,7 @@ Source: SimpleNet, Liu et al. 2023 (arXiv:2303.15140), section 3.1.
 
 import copy
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -188,19 +188,19 @@ class Backbone(nn.Module):
         require(self.config.precision, self.mean.device)
         self.num_images_seen += num_images
 
-    def for_one_image(self, size: tuple[int, int]) -> ForOneImage:
+    def for_one_image(self, size: Sequence[int]) -> ForOneImage:
         """Return what computes the levels of an image (1, H, W, 3) alone, on a CPU.
 
         It is called in ``map_threads``; this is not, because it asks how many threads there are.
         """
         return self._in_openvino(size) or self.levels
 
-    def engine(self, size: tuple[int, int]) -> str:
+    def engine(self, size: Sequence[int]) -> str:
         """Say what computes images of a height and width, and on what: "OpenVINO on cpu"."""
         name = OPENVINO if self.is_on_cpu and self._in_openvino(size) else PYTORCH
         return f"{name} on {self.mean.device.type}"
 
-    def _in_openvino(self, size: tuple[int, int]) -> ForOneImage | None:
+    def _in_openvino(self, size: Sequence[int]) -> ForOneImage | None:
         if self.config.precision != "float32":
             return None
         identity = f"{self.config.name} {self.config.layers} {self.digest}"

@@ -14,7 +14,7 @@ import sys
 import threading
 import warnings
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -40,12 +40,13 @@ class CpuEngine:
         self._model, self._core = _translate(network)
         self._compiled: OrderedDict[tuple[int, int, int], _Requests] = OrderedDict()
 
-    def compiled(self, size: tuple[int, int]) -> ForOneImage:
+    def compiled(self, size: Sequence[int]) -> ForOneImage:
         """Return what computes an image of a height and width, from any thread.
 
         As many images are computed at a time as the calling thread may use threads in torch.
         """
-        key = (*size, torch.get_num_threads())
+        height, width = size
+        key = (height, width, torch.get_num_threads())
         if key not in self._compiled:
             self._compiled[key] = self._compile(*key)
         self._compiled.move_to_end(key)
@@ -85,7 +86,7 @@ class _Requests:
         return [level_1hwC.permute(0, 3, 1, 2) for level_1hwC in maps]
 
 
-def for_one_image(identity: str, network: nn.Module, size: tuple[int, int]) -> ForOneImage | None:
+def for_one_image(identity: str, network: nn.Module, size: Sequence[int]) -> ForOneImage | None:
     """Return what computes images of a height and width, loaded once while it is in use.
 
     Args:
@@ -101,7 +102,7 @@ def for_one_image(identity: str, network: nn.Module, size: tuple[int, int]) -> F
             if identity not in _loaded:
                 _loaded[identity] = CpuEngine(network)
             engine = _loaded[identity]
-            compiled = engine and engine.compiled(size)
+            compiled = None if engine is None else engine.compiled(size)
         except Exception as error:  # noqa: BLE001  whatever it is, PyTorch computes the same
             reason = str(error).strip().splitlines() or [type(error).__name__]
             logger.warning("PyTorch computes on this CPU, OpenVINO cannot: %s", reason[0])
