@@ -17,6 +17,7 @@ Each module defines the errors it raises, beside the code that raises them::
         NoAnomalies
         NotANumber
         NothingChanges
+        OtherScores
         PackageError
         PixelRangeError
         PrecisionError

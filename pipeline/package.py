@@ -3,6 +3,7 @@
 head.safetensors   the folded head and the header that says what it belongs to
 calibration.json   calibration scores, threshold, scale of the anomaly maps, and how bright,
                    contrasty and sharp the calibration images are
+check.png          good images by which another engine is checked, see ``engine_check.py``
 onboarding.json    the record: settings, data, loss curve, metrics, timings
 examples/*.png     images beside their heatmaps
 """
@@ -23,6 +24,7 @@ from model.detector import DetectorHeader, load_detector, save_detector
 from model.errors import CategoryFault
 from model.kind import Heads
 from pipeline.calibration import Calibration
+from pipeline.engine_check import CHECK_FILE, EngineCheck, from_png, to_png
 from pipeline.images.image_statistics import Values, read_values
 
 HEAD_FILE = "head.safetensors"
@@ -67,10 +69,13 @@ class Reference:
     map_scale: MapScale
     statistics: Values = field(default_factory=dict)  # none in a package of an earlier release
     modes: tuple[str, ...] = ()  # of the good images' files, likewise: "RGB", "L;uint16"
+    check: EngineCheck | None = None  # likewise; and where the numeric mode is not float32
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; ``from_json`` gives back an equal reference."""
+        check = {"engine_check": self.check.to_json()} if self.check else {}
         return {
+            **check,
             **self.calibration.to_json(),
             "map_scale": asdict(self.map_scale),
             "image_statistics": dict(self.statistics),
@@ -85,6 +90,7 @@ class Reference:
             map_scale=MapScale(**data["map_scale"]),
             statistics=read_values(data.get("image_statistics", {})),
             modes=tuple(data.get("image_modes", ())),
+            check=EngineCheck.from_json(check) if (check := data.get("engine_check")) else None,
         )
 
 
@@ -114,6 +120,7 @@ class Package:
     heads: Heads
     reference: Reference
     record: OnboardingRecord
+    check_images: NDArray[np.uint8] | None = None  # (N, H, W, 3), of the reference's check
 
     def write(self, folder: Path, examples: Mapping[str, NDArray[np.uint8]]) -> None:
         """Write all files; ``examples`` are RGB pictures by name."""
@@ -122,6 +129,8 @@ class Package:
         reference = json.dumps(self.reference.to_json(), sort_keys=True)
         (folder / CALIBRATION_FILE).write_text(reference)
         (folder / RECORD_FILE).write_text(json.dumps(asdict(self.record), indent=1))
+        if self.check_images is not None:
+            (folder / CHECK_FILE).write_bytes(to_png(self.check_images))
         for name, pixels in examples.items():
             Image.fromarray(pixels).save(folder / EXAMPLES_FOLDER / f"{name}.png")
 
@@ -136,7 +145,13 @@ class Package:
         with package_errors(folder):
             reference = Reference.from_json(json.loads((folder / CALIBRATION_FILE).read_text()))
             record = _read_record(json.loads((folder / RECORD_FILE).read_text()))
-        return cls(header=header, heads=heads, reference=reference, record=record)
+            images = None
+            if reference.check and (folder / CHECK_FILE).exists():
+                content, size = (folder / CHECK_FILE).read_bytes(), header.preprocessing.size
+                images = from_png(content, reference.check, size)
+        return cls(
+            header=header, heads=heads, reference=reference, record=record, check_images=images
+        )
 
 
 def _read_record(data: Mapping[str, Any]) -> OnboardingRecord:
@@ -156,7 +171,7 @@ def package_digest(folder: Path) -> str:
 
 
 @contextmanager
-def package_errors(folder: Path) -> Iterator[None]:
+def package_errors(folder: Path | str) -> Iterator[None]:
     """Turn what a missing or damaged file of a package raises into a PackageError."""
     try:
         yield

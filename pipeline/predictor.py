@@ -17,6 +17,7 @@ from PIL import Image
 from model.backbone import Backbone
 from model.detector import Detector
 from pipeline.backbones import fetch_backbone
+from pipeline.engine_check import refuse_other_engine
 from pipeline.images.batches import batches, stack
 from pipeline.images.decode import ImageRead, ImageStatus, UnreadableImage, read_image
 from pipeline.images.fit import to_crop
@@ -53,8 +54,17 @@ class Predictor:
     """A detector, its calibration and its backbone, ready to score."""
 
     def __init__(self, package: Package, backbone: Backbone) -> None:
+        """Join the parts.
+
+        Raises:
+            DetectorFileError: the package belongs to another backbone.
+            OtherScores: the engine at hand scores otherwise than the one that calibrated it.
+        """
         self.package = package
         self.detector = Detector(backbone, package.heads, package.header)
+        reference, images = package.reference, package.check_images
+        if reference.check and images is not None:
+            refuse_other_engine(self.detector, reference.check, images, reference.calibration)
 
     @classmethod
     def load(cls, folder: str) -> "Predictor":

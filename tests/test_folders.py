@@ -12,7 +12,7 @@ from source import PACKAGES, module_name, modules_imported, parsed, source_files
 ORDER = {
     "pipeline": (
         *("version", "pages", "storage", "calibration", "images", "datasets", "catalogue"),
-        *("backbones", "feature_store", "package", "predictor", "registry"),
+        *("backbones", "feature_store", "engine_check", "package", "predictor", "registry"),
         *("measuring", "onboarding", "synthesis", "evaluation"),
         *("night", "night/fleet", "night/scoring", "night/settling", "night/feedback"),
         *("report", "study", "doctor"),

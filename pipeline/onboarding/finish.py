@@ -20,6 +20,7 @@ from pipeline.calibration import Calibration, Part, fit
 from pipeline.datasets.samples import of_split
 from pipeline.images.image_statistics import Values, condense
 from pipeline.measuring.labelled import ScoredSamples, measure, read_marks, score_samples
+from pipeline.onboarding.check_images import check_images
 from pipeline.onboarding.examples import examples, worst_unseen
 from pipeline.onboarding.health import measure_health, refuse_unhealthy
 from pipeline.onboarding.prepare import PreparedCategory, UnseenScores, make_detector, score_unseen
@@ -40,6 +41,7 @@ def finish(prepared: PreparedCategory) -> tuple[Package, dict[str, NDArray[np.ui
     scale = MapScale(low=unseen.map_median, threshold=calibration.threshold)
     health = measure_health(prepared, detector, unseen)
     refuse_unhealthy(category.name, health, warn=category.training.health == "warn")
+    check, pictures = check_images(prepared, detector, unseen) or (None, None)
     calibrated = time.monotonic()
     test = of_split(prepared.samples, "test")
     scored = score_samples(test, detector, prepared.embedder)
@@ -59,8 +61,10 @@ def finish(prepared: PreparedCategory) -> tuple[Package, dict[str, NDArray[np.ui
             map_scale=scale,
             statistics=_statistics(prepared, unseen),
             modes=prepared.good.modes,
+            check=check,
         ),
         record=replace(record, findings=[*record.findings, *findings_of_size(detector.heads)]),
+        check_images=pictures,
     )
     logger.info(
         "onboarded %s: %d train, %d calibration, threshold %.4g, %.1f s",

@@ -12,13 +12,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from model.detector import DetectorHeader, load_detector
 from model.errors import NightshiftError
 from model.kind import Heads
 from model.preprocessing import Preprocessing
 from pipeline import storage
+from pipeline.engine_check import CHECK_FILE, from_png
 from pipeline.night.folder import NightFolder
-from pipeline.package import HEAD_FILE, Reference
+from pipeline.package import HEAD_FILE, Reference, package_errors
 
 FORMAT_VERSION = 1
 
@@ -69,6 +73,19 @@ class Champion:
             path = Path(folder) / HEAD_FILE
             path.write_bytes(storage.read_bytes(storage.join(self.package, HEAD_FILE)))
             return load_detector(path)
+
+    def load_check_images(self) -> NDArray[np.uint8] | None:
+        """Fetch the images by which another engine is checked; None where there are none.
+
+        Raises:
+            PackageError: they are damaged.
+        """
+        uri = storage.join(self.package, CHECK_FILE)
+        if self.reference.check is None or not storage.exists(uri):
+            return None
+        content = storage.read_bytes(uri)
+        with package_errors(self.package):
+            return from_png(content, self.reference.check, self.preprocessing.size)
 
 
 @dataclass(frozen=True, kw_only=True)

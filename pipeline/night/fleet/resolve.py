@@ -13,6 +13,7 @@ from types import MappingProxyType
 from model.detector import DetectorHeader, load_detector
 from model.errors import CategoryFault
 from pipeline import storage
+from pipeline.engine_check import CHECK_FILE
 from pipeline.images.prefetch import read_ahead
 from pipeline.night.fleet.fleet import Champion, Fleet, FleetError
 from pipeline.night.folder import NightFolder
@@ -134,8 +135,9 @@ def _copy(version: RegisteredVersion, folder: Path, package: str) -> None:
             f"{version.digest[:12] or '(none)'}, its files have {digest[:12]}. Move the champion "
             f"alias to a version that Nightshift registered, or onboard the category again."
         )
-    for name in DECIDING_FILES:  # the calibration last: it marks the copy as whole
-        storage.write_bytes(storage.join(package, name), (folder / name).read_bytes())
+    for name in (CHECK_FILE, *DECIDING_FILES):  # the calibration last: it marks the copy as whole
+        if (folder / name).exists():  # earlier releases checked no engine
+            storage.write_bytes(storage.join(package, name), (folder / name).read_bytes())
 
 
 def _read_header(package: str, scratch: Path) -> DetectorHeader:

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from model.anomaly_map import anomaly_maps, map_matrix
 from model.backbone import Backbone, BackboneConfig
-from model.detector import DetectorHeader, refuse_other_backbone
+from model.detector import Detector, DetectorHeader, refuse_other_backbone
 from model.embedding import Embedding
 from model.errors import CategoryFault, NightshiftError
 from model.kind import Heads
 from model.mixed_batch import score_images
 from pipeline.backbones import fetch_backbone
+from pipeline.engine_check import refuse_other_engine
 from pipeline.night.fleet.fleet import Champion
 from pipeline.storage import StorageError
 
@@ -35,7 +36,7 @@ class Network:
 class Detectors:
     """Scores mixed batches; loads what it needs when it is first asked, from many threads.
 
-    A category whose heads, backbone or precision are no good here is refused again at once.
+    A category whose heads, backbone, precision or engine are no good here is refused again at once.
 
     Beyond ``heads_bytes`` the heads that were not used for longest make room: a dump is scored
     category by category, so that they are rarely missed.
@@ -128,10 +129,18 @@ class Detectors:
         return header, heads
 
     def _fetch(self, category: str) -> tuple[DetectorHeader, Heads]:
-        header, heads = self.champions[category].load_heads()
-        refuse_other_backbone(self.backbone(header.backbone_config), header)
+        champion = self.champions[category]
+        header, heads = champion.load_heads()
+        backbone = self.backbone(header.backbone_config)
+        refuse_other_backbone(backbone, header)
         heads.halve()
-        return header, heads.to(self.device)
+        heads = heads.to(self.device)
+        check, calibration = champion.reference.check, champion.reference.calibration
+        if check and check.engine != backbone.engine(header.preprocessing.size):
+            images = champion.load_check_images()
+            if images is not None:
+                refuse_other_engine(Detector(backbone, heads, header), check, images, calibration)
+        return header, heads
 
     def _make_room(self) -> None:
         while self._resident_bytes > self.heads_bytes and len(self._heads) > 1:
