@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from model.backbone import Backbone
+from model.cpu_engine import OPENVINO
 from model.errors import ServiceAway
 from model.preprocessing import Preprocessing
 from pipeline import storage
@@ -29,6 +30,9 @@ def numeric_identity(backbone: Backbone, size: tuple[int, int]) -> dict[str, str
         backbone: on its device, in its numeric mode.
         size: height and width of its images: what computes them may depend on it.
     """
+    engine = backbone.engine(size)
+    if engine.startswith(OPENVINO):
+        engine += f", release {metadata.version('openvino')}"
     device = backbone.mean.device
     if device.type == "cpu":
         kind = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
@@ -36,7 +40,7 @@ def numeric_identity(backbone: Backbone, size: tuple[int, int]) -> dict[str, str
         kind = torch.cuda.get_device_name(device)
     return {
         "precision": backbone.config.precision,
-        "engine": f"torch {torch.__version__}",
+        "engine": f"{engine}, torch {torch.__version__}",  # PyTorch pools the maps
         "device": kind,
     }
 
