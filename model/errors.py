@@ -39,6 +39,7 @@ Each module defines the errors it raises, beside the code that raises them::
       LabelsError
       LocalS3Error
       NightError
+      NoFeatureStore
       NoFreePortError
       ResultsError
       StudyError
