@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage, special
+from scipy import special
 
 from model.errors import CategoryFault
 
@@ -182,6 +182,8 @@ def region_weights(masks: Bools) -> tuple[Weights, int]:
     Returns:
         Weights 1 / (area of its region x number of regions), in the order of ``maps[masks]``.
     """
+    from scipy import ndimage  # noqa: PLC0415  half a second to import, for masks alone
+
     areas = [np.empty(0, dtype=np.int64)]
     num_regions = 0
     for mask in masks[masks.any(axis=(1, 2))]:
