@@ -29,6 +29,7 @@ from model.embedding import mean_levels, resize
 from model.kind import Heads
 from model.simplenet import EPS, LEAK, Head
 
+UNITS_AT_A_TIME = 256  # .8 MB of a grid of 28 x 28: beyond the cache a core waits for memory
 SECOND_HEAD_WEIGHT = 0.5  # of the lower score: either head may be the only one to see a defect
 
 
@@ -84,18 +85,32 @@ class FoldedHead(nn.Module):
         Args:
             levels: one (B, C, H, W) map per level, as ``Embedding.pool`` gives them.
         """
-        grid = levels[0].shape[2:]
         parts = [level.float().contiguous(memory_format=torch.channels_last) for level in levels]
-        finest, *coarser = (weight_UC[:, :, None, None] for weight_UC in self.weights)
-        hidden = F.conv2d(parts[0], finest, self.bias)
+        logits = sum(self._logits(parts, units) for units in self._cut(parts[0]))
+        return (logits - self.offset) / self.spread
+
+    def _cut(self, finest: Tensor) -> list[slice]:
+        """Return which units are computed at a time: so many as the cache of a core holds.
+
+        It is how an image alone on a CPU is scored. A layer between needs all units at once, and
+        a graph is for batches of any size.
+        """
+        is_whole = torch.compiler.is_exporting() or finest.device.type != "cpu" or len(finest) > 1
+        if is_whole or self.deeper:
+            return [slice(None)]
+        return [slice(at, at + UNITS_AT_A_TIME) for at in range(0, len(self.bias), UNITS_AT_A_TIME)]
+
+    def _logits(self, parts: Sequence[Tensor], units: slice) -> Tensor:
+        """Return what some of the first layer's units add to the logits, (B, H, W)."""
+        finest, *coarser = (weight_UC[units, :, None, None] for weight_UC in self.weights)
+        hidden = F.conv2d(parts[0], finest, self.bias[units])
         for part, weight in zip(parts[1:], coarser, strict=True):
-            hidden += resize(F.conv2d(part, weight), grid)
+            hidden += resize(F.conv2d(part, weight), parts[0].shape[2:])
         hidden = F.leaky_relu_(hidden, LEAK)
         for weight_MUX, bias in self.deeper:
             weight = weight_MUX.flatten(0, 1)[:, :, None, None]
             hidden = F.leaky_relu_(F.conv2d(hidden, weight, bias, groups=len(weight_MUX)), LEAK)
-        scores = F.conv2d(hidden, self.output[None, :, None, None]).squeeze(1)
-        return (scores - self.offset) / self.spread
+        return F.conv2d(hidden, self.output[None, units, None, None]).squeeze(1)
 
     def split(self, members: int) -> list["FoldedHead"]:
         """Return the members as heads of their own; this head's scores are the mean of theirs."""
