@@ -18,7 +18,7 @@ ORDER = {
         *("report", "study", "doctor"),
     ),
     "jobs": (
-        *("terminal", "local", "cluster"),
+        *("cluster", "terminal", "local"),
         *("onboard", "night", "evaluate", "synthesise", "study", "doctor", "demo"),
         *("cli", "__main__"),
     ),

@@ -15,22 +15,20 @@ from pathlib import Path
 
 import pytest
 import ray
-import torch
 from command_line import Run
 from factory import category, make_category, texture, write_catalogue
 from mlflow import MlflowClient
 from pictures import encoded
 from PIL import Image
-from ray.train import Checkpoint
 from ray_watch import Watch, checkpoints, training_workers, wait_until
 
+from jobs.cluster import slots
 from jobs.cluster.join import Resources, cluster, memory_per_job, resources_for
+from jobs.cluster.progress_board import Reporter, read_board, start_board
 from jobs.local.s3 import LocalS3
 from jobs.night import score as scoring
 from jobs.onboard import onboard as onboarding
 from jobs.onboard.onboard import OnboardingOptions, Outcome, onboard
-from jobs.onboard.train_loop import STATE_FILE, restore
-from jobs.terminal.progress import Reporter, read_board, start_board
 from pipeline import storage
 from pipeline.catalogue.catalogue import Category
 from pipeline.night.folder import NightFolder
@@ -38,17 +36,17 @@ from pipeline.night.listing import list_dump
 from pipeline.night.results import read_night
 from pipeline.night.scoring import plan
 from pipeline.night.scoring.scorer import ShardScorer
-from pipeline.package import HEAD_FILE
 from pipeline.registry import connection, models
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 NIGHT = "2026-03-12"
-PASSES = 18
+PASSES = 300  # so many that nobody is done between two looks
 HALF = Resources(num_jobs=2, cpus=1, gpus=0)  # another number of threads would be other last bits
 DRIVER = """\
 import sys
 from jobs.onboard import onboard
+from jobs.cluster import slots
 from jobs.cluster.join import Resources
 from pipeline.catalogue.catalogue import Category
 onboard.resources_for = lambda num_tasks: Resources(num_jobs=2, cpus=1, gpus=0)
@@ -131,8 +129,8 @@ def driver(steel: Category, runs: str) -> Iterator[subprocess.Popen[bytes]]:
 
 @pytest.fixture
 def watch(ray_cluster: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
-    watch = Watch(start_board())
-    monkeypatch.setattr(onboarding, "start_board", lambda: watch.board)
+    watch = Watch()
+    monkeypatch.setattr(slots, "beside", watch.beside)
     monkeypatch.setattr(onboarding, "resources_for", lambda num_tasks: HALF)
     thread = threading.Thread(target=watch.follow)
     thread.start()
@@ -197,21 +195,12 @@ def test_the_registry_holds_one_run_and_one_champion_each_and_nothing_is_done_tw
     ]
 
 
-def test_a_finished_training_is_told_from_one_to_go_on_with(tmp_path: Path) -> None:
-    assert restore(None) is None
-    assert restore(Checkpoint.from_directory(tmp_path)) is None
-    torch.save({"passes": torch.arange(3)}, tmp_path / STATE_FILE)
-    assert restore(Checkpoint.from_directory(tmp_path))["passes"].tolist() == [0, 1, 2]
-    (tmp_path / HEAD_FILE).touch()
-    assert restore(Checkpoint.from_directory(tmp_path)) == "finished"
-
-
 def test_a_killed_worker_and_a_killed_driver_go_on_to_the_very_same_head(
     onboarded: Onboarded, steel: Category, tracking_uri: str, s3: str, watch: Watch
 ) -> None:
     runs = f"{s3}/runs"
     with driver(steel, runs) as process:
-        seen: set[str] = set()  # Ray notes a checkpoint once its files are there
+        seen: set[str] = set()
 
         def wait_for_more_checkpoints() -> None:
             least = len(seen) + 3
@@ -232,6 +221,7 @@ def test_a_killed_worker_and_a_killed_driver_go_on_to_the_very_same_head(
     assert outcome.status == "onboarded"
     assert min(watch.passes()) > 2  # each of them went on from the one before
     assert models.champions()["steel"].digest == onboarded.digest
+    assert not [item for item in storage.list_objects(runs) if "/steel-" in item.uri]
     client = MlflowClient()
     assert len(client.search_model_versions()) == 1
     experiment = client.get_experiment_by_name("nightshift")

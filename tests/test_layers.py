@@ -186,8 +186,8 @@ def test_the_model_can_be_imported_beside_torch_and_torchvision_alone(tmp_path: 
     run_in_fresh_process(BLOCKED_IMPORT, [blocked, importable("model")], tmp_path)
 
 
-def test_what_only_steers_a_training_is_light(tmp_path: Path) -> None:
-    steering = ["jobs.cluster.train_run", "jobs.onboard.train", "jobs.synthesise.synthesis_fit"]
+def test_actors_that_only_steer_are_light(tmp_path: Path) -> None:
+    steering = ["jobs.cluster.work_queue", "jobs.cluster.progress_board"]
     run_in_fresh_process(BLOCKED_IMPORT, [["torch", "mlflow"], steering], tmp_path)
 
 

@@ -104,7 +104,13 @@ def resources_for(num_tasks: int) -> Resources:
         shares = [int(node["CPU"] // node["GPU"]) for node in nodes if node.get("GPU", 0)]
         return Resources(num_jobs=min(num_tasks, gpus), cpus=max(1, min(shares)), gpus=1)
     per_job = max(1, min(*cpus, sum(cpus) // max(num_tasks, 1)))
-    return Resources(num_jobs=max(1, sum(count // per_job for count in cpus)), cpus=per_job, gpus=0)
+    return Resources(num_jobs=max(1, jobs_at_a_time(per_job, 0)), cpus=per_job, gpus=0)
+
+
+def jobs_at_a_time(cpus: int, gpus: int) -> int:
+    """Return how many jobs of so many CPUs and GPUs the nodes that are there hold at a time."""
+    name, each = ("GPU", gpus) if gpus else ("CPU", cpus)
+    return sum(int(node.get(name, 0)) // each for node in _nodes())
 
 
 def num_accelerators() -> int:

@@ -1,44 +1,54 @@
-"""One run of Ray Train: workers that are resumed from the last checkpoint.
-
-Beside each worker that trains there are processes that only steer it. They import this module,
-and must not import torch: it would take 0.3 GB of the head's memory for each, and seconds.
-"""
+"""One run of Ray Train: workers that are started anew when one of them dies."""
 
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
+from threading import Thread
 from typing import Any
 
-from ray.train import (
-    BackendConfig,
-    CheckpointConfig,
-    FailureConfig,
-    Result,
-    RunConfig,
-    ScalingConfig,
-)
-from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+from ray.train import CheckpointConfig, FailureConfig, Result, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
 
 from jobs.cluster.join import Resources
 
-MAX_FAILURES = 3  # of a worker, each resumed from the last checkpoint
+MAX_FAILURES = 3  # of a worker, each followed by another start
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainRun:
-    """Where a run's checkpoints go, and what its workers have."""
+    """Where a run keeps its files, and what its workers have."""
 
     name: str  # the same name in the same place resumes
-    runs: str  # folder or S3 prefix of checkpoints
+    runs: str  # folder or S3 prefix, which every node reaches
     resources: Resources  # of each worker
     num_workers: int = 1
 
-    def fit(self, loop: Callable[[dict[str, Any]], None], config: dict[str, Any]) -> Result:
-        """Run ``loop(config)`` on every worker to its end; the config gets its ``threads``."""
+    def start(
+        self, loop: Callable[[dict[str, Any]], None], config: dict[str, Any]
+    ) -> Future[Result]:
+        """Run ``loop(config)`` on every worker to its end; the config gets its ``threads``.
+
+        Ray Train's controllers are actors of this process's node; a thread waits for them. It ends
+        with the process, so that an interrupted command does not wait for its trainings.
+        """
+        future: Future[Result] = Future()
+
+        def work() -> None:
+            try:
+                future.set_result(self._trainer(loop, config).fit())
+            except BaseException as error:  # noqa: BLE001  whoever asks for the result gets it
+                future.set_exception(error)
+
+        Thread(target=work, name=self.name, daemon=True).start()
+        return future
+
+    def _trainer(
+        self, loop: Callable[[dict[str, Any]], None], config: dict[str, Any]
+    ) -> TorchTrainer:
         cpus, gpus = self.resources.cpus, self.resources.gpus
-        trainer = DataParallelTrainer(
+        return TorchTrainer(
             loop,
             train_loop_config={**config, "threads": cpus},
-            backend_config=self._backend(),
             scaling_config=ScalingConfig(
                 num_workers=self.num_workers,
                 use_gpu=bool(gpus),
@@ -51,12 +61,3 @@ class TrainRun:
                 checkpoint_config=CheckpointConfig(num_to_keep=1),
             ),
         )
-        return trainer.fit()
-
-    def _backend(self) -> BackendConfig:
-        """Return what lets several workers add up; one has nobody to talk to."""
-        if self.num_workers == 1:
-            return BackendConfig()
-        from ray.train.torch import TorchConfig  # noqa: PLC0415  imports torch
-
-        return TorchConfig()

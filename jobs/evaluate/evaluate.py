@@ -16,8 +16,9 @@ import ray
 
 from jobs.cluster.as_completed import as_completed
 from jobs.cluster.join import cluster, reason, resources_for
+from jobs.cluster.progress_board import read_board, start_board
 from jobs.evaluate.task import Measured, measure
-from jobs.terminal.progress import Display, read_board, start_board
+from jobs.terminal.progress import Display
 from model.errors import NightshiftError
 from pipeline import storage
 from pipeline.catalogue.catalogue import Category

@@ -11,7 +11,7 @@ import ray
 import torch
 
 from jobs.cluster.join import Resources, reason
-from jobs.terminal.progress import Reporter
+from jobs.cluster.progress_board import Reporter
 from pipeline.backbones import own_device
 from pipeline.catalogue.catalogue import Category
 from pipeline.evaluation.plots import draw

@@ -1,7 +1,8 @@
-"""Onboard many categories: one Ray Train job each, as many at once as the cluster holds.
+"""Onboard many categories: a Ray Train run for as many at once as the cluster holds.
 
-A job's name is its onboarding key, so a run that was killed is found again under the same name
-and goes on from its last checkpoint; a category that fails is reported and never stops the rest.
+The runs take the categories from a queue. What a category has stored lies under its onboarding
+key, so that an onboarding that was killed is found again and goes on from its last checkpoint; a
+category that fails is reported and never stops the rest.
 """
 
 import json
@@ -11,23 +12,20 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import ray
-
-from jobs.cluster.as_completed import as_completed
 from jobs.cluster.join import cluster, reason, resources_for
-from jobs.cluster.train_run import TrainRun
-from jobs.onboard.train import fit
-from jobs.onboard.train_loop import ERROR_FILE
-from jobs.terminal.progress import Display, read_board, start_board
+from jobs.cluster.slots import Slots
+from jobs.cluster.work_queue import Ended, Job
+from jobs.onboard.train_loop import run
+from jobs.terminal.progress import Display
 from model.errors import CategoryFault
 from pipeline import storage
 from pipeline.catalogue.catalogue import Category
 from pipeline.feature_store.place import StorePlace
-from pipeline.onboarding.key import onboarding_key
+from pipeline.onboarding.key import Identity, identify
+from pipeline.onboarding.unfinished import UnfinishedOnboarding
 from pipeline.package import RECORD_FILE
 from pipeline.registry import connection, models
 from pipeline.registry.models import RegisteredVersion
@@ -35,7 +33,7 @@ from pipeline.registry.models import RegisteredVersion
 logger = logging.getLogger(__name__)
 
 CHECKPOINT_EVERY_S = 15.0
-AHEAD = 1  # jobs beyond what the cluster holds: their processes start while the others train
+LOOKED_UP_AT_A_TIME = 8
 
 
 class OnboardingStatus(StrEnum):
@@ -85,68 +83,90 @@ def onboard(categories: Sequence[Category], options: OnboardingOptions) -> list[
         ServiceAway: what every category needs is away.
     """
     connection.connect(connection.ONBOARDINGS)
-    outcomes: dict[str, Outcome] = {}
-    keys: dict[str, str] = {}
-    for category in categories:
-        try:
-            keys[category.name] = onboarding_key(category)
-        except (CategoryFault, storage.StorageError) as error:
-            outcomes[category.name] = _failed(category, str(error))
-            continue
-        known = models.find(category.name, keys[category.name])
-        if known is not None:
-            outcomes[category.name] = _registered(
-                category, OnboardingStatus.UNCHANGED, known, options
-            )
-    todo = [category for category in categories if category.name not in outcomes]
+    with ThreadPoolExecutor(LOOKED_UP_AT_A_TIME) as pool:
+        looks = list(pool.map(lambda category: _look_up(category, options), categories))
+    outcomes = {look.category: look for look in looks if isinstance(look, Outcome)}
+    todo = [look for look in looks if isinstance(look, _Todo)]
     if todo:
         with cluster():
-            outcomes |= _fan_out(todo, keys, options)
+            outcomes |= _fan_out(todo, options)
     return [outcomes[category.name] for category in categories]
 
 
-def _fan_out(
-    todo: list[Category], keys: dict[str, str], options: OnboardingOptions
-) -> dict[str, Outcome]:
-    """Keep a few more fits in flight than the cluster holds; register each as it comes in."""
-    resources, board = resources_for(len(todo)), start_board()
+@dataclass(frozen=True, kw_only=True)
+class _Todo:
+    """A category to onboard, what it is known by, and where its files lie meanwhile."""
 
-    def start(category: Category) -> Any:
-        name = f"{category.name}-{keys[category.name][:16]}"
-        run = TrainRun(name=name, runs=options.runs, resources=resources)
-        return fit.remote(
-            category.model_dump(), run, options.checkpoint_every_s, board, options.features
+    category: Category
+    identity: Identity
+    place: str
+
+    @property
+    def job(self) -> Job:
+        """What a worker is given."""
+        return Job(
+            name=self.category.name,
+            size=self.identity.size,
+            group=repr(self.category.backbone_config),
+            payload={"category": self.category.model_dump(), "place": self.place},
         )
 
-    work = [(category, partial(start, category)) for category in todo]
+
+def _look_up(category: Category, options: OnboardingOptions) -> Outcome | _Todo:
+    """Find out whether a category has been onboarded as it is.
+
+    Raises:
+        ServiceAway: what every category needs is away.
+    """
+    try:
+        identity = identify(category)
+    except (CategoryFault, storage.StorageError) as error:
+        return _failed(category, str(error))
+    known = models.find(category.name, identity.key)
+    if known is not None:
+        return _registered(category, OnboardingStatus.UNCHANGED, known, options)
+    place = storage.join(options.runs, f"{category.name}-{identity.key[:16]}")
+    return _Todo(category=category, identity=identity, place=place)
+
+
+def _fan_out(todo: list[_Todo], options: OnboardingOptions) -> dict[str, Outcome]:
+    """Have every category onboarded, and register each as it comes in."""
+    config = {
+        "checkpoint_every_s": options.checkpoint_every_s,
+        "features": options.features,
+    }
+    resources = resources_for(len(todo))
+    slots = Slots(loop=run, config=config, runs=options.runs, resources=resources)
     finished: list[Future[Outcome]] = []
-    with Display("onboarding").shown() as display, ThreadPoolExecutor(2) as registrars:
-        show = lambda: display.update(read_board(board))  # noqa: E731
-        for category, reference in as_completed(work, resources.num_jobs + AHEAD, show):
-            key = keys[category.name]
-            finished.append(registrars.submit(_take, reference, category, key, options))
+    by_name = {each.category.name: each for each in todo}
+    display = Display("onboarding", num_jobs=len(todo))
+    with display.shown(), ThreadPoolExecutor(2) as registrars:
+        for ended in slots.work_through([each.job for each in todo], display.update):
+            finished.append(registrars.submit(_take, ended, by_name[ended.name], options))
         outcomes = [future.result() for future in finished]
     return {outcome.category: outcome for outcome in outcomes}
 
 
-def _take(reference: Any, category: Category, key: str, options: OnboardingOptions) -> Outcome:
-    """Register what a job left, or say why there is nothing."""
+def _take(ended: Ended, todo: _Todo, options: OnboardingOptions) -> Outcome:
+    """Register what an onboarding left, or say why there is nothing."""
+    category, files = todo.category, UnfinishedOnboarding(todo.place)
+    if ended.error is not None:
+        return _failed(category, ended.error)
     try:
-        package = ray.get(reference)
         with tempfile.TemporaryDirectory(prefix="nightshift-package-") as scratch:
             folder = Path(scratch)
-            for item in storage.list_objects(package):
-                path = folder / item.uri[len(package) :].lstrip("/")
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(storage.read_bytes(item.uri))
-            if (folder / ERROR_FILE).exists():
-                return _failed(category, json.loads((folder / ERROR_FILE).read_text())["error"])
-            version = models.register(category.name, key, folder)
+            files.fetch_package(folder)
+            version = models.register(category.name, todo.identity.key, folder)
             record = json.loads((folder / RECORD_FILE).read_text())
-        return _registered(category, OnboardingStatus.ONBOARDED, version, options, record)
+        outcome = _registered(category, OnboardingStatus.ONBOARDED, version, options, record)
     except Exception as error:  # one bad category never stops the others
         logger.info("onboarding %s failed", category.name, exc_info=True)
         return _failed(category, reason(error))
+    try:
+        files.remove()
+    except storage.StorageError as error:  # the version is registered all the same
+        logger.warning("what lies in %s is not needed any more: %s", todo.place, error)
+    return outcome
 
 
 def _failed(category: Category, error: str) -> Outcome:

@@ -1,83 +1,113 @@
-"""What a Ray Train worker does for one category. No MLflow: every worker imports this module."""
+"""What a Ray Train worker does: it onboards category after category of a queue.
 
-import json
+No MLflow: every worker imports this module.
+"""
+
 import logging
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ray
 import ray.train
 import torch
-from ray.train import Checkpoint
 
-from jobs.terminal.progress import Reporter
+from jobs.cluster.join import reason
+from jobs.cluster.progress_board import DONE, FAILED, Reporter
+from jobs.cluster.work_queue import Job
 from model.errors import NightshiftError
-from pipeline.backbones import own_device
+from pipeline.backbones import LoadedBackbone, own_device
 from pipeline.catalogue.catalogue import Category
+from pipeline.feature_store.place import StorePlace
 from pipeline.onboarding.finish import write_package
 from pipeline.onboarding.prepare import prepare
-from pipeline.package import HEAD_FILE
+from pipeline.onboarding.unfinished import UnfinishedOnboarding
 
 logger = logging.getLogger(__name__)
 
-STATE_FILE, ERROR_FILE = "trainer.pt", "error.json"
+
+@dataclass(kw_only=True)
+class OnboardingWorker:
+    """One worker, with what it keeps from category to category.
+
+    A job's payload is the ``category`` and the ``place`` of its own files, from which a worker that
+    was started anew goes on.
+    """
+
+    queue: Any
+    slot: str
+    checkpoint_every_s: float
+    features: StorePlace | None
+    backbone: LoadedBackbone
+
+    def work(self) -> None:
+        """Onboard categories until none waits.
+
+        A category that is no good is reported. Another error may have left the process in a bad
+        state, and ends it: Ray Train starts a new one, which tries once more.
+        """
+        node = ray.get_runtime_context().get_node_id()
+        num_done = 0
+        while (job := self._take(node)) is not None:
+            try:
+                error = self._onboard(job)
+            except Exception as unexpected:
+                ray.get(self.queue.explain.remote(self.slot, reason(unexpected)))
+                raise
+            ray.get(self.queue.end.remote(self.slot, job.name, error))
+            num_done += 1
+            ray.train.report({"categories": num_done})
+
+    def _take(self, node: str) -> Job | None:
+        job: Job | None = ray.get(self.queue.take.remote(self.slot, node))
+        return job
+
+    def _onboard(self, job: Job) -> str | None:
+        """Leave the category's package in its place, or say why there is none."""
+        reporter = Reporter(self.queue, job.name)
+        category = Category.model_validate(job.payload["category"])
+        try:
+            files = UnfinishedOnboarding(job.payload["place"])
+            if not files.is_complete:
+                self._train(category, files, reporter)
+        except NightshiftError as error:  # trying again would not help
+            reporter.tell(FAILED, 1, 1)
+            return reason(error)
+        reporter.tell(DONE, 1, 1)
+        return None
+
+    def _train(self, category: Category, files: UnfinishedOnboarding, reporter: Reporter) -> None:
+        """Prepare, train from where it stopped, write the package."""
+        state = files.load()
+        if state is not None:  # another try on another machine might choose another
+            category = category.model_copy(update={"precision": state["precision"]})
+        prepared = prepare(
+            category,
+            lambda done, total: reporter.tell("features", done, total),
+            own_device(),
+            self.features,
+            self.backbone,
+        )
+        trainer = prepared.trainer
+        if state is not None:
+            trainer.load_state_dict(state)
+            logger.info("resumed %s at pass %d", category.name, len(trainer.reports))
+        precision = {"precision": prepared.backbone.config.precision}
+        saved = time.monotonic()
+        for _ in trainer.run():
+            reporter.tell("training", len(trainer.reports), trainer.num_passes)
+            if time.monotonic() - saved >= self.checkpoint_every_s:
+                files.save(trainer.state_dict() | precision)
+                self.queue.keep.remote(self.slot)
+                saved = time.monotonic()
+        with tempfile.TemporaryDirectory(prefix="nightshift-package-") as folder:
+            write_package(prepared, Path(folder))
+            files.save_package(Path(folder))
 
 
 def run(config: dict[str, Any]) -> None:
-    """Prepare, train from where it stopped, write the package."""
-    category = Category.model_validate(config["category"])
-    reporter = Reporter(config["board"], category.name)
-    torch.set_num_threads(config["threads"])
-    state = restore(ray.train.get_checkpoint())
-    if state == "finished":
-        return
-    try:
-        _train(category, state, reporter, config)
-    except NightshiftError as error:  # trying again would not help; the category is reported
-        with tempfile.TemporaryDirectory() as folder:
-            Path(folder, ERROR_FILE).write_text(json.dumps({"error": str(error)}))
-            ray.train.report({"failed": 1}, checkpoint=Checkpoint.from_directory(folder))
-
-
-def _train(category: Category, state: Any, reporter: Reporter, config: dict[str, Any]) -> None:
-    if state is not None:  # another try on another machine might choose another
-        category = category.model_copy(update={"precision": state["precision"]})
-    prepared = prepare(
-        category,
-        lambda done, total: reporter.tell("features", done, total),
-        own_device(),
-        config["features"],
-    )
-    trainer = prepared.trainer
-    if state is not None:
-        trainer.load_state_dict(state)
-        logger.info("resumed %s at pass %d", category.name, len(trainer.reports))
-    saved = time.monotonic()
-    for report in trainer.run():
-        passes = len(trainer.reports)
-        reporter.tell("training", passes, trainer.num_passes)
-        if time.monotonic() - saved >= config["checkpoint_every_s"]:
-            with tempfile.TemporaryDirectory() as folder:
-                kept = {"precision": prepared.backbone.config.precision}
-                torch.save(trainer.state_dict() | kept, Path(folder, STATE_FILE))
-                checkpoint = Checkpoint.from_directory(folder)
-                ray.train.report({"pass": passes, **vars(report)}, checkpoint=checkpoint)
-            saved = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        write_package(prepared, Path(folder))
-        metrics = {"pass": len(trainer.reports), **vars(trainer.reports[-1][1])}
-        ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder))
-    reporter.tell("done", 1, 1)
-
-
-def restore(checkpoint: Checkpoint | None) -> Any:
-    """Return the trainer's saved state, "finished", or None to start anew."""
-    if checkpoint is None:
-        return None
-    with checkpoint.as_directory() as folder:
-        if Path(folder, HEAD_FILE).exists():
-            return "finished"
-        if Path(folder, STATE_FILE).exists():
-            return torch.load(Path(folder, STATE_FILE), weights_only=True)
-    return None  # it failed for a reason that may be gone now
+    """Work through the queue: what Ray Train calls."""
+    torch.set_num_threads(config.pop("threads"))
+    OnboardingWorker(**config, backbone=LoadedBackbone()).work()

@@ -10,7 +10,7 @@ import ray.train
 import torch
 from ray.train import Checkpoint
 
-from jobs.terminal.progress import Reporter
+from jobs.cluster.progress_board import Reporter
 from model.diffusion.denoiser_trainer import REPORT_STEPS, DenoiserTrainer, Workers
 from model.errors import NightshiftError
 from pipeline.backbones import own_device

@@ -5,20 +5,20 @@ again, and another bank of the same model needs no second training.
 """
 
 import logging
-from functools import partial
+from concurrent.futures import wait
 from typing import Any
 
-import ray
-
-from jobs.cluster.as_completed import as_completed
 from jobs.cluster.join import cluster, num_accelerators, reason, resources_for
+from jobs.cluster.progress_board import read_board, start_board
 from jobs.cluster.train_run import TrainRun
-from jobs.synthesise.synthesis_fit import fit
-from jobs.terminal.progress import Display, read_board, start_board
+from jobs.synthesise.synthesis_loop import run
+from jobs.terminal.progress import Display
 from model.errors import NightshiftError
 from pipeline.synthesis import synthesis
 from pipeline.synthesis.bank_folder import BankFolder
 from pipeline.synthesis.bank_order import BankOrder, SynthesisError
+
+SHOW_EVERY_S = 0.5
 
 logger = logging.getLogger(__name__)
 
@@ -52,18 +52,17 @@ def synthesise(order: BankOrder, runs: str) -> tuple[dict[str, Any], bool]:
 def _run(order: BankOrder, runs: str) -> dict[str, Any]:
     """Run the job to its end, and show how far it is."""
     board, name = start_board(), order.category.name
-    run = TrainRun(
+    training = TrainRun(
         name=f"synthesise-{name}-{order.training_key[:16]}",
         runs=runs,
         resources=resources_for(1),
         num_workers=max(1, num_accelerators()),
-    )
-    work = [(name, partial(fit.remote, order.to_plain(), run, board))]
+    ).start(run, {"order": order.to_plain(), "board": board})
     with Display("synthesising").shown() as display:
-        show = lambda: display.update(read_board(board))  # noqa: E731
-        ((_, reference),) = as_completed(work, watch=show)
+        while not wait([training], timeout=SHOW_EVERY_S).done:
+            display.update(read_board(board))
     try:
-        facts: dict[str, Any] = ray.get(reference)
+        metrics = training.result().metrics
     except NightshiftError:
         raise
     except Exception as error:
@@ -71,4 +70,5 @@ def _run(order: BankOrder, runs: str) -> dict[str, Any]:
             f"{name}: the job failed: {reason(error)} Run the same command again: it goes on from "
             f"its last checkpoint."
         ) from error
-    return facts
+    assert metrics is not None, "every job reports how it ended"
+    return dict(metrics)

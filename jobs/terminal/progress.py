@@ -1,86 +1,38 @@
-"""What many jobs are doing, gathered in one place and shown while they work."""
+"""What many jobs are doing, shown while they work."""
 
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
-import ray
-from ray.exceptions import RayError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
-REPORT_EVERY_S = 0.5  # a job tells no more often than this
+from jobs.cluster.progress_board import DONE, FAILED, JobProgress
+
 PLAIN_LINE_EVERY_S = 15.0
-READ_TIMEOUT_S = 2.0
-
-
-class ProgressBoard:
-    """An actor that jobs tell how far they are."""
-
-    def __init__(self) -> None:
-        self.state: dict[str, tuple[str, int, int]] = {}
-
-    def tell(self, job: str, stage: str, done: int, total: int) -> None:
-        """Note that ``job`` has done ``done`` of ``total`` in ``stage``."""
-        self.state[job] = (stage, done, total)
-
-    def read(self) -> dict[str, tuple[str, int, int]]:
-        """Return the last word of every job."""
-        return self.state
-
-
-def start_board() -> Any:
-    """Return the handle of a fresh board, beside its reader: no lost worker node takes it."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    return ray.remote(num_cpus=0)(ProgressBoard).options(scheduling_strategy=here).remote()
-
-
-def read_board(board: Any) -> dict[str, tuple[str, int, int]]:
-    """Return the last word of every job; nothing while the board does not answer.
-
-    Progress is only shown: work goes on without it.
-    """
-    try:
-        words: dict[str, tuple[str, int, int]] = ray.get(
-            board.read.remote(), timeout=READ_TIMEOUT_S
-        )
-    except RayError:
-        return {}
-    return words
-
-
-class Reporter:
-    """A job's end of the board; drops what comes too fast."""
-
-    def __init__(self, board: Any, job: str) -> None:
-        self.board, self.job = board, job
-        self.last = ("", 0.0)
-
-    def tell(self, stage: str, done: int, total: int) -> None:
-        """Report progress unless the same stage was reported a moment ago."""
-        now = time.monotonic()
-        is_new = stage != self.last[0] or done == total
-        if is_new or now - self.last[1] >= REPORT_EVERY_S:
-            self.last = (stage, now)
-            self.board.tell.remote(self.job, stage, done, total)
+NAMED_IN_A_LINE = 8  # jobs
 
 
 @dataclass
 class Display:
-    """Progress bars on a terminal, a plain line now and then elsewhere; always on stderr."""
+    """Progress bars on a terminal, a plain line now and then elsewhere; always on stderr.
+
+    Where it is told how many jobs there are, a bar counts them, and only those that work have bars
+    of their own: a thousand fit into a terminal.
+    """
 
     title: str
+    num_jobs: int | None = None
     console: Console = field(default_factory=lambda: Console(file=sys.stderr))
 
     def __post_init__(self) -> None:
@@ -90,7 +42,7 @@ class Display:
             *(TimeRemainingColumn(), TextColumn("{task.fields[note]}")),
             console=self.console,
         )
-        self.tasks: dict[str, Any] = {}
+        self.tasks: dict[str, TaskID] = {}
         self.last_line = 0.0
 
     @contextmanager
@@ -102,22 +54,39 @@ class Display:
         with self.bars:
             yield self
 
-    def update(self, state: dict[str, tuple[str, int, int]], note: str = "") -> None:
+    def update(self, state: JobProgress, note: str = "") -> None:
         """Draw the state of all jobs; the note is about all of them."""
-        if not self.console.is_terminal:
-            self._plain(state, note)
-            return
-        for job, (stage, done, total) in state.items():
+        ended = [stage for stage, _, _ in state.values() if stage in {DONE, FAILED}]
+        shown = state
+        if self.num_jobs is not None:
+            shown = {job: word for job, word in state.items() if word[0] not in {DONE, FAILED}}
+            note = f"{ended.count(FAILED)} failed" if FAILED in ended else note
+        if self.console.is_terminal:
+            self._draw(shown, len(ended), note)
+        elif state:
+            self._print(shown, len(ended), note)
+
+    def _draw(self, shown: JobProgress, num_ended: int, note: str) -> None:
+        bars = dict(shown)
+        if self.num_jobs is not None:
+            bars[self.title] = ("", num_ended, self.num_jobs)
+        for job in [job for job in self.tasks if job not in bars]:
+            self.bars.remove_task(self.tasks.pop(job))
+        for job, (stage, done, total) in bars.items():
             if job not in self.tasks:
                 self.tasks[job] = self.bars.add_task(stage, job=job, total=total, note="")
+            own = note if self.num_jobs is None or job == self.title else ""
             self.bars.update(
-                self.tasks[job], description=stage, completed=done, total=total, note=note
+                self.tasks[job], description=stage, completed=done, total=total, note=own
             )
 
-    def _plain(self, state: dict[str, tuple[str, int, int]], note: str) -> None:
+    def _print(self, shown: JobProgress, num_ended: int, note: str) -> None:
         now = time.monotonic()
-        if state and now - self.last_line >= PLAIN_LINE_EVERY_S:
-            self.last_line = now
-            words = [f"{job} {stage} {done}/{total}" for job, (stage, done, total) in state.items()]
-            words = [*words[:8], *([note] if note else [])]
-            self.console.print(f"{self.title}: " + ", ".join(words), highlight=False)
+        if now - self.last_line < PLAIN_LINE_EVERY_S:
+            return
+        self.last_line = now
+        words = [f"{job} {stage} {done}/{total}" for job, (stage, done, total) in shown.items()]
+        words = [*words[:NAMED_IN_A_LINE], *([note] if note else [])]
+        if self.num_jobs is not None:
+            words.insert(0, f"{num_ended} of {self.num_jobs} done")
+        self.console.print(f"{self.title}: " + ", ".join(words), highlight=False)

@@ -6,6 +6,7 @@ A key must outlive releases: where it changes, a whole fleet is onboarded again.
 import hashlib
 import json
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow.compute as pc
@@ -35,8 +36,21 @@ FIRST_SETTINGS, FIRST_TRAINING = frozenset(SETTINGS.split()), frozenset(TRAINING
 GONE_TRAINING = {"kept": None}
 
 
+@dataclass(frozen=True)
+class Identity:
+    """What an onboarding is known by, and how large it is beside others."""
+
+    key: str
+    size: int  # bytes of the listing or the manifest of its files
+
+
 def onboarding_key(category: Category) -> str:
-    """Return what identifies an onboarding: its settings and the names and etags of its files.
+    """Return what identifies an onboarding: its settings and the names and etags of its files."""
+    return identify(category).key
+
+
+def identify(category: Category) -> Identity:
+    """Look at an onboarding's settings and at the names and etags of its files.
 
     A manifest may give the etags of its images, which are believed; the others, and those of the
     masks, are asked of the storage.
@@ -49,9 +63,11 @@ def onboarding_key(category: Category) -> str:
     total = hashlib.sha256(json.dumps([KEY_VERSION, settings], sort_keys=True).encode())
     if category.anomalies is not None:
         total.update(_listed(category.anomalies))
+    size = 0
     for part in files_of(category):
         total.update(part)
-    return total.hexdigest()
+        size += len(part)
+    return Identity(total.hexdigest(), size)
 
 
 def files_of(category: Category) -> Iterator[bytes]:

@@ -16,7 +16,7 @@ from model.backbone import Backbone
 from model.detector import Detector, DetectorHeader
 from model.kind import Heads, Pairs, Trainer, TrainingSet
 from model.kinds import KINDS
-from pipeline.backbones import fetch_backbone
+from pipeline.backbones import Fetch, fetch_backbone
 from pipeline.calibration import Part, fold_by_content, split_by_content
 from pipeline.catalogue.catalogue import Category
 from pipeline.datasets.layouts import Sample, read_layout
@@ -106,6 +106,7 @@ def prepare(
     progress: Progress | None = None,
     device: str = "cpu",
     features: StorePlace | None = None,
+    fetch: Fetch = fetch_backbone,
 ) -> PreparedCategory:
     """Read the layout, embed every good training image once, and set the trainer up.
 
@@ -114,6 +115,7 @@ def prepare(
         progress: called with images done and images in all.
         device: where the backbone computes.
         features: the store of features that were computed before, if there is one.
+        fetch: what loads the backbone.
 
     Raises:
         LayoutError, PixelRangeError, TooManyUnreadable, TooFewImages, CacheTooSmall, WeightsError:
@@ -122,7 +124,7 @@ def prepare(
     started = time.monotonic()
     listing = read_layout(category.layout, category.images)
     samples = page_samples(category, listing.samples)
-    backbone = fetch_backbone(category.backbone_config).to(device)
+    backbone = fetch(category.backbone_config).to(device)
     uris = training_uris(category, samples)
     category = with_found_settings(category, uris)
     if category.precision == "auto" and "bfloat16" in category.precisions:

@@ -10,7 +10,9 @@ from typing import Any
 
 import ray
 
+from jobs.cluster.beside import beside
 from pipeline import storage
+from pipeline.onboarding.unfinished import STATE_FILE
 
 PATIENCE_S = 300.0
 LOOK_EVERY_S = 0.05  # a look asks Ray or a storage, and they should be busy with their work
@@ -20,12 +22,19 @@ LOOK_EVERY_S = 0.05  # a look asks Ray or a storage, and they should be busy wit
 class Watch:
     """What the board of a running job said, every new word of it."""
 
-    board: Any
+    board: Any = None
     words: list[tuple[str, int]] = field(default_factory=list)
     ended: threading.Event = field(default_factory=threading.Event)
 
+    def beside(self, kind: type, *arguments: Any) -> Any:
+        """Start what the job starts, and look at it from then on."""
+        self.board = beside(kind, *arguments)
+        return self.board
+
     def follow(self) -> None:
         while not self.ended.wait(LOOK_EVERY_S):
+            if self.board is None:
+                continue
             for stage, done, _ in ray.get(self.board.read.remote()).values():
                 if not self.words or self.words[-1] != (stage, done):
                     self.words.append((stage, done))
@@ -45,12 +54,12 @@ def wait_until(happened: Callable[[], Any]) -> Any:
 
 
 def checkpoints(runs: str) -> set[str]:
-    """Checkpoints that lie below a place right now; an older one may be gone."""
+    """Etags of the checkpoints below a place right now; each replaces the one before."""
     try:
-        uris = [item.uri for item in storage.list_objects(runs)]
+        found = list(storage.list_objects(runs))
     except (storage.StorageError, storage.StorageAway):  # nothing yet, or a folder has gone
         return set()
-    return {uri for uri in uris if uri.endswith("trainer.pt")}
+    return {item.etag for item in found if item.uri.endswith(f"/{STATE_FILE}")}
 
 
 def training_workers() -> list[int]:

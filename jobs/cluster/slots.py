@@ -1,0 +1,109 @@
+"""A Ray Train run for every job that the cluster holds at a time; they share one queue of work.
+
+Starting a run takes five processes and seconds: a run works through job after job instead of
+being started for each. Runs come while jobs wait and the cluster has room for them, as it has
+after a node joined; a run whose node is away gives its job back, and goes on with another once
+Ray Train has found it a place.
+"""
+
+import logging
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, wait
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.train import Result
+
+from jobs.cluster.beside import beside
+from jobs.cluster.join import Resources, jobs_at_a_time, reason
+from jobs.cluster.progress_board import JobProgress
+from jobs.cluster.train_run import TrainRun
+from jobs.cluster.work_queue import Ended, Job, News, WorkQueue
+
+POLL_S = 0.3
+END_S = 30.0  # within which runs notice that nothing waits
+MOST_FRUITLESS = 2  # runs one after another that ended without a job done
+
+logger = logging.getLogger(__name__)
+
+Loop = Callable[[dict[str, Any]], None]
+
+
+@dataclass(kw_only=True)
+class Slots:
+    """The runs of one command."""
+
+    loop: Loop  # of a worker; it takes its jobs from its ``queue``
+    config: dict[str, Any]  # for the loop
+    runs: str  # where Ray Train keeps what it writes; every node reaches it
+    resources: Resources  # of each
+
+    def work_through(
+        self, jobs: Sequence[Job], show: Callable[[JobProgress], None]
+    ) -> Iterator[Ended]:
+        """Yield what becomes of each job, as they end.
+
+        Args:
+            jobs: no two of one name.
+            show: is told how far they are, twice a second at least.
+        """
+        queue: Any = beside(WorkQueue, list(jobs))
+        runs = _Runs(self, queue)
+        while True:
+            news: News = ray.get(queue.news.remote())
+            yield from news.ended
+            show(news.progress)
+            if news.is_over:
+                break
+            runs.look_after(news)
+            time.sleep(POLL_S)
+        runs.wait()
+
+
+class _Runs:
+    """The runs that work or are about to."""
+
+    def __init__(self, slots: Slots, queue: Any) -> None:
+        self._slots, self._queue = slots, queue
+        self._running: dict[str, Future[Result]] = {}
+        self._num_fruitless = 0  # that failed one after another
+
+    def look_after(self, news: News) -> None:
+        """Take leave of runs that have ended or are lost, and start those that are wanted."""
+        if news.ended:
+            self._num_fruitless = 0
+        for name in [name for name, run in self._running.items() if run.done()]:
+            self._leave(name, self._running.pop(name))
+        if not news.num_waiting and not news.held:
+            return
+        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+        for name in (name for name, node in news.held.items() if node not in alive):
+            self._queue.give_back.remote(name, "its node was lost")
+        resources = self._slots.resources
+        room = jobs_at_a_time(resources.cpus, resources.gpus)
+        wanted = min(max(room, 1), news.num_waiting + len(news.held))
+        for _ in range(wanted - len(self._running)):
+            self._start()
+
+    def wait(self) -> None:
+        """Let the runs end, which notice by themselves that nothing waits."""
+        wait(self._running.values(), timeout=END_S)
+
+    def _start(self) -> None:
+        name, slots = f"slot-{uuid.uuid4().hex[:12]}", self._slots
+        run = TrainRun(name=name, runs=slots.runs, resources=slots.resources)
+        config = {**slots.config, "queue": self._queue, "slot": name}
+        self._running[name] = run.start(slots.loop, config)
+
+    def _leave(self, name: str, run: "Future[Result]") -> None:
+        error = run.exception()
+        if error is None:
+            return
+        logger.info("a Ray Train run failed", exc_info=error)
+        self._queue.give_back.remote(name, reason(error))
+        self._num_fruitless += 1
+        if self._num_fruitless >= MOST_FRUITLESS and not self._running:
+            self._queue.give_up.remote(reason(error))

@@ -1,0 +1,148 @@
+"""Work that several Ray Train runs share: what waits, who has what, and what became of it."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from jobs.cluster.progress_board import JobProgress, ProgressBoard
+
+MOST_DEATHS = 2  # of the worker that has a job, with no checkpoint between them: the job kills it
+MOST_LOST_NODES = 4  # of a job: any node may be lost, but hardly so many
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One piece of work."""
+
+    name: str
+    size: int = 1  # how much it is, compared with the others
+    group: str = ""  # what a worker keeps loaded from one job of the group to the next
+    payload: Any = None  # what the worker is sent: plain values, which need no import here
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """What became of a job."""
+
+    name: str
+    error: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class News:
+    """What has happened since the queue was last asked."""
+
+    ended: list[Ended]
+    num_waiting: int
+    held: dict[str, str]  # node by slot of what is being done
+    progress: JobProgress  # of every job that has told of itself
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to do."""
+        return not (self.num_waiting or self.held)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Held:
+    job: Job
+    node: str
+
+
+class WorkQueue(ProgressBoard):
+    """Gives jobs to slots, the largest first; a slot does one at a time.
+
+    A slot is one Ray Train run, and its name outlives its worker: one that asks for work while it
+    still has some is a worker that was started anew, and is given the same job again. Every job
+    ends once, whoever says so.
+    """
+
+    def __init__(self, jobs: Iterable[Job]) -> None:
+        super().__init__()
+        self._waiting = sorted(jobs, key=lambda job: -job.size)
+        self._held: dict[str, _Held] = {}
+        self._groups: dict[str, str] = {}  # by slot: what it has loaded
+        self._deaths: Counter[str] = Counter()
+        self._reasons: dict[str, str] = {}
+        self._lost_nodes: Counter[str] = Counter()
+        self._ended: list[Ended] = []
+        self._over: set[str] = set()
+
+    def take(self, slot: str, node: str = "") -> Job | None:
+        """Return what the slot does next; None: nothing waits any more."""
+        if slot in self._held:
+            self._count_loss(slot, node)
+        job = self._held[slot].job if slot in self._held else self._next(slot)
+        if job is not None:
+            self._held[slot] = _Held(job=job, node=node)
+            self._groups[slot] = job.group
+        return job
+
+    def keep(self, slot: str) -> None:
+        """Note that a slot has stored a checkpoint: its job is going on."""
+        if slot in self._held:
+            self._deaths[self._held[slot].job.name] = 0
+
+    def end(self, slot: str, name: str, error: str | None = None) -> None:
+        """Note that a slot is done with a job, well or not."""
+        if slot in self._held and self._held[slot].job.name == name:
+            del self._held[slot]
+        if name not in self._over:
+            self._over.add(name)
+            self._ended.append(Ended(name=name, error=error))
+            self._waiting = [job for job in self._waiting if job.name != name]
+
+    def explain(self, slot: str, reason: str) -> None:
+        """Note what the slot's worker is about to die of."""
+        if slot in self._held:
+            self._reasons[self._held[slot].job.name] = reason
+
+    def give_back(self, slot: str, reason: str) -> None:
+        """Note that a slot is away: another does what it had, before anything else."""
+        if slot not in self._held:
+            return
+        job = self._held[slot].job
+        self._lose_node(slot, reason)
+        if self._held.pop(slot, None) is not None and job.name not in self._over:
+            self._waiting.insert(0, job)
+
+    def give_up(self, reason: str) -> None:
+        """End everything that waits: nobody is there to do it."""
+        for job in list(self._waiting):
+            self.end("", job.name, reason)
+
+    def news(self) -> News:
+        """Return what has ended since the last call, and what is left."""
+        ended, self._ended = self._ended, []
+        return News(
+            ended=ended,
+            num_waiting=len(self._waiting),
+            held={slot: held.node for slot, held in self._held.items()},
+            progress=self.read(),
+        )
+
+    def _next(self, slot: str) -> Job | None:
+        if not self._waiting:
+            return None
+        loaded = self._groups.get(slot)
+        of_group = (place for place, job in enumerate(self._waiting) if job.group == loaded)
+        return self._waiting.pop(next(of_group, 0))
+
+    def _count_loss(self, slot: str, node: str) -> None:
+        """Count that the worker with a slot's job is gone; at the last time the job ends."""
+        held = self._held[slot]
+        if node != held.node:
+            self._lose_node(slot, "its node was lost")
+            return
+        name = held.job.name
+        self._deaths[name] += 1
+        if self._deaths[name] >= MOST_DEATHS:
+            reason = self._reasons.get(name, "it ended its worker's process")
+            self.end(slot, name, f"{reason} ({MOST_DEATHS} times)")
+
+    def _lose_node(self, slot: str, reason: str) -> None:
+        name = self._held[slot].job.name
+        self._lost_nodes[name] += 1
+        if self._lost_nodes[name] >= MOST_LOST_NODES:
+            self.end(slot, name, f"{reason} ({MOST_LOST_NODES} times)")

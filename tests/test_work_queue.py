@@ -1,0 +1,172 @@
+"""The queue that Ray Train runs share: every job ends once, whatever becomes of who does it."""
+
+import heapq
+import random
+from collections import Counter
+
+import pytest
+
+from jobs.cluster.work_queue import MOST_DEATHS, MOST_LOST_NODES, Ended, Job, WorkQueue
+
+
+def jobs(*sizes: int, group: str = "") -> list[Job]:
+    return [Job(name=f"{group}{size}", size=size, group=group) for size in sizes]
+
+
+def taken(queue: WorkQueue, slot: str = "a", node: str = "n") -> str | None:
+    job = queue.take(slot, node)
+    return job.name if job is not None else None
+
+
+def test_the_largest_comes_first() -> None:
+    queue = WorkQueue(jobs(3, 9, 5))
+    assert [taken(queue, slot) for slot in "abcd"] == ["9", "5", "3", None]
+
+
+def test_a_slot_stays_with_what_it_has_loaded_while_there_is_work_of_it() -> None:
+    queue = WorkQueue([*jobs(9, 2, 1, group="r"), *jobs(8, 7, group="w")])
+    assert (taken(queue, "a"), taken(queue, "b")) == ("r9", "w8")
+    order = []
+    for slot, name in (("a", "r9"), ("a", "r2"), ("a", "r1"), ("b", "w8")):
+        queue.end(slot, name)
+        order.append(taken(queue, slot))
+    assert order == ["r2", "r1", "w7", None]
+
+
+def test_what_has_ended_is_told_once() -> None:
+    queue = WorkQueue(jobs(2, 1))
+    assert (taken(queue, "a"), taken(queue, "b")) == ("2", "1")
+    assert queue.news().held == {"a": "n", "b": "n"}
+    queue.end("a", "2")
+    queue.end("b", "1", "too few images")
+    news = queue.news()
+    assert news.ended == [Ended(name="2"), Ended(name="1", error="too few images")]
+    assert news.is_over
+    assert queue.news().ended == []
+
+
+def test_a_worker_that_is_started_anew_goes_on_with_its_job() -> None:
+    queue = WorkQueue(jobs(2, 1))
+    assert [taken(queue), taken(queue)] == ["2", "2"]
+
+
+@pytest.mark.parametrize("reason", [None, "MemoryError: 3 GB"])
+def test_a_job_that_kills_its_worker_twice_is_given_up_and_the_others_go_on(
+    reason: str | None,
+) -> None:
+    queue = WorkQueue(jobs(2, 1))
+    names = []
+    for _ in range(MOST_DEATHS):
+        names.append(taken(queue))
+        if reason is not None:
+            queue.explain("a", reason)
+    assert names == ["2"] * MOST_DEATHS
+    assert taken(queue) == "1"
+    (ended,) = queue.news().ended
+    assert ended.name == "2"
+    assert ended.error == f"{reason or 'it ended its worker' + chr(39) + 's process'} (2 times)"
+
+
+def test_deaths_with_checkpoints_between_them_are_not_the_jobs_fault() -> None:
+    queue = WorkQueue(jobs(2, 1))
+    for _ in range(5 * MOST_DEATHS):
+        assert taken(queue) == "2"
+        queue.keep("a")
+
+
+def test_a_lost_slot_gives_its_job_to_the_next_one_that_asks() -> None:
+    queue = WorkQueue(jobs(3, 2, 1))
+    assert (taken(queue, "a"), taken(queue, "b")) == ("3", "2")
+    queue.give_back("a", "its node was lost")
+    queue.give_back("a", "its node was lost")  # known already
+    assert taken(queue, "b2") == "3"
+    assert taken(queue, "a") == "1"  # it is back, and does something else
+
+
+def test_a_slot_that_was_taken_for_lost_may_still_end_its_job() -> None:
+    queue = WorkQueue(jobs(1))
+    assert taken(queue, "a") == "1"
+    queue.give_back("a", "its node was lost")
+    queue.end("a", "1")
+    assert taken(queue, "b") is None
+    assert queue.news().ended == [Ended(name="1")]
+
+
+def test_a_job_that_two_slots_have_ends_once() -> None:
+    queue = WorkQueue(jobs(1))
+    taken(queue, "a")
+    queue.give_back("a", "its node was lost")
+    assert taken(queue, "b") == "1"
+    queue.end("b", "1")
+    queue.end("a", "1", "too late")
+    assert queue.news().ended == [Ended(name="1")]
+
+
+@pytest.mark.parametrize("how", ["the run is lost", "the worker is back on another node"])
+def test_a_job_whose_nodes_are_lost_again_and_again_is_given_up(how: str) -> None:
+    queue = WorkQueue(jobs(2, 1))
+    for time in range(MOST_LOST_NODES):
+        assert taken(queue, node=f"node{time}") == "2"
+        if how == "the run is lost":
+            queue.give_back("a", "its node was lost")
+    assert taken(queue, node="another") == "1"
+    assert queue.news().ended == [
+        Ended(name="2", error=f"its node was lost ({MOST_LOST_NODES} times)")
+    ]
+
+
+def test_when_nobody_is_left_what_waits_is_given_up_with_the_reason() -> None:
+    queue = WorkQueue(jobs(3, 2, 1))
+    taken(queue)
+    queue.give_up("no place to write")
+    news = queue.news()
+    assert [(ended.name, ended.error) for ended in news.ended] == [
+        ("2", "no place to write"),
+        ("1", "no place to write"),
+    ]
+    assert list(news.held) == ["a"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_thousand_categories_on_eight_slots_that_come_and_go(seed: int) -> None:
+    """Every category ends once, and slots that are there work over 95 % of the time."""
+    dice = random.Random(seed)
+    names = [f"c{number}" for number in range(1000)]
+    seconds = {name: dice.lognormvariate(3, 0.6) for name in names}
+    queue = WorkQueue(
+        Job(name=name, size=round(seconds[name] * dice.uniform(0.8, 1.25))) for name in names
+    )
+    ended: Counter[str] = Counter()
+    now, busy, there = 0.0, 0.0, 0.0
+    events: list[tuple[float, str, float, str | None]] = []  # end, slot, start, its job
+    homes: dict[str, float] = {}  # since when a slot is there
+
+    def start(slot: str, at: float) -> None:
+        job = queue.take(slot)
+        took = seconds[job.name] if job is not None else 0
+        heapq.heappush(events, (at + took, slot, at, job.name if job is not None else None))
+
+    for number in range(8):
+        homes[f"s{number}"] = 0.0
+        start(f"s{number}", 0.0)
+    number = 8
+    while events:
+        now, slot, since, name = heapq.heappop(events)
+        if name is None:
+            there += now - homes.pop(slot)
+            continue
+        if dice.random() < 0.02:  # its node is lost halfway, and another one joins
+            queue.give_back(slot, "its node was lost")
+            now = (since + now) / 2
+            busy += now - since
+            there += now - homes.pop(slot)
+            homes[f"s{number}"] = now
+            start(f"s{number}", now)
+            number += 1
+            continue
+        busy += now - since
+        queue.end(slot, name)
+        ended.update(each.name for each in queue.news().ended)
+        start(slot, now)
+    assert ended == Counter(names)
+    assert busy / there > 0.95
