@@ -18,7 +18,7 @@ ORDER = {
         *("report", "study", "doctor"),
     ),
     "jobs": (
-        *("cluster", "terminal", "local"),
+        *("local", "cluster", "terminal"),
         *("onboard", "night", "evaluate", "synthesise", "study", "doctor", "demo"),
         *("cli", "__main__"),
     ),

@@ -17,8 +17,9 @@ from jobs.cli.cache import cache_app
 from jobs.cli.exit_codes import ExitCode
 from jobs.cli.fleet import fleet_app
 from jobs.cli.night import score
+from jobs.cli.onboarding import onboard
 from jobs.cli.options import Features, FeaturesGb, Json, Night
-from jobs.cli.printing import print_outcomes, print_study
+from jobs.cli.printing import print_study
 from jobs.cli.synthesis import synthesise
 from jobs.terminal.tables import number, print_json
 from model.errors import NightshiftError
@@ -77,41 +78,7 @@ def init(
     typer.echo(draft(prefix, found), nl=False)
 
 
-@app.command()
-def onboard(  # noqa: PLR0913, PLR0917  options of a command
-    catalogue: Annotated[str, typer.Argument(help="Catalogue file (YAML), local or s3://.")],
-    only: Annotated[list[str] | None, typer.Option(help="Only this category; repeatable.")] = None,
-    promote: Annotated[bool, typer.Option(help="Make the new versions champions.")] = True,
-    runs: Annotated[
-        str, typer.Option(envvar="NIGHTSHIFT_RUNS", help="Folder or s3:// prefix of checkpoints.")
-    ] = "nightshift-runs",
-    features: Features = None,
-    features_gb: FeaturesGb = DEFAULT_GB,
-    as_json: Json = False,
-) -> None:
-    """Train, calibrate and register one detector for every category of a catalogue."""
-    from pipeline import storage  # noqa: PLC0415  torch and Ray load in seconds
-    from pipeline.catalogue.catalogue import load_catalogue, select  # noqa: PLC0415
-
-    categories = select(load_catalogue(catalogue), only or [])
-    from jobs.onboard import onboard as job  # noqa: PLC0415  not before the catalogue is known to be right
-
-    with redirect_stdout(sys.stderr):
-        options = job.OnboardingOptions(
-            runs=storage.absolute(runs),
-            promote=promote,
-            features=named_place(features, features_gb),
-        )
-        outcomes = job.onboard(categories, options)
-    answer = job.to_json(outcomes)
-    if as_json:
-        print_json(answer)
-    else:
-        print_outcomes(answer)
-    failed = [outcome for outcome in answer if outcome["error"]]
-    for outcome in failed:
-        typer.echo(f"nightshift: {outcome['category']}: {outcome['error']}", err=True)
-    raise typer.Exit(ExitCode.PARTLY if failed else ExitCode.DONE)
+app.command()(onboard)
 
 
 @app.command()

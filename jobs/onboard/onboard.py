@@ -5,12 +5,13 @@ key, so that an onboarding that was killed is found again and goes on from its l
 category that fails is reported and never stops the rest.
 """
 
+import datetime as dt
 import json
 import logging
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from pipeline import storage
 from pipeline.catalogue.catalogue import Category
 from pipeline.feature_store.place import StorePlace
 from pipeline.onboarding.key import Identity, identify
+from pipeline.onboarding.overview import add_to_overview
 from pipeline.onboarding.unfinished import UnfinishedOnboarding
 from pipeline.package import RECORD_FILE
 from pipeline.registry import connection, models
@@ -65,6 +67,15 @@ DETAILS = ("counts", "metrics", "timings_s", "findings", "features")  # of the r
 
 
 @dataclass(frozen=True, kw_only=True)
+class OnboardingPlan:
+    """What an onboarding would do with one category."""
+
+    status: str  # to do, to go on, unchanged, failed
+    num_files: int | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class OnboardingOptions:
     """How the categories of one call are onboarded."""
 
@@ -82,15 +93,45 @@ def onboard(categories: Sequence[Category], options: OnboardingOptions) -> list[
     Raises:
         ServiceAway: what every category needs is away.
     """
-    connection.connect(connection.ONBOARDINGS)
-    with ThreadPoolExecutor(LOOKED_UP_AT_A_TIME) as pool:
-        looks = list(pool.map(lambda category: _look_up(category, options), categories))
+    looks = _look_up_all(categories, options)
     outcomes = {look.category: look for look in looks if isinstance(look, Outcome)}
     todo = [look for look in looks if isinstance(look, _Todo)]
     if todo:
         with cluster():
             outcomes |= _fan_out(todo, options)
-    return [outcomes[category.name] for category in categories]
+    found = [outcomes[category.name] for category in categories]
+    try:
+        page = add_to_overview(options.runs, to_json(found), dt.datetime.now(dt.UTC))
+        logger.info("overview: %s", page)
+    except storage.StorageError as error:  # what was registered is registered
+        logger.warning("the overview could not be written: %s", error)
+    return found
+
+
+def plan(categories: Sequence[Category], options: OnboardingOptions) -> dict[str, OnboardingPlan]:
+    """Return what an onboarding would do with each category, which changes nothing.
+
+    Raises:
+        ServiceAway: what every category needs is away.
+    """
+    looks = _look_up_all(categories, replace(options, promote=False))
+    plans = {}
+    for category, look in zip(categories, looks, strict=True):
+        if isinstance(look, _Todo):
+            files = UnfinishedOnboarding(look.place)
+            status = "to go on" if files.is_begun else "to do"
+            plans[category.name] = OnboardingPlan(status=status, num_files=look.identity.num_files)
+        else:
+            plans[category.name] = OnboardingPlan(status=look.status.value, error=look.error)
+    return plans
+
+
+def _look_up_all(
+    categories: Sequence[Category], options: OnboardingOptions
+) -> "list[Outcome | _Todo]":
+    connection.connect(connection.ONBOARDINGS)
+    with ThreadPoolExecutor(LOOKED_UP_AT_A_TIME) as pool:
+        return list(pool.map(lambda category: _look_up(category, options), categories))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +147,7 @@ class _Todo:
         """What a worker is given."""
         return Job(
             name=self.category.name,
-            size=self.identity.size,
+            size=self.identity.num_files,
             group=repr(self.category.backbone_config),
             payload={"category": self.category.model_dump(), "place": self.place},
         )

@@ -5,10 +5,11 @@ A key must outlive releases: where it changes, a whole fleet is onboarded again.
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel
 
@@ -41,7 +42,7 @@ class Identity:
     """What an onboarding is known by, and how large it is beside others."""
 
     key: str
-    size: int  # bytes of the listing or the manifest of its files
+    num_files: int  # of images and masks; rows of a manifest
 
 
 def onboarding_key(category: Category) -> str:
@@ -62,38 +63,45 @@ def identify(category: Category) -> Identity:
     settings = _that_count(category, FIRST_SETTINGS) | {"training": training}
     total = hashlib.sha256(json.dumps([KEY_VERSION, settings], sort_keys=True).encode())
     if category.anomalies is not None:
-        total.update(_listed(category.anomalies))
-    size = 0
-    for part in files_of(category):
+        total.update(_listed(category.anomalies).parts[0])
+    files = files_of(category)
+    for part in files.parts:
         total.update(part)
-        size += len(part)
-    return Identity(total.hexdigest(), size)
+    return Identity(total.hexdigest(), files.num_files)
 
 
-def files_of(category: Category) -> Iterator[bytes]:
-    """Yield what identifies a category's files: their names and etags, or their manifest."""
-    if category.layout == "manifest":
-        yield storage.read_bytes(category.images)
-        if others := _etags_not_given(category.images):
-            yield json.dumps(sorted(others.items())).encode()
-    else:
-        yield _listed(category.images)
+@dataclass(frozen=True)
+class Files:
+    """What identifies the files of a category."""
+
+    num_files: int
+    parts: tuple[bytes, ...]
 
 
-def _listed(folder: str) -> bytes:
+def files_of(category: Category) -> Files:
+    """Return what identifies a category's files: their names and etags, or their manifest."""
+    if category.layout != "manifest":
+        return _listed(category.images)
+    manifest = storage.absolute(category.images)
+    table = read_columns(manifest, COLUMNS)
+    refuse_missing(table, "image_uri", manifest)
+    others = _etags_not_given(table, manifest)
+    parts = [storage.read_bytes(category.images)]
+    parts += [json.dumps(sorted(others.items())).encode()] if others else []
+    return Files(table.num_rows, tuple(parts))
+
+
+def _listed(folder: str) -> Files:
     """Return names and etags of all files below a folder."""
     listed = sorted((item.uri, item.etag) for item in storage.list_objects(folder))
-    return json.dumps(listed).encode()
+    return Files(len(listed), (json.dumps(listed).encode(),))
 
 
-def _etags_not_given(manifest: str) -> dict[str, str | None]:
+def _etags_not_given(table: pa.Table, manifest: str) -> dict[str, str | None]:
     """Return the etag of each mask, and of each image whose etag the manifest does not give.
 
     None is one that is not there: reading it will tell.
     """
-    manifest = storage.absolute(manifest)
-    table = read_columns(manifest, COLUMNS)
-    refuse_missing(table, "image_uri", manifest)
     given = pc.not_equal(pc.fill_null(table["image_etag"], ""), "")
     images = resolve_uris(table["image_uri"].filter(pc.invert(given)), manifest)
     masks = table["mask_uri"].filter(pc.not_equal(table["mask_uri"], ""))

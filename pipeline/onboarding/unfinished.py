@@ -34,6 +34,11 @@ class UnfinishedOnboarding:
         """Whether the whole package is there."""
         return storage.exists(self._complete)
 
+    @property
+    def is_begun(self) -> bool:
+        """Whether something is there to go on from."""
+        return storage.exists(self._state) or self.is_complete
+
     def save(self, state: dict[str, Any]) -> None:
         """Store the state of the training in place of the one before."""
         content = io.BytesIO()

@@ -73,7 +73,7 @@ class BankOrder:
         }
         text = json.dumps([KEY_VERSION, settings], sort_keys=True)
         total = hashlib.sha256(text.encode())
-        for part in files_of(self.category):
+        for part in files_of(self.category).parts:
             total.update(part)
         return total.hexdigest()
 

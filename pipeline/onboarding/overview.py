@@ -1,0 +1,145 @@
+"""What became of all categories that were onboarded with one place for checkpoints.
+
+RUNS/onboarding.json    the last outcome of each category, whichever command it came of
+RUNS/onboarding.html    the same as a page, failures first
+
+Names and errors come from a catalogue and from images: text to the page, autoescaped, and under a
+content policy that lets no script run at all.
+"""
+
+import datetime as dt
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from model.errors import NightshiftError
+from pipeline import storage
+from pipeline.images import heatmap
+from pipeline.pages.environment import page_environment
+from pipeline.pages.words import clock, count
+
+JSON_FILE, PAGE_FILE = "onboarding.json", "onboarding.html"
+TEMPLATE = "onboarding/static/onboarding.html.j2"
+FAILED, UNCHANGED = "failed", "unchanged"
+STAGES = ("embedding", "training", "calibration", "evaluation")  # of ``timings_s``
+
+Outcomes = dict[str, dict[str, Any]]  # by category, as ``nightshift onboard --json`` has them
+
+
+class OverviewError(NightshiftError):
+    """There is no overview, or it is damaged."""
+
+
+def read_overview(runs: str) -> Outcomes:
+    """Return the last outcome of every category.
+
+    Raises:
+        OverviewError: nothing was onboarded with this place yet, or the file is damaged.
+        StorageError: it cannot be read.
+    """
+    uri = storage.join(runs, JSON_FILE)
+    try:
+        found = json.loads(storage.read_bytes(uri))
+        return {str(name): dict(outcome) for name, outcome in found["categories"].items()}
+    except storage.ObjectMissing as error:
+        raise OverviewError(
+            f"{uri} is not there: nothing was onboarded with --runs {runs} yet."
+        ) from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise OverviewError(
+            f"{uri} is damaged; delete it, and onboard without --only-failed."
+        ) from error
+
+
+def failed_categories(runs: str) -> list[str]:
+    """Return the categories that failed when they were last onboarded, by name.
+
+    Raises:
+        OverviewError, StorageError: as ``read_overview``.
+    """
+    overview = read_overview(runs)
+    return sorted(name for name, outcome in overview.items() if outcome.get("status") == FAILED)
+
+
+def seconds_a_file(runs: str) -> float | None:
+    """Return the mean time of an onboarding for each of its images, where it is on record."""
+    try:
+        overview = read_overview(runs)
+    except OverviewError:
+        return None
+    known = [each for each in overview.values() if seconds_of(each) and each.get("counts")]
+    num_images = sum(sum(each["counts"].values()) for each in known)
+    return sum(seconds_of(each) or 0 for each in known) / num_images if num_images else None
+
+
+def add_to_overview(runs: str, outcomes: Sequence[Mapping[str, Any]], now: dt.datetime) -> str:
+    """Take outcomes into the overview of their place; return the page's URI.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    try:
+        overview = read_overview(runs)
+    except OverviewError:  # a damaged one is of no use to anybody
+        overview = {}
+    for outcome in outcomes:
+        name, when = outcome["category"], {"when": now.isoformat(timespec="seconds")}
+        before = overview.get(name, {})
+        if outcome["status"] == UNCHANGED and before.get("version") == outcome["version"]:
+            overview[name] = before | {"is_champion": outcome["is_champion"]}  # and its details
+        else:
+            overview[name] = {**outcome, **when}
+    document = {"categories": {name: overview[name] for name in sorted(overview)}}
+    storage.write_bytes(storage.join(runs, JSON_FILE), json.dumps(document, indent=1).encode())
+    page = storage.join(runs, PAGE_FILE)
+    storage.write_bytes(page, overview_page(document["categories"], now).encode())
+    return page
+
+
+def overview_page(overview: Outcomes, now: dt.datetime) -> str:
+    """Return the page of an overview: failures first, then by name."""
+    good = {name: each for name, each in overview.items() if each["status"] != FAILED}
+    failed = {name: each for name, each in overview.items() if each["status"] == FAILED}
+    return (
+        page_environment({"seconds": seconds_of, "moment": _moment})
+        .get_template(TEMPLATE)
+        .render(
+            legend=heatmap.legend_gradient(),  # of the style that it shares with the report
+            good=good,
+            failed=failed,
+            now=clock(now),
+            headline=headline(len(good), len(failed)),
+            totals=totals(good, failed),
+        )
+    )
+
+
+def headline(num_good: int, num_failed: int) -> str:
+    """Say in one sentence how it stands."""
+    if not num_failed:
+        noun = "category" if num_good == 1 else "categories"
+        return f"{count(num_good)} {noun} onboarded, none failed."
+    told = f"{count(num_failed)} of {count(num_good + num_failed)} categories failed."
+    return f"{told} Mend what is listed first, then: nightshift onboard CATALOGUE --only-failed"
+
+
+def totals(good: Outcomes, failed: Outcomes) -> dict[str, str]:
+    """Return the large numbers in words."""
+    images = sum(sum((each.get("counts") or {}).values()) for each in good.values())
+    spent = [seconds for each in good.values() if (seconds := seconds_of(each)) is not None]
+    return {
+        "onboarded": count(len(good)),
+        "failed": count(len(failed)),
+        "images": count(images),
+        "seconds a category": f"{sum(spent) / len(spent):.1f}" if spent else "–",
+    }
+
+
+def seconds_of(outcome: Mapping[str, Any]) -> float | None:
+    """Return how long an onboarding read, embedded, trained, calibrated and evaluated."""
+    timings = outcome.get("timings_s")
+    return sum(timings.get(stage, 0.0) for stage in STAGES) if timings else None
+
+
+def _moment(when: str) -> str:
+    return clock(dt.datetime.fromisoformat(when))
