@@ -15,6 +15,7 @@ import ray
 import torch
 
 from jobs.cluster.join import Resources, cluster, memory_per_job, resources_for
+from jobs.night.feeders import Feeding, fed, feeding_here
 from jobs.night.pool import Pool
 from jobs.night.prometheus import NightMetrics
 from jobs.terminal.progress import Display
@@ -147,7 +148,9 @@ def _snapshot(categories: Collection[str], folder: NightFolder, *, anew: bool) -
 class ScoringWorker:
     """A ``ShardScorer`` in a process of its own; it reads the night's fleet once."""
 
-    def __init__(self, folder: NightFolder, threads: int, heads_bytes: int) -> None:
+    def __init__(
+        self, folder: NightFolder, threads: int, heads_bytes: int, feeding: Feeding | None = None
+    ) -> None:
         torch.set_num_threads(threads)
         self.scorer = ShardScorer(
             Retry().call(lambda: Fleet.read(folder.fleet)),
@@ -156,6 +159,8 @@ class ScoringWorker:
             heads_bytes=heads_bytes,
             observer=NightMetrics(),
         )
+        if feeding is not None:
+            self.scorer.source = fed(self.scorer, feeding)
 
     def write(self, tasks: list[Task]) -> list[Written]:
         """Score a bundle of shards and store their rows."""
@@ -195,7 +200,9 @@ def progress_note(images_per_s: float, num_left: int, num_failed: int) -> str:
 
 
 def _start_workers(resources: Resources, count: int, folder: NightFolder) -> list[Any]:
-    options: Mapping[str, Any] = {"num_cpus": resources.cpus, "num_gpus": resources.gpus}
+    feeding = feeding_here() if resources.gpus else None
+    num_cpus = 1 if feeding else resources.cpus  # the feeders have the others
+    options: Mapping[str, Any] = {"num_cpus": num_cpus, "num_gpus": resources.gpus}
     worker = ray.remote(ScoringWorker).options(**options, max_restarts=-1)
     room = min(HEADS_BYTES, memory_per_job(resources) // 2)  # the rest is for the process itself
-    return [worker.remote(folder, resources.cpus, room) for _ in range(count)]
+    return [worker.remote(folder, num_cpus, room, feeding) for _ in range(count)]

@@ -9,17 +9,18 @@ from typing import TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+AHEAD = 4  # items a thread: under way, or there before they are asked for
 NUM_THREADS = 8  # fetching waits for the network; decoding leaves Python's lock
 
 
 def read_ahead(
     read: Callable[[Item], Result], items: Iterable[Item], num_threads: int = NUM_THREADS
 ) -> Iterator[Result]:
-    """Yield ``read(item)`` in the order of ``items``, at most 4 a thread ahead of the consumer."""
+    """Yield ``read(item)`` in the order of ``items``, at most AHEAD a thread ahead."""
     source = iter(items)
     with ThreadPoolExecutor(num_threads) as pool:
         window: deque[Future[Result]] = deque(
-            pool.submit(read, item) for item in islice(source, 4 * num_threads)
+            pool.submit(read, item) for item in islice(source, AHEAD * num_threads)
         )
         try:
             while window:
@@ -33,12 +34,18 @@ def read_ahead(
 
 
 def read_as_ready(
-    read: Callable[[Item], Result], items: Iterable[Item], num_threads: int = NUM_THREADS
+    read: Callable[[Item], Result],
+    items: Iterable[Item],
+    num_threads: int = NUM_THREADS,
+    ahead: int = AHEAD,
 ) -> Iterator[Result]:
-    """Yield ``read(item)`` as soon as it is there: nothing waits for one slow item."""
+    """Yield ``read(item)`` as soon as it is there: nothing waits for one slow item.
+
+    At most ``ahead`` a thread are under way or wait for the consumer.
+    """
     source = iter(items)
     with ThreadPoolExecutor(num_threads) as pool:
-        window = {pool.submit(read, item) for item in islice(source, 4 * num_threads)}
+        window = {pool.submit(read, item) for item in islice(source, ahead * num_threads)}
         try:
             while window:
                 done, window = wait(window, return_when=FIRST_COMPLETED)

@@ -1,8 +1,9 @@
 """Score bundles of shards: rows in, rows out, and one stored object per shard.
 
-Images are fetched and decoded ahead and go on as soon as they are there: none waits for a slow
-one. They pass the backbone in batches of mixed categories, then each its own category's folded
-heads. An image's score does not depend on its company, so the order plays no part.
+Images are fetched and decoded ahead (``reading.py``) and go on as soon as they are there: none
+waits for a slow one. They pass the backbone in batches of mixed categories, then each its own
+category's folded heads. An image's score does not depend on its company, so the order plays no
+part.
 
 A ``ShardScorer`` lives as long as its worker, and several threads may use it. It knows nothing of
 a cluster.
@@ -16,17 +17,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from torch import Tensor
 
 from model.errors import CategoryFault, ServiceAway
-from pipeline import storage
-from pipeline.images.batches import BATCH_IMAGES, stack
-from pipeline.images.decode import ImageRead, ImageStatus, read_pages
-from pipeline.images.image_statistics import image_statistics
+from pipeline.images.batches import BATCH_IMAGES, batches, stack
+from pipeline.images.decode import ImageRead, ImageStatus
 from pipeline.images.page_numbers import page_uri
 from pipeline.images.prefetch import NUM_THREADS, read_ahead, read_as_ready
 from pipeline.night.fleet.fleet import Champion, Fleet
@@ -36,6 +37,7 @@ from pipeline.night.scoring.detectors import HEADS_BYTES, Detectors, Network
 from pipeline.night.scoring.observer import Observer, timed
 from pipeline.night.scoring.pictures import write_pictures
 from pipeline.night.scoring.plan import Task, rows_made
+from pipeline.night.scoring.reading import InThreads, Listed, Page, Reader, Source
 from pipeline.storage import StorageError
 from pipeline.storage.retry import Retry
 
@@ -63,7 +65,12 @@ class _Item:
     work: "_Work"
     row: int
     category: str
-    image: ImageRead
+    page: Page
+
+    @property
+    def image(self) -> ImageRead:
+        """What was read."""
+        return self.page.image
 
 
 @dataclass
@@ -128,13 +135,17 @@ class ShardScorer:
         clock: Clock = lambda: dt.datetime.now(dt.UTC),
         observer: Observer | None = None,
         retry: Retry | None = None,
+        source: Source | None = None,
     ) -> None:
         self.fleet, self.folder = fleet, folder
         self.detectors = Detectors(fleet.champions, device, heads_bytes)
         self.batch_images = BATCH_IMAGES if device == "cpu" else 8 * BATCH_IMAGES
-        self.num_threads, self.clock = num_threads, clock
+        self.clock = clock
         self.observer = observer or Observer()
         self.retry = retry or Retry()
+        ways = {name: champion.preprocessing for name, champion in fleet.champions.items()}
+        reader = Reader(ways, self.retry, self.observer)
+        self.source = source or InThreads(reader, num_threads)
         self.heads_retry = dataclasses.replace(self.retry)  # heads at hand prove nothing
 
     def write(self, tasks: Sequence[Task]) -> list[Written]:
@@ -161,8 +172,9 @@ class ShardScorer:
         works = [self._begin(task) for task in tasks]
         yield from (work for work in works if not work.num_left)
         wanted = ((work, row) for work in works for row in work.missing)
-        read = read_as_ready(lambda one: self._read(*one), wanted, self.num_threads)
-        items = (item for pages in read for item in pages)
+        parts = batches(wanted, self.source.files_a_request)
+        read = read_as_ready(self._read, parts, self.source.num_requests, self.source.ahead)
+        items = (item for part in read for item in part)
         for batch in read_ahead(self._score_batch, self._batches(items), IN_FLIGHT):
             for result in batch:
                 self._note(result, uploads)
@@ -186,46 +198,42 @@ class ShardScorer:
             rows += [row | {"shard": task.name} for row in own]
         return _Work(task, rows, missing, len(missing))
 
-    def _read(self, work: _Work, row: int) -> list[_Item]:
-        """Fetch and decode one file, which is one image unless each of its pages is."""
-        entry = work.rows[row]
-        uri, category = entry["image_uri"], entry["category"]
+    def _read(self, part: Sequence[tuple[_Work, int]]) -> list[_Item]:
+        """Read some files; those that no champion can score are not read."""
+        items, files = [], []
+        for work, row in part:
+            if refused := self._refused(work, row):
+                items.append(refused)
+            else:
+                files.append((work, row))
+        read = self.source.read([_listed(work.rows[row]) for work, row in files]) if files else []
+        for (work, row), pages in zip(files, read, strict=True):
+            category = work.rows[row]["category"]
+            rows = work.split(row, len(pages)) if len(pages) > 1 else [row]
+            items += [_Item(work, n, category, page) for n, page in zip(rows, pages, strict=True)]
+        return items
+
+    def _refused(self, work: _Work, row: int) -> _Item | None:
+        """Say why a file is not even read, or fetch its heads beside images, not between batches.
+
+        Raises:
+            ServiceAway: the storage as a whole does not answer any more.
+        """
+        category = work.rows[row]["category"]
         if reason := self.fleet.unusable.get(category):
-            return [_unscored(work, row, ImageStatus.BROKEN_MODEL, reason)]
+            return _unscored(work, row, ImageStatus.BROKEN_MODEL, reason)
         if category not in self.fleet.champions:
             error = f"category {category!r} has no champion; onboard it or mend the dump"
-            return [_unscored(work, row, ImageStatus.UNROUTED, error)]
+            return _unscored(work, row, ImageStatus.UNROUTED, error)
         try:
-            # Heads are fetched beside images, not between batches.
             self.heads_retry.call(lambda: self.detectors.network(category))
         except ServiceAway as error:
-            return [self._given_up(work, row, error)]
+            if self.retry.gave_up or self.heads_retry.gave_up:
+                raise
+            return _unscored(work, row, ImageStatus.UNREACHABLE, str(error))
         except (CategoryFault, StorageError) as error:
-            return [_unscored(work, row, ImageStatus.BROKEN_MODEL, str(error))]
-        try:
-            fetch = self._fetched(uri, entry["image_etag"])
-        except ServiceAway as error:
-            return [self._given_up(work, row, error)]
-        preprocessing = self.fleet.champions[category].preprocessing
-        with timed(self.observer, "decode"):
-            images = read_pages(uri, preprocessing, fetch)
-        rows = work.split(row, len(images)) if len(images) > 1 else [row]
-        return [_Item(work, n, category, image) for n, image in zip(rows, images, strict=True)]
-
-    def _given_up(self, work: _Work, row: int, error: ServiceAway) -> _Item:
-        """Go on without this image, unless the storage as a whole is away."""
-        if self.retry.gave_up or self.heads_retry.gave_up:
-            raise error
-        return _unscored(work, row, ImageStatus.UNREACHABLE, str(error))
-
-    def _fetched(self, uri: str, etag: str | None) -> Callable[[str], bytes]:
-        """Fetch a file now; return what gives its bytes, or raises what was wrong with it."""
-        with timed(self.observer, "fetch"):
-            try:
-                data = self.retry.call(lambda: storage.read_bytes(uri, etag))
-            except StorageError as error:
-                return partial(_raise, error)
-        return lambda _: data
+            return _unscored(work, row, ImageStatus.BROKEN_MODEL, str(error))
+        return None
 
     def _batches(self, items: Iterable[_Item]) -> Iterator[list[_Item]]:
         """Group images that can share a backbone pass; what cannot be scored passes through."""
@@ -257,19 +265,31 @@ class ShardScorer:
                 lambda: self.detectors.score(categories, pixels)
             )
             scores: NDArray[np.float32] = image_scores.cpu().numpy()
-            statistics = image_statistics(pixels.numpy())
-            results = []
-            for i, item in enumerate(batch):
-                champion = self.fleet.champions[item.category]
-                fields = _decide(champion, scores[i : i + 1])
-                fields |= {name: values[i] for name, values in statistics.items()}
-                fields |= {"image_mode": item.image.mode, "outside_range": item.image.outside}
-                grey_levels = None
-                if fields["flagged"] or fields["p_value"] <= MAP_P_VALUE:
-                    maps = self.detectors.maps(item.category, patch_scores[i : i + 1])
-                    grey_levels = champion.reference.map_scale.to_grey(maps[0].cpu().numpy())
-                results.append(_Result(item, fields, grey_levels))
-        return results
+            decided = self._decided(categories, scores)
+            return [
+                self._result(item, fields, patch_scores[i : i + 1])
+                for i, (item, fields) in enumerate(zip(batch, decided, strict=True))
+            ]
+
+    def _decided(
+        self, categories: Sequence[str], scores_B: NDArray[np.float32]
+    ) -> Iterator[dict[str, Any]]:
+        """Yield what the row of each image says of its score; categories lie side by side."""
+        start = 0
+        for category, same in groupby(categories):
+            stop = start + len(list(same))
+            yield from _decide(self.fleet.champions[category], scores_B[start:stop])
+            start = stop
+
+    def _result(self, item: _Item, fields: dict[str, Any], patch_scores_1hw: Tensor) -> _Result:
+        image = item.image
+        fields |= item.page.statistics
+        fields |= {"image_mode": image.mode, "outside_range": image.outside}
+        if not fields["flagged"] and fields["p_value"] > MAP_P_VALUE:
+            return _Result(item, fields)
+        (scores_HW,) = self.detectors.maps(item.category, patch_scores_1hw).cpu().numpy()
+        scale = self.fleet.champions[item.category].reference.map_scale
+        return _Result(item, fields, scale.to_grey(scores_HW))
 
     def _note(self, result: _Result, uploads: ThreadPoolExecutor) -> None:
         """Fill in one row; its pictures are stored beside, and before it."""
@@ -301,14 +321,11 @@ class ShardScorer:
         return Written(name, statuses, num_flagged, work.scored.total())
 
 
-def _decide(champion: Champion, score: NDArray[np.float32]) -> dict[str, Any]:
-    """Return what a row says of an image, from its score (1,)."""
+def _decide(champion: Champion, scores_N: NDArray[np.float32]) -> Iterator[dict[str, Any]]:
+    """Yield what a row says of each of a category's images, from its score."""
     calibration = champion.reference.calibration
-    return {
+    same = {
         "status": ImageStatus.OK.value,
-        "score": score[0],
-        "p_value": calibration.p_value(score)[0],
-        "flagged": bool(calibration.flagged(score)[0]),
         "flagged_fdr": False,  # settled when the whole night is there
         "threshold": calibration.threshold,
         "false_alarm_rate": calibration.false_alarm_rate,
@@ -316,12 +333,15 @@ def _decide(champion: Champion, score: NDArray[np.float32]) -> dict[str, Any]:
         "model_version": champion.model_version,
         "model_digest": champion.model_digest,
     }
+    own = scores_N, calibration.p_value(scores_N), calibration.flagged(scores_N)
+    for score, p_value, flagged in zip(*(values.tolist() for values in own), strict=True):
+        yield same | {"score": score, "p_value": p_value, "flagged": flagged}
+
+
+def _listed(row: Mapping[str, Any]) -> Listed:
+    return Listed(row["image_uri"], row["image_etag"], row["category"])
 
 
 def _unscored(work: _Work, row: int, status: ImageStatus, error: str) -> _Item:
     uri, category = work.rows[row]["image_uri"], work.rows[row]["category"]
-    return _Item(work, row, category, ImageRead(uri, status, error))
-
-
-def _raise(error: StorageError, _: str) -> bytes:
-    raise error
+    return _Item(work, row, category, Page(ImageRead(uri, status, error)))
