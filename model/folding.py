@@ -26,10 +26,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.embedding import mean_levels, resize
-from model.kind import Heads
+from model.kind import Heads, runs_of_same
 from model.simplenet import EPS, LEAK, Head
 
 UNITS_AT_A_TIME = 256  # .8 MB of a grid of 28 x 28: beyond the cache a core waits for memory
+FEW_RUNS = 4  # categories of a batch that are scored one after the other: to stack a head for each
+# image copies it as often
 SECOND_HEAD_WEIGHT = 0.5  # of the lower score: either head may be the only one to see a defect
 
 
@@ -173,7 +175,8 @@ class FoldedHeads(Heads):
     def score_each(heads_B: Sequence[Heads], levels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return what each image's own heads say of it, from batched products of all heads."""
         folded_B = [heads for heads in heads_B if isinstance(heads, FoldedHeads)]
-        if _stackable(folded_B):
+        is_mixed = len(list(runs_of_same(heads_B))) > FEW_RUNS
+        if is_mixed and _stackable(folded_B):
             return _score_stacked(folded_B, levels)
         return Heads.score_each(heads_B, levels)
 

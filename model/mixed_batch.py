@@ -34,7 +34,11 @@ def score_images(
     """
     if backbone.is_on_cpu:
         return _score_alone(backbone, embedding, heads_B, images_BHWC)
-    levels = embedding.pool(backbone(images_BHWC))
+    return score_together(heads_B, embedding.pool(backbone(images_BHWC)))
+
+
+def score_together(heads_B: Sequence[Heads], levels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return what ``score_images`` returns on a GPU, from levels that are pooled already."""
     scored, start = [], 0
     for _, same in groupby(heads_B, key=type):
         run = slice(start, start + len(list(same)))

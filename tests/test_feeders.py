@@ -174,7 +174,7 @@ def test_a_file_that_takes_every_feeder_down_is_named(
     monkeypatch.setattr(feeding, "MOST_LOSSES", 2)
     (tmp_path / "b.death1").touch()
     (tmp_path / "b.death2").touch()
-    with pytest.raises(ClusterError, match="^b was lost with 2 feeders"):
+    with pytest.raises(ClusterError, match=r"^b was lost with 2 feeders"):
         read(feeders(tmp_path), "ab")
 
 

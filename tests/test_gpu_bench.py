@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from model.backbone import Backbone, BackboneConfig
+from model.gpu_engine import filled_up
 from model.precision import has_bfloat16
 from tests.bench.gpu import Network, Setting, agreement, make_detector, make_images, throughput
 from tests.bench.gpu import training as time_training
+from tests.bench.gpu_ready import ready
 
 CPU = torch.device("cpu")
 SMALL = Setting(
@@ -62,3 +64,18 @@ def test_without_a_gpu_it_says_so_and_needs_torch_alone() -> None:
         check=True,
     )
     assert answer.stdout == "skipped: PyTorch sees no CUDA device on this machine\n"
+
+
+def test_ready_pixels_are_scored_alike_for_one_category_and_for_many() -> None:
+    found = {figure.name: figure for figure in ready(SMALL, CPU)}
+    assert sum(figure.unit == "images/s" and figure.value > 0 for figure in found.values()) == 2
+    assert [f.value for f in found.values() if f.unit == "spreads"] == [0, 0]
+
+
+def test_a_batch_is_filled_up_with_its_first_image() -> None:
+    images = make_images(3, 64)
+    assert filled_up(images, 3) is images
+    filled = filled_up(images, 5)
+    assert torch.equal(filled[:3], images)
+    assert torch.equal(filled[3], images[0])
+    assert torch.equal(filled[4], images[0])

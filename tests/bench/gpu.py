@@ -244,6 +244,7 @@ def say(line: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.gpu", description=__doc__)
+    parser.add_argument("--ready", action="store_true", help="ready pixels to scores, nothing else")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
@@ -253,10 +254,12 @@ def main() -> None:
     machine = f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}, {platform.node()}"
     say(machine)
     figures = []
-    for measure in (agreement, throughput, training):
+    from tests.bench.gpu_ready import ready
+
+    for measure in (ready,) if arguments.ready else (agreement, throughput, training, ready):
         for figure in measure(setting, device):
             figures.append(asdict(figure))
-            say(f"{figure.name:<60}{figure.value:>12.4g} {figure.unit}")
+            say(f"{figure.name:<80}{figure.value:>12.4g} {figure.unit}")
     if arguments.json:
         arguments.json.write_text(json.dumps({"machine": machine, "figures": figures}, indent=2))
 

@@ -14,14 +14,17 @@ from model.backbone import Backbone, BackboneConfig
 from model.detector import Detector, DetectorHeader, refuse_other_backbone
 from model.embedding import Embedding
 from model.errors import CategoryFault, NightshiftError
+from model.gpu_engine import GpuEngine
 from model.kind import Heads
-from model.mixed_batch import score_images
+from model.mixed_batch import score_images, score_together
 from pipeline.backbones import fetch_backbone
 from pipeline.engine_check import refuse_other_engine
+from pipeline.images.batches import BATCH_IMAGES
 from pipeline.night.fleet.fleet import Champion
 from pipeline.storage import StorageError
 
 HEADS_BYTES = 3_500_000_000
+GPU_BATCH_IMAGES = 64
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,14 @@ class Detectors:
         champions: Mapping[str, Champion],  # by category
         device: str = "cpu",
         heads_bytes: int = HEADS_BYTES,
+        *,
+        compiles: bool = False,
     ) -> None:
+        """Take champions by category and, for a GPU, whether networks are worth to be compiled."""
         self.champions, self.device, self.heads_bytes = champions, device, heads_bytes
+        self.batch_images = BATCH_IMAGES if device == "cpu" else GPU_BATCH_IMAGES
+        self._compiles = compiles
+        self._engines: dict[Network, GpuEngine] = {}
         self._headers: dict[str, DetectorHeader] = {}
         self._heads: OrderedDict[str, Heads] = OrderedDict()  # used longest ago first
         self._resident_bytes = 0
@@ -76,7 +85,9 @@ class Detectors:
         network = self.network(categories[0])
         heads_B = [self.heads(category) for category in categories]
         backbone = self.backbone(network.backbone)
-        return score_images(backbone, network.embedding, heads_B, images_BHWC)
+        if backbone.is_on_cpu:
+            return score_images(backbone, network.embedding, heads_B, images_BHWC)
+        return score_together(heads_B, self._engine(network)(images_BHWC, self.batch_images))
 
     @torch.inference_mode()
     def maps(self, category: str, patch_scores_Bhw: Tensor) -> Tensor:
@@ -100,6 +111,16 @@ class Detectors:
             if config not in self._backbones:
                 self._backbones[config] = fetch_backbone(config).to(self.device)
             return self._backbones[config]
+
+    def _engine(self, network: Network) -> GpuEngine:
+        """Return what computes a network's features on a GPU."""
+        with self._lock:
+            if network not in self._engines:
+                backbone = self.backbone(network.backbone)
+                self._engines[network] = GpuEngine(
+                    backbone, network.embedding, compiles=self._compiles
+                )
+            return self._engines[network]
 
     def _header(self, category: str) -> DetectorHeader:
         with self._lock:

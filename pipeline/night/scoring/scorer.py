@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.errors import CategoryFault, ServiceAway
-from pipeline.images.batches import BATCH_IMAGES, batches, stack
+from pipeline.images.batches import batches, stack
 from pipeline.images.decode import ImageRead, ImageStatus
 from pipeline.images.page_numbers import page_uri
 from pipeline.images.prefetch import NUM_THREADS, read_ahead, read_as_ready
@@ -136,10 +136,10 @@ class ShardScorer:
         observer: Observer | None = None,
         retry: Retry | None = None,
         source: Source | None = None,
+        compiles: bool = False,
     ) -> None:
         self.fleet, self.folder = fleet, folder
-        self.detectors = Detectors(fleet.champions, device, heads_bytes)
-        self.batch_images = BATCH_IMAGES if device == "cpu" else 8 * BATCH_IMAGES
+        self.detectors = Detectors(fleet.champions, device, heads_bytes, compiles=compiles)
         self.clock = clock
         self.observer = observer or Observer()
         self.retry = retry or Retry()
@@ -245,7 +245,7 @@ class ShardScorer:
             group = waiting[self.detectors.network(item.category)]
             group.append(item)
             self.observer.waiting(sum(map(len, waiting.values())))
-            if len(group) == self.batch_images:
+            if len(group) == self.detectors.batch_images:
                 yield sorted(group, key=lambda item: item.category)
                 group.clear()
         for group in waiting.values():
