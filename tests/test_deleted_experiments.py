@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from command_line import Run
 from mlflow import MlflowClient
 
-from pipeline.doctor.machine import Verdict
+from pipeline.checks import Verdict
 from pipeline.doctor.services import check_mlflow
 from pipeline.registry import connection
 from pipeline.registry.connection import EVALUATIONS, ONBOARDINGS, STUDIES, RegistryUnfit

@@ -11,8 +11,8 @@ from command_line import Run
 
 from jobs.doctor.doctor import to_text
 from jobs.doctor.nodes import check_resources, compare, source_digest
+from pipeline.checks import Check, Verdict, failed, passed, warned, worst
 from pipeline.doctor import machine
-from pipeline.doctor.machine import Check, Verdict, failed, passed, warned, worst
 
 GB = 10**9
 

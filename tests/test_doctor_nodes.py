@@ -14,7 +14,7 @@ from jobs.cluster.probe import ask_cluster
 from jobs.doctor.doctor import check_ray
 from jobs.local.process import HOST, free_ports, start, stop
 from jobs.local.s3 import LocalS3
-from pipeline.doctor.machine import Check, Verdict
+from pipeline.checks import Check, Verdict
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 

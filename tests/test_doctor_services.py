@@ -11,7 +11,7 @@ from web_server import Quiet, serving
 
 from jobs.local.s3 import LocalS3
 from pipeline import storage
-from pipeline.doctor.machine import Check, Verdict
+from pipeline.checks import Check, Verdict
 from pipeline.doctor.services import (
     AMAZON,
     check_clock,

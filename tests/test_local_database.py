@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from pipeline.doctor.machine import Verdict
+from pipeline.checks import Verdict
 from pipeline.doctor.services import check_mlflow
 from pipeline.registry import connection, local_database, models
 from pipeline.registry.connection import ONBOARDINGS, STUDIES, RegistryUnfit

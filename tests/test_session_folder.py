@@ -14,7 +14,7 @@ from jobs.cluster.join import cluster
 from jobs.cluster.probe import ClusterError
 from jobs.cluster.session_folder import session_folder
 from jobs.doctor.doctor import check_ray
-from pipeline.doctor.machine import Verdict
+from pipeline.checks import Verdict
 
 # As Ray names it, by the latest process that Linux can have.
 SOCKET = "session_2026-03-11_23-59-59_123456_4194304/sockets/plasma_store"

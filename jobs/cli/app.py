@@ -16,6 +16,7 @@ from jobs.cli import labels
 from jobs.cli.cache import cache_app
 from jobs.cli.exit_codes import ExitCode
 from jobs.cli.fleet import fleet_app
+from jobs.cli.inspect_command import inspect
 from jobs.cli.night import score
 from jobs.cli.onboarding import onboard
 from jobs.cli.options import Features, FeaturesGb, Json, Night
@@ -78,6 +79,7 @@ def init(
     typer.echo(draft(prefix, found), nl=False)
 
 
+app.command()(inspect)
 app.command()(onboard)
 
 

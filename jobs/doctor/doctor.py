@@ -13,7 +13,8 @@ from typing import Any
 
 from jobs.cluster.probe import ClusterError, ask_cluster
 from jobs.cluster.session_folder import session_folder
-from pipeline.doctor.machine import Check, Verdict, check_machine, failed, passed, warned, worst
+from pipeline.checks import Check, Verdict, failed, passed, warned, worst
+from pipeline.doctor.machine import check_machine
 from pipeline.doctor.services import (
     check_clock,
     check_mlflow,

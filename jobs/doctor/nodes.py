@@ -18,7 +18,7 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from jobs.cluster.join import cluster, reason
-from pipeline.doctor.machine import Check, failed, passed
+from pipeline.checks import Check, failed, passed
 from pipeline.doctor.services import check_rights
 
 NODE_TIMEOUT_S = 60

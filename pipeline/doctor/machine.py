@@ -9,11 +9,10 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from pipeline.checks import Check, failed, passed, warned
 from pipeline.version import version
 
 GB = 10**9
@@ -23,45 +22,6 @@ LEAST_MEMORY_GB, ENOUGH_MEMORY_GB = 1.5, 6.0
 LEAST_DISK_GB, ENOUGH_DISK_GB = 1.0, 20.0
 ENOUGH_SHARED_MEMORY_GB = 1.0
 IN_MEMORY = ("tmpfs", "ramfs")  # file systems
-
-
-class Verdict(StrEnum):
-    """FAIL: Nightshift cannot work so. WARN: it can, less well or not for long."""
-
-    PASS = "PASS"  # noqa: S105  not a password
-    WARN = "WARN"
-    FAIL = "FAIL"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Check:
-    """What one look came to."""
-
-    name: str
-    verdict: Verdict
-    finding: str
-    advice: str = ""  # how to mend it; empty for PASS
-
-
-def passed(name: str, finding: str) -> Check:
-    """Nothing to do."""
-    return Check(name=name, verdict=Verdict.PASS, finding=finding)
-
-
-def warned(name: str, finding: str, advice: str) -> Check:
-    """It works, but."""
-    return Check(name=name, verdict=Verdict.WARN, finding=finding, advice=advice)
-
-
-def failed(name: str, finding: str, advice: str) -> Check:
-    """It does not work."""
-    return Check(name=name, verdict=Verdict.FAIL, finding=finding, advice=advice)
-
-
-def worst(checks: Iterable[Check]) -> Verdict:
-    """The verdict on all of them."""
-    order = list(Verdict)
-    return max((check.verdict for check in checks), key=order.index, default=Verdict.PASS)
 
 
 def check_machine() -> Iterator[Check]:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from model.errors import NightshiftError
 from pipeline import storage
-from pipeline.doctor.machine import Check, failed, passed, warned
+from pipeline.checks import Check, failed, passed, warned
 
 CLOCK_TIMEOUT_S = 5
 SKEW_WARN_S, SKEW_FAIL_S = 60, 900  # S3 refuses requests that are 15 minutes off

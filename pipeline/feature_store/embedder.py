@@ -25,6 +25,7 @@ from pipeline.feature_store.place import StorePlace
 from pipeline.feature_store.planes import Setting, plane_names, pool_planes
 from pipeline.images.batches import batches, read_all
 from pipeline.images.decode import ImageRead, ImageStatus
+from pipeline.images.fingerprint import fingerprint
 from pipeline.images.image_statistics import STATISTICS, image_statistics
 from pipeline.images.prefetch import read_ahead
 
@@ -78,7 +79,12 @@ class Embedder:
             entries = self._entries(readable)
             yield EmbeddedBatch(
                 images=[
-                    replace(image.without_pixels(), mode=each.record.mode)
+                    replace(
+                        image.without_pixels(),
+                        mode=each.record.mode,
+                        size=each.record.size,
+                        fingerprint=each.record.fingerprint,
+                    )
                     for image, each in zip(readable, entries, strict=True)
                 ],
                 unreadable=[image for image in batch if image.status is not ImageStatus.OK],
@@ -117,11 +123,12 @@ class Embedder:
         return entries
 
     def _compute(self, images: Sequence[ImageRead]) -> list[Entry]:
-        pixels = [image.pixels for image in images if image.pixels is not None]
-        if not pixels:
+        found = [(image.pixels, image) for image in images if image.pixels is not None]
+        if not found:
             return []
-        images_BHW3 = np.stack(pixels)
+        images_BHW3 = np.stack([pixels for pixels, _ in found])
         statistics = image_statistics(images_BHW3)
+        prints = [fingerprint(each) if image.size else "" for each, image in found]
         levels = self.backbone(torch.from_numpy(images_BHW3))
         pooled = pool_planes(
             dict(zip(self.backbone.config.layers, levels, strict=True)), self.settings
@@ -133,6 +140,8 @@ class Embedder:
                     content=image.sha256,
                     statistics={name: float(v[place]) for name, v in statistics.items()},
                     mode=image.mode,
+                    size=image.size,
+                    fingerprint=prints[place],
                 ),
                 planes={name: x_BHWC[place] for name, x_BHWC in rows.items()},
             )

@@ -26,6 +26,8 @@ class EntryRecord:
     content: str  # names the image by what is in it
     statistics: Mapping[str, float] = field(default_factory=dict)  # none of a made image
     mode: str | None = None  # of the file's pixels
+    size: tuple[int, int] | None = None  # height and width in the file; None in older entries
+    fingerprint: str = ""  # of what the image shows; likewise empty
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,13 +61,18 @@ def from_bytes(data: bytes, content: str, wanted: Sequence[str]) -> Entry:
         metadata = _metadata(data)
         if metadata["sha256"] != _digest(metadata["record"], planes):
             raise DamagedEntry("its digest is another")
-        record = EntryRecord(**json.loads(metadata["record"]))
+        record = _read_record(json.loads(metadata["record"]))
         found = {name: planes[name] for name in wanted}
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise DamagedEntry(str(error)) from error
     if record.content != content:
         raise DamagedEntry(f"it is of another image, {record.content}")
     return Entry(record=record, planes=found)
+
+
+def _read_record(values: dict[str, Any]) -> EntryRecord:
+    size = values.get("size")
+    return EntryRecord(**{**values, "size": None if size is None else (size[0], size[1])})
 
 
 def _metadata(data: bytes) -> dict[str, Any]:

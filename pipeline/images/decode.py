@@ -71,6 +71,8 @@ class ImageRead:
     sha256: str = ""  # hex digest of the file's bytes, "" when they were not read
     mode: str | None = None  # of the file's pixels: "RGB", "L", "L;uint16"
     outside: float = 0.0  # share of the file's numbers that its category's range does not hold
+    size: tuple[int, int] | None = None  # height and width in the file, turned upright
+    fingerprint: str = ""  # see ``fingerprint.py``, where somebody computed it
     stored: Any = None  # what was recalled of the image, which was not decoded for it
 
     def without_pixels(self) -> "ImageRead":
@@ -184,7 +186,8 @@ def _decode(uri: str, file: ImageFile, preprocessing: Preprocessing, page: int |
         return ImageRead(uri, ImageStatus.TOO_LARGE, str(error), None, digest)
     except UnreadableImage as error:
         return ImageRead(uri, ImageStatus.UNREADABLE, str(error), None, digest)
-    return ImageRead(uri, ImageStatus.OK, None, pixels, digest, picture.mode, outside)
+    mode, size = picture.mode, picture.size_in_file
+    return ImageRead(uri, ImageStatus.OK, None, pixels, digest, mode, outside, size)
 
 
 def _several(picture: Picture) -> str:

@@ -71,6 +71,9 @@ class Picture:
     turn: Image.Transpose | None = None  # what brings it upright
     num_pages: int = 1  # of the file
     white_is_zero: bool = False  # of numbers: the largest one is black
+    shrunk_from: tuple[int, int] | None = (
+        None  # height and width in a file decoded at a smaller one
+    )
 
     @property
     def size(self) -> tuple[int, int]:
@@ -80,6 +83,14 @@ class Picture:
             width, height = pixels.size
         else:
             height, width = pixels.shape[:2]
+        return self._as_held(height, width)
+
+    @property
+    def size_in_file(self) -> tuple[int, int]:
+        """Height and width of all the pixels that the file has, as a person holds it."""
+        return self._as_held(*self.shrunk_from) if self.shrunk_from else self.size
+
+    def _as_held(self, height: int, width: int) -> tuple[int, int]:
         return (width, height) if self.turn in SIDEWAYS else (height, width)
 
     def upright(self, image: Image.Image) -> Image.Image:
@@ -196,6 +207,7 @@ class ImageFile:
             image.seek(frames[number - 1])
             self._check_size(*image.size)
         deep = deep_pixels.coloured(image, self.data)
+        width, height = image.size
         if self.least_side is not None:
             image.draft(None, (self.least_side, self.least_side))  # does nothing but for JPEG
         image.load()
@@ -204,7 +216,10 @@ class ImageFile:
             deep = DeepPixels(np.asarray(image), deep_pixels.significant_bits(self.data))
         if deep is None:
             pixels = image.copy() if num_pages > 1 else image  # the next page takes its place
-            return Picture(pixels, image.mode, None, turn, num_pages)
+            shrunk_from = None if image.size == (width, height) else (height, width)
+            return Picture(
+                pixels, image.mode, turn=turn, num_pages=num_pages, shrunk_from=shrunk_from
+            )
         return replace(_of_numbers(deep), turn=turn, num_pages=num_pages)
 
     def _open(self) -> tuple[Image.Image, list[int]]:

@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 EXPERIMENT = "nightshift"  # MLFLOW_EXPERIMENT_NAME gives another
 # What is logged has experiments of its own, by these suffixes to that name.
 ONBOARDINGS, EVALUATIONS, STUDIES = "", "-evaluations", "-studies"
+INSPECTIONS = "-inspections"
+EXPERIMENTS = (ONBOARDINGS, EVALUATIONS, STUDIES, INSPECTIONS)
 ANSWER_TIMEOUT_S = 4  # for a connection, and again for the first answer
 SET_UP_TIMEOUT_S = 20  # for the experiments; MLflow alone would try a dead database for 100 s
 # For the tables of a local file: 3 s on a local disk, and what is cut off may never be mended.
@@ -121,7 +123,7 @@ def _look_at_experiments(file: Path | None, log_to: Sequence[str]) -> None:
     client = MlflowClient()
     for suffix in log_to:
         experiment_id(client, suffix)
-    for suffix in (ONBOARDINGS, EVALUATIONS, STUDIES):
+    for suffix in EXPERIMENTS:
         experiment = client.get_experiment_by_name(_experiment_name(suffix))
         if file is not None and experiment is not None:
             name, place = experiment.name, experiment.artifact_location
@@ -184,7 +186,7 @@ def check_experiments() -> None:
         RegistryError: MLflow is away or refuses.
     """
     with mlflow_errors():
-        for suffix in (ONBOARDINGS, EVALUATIONS, STUDIES):
+        for suffix in EXPERIMENTS:
             _find_experiment(MlflowClient(), suffix)
 
 

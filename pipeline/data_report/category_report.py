@@ -1,0 +1,75 @@
+"""What an inspection says of one category."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from model.preprocessing import Preprocessing
+from pipeline.checks import Check, Verdict, worst
+from pipeline.data_report.reading import Reading
+from pipeline.inspection.data_checks import examine
+from pipeline.inspection.found import Line
+from pipeline.inspection.suspects import are_suspects, suspected
+
+LISTED_SHARE, LEAST_LISTED = 0.2, 20  # of the training images, those that are least usual
+
+
+@dataclass(frozen=True, kw_only=True)
+class CategoryReport:
+    """The lines of one category, and its training images from the least usual on."""
+
+    name: str
+    num_images: int
+    lines: Sequence[Line]
+    least_usual: Sequence[dict[str, Any]] = ()  # uri, score, suspected
+    preprocessing: Preprocessing | None = None  # how its pictures are read; None: there are none
+    error: str | None = None  # why it could not be looked at
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst of its lines."""
+        return worst([line.check for line in self.lines])
+
+    def with_lines(self, lines: Sequence[Line]) -> "CategoryReport":
+        """Return the report with further lines."""
+        return replace(self, lines=[*self.lines, *lines])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {
+            "verdict": self.verdict.value,
+            "images": self.num_images,
+            "error": self.error,
+            "checks": [line.to_json() for line in self.lines],
+            "least_usual": list(self.least_usual),
+        }
+
+
+def report_on(reading: Reading) -> CategoryReport:
+    """Look at a category's images."""
+    images = reading.images
+    lines = examine(images)
+    if reading.findings:
+        finding = "; ".join(reading.findings)
+        lines.append(Line(check=Check(name="layout", verdict=Verdict.PASS, finding=finding)))
+    index, scores = suspected(images)
+    flags = are_suspects(scores)
+    shown = max(LEAST_LISTED, round(LISTED_SHARE * len(index)))
+    ranked = zip(index[:shown], scores[:shown], flags[:shown], strict=True)
+    return CategoryReport(
+        name=images.name,
+        num_images=len(images.samples) + len(images.unreadable),
+        lines=lines,
+        least_usual=[
+            {"uri": images.uris[place], "score": round(float(score), 4), "suspected": bool(flag)}
+            for place, score, flag in ranked
+        ],
+        preprocessing=reading.category.preprocessing,
+    )
+
+
+def report_of_error(name: str, error: str) -> CategoryReport:
+    """Return the report of a category that cannot be looked at."""
+    advice = "Mend that and inspect it again."
+    check = Check(name="category", verdict=Verdict.FAIL, finding=error, advice=advice)
+    return CategoryReport(name=name, num_images=0, lines=[Line(check=check)], error=error)

@@ -1,0 +1,106 @@
+"""An inspection of a catalogue: category by category, then across all of them."""
+
+import json
+import logging
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from model.errors import CategoryFault
+from pipeline import storage
+from pipeline.catalogue.catalogue import Category
+from pipeline.checks import Verdict
+from pipeline.data_report.across_categories import AcrossCategories
+from pipeline.data_report.category_report import CategoryReport, report_of_error, report_on
+from pipeline.data_report.inspection_page import inspection_page
+from pipeline.data_report.reading import Reader
+
+ANSWER_FILE, PAGE_FILE = "inspect.json", "index.html"
+
+logger = logging.getLogger(__name__)
+
+Told = Callable[[CategoryReport], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspection:
+    """What an inspection came to."""
+
+    place: str  # what was inspected
+    reports: Mapping[str, CategoryReport]
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst of all categories."""
+        order = list(Verdict)
+        return max(
+            (each.verdict for each in self.reports.values()),
+            key=order.index,
+            default=Verdict.PASS,
+        )
+
+    @property
+    def errors(self) -> dict[str, str]:
+        """Why categories could not be looked at, by name."""
+        return {name: each.error for name, each in self.reports.items() if each.error}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {
+            "inspected": self.place,
+            "verdict": self.verdict.value,
+            "images": sum(each.num_images for each in self.reports.values()),
+            "categories": {name: each.to_json() for name, each in self.reports.items()},
+        }
+
+    def files(self) -> dict[str, bytes]:
+        """Return the answer and the page, by name."""
+        answer = self.to_json()
+        return {
+            ANSWER_FILE: json.dumps(answer, indent=1).encode(),
+            PAGE_FILE: inspection_page(answer, self.reports).encode(),
+        }
+
+
+def inspect_catalogue(
+    place: str, categories: Iterable[Category], reader: Reader, told: Told = lambda _: None
+) -> Inspection:
+    """Look at every category, one after the other; one that cannot be read stops no other.
+
+    Args:
+        place: the catalogue's address, for the page.
+        categories: of the catalogue.
+        reader: reads their images.
+        told: called with each report as it is there, without what only all categories tell.
+
+    Raises:
+        ServiceAway: what every category needs is away.
+    """
+    reports: dict[str, CategoryReport] = {}
+    with tempfile.TemporaryDirectory(prefix="nightshift-inspection-") as folder:
+        across = AcrossCategories(Path(folder))
+        for category in categories:
+            reports[category.name] = _look(category, reader, across)
+            told(reports[category.name])
+        for name, lines in across.lines():
+            reports[name] = reports[name].with_lines(lines)
+    return Inspection(place=place, reports=reports)
+
+
+def _look(category: Category, reader: Reader, across: AcrossCategories) -> CategoryReport:
+    started = time.monotonic()
+    try:
+        reading = reader.read(category)
+    except (CategoryFault, storage.StorageError) as error:
+        logger.info("%s cannot be inspected: %s", category.name, error)
+        return report_of_error(category.name, str(error))
+    report = report_on(reading)
+    across.add(reading)
+    logger.info(
+        "inspected %s: %d images, %s, %.1f s",
+        *(category.name, report.num_images, report.verdict, time.monotonic() - started),
+    )
+    return report

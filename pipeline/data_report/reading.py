@@ -1,0 +1,76 @@
+"""The images of a category, each embedded once, as its checks know them."""
+
+from dataclasses import dataclass
+
+from model.backbone import Backbone, BackboneConfig
+from pipeline.backbones import fetch_backbone, own_device
+from pipeline.catalogue.catalogue import Category
+from pipeline.datasets.layouts import read_layout
+from pipeline.datasets.samples import Sample, of_split
+from pipeline.feature_store.embedder import Embedder, embedder_of
+from pipeline.feature_store.place import StorePlace
+from pipeline.inspection.category_summary import space_of_backbone
+from pipeline.inspection.image_set import Gatherer, ImageSet
+from pipeline.onboarding.features import training_uris
+from pipeline.onboarding.found_settings import with_found_settings
+from pipeline.onboarding.page_samples import page_samples
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """A category's images as they were found."""
+
+    category: Category  # with everything set that its images say
+    images: ImageSet
+    space: str  # of its features
+    findings: tuple[str, ...]  # of the layout and of the feature store
+
+
+class Reader:
+    """Reads one category after another; a backbone that several share is loaded once."""
+
+    def __init__(self, features: StorePlace | None = None, device: str | None = None) -> None:
+        """Load nothing yet.
+
+        Args:
+            features: the store of features that were computed before, if there is one.
+            device: where the backbone computes; by default the GPU if there is one.
+        """
+        self.features, self.device = features, device or own_device()
+        self._loaded: tuple[BackboneConfig, Backbone] | None = None
+
+    def read(self, category: Category) -> Reading:
+        """Read a category's training and test images, each once.
+
+        Raises:
+            CategoryFault, StorageError, WeightsError: they cannot be looked at.
+        """
+        listing = read_layout(category.layout, category.images)
+        samples = page_samples(category, listing.samples)
+        train = set(training_uris(category, samples))
+        samples = [each for each in samples if each.split == "test" or each.uri in train]
+        good = [each.uri for each in of_split(samples, "train")]
+        category = with_found_settings(category, good)
+        embedder = embedder_of(category, self._backbone(category), self.features)
+        images = _gather(category, embedder, samples)
+        return Reading(
+            category=category,
+            images=images,
+            space=space_of_backbone(embedder.backbone, category.embedding),
+            findings=(*listing.findings, *embedder.findings),
+        )
+
+    def _backbone(self, category: Category) -> Backbone:
+        config = category.backbone_config
+        if self._loaded is None or self._loaded[0] != config:
+            self._loaded = (config, fetch_backbone(config).to(self.device))
+        return self._loaded[1]
+
+
+def _gather(category: Category, embedder: Embedder, samples: list[Sample]) -> ImageSet:
+    gatherer = Gatherer()
+    uris = [sample.uri for sample in samples]
+    for batch in embedder.read(uris, category.preprocessing):
+        gatherer.add(batch)
+    embedder.flush()
+    return gatherer.finish(category.name, samples)

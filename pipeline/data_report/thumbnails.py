@@ -1,0 +1,35 @@
+"""Small pictures that a page holds itself."""
+
+import base64
+import io
+from collections.abc import Iterable
+
+from PIL import Image
+
+from model.preprocessing import Preprocessing
+from pipeline.images.decode import read_image
+from pipeline.images.prefetch import read_ahead
+
+SIDE = 176  # pixels at most
+QUALITY = 78
+
+Order = tuple[str, Preprocessing]  # address, and how it is read
+
+
+def thumbnails(orders: Iterable[Order]) -> dict[str, str]:
+    """Return pictures as data: addresses, by the images' own; none of what cannot be read."""
+    wanted = list(dict.fromkeys(orders))
+    made = read_ahead(_thumbnail, wanted)
+    pictures = zip(wanted, made, strict=True)
+    return {uri: picture for (uri, _), picture in pictures if picture}
+
+
+def _thumbnail(order: Order) -> str:
+    read = read_image(*order)
+    if read.pixels is None:
+        return ""
+    image = Image.fromarray(read.pixels)
+    image.thumbnail((SIDE, SIDE))
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=QUALITY)
+    return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"

@@ -1,0 +1,1 @@
+"""Checks of a category's images before anything is trained on them."""
