@@ -1,12 +1,13 @@
 """What an onboarding under way stores, on the disk and on S3."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 
 from pipeline import storage
-from pipeline.onboarding.unfinished import PACKAGE_FOLDER, STATE_FILE, UnfinishedOnboarding
+from pipeline.onboarding.unfinished import STATE_FILE, UnfinishedOnboarding
 
 
 @pytest.fixture(params=["disk", "s3"])
@@ -53,7 +54,7 @@ def test_a_package_comes_back_as_it_was_and_ends_the_training(
 
 def test_half_a_package_is_no_package(files: UnfinishedOnboarding, package: Path) -> None:
     files.save({"passes": 3})
-    name = storage.join(files.place, PACKAGE_FOLDER, "head.safetensors")
+    name = storage.join(files.place, "package-1", "head.safetensors")
     storage.write_bytes(name, b"head")
     assert not files.is_complete
     assert files.load() == {"passes": 3}
@@ -80,5 +81,23 @@ def test_nothing_is_left_after_it_was_registered(
     files.remove()
     assert not files.is_complete
     assert files.load() is None
-    assert not storage.exists(storage.join(files.place, PACKAGE_FOLDER, "head.safetensors"))
+    assert not storage.exists(files.place)
     files.remove()  # nothing is there, and that is no error
+
+
+def test_of_two_packages_the_first_complete_one_counts(
+    files: UnfinishedOnboarding, package: Path, tmp_path: Path
+) -> None:
+    files.save_package(package)
+    first = content(package)
+    (package / "head.safetensors").write_bytes(b"another head")
+    files.save_package(package)
+    files.fetch_package(tmp_path / "fetched")
+    assert content(tmp_path / "fetched") == first
+    stored = [item.uri for item in storage.list_objects(files.place)]
+    assert len(stored) == len(first) + 1
+
+
+def test_one_of_many_registers_it(files: UnfinishedOnboarding) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(lambda _: files.claim(), range(8))) == 1

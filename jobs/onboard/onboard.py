@@ -9,6 +9,7 @@ import datetime as dt
 import json
 import logging
 import tempfile
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -36,6 +37,8 @@ logger = logging.getLogger(__name__)
 
 CHECKPOINT_EVERY_S = 15.0
 LOOKED_UP_AT_A_TIME = 8
+REGISTERS_S = 60.0  # at most, for one version
+ASK_EVERY_S = 0.5
 
 
 class OnboardingStatus(StrEnum):
@@ -194,12 +197,10 @@ def _take(ended: Ended, todo: _Todo, options: OnboardingOptions) -> Outcome:
     if ended.error is not None:
         return _failed(category, ended.error)
     try:
-        with tempfile.TemporaryDirectory(prefix="nightshift-package-") as scratch:
-            folder = Path(scratch)
-            files.fetch_package(folder)
-            version = models.register(category.name, todo.identity.key, folder)
-            record = json.loads((folder / RECORD_FILE).read_text())
-        outcome = _registered(category, OnboardingStatus.ONBOARDED, version, options, record)
+        known = _registered_by_another(todo, files)
+        if known is not None:
+            return _registered(category, OnboardingStatus.UNCHANGED, known, options)
+        outcome = _register(todo, files, options)
     except Exception as error:  # one bad category never stops the others
         logger.info("onboarding %s failed", category.name, exc_info=True)
         return _failed(category, reason(error))
@@ -208,6 +209,33 @@ def _take(ended: Ended, todo: _Todo, options: OnboardingOptions) -> Outcome:
     except storage.StorageError as error:  # the version is registered all the same
         logger.warning("what lies in %s is not needed any more: %s", todo.place, error)
     return outcome
+
+
+def _register(todo: _Todo, files: UnfinishedOnboarding, options: OnboardingOptions) -> Outcome:
+    name = todo.category.name
+    try:
+        with tempfile.TemporaryDirectory(prefix="nightshift-package-") as scratch:
+            folder = Path(scratch)
+            files.fetch_package(folder)
+            version = models.register(name, todo.identity.key, folder)
+            record = json.loads((folder / RECORD_FILE).read_text())
+    except BaseException:
+        files.release()
+        raise
+    return _registered(todo.category, OnboardingStatus.ONBOARDED, version, options, record)
+
+
+def _registered_by_another(todo: _Todo, files: UnfinishedOnboarding) -> RegisteredVersion | None:
+    """Return the version that another command registers meanwhile; None: it is left to us.
+
+    A command that was killed while it registered is waited for in vain.
+    """
+    asked = time.monotonic()
+    while (known := models.find(todo.category.name, todo.identity.key)) is None:
+        if files.claim() or time.monotonic() - asked > REGISTERS_S:
+            return models.find(todo.category.name, todo.identity.key)  # until the claim was made
+        time.sleep(ASK_EVERY_S)
+    return known
 
 
 def _failed(category: Category, error: str) -> Outcome:

@@ -1,12 +1,18 @@
 """What an onboarding under way has stored: the state of its training, then its package.
 
 DIR/trainer.pt          the trainer's state; gone once there is a package
-DIR/package/...         what ``pipeline/package.py`` lays out
-DIR/complete            written last
+DIR/package-ID/...      what ``pipeline/package.py`` lays out
+DIR/complete            written last: the name of the package's folder
+DIR/registering         whoever makes this file registers the package
+
+Two commands may onboard the same category at once. Each of their workers writes a package of its
+own, of which the first that is complete counts, and one of them registers it.
 """
 
 import io
 import logging
+import shutil
+import uuid
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,7 +21,7 @@ import torch
 
 from pipeline import storage
 
-STATE_FILE, PACKAGE_FOLDER, COMPLETE_FILE = "trainer.pt", "package", "complete"
+STATE_FILE, COMPLETE_FILE, CLAIM_FILE = "trainer.pt", "complete", "registering"
 
 logger = logging.getLogger(__name__)
 
@@ -26,8 +32,8 @@ class UnfinishedOnboarding:
     def __init__(self, place: str) -> None:
         self.place = place
         self._state = storage.join(place, STATE_FILE)
-        self._package = storage.join(place, PACKAGE_FOLDER)
         self._complete = storage.join(place, COMPLETE_FILE)
+        self._claim = storage.join(place, CLAIM_FILE)
 
     @property
     def is_complete(self) -> bool:
@@ -59,24 +65,43 @@ class UnfinishedOnboarding:
         return state
 
     def save_package(self, folder: Path) -> None:
-        """Store a package that was written into a local folder."""
-        for path in sorted(folder.rglob("*")):
-            if path.is_file():
-                name = path.relative_to(folder).as_posix()
-                storage.write_file(storage.join(self._package, name), path)
-        storage.write_bytes(self._complete, b"")
+        """Store a package that was written into a local folder, unless there is one already."""
+        name = f"package-{uuid.uuid4().hex[:12]}"
+        paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+        uris = {storage.join(self.place, name, p.relative_to(folder).as_posix()): p for p in paths}
+        for uri, path in uris.items():
+            storage.write_file(uri, path)
+        if not storage.write_new(self._complete, name.encode()):
+            for uri in uris:
+                storage.delete(uri)
         storage.delete(self._state)
 
     def fetch_package(self, folder: Path) -> None:
-        """Write the package into a local folder."""
-        for item in storage.list_objects(self._package):
-            path = folder / item.uri.removeprefix(self._package).lstrip("/")
+        """Write the package into a local folder.
+
+        Raises:
+            ObjectMissing: it is not complete, or was registered and removed meanwhile.
+        """
+        package = storage.join(self.place, storage.read_bytes(self._complete).decode())
+        for item in storage.list_objects(package):
+            path = folder / item.uri.removeprefix(package).lstrip("/")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(storage.read_bytes(item.uri))
+
+    def claim(self) -> bool:
+        """Whether nobody else is registering the package; from now on the caller is."""
+        return storage.write_new(self._claim, b"")
+
+    def release(self) -> None:
+        """Let somebody else register the package."""
+        storage.delete(self._claim)
 
     def remove(self) -> None:
         """Remove everything: what was made of it is elsewhere."""
         storage.delete(self._complete)  # first: nobody takes half a package for a whole one
+        if storage.is_local(self.place):  # with its folders
+            shutil.rmtree(self.place, ignore_errors=True)
+            return
         with suppress(storage.ObjectMissing):  # nothing else is there
             for item in list(storage.list_objects(self.place)):
                 storage.delete(item.uri)
