@@ -11,8 +11,10 @@ Source: SimpleNet, Liu et al. 2023 (arXiv:2303.15140), section 3.1.
 
 import copy
 import itertools
+import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from importlib import metadata
 from pathlib import Path
 
 import torch
@@ -21,7 +23,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from model.cpu_engine import OPENVINO, PYTORCH, ForOneImage, for_one_image
 from model.efficientnet_lite import EfficientNetLite0
-from model.precision import PRECISIONS, Precision, disable_tf32, require
+from model.int8 import Ranges, measure_ranges, rounded
+from model.made_images import made_images
+from model.precision import PRECISIONS, Precision, disable_tf32, no_int8, require
 from model.thread_pool import map_threads
 from model.weights import (
     RANDOM,
@@ -37,7 +41,7 @@ from model.weights import (
 STRIDES = {1: 4, 2: 8, 3: 16, 4: 32}
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
-
+MADE_IMAGES = 32  # on which int8's ranges are measured
 
 Trunk = Callable[[tuple[int, ...]], nn.Module]  # layers -> network returning {name: map}
 
@@ -95,12 +99,15 @@ class BackboneConfig:
     weights: str | None = None  # None: the backbone's own; "random"; or a local file
     sha256: str | None = None  # of the weights file
     precision: Precision = "float32"  # numeric mode; images of another one go through it apart
+    ranges: Ranges | None = None  # of int8; None: measured when the network is loaded
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise ValueError(
                 f"precision must be one of {', '.join(PRECISIONS)}; got {self.precision!r}"
             )
+        if self.ranges is not None and self.precision != "int8":
+            raise ValueError(f"ranges belong to int8, not to {self.precision}")
         if self.name not in BACKBONES:
             raise ValueError(f"backbone must be one of {', '.join(BACKBONES)}; got {self.name!r}")
         if not self.layers or list(self.layers) != sorted(set(self.layers) & set(STRIDES)):
@@ -133,18 +140,36 @@ class Backbone(nn.Module):
         self.digest = digest(trunk.state_dict())
         _fold_batch_norm(trunk)
         disable_tf32()
-        trunk.requires_grad_(False).to(PRECISIONS[config.precision])
-        self.trunk = trunk.to(memory_format=torch.channels_last)
+        self.trunk = trunk.requires_grad_(False).to(memory_format=torch.channels_last)
         self.register_buffer("mean", torch.tensor(spec.mean), persistent=False)
         self.register_buffer("std", torch.tensor(spec.std), persistent=False)
+        self._round()
 
     def in_precision(self, precision: Precision) -> "Backbone":
         """Return a copy in another numeric mode; only from float32 is it the network itself."""
         assert self.config.precision == "float32", "what was rounded does not come back"
         other = copy.deepcopy(self)
         other.config = replace(self.config, precision=precision)
-        other.trunk.to(PRECISIONS[precision])
+        other._round()
         return other
+
+    def _round(self) -> None:
+        """Bring the network to its numeric mode."""
+        if self.config.precision == "int8":
+            ranges = self.config.ranges or self._measure_ranges()
+            try:
+                self.trunk = rounded(self.trunk, ranges)
+            except ValueError as error:
+                raise WeightsError(
+                    f"{self.config.name} cannot be rounded to int8 as the detector says: {error}. "
+                    f"Onboard the category again."
+                ) from error
+            self.config = replace(self.config, ranges=ranges)
+        self.trunk.to(PRECISIONS[self.config.precision])
+
+    def _measure_ranges(self) -> Ranges:
+        pixels = (self._pixels(image) for image in made_images(MADE_IMAGES).split(1))
+        return measure_ranges(self.trunk, pixels)
 
     def train(self, mode: bool = True) -> "Backbone":
         """Stay in evaluation mode: statistics are frozen too."""
@@ -196,25 +221,47 @@ class Backbone(nn.Module):
         return self._in_openvino(size) or self.levels
 
     def engine(self, size: Sequence[int]) -> str:
-        """Say what computes images of a height and width, and on what: "OpenVINO on cpu"."""
+        """Say what computes images of a height and width, and on what: "OpenVINO on cpu".
+
+        The last bit of a sum tips roundings over, and int8 has many: its engine is of one release
+        and one kind of machine.
+
+        Raises:
+            PrecisionError: nothing here has the numeric mode.
+        """
+        require(self.config.precision, self.mean.device)
         name = OPENVINO if self.is_on_cpu and self._in_openvino(size) else PYTORCH
-        return f"{name} on {self.mean.device.type}"
+        device = self.mean.device.type
+        if self.config.precision == "int8":
+            return f"{name} {metadata.version('openvino')} on {platform.machine()} {device}"
+        return f"{name} on {device}"
 
     def _in_openvino(self, size: Sequence[int]) -> ForOneImage | None:
-        if self.config.precision != "float32":
+        if self.config.precision == "bfloat16":
             return None
-        identity = f"{self.config.name} {self.config.layers} {self.digest}"
-        return for_one_image(identity, _OneImage(self), size)
+        config = self.config
+        identity = f"{config.name} {config.layers} {self.digest} {config.ranges}"
+        found = for_one_image(identity, lambda: _OneImage(self), size)
+        if found is None and config.precision == "int8":
+            raise no_int8("it cannot be used on this one (the log says why)")
+        return found
 
     def levels(self, images_BHWC: Tensor) -> list[Tensor]:
-        """Return what ``forward`` returns, in one pass of PyTorch that a graph can be traced of."""
+        """Return what ``forward`` returns, in one pass of PyTorch that a graph can be traced of.
+
+        In int8 it differs from ``forward`` by what sums in another order tip over.
+        """
+        maps = self.trunk(self._pixels(images_BHWC).to(PRECISIONS[self.config.precision])).values()
+        return [level.float() for level in maps]
+
+    def _pixels(self, images_BHWC: Tensor) -> Tensor:
+        """Return images as the network reads them, (B, 3, H, W)."""
         width = images_BHWC.shape[2]
         # A row of pixels and colours at a time: three numbers at a time take four times as long.
         rows = images_BHWC.to(self.mean.device).flatten(2).float()
         rows = rows.sub_(self.mean.repeat(width)).div_(self.std.repeat(width))
-        pixels = rows.unflatten(2, (width, 3)).permute(0, 3, 1, 2)
-        maps = self.trunk(pixels.to(PRECISIONS[self.config.precision])).values()
-        return [level.float() for level in maps]
+        pixels: Tensor = rows.unflatten(2, (width, 3))
+        return pixels.permute(0, 3, 1, 2)
 
 
 class _OneImage(nn.Module):

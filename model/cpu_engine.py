@@ -1,10 +1,10 @@
-"""What computes float32 backbones on CPUs: OpenVINO, one request an image, one thread a request.
+"""What computes float32 and int8 backbones on CPUs: OpenVINO, one request an image on one thread.
 
 The graph is compiled for one image, so that an image meets the same kernels in the same order
 whatever its company: its bits are its own by construction, as in ``thread_pool.py``. OpenVINO was
 chosen over onnxruntime by measuring both (``model/README.md``), and is to compute in float32: of
 itself it would round to bfloat16 where a processor is faster in it. Where it is not to be had,
-PyTorch computes, and the log says so.
+PyTorch computes float32, and the log says so; int8 is then refused.
 
 Shapes: H x W pixels of an image, C channels of a level, h x w its grid.
 """
@@ -86,12 +86,14 @@ class _Requests:
         return [level_1hwC.permute(0, 3, 1, 2) for level_1hwC in maps]
 
 
-def for_one_image(identity: str, network: nn.Module, size: Sequence[int]) -> ForOneImage | None:
+def for_one_image(
+    identity: str, network: Callable[[], nn.Module], size: Sequence[int]
+) -> ForOneImage | None:
     """Return what computes images of a height and width, loaded once while it is in use.
 
     Args:
         identity: the same for the same network.
-        network: as ``CpuEngine`` takes it.
+        network: gives it as ``CpuEngine`` takes it; called if it is not loaded yet.
         size: of the images.
 
     Returns:
@@ -100,12 +102,12 @@ def for_one_image(identity: str, network: nn.Module, size: Sequence[int]) -> For
     with _loading:
         try:
             if identity not in _loaded:
-                _loaded[identity] = CpuEngine(network)
+                _loaded[identity] = CpuEngine(network())
             engine = _loaded[identity]
             compiled = None if engine is None else engine.compiled(size)
-        except Exception as error:  # noqa: BLE001  whatever it is, PyTorch computes the same
+        except Exception as error:  # noqa: BLE001  whatever it is, PyTorch can compute float32
             reason = str(error).strip().splitlines() or [type(error).__name__]
-            logger.warning("PyTorch computes on this CPU, OpenVINO cannot: %s", reason[0])
+            logger.warning("OpenVINO cannot compute on this CPU: %s", reason[0])
             _loaded[identity] = compiled = None
         _loaded.move_to_end(identity)
         while len(_loaded) > KEPT_NETWORKS:
@@ -117,9 +119,10 @@ def _translate(network: nn.Module) -> tuple[Any, Any]:
     """Return an OpenVINO model of images of any size, and the core that compiles it."""
     # Without this module OpenVINO does not report over the network that it is used.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    from openvino import Core  # noqa: PLC0415  takes time to import; only float32 on CPUs needs it
+    from openvino import Core  # noqa: PLC0415  takes time to import; nothing on GPUs needs it
     from openvino.frontend import FrontEndManager  # noqa: PLC0415
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder  # noqa: PLC0415
+    from openvino.passes import ConstantFolding, Manager  # noqa: PLC0415
 
     example = torch.zeros(TRACED, dtype=torch.uint8)
     with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
@@ -127,4 +130,8 @@ def _translate(network: nn.Module) -> tuple[Any, Any]:
         traced = torch.jit.trace(network, example, check_trace=False)
         decoder = TorchScriptPythonDecoder(traced, example_input=example)
     front_end = FrontEndManager().load_by_framework("pytorch")
-    return front_end.convert(front_end.load(decoder)), Core()
+    model = front_end.convert(front_end.load(decoder))
+    passes = Manager()
+    passes.register_pass(ConstantFolding())  # int8 is recognised by ranges that are numbers
+    passes.run_passes(model)
+    return model, Core()

@@ -20,6 +20,7 @@ from model.anomaly_map import anomaly_maps, map_matrix
 from model.backbone import STRIDES, Backbone, BackboneConfig
 from model.embedding import Embedding
 from model.errors import CategoryFault
+from model.int8 import Ranges, read_ranges
 from model.kind import Heads
 from model.kinds import KINDS
 from model.mixed_batch import score_embedded, score_images
@@ -27,7 +28,7 @@ from model.precision import Precision
 from model.preprocessing import Preprocessing
 
 FORMAT_VERSION = 3  # of the header's fields and of what the tensors mean
-NEXT_FORMAT = 4  # knows files of more than 8 bits or several pages, and rectangles
+NEXT_FORMAT = 4  # knows files of more than 8 bits or several pages, rectangles, and int8
 HEADER_KEY = "nightshift"
 
 DetectorParts = tuple["DetectorHeader", Heads]
@@ -49,6 +50,7 @@ class DetectorHeader:
     embedding: Embedding = field(default_factory=Embedding)
     preprocessing: Preprocessing
     precision: Precision = "float32"  # numeric mode of the backbone
+    ranges: Ranges | None = None  # by which it is rounded to int8
     detector: str = "simplenet"
 
     @property
@@ -70,6 +72,7 @@ class DetectorHeader:
             layers=self.layers,
             weights=self.weights,
             precision=self.precision,
+            ranges=self.ranges,
         )
 
 
@@ -129,6 +132,11 @@ def refuse_other_backbone(backbone: Backbone, header: DetectorHeader) -> None:
             f"the head was calibrated in {header.precision}, the backbone at hand computes in "
             f"{backbone.config.precision}. Load the backbone that the head's header describes."
         )
+    if backbone.config.ranges != header.ranges:
+        raise DetectorFileError(
+            f"the head was calibrated in {header.precision} of other ranges than those by which "
+            f"the backbone at hand is rounded. Load the backbone that the head's header describes."
+        )
 
 
 def save_detector(path: Path, heads: Heads, header: DetectorHeader) -> None:
@@ -143,11 +151,13 @@ def save_detector(path: Path, heads: Heads, header: DetectorHeader) -> None:
     from safetensors.torch import save_file  # noqa: PLC0415  only files need it
 
     tensors = {name: _stored(name, value) for name, value in heads.state_dict().items()}
-    is_first = header.preprocessing.is_for_all_releases
+    is_first = header.preprocessing.is_for_all_releases and header.ranges is None
     fields = asdict(header) | {
         "preprocessing": header.preprocessing.to_json(),
         "format_version": FORMAT_VERSION if is_first else NEXT_FORMAT,
     }
+    if header.ranges is None:
+        del fields["ranges"]
     save_file(tensors, path, metadata={HEADER_KEY: json.dumps(fields, sort_keys=True)})
 
 
@@ -199,9 +209,12 @@ def _read(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> DetectorPart
         "layers": tuple(fields["layers"]),
         "embedding": Embedding(**fields["embedding"]),
         "preprocessing": Preprocessing.from_json(fields["preprocessing"]),
+        "ranges": read_ranges(fields.get("ranges")),
     }
     header = DetectorHeader(**fields | parts)
     header.backbone_config  # noqa: B018  checks the backbone's name and the layers
+    if header.precision == "int8" and header.ranges is None:
+        raise ValueError("int8 without the ranges by which the backbone is rounded")
     if header.detector not in KINDS:
         raise ValueError(f"no detector {header.detector!r}; known: {', '.join(KINDS)}")
     values = {name: value.float() for name, value in tensors.items()}

@@ -37,6 +37,18 @@ class SameConv(nn.Conv2d):
         weight = self.weight if kernel == 1 else self.weight.flip(2, 3)
         return F.conv2d(input, weight, self.bias, self.stride, kernel // 2, 1, self.groups)
 
+    def plain(self) -> nn.Conv2d:
+        """Return an ordinary convolution that computes the same."""
+        kernel = self.kernel_size[0]
+        conv = nn.Conv2d(
+            *(self.in_channels, self.out_channels, kernel, self.stride[0], kernel // 2),
+            groups=self.groups,
+            bias=self.bias is not None,
+        )
+        conv.weight = nn.Parameter(self.weight.detach().flip(2, 3))
+        conv.bias = self.bias
+        return conv.requires_grad_(False)
+
 
 class InvertedResidual(nn.Module):
     """Expand, filter each channel, project; add the input where shapes allow."""

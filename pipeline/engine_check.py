@@ -3,7 +3,8 @@
 float32 is one identity on every engine as long as scores differ by less than a thousandth of good
 images' spread: an onboarding on a GPU then scores on CPUs. What engine calibrated a detector, and
 what it said of the images, stands in the package; another one has to say the same before it scores.
-Whoever scores with the same engine computes nothing.
+Whoever scores with the same engine computes nothing. int8 is one identity by the same rule, and its
+engines are OpenVINO of one release on one kind of machine.
 
 Shapes: N images, H x W pixels of the crop.
 """

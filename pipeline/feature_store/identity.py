@@ -31,14 +31,15 @@ def numeric_identity(backbone: Backbone, size: tuple[int, int]) -> dict[str, str
         size: height and width of its images: what computes them may depend on it.
     """
     engine = backbone.engine(size)
-    if engine.startswith(OPENVINO):
+    if engine.startswith(f"{OPENVINO} on"):
         engine += f", release {metadata.version('openvino')}"
     device = backbone.mean.device
     if device.type == "cpu":
         kind = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
     else:
         kind = torch.cuda.get_device_name(device)
-    return {
+    ranges = {} if backbone.config.ranges is None else {"ranges": str(backbone.config.ranges)}
+    return ranges | {
         "precision": backbone.config.precision,
         "engine": f"{engine}, torch {torch.__version__}",  # PyTorch pools the maps
         "device": kind,

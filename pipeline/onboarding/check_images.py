@@ -18,7 +18,7 @@ def check_images(
     None where the detector's numeric mode is not one on every engine, or no image is left to read.
     Features are there already: nothing goes through the backbone again.
     """
-    if detector.header.precision != "float32":
+    if detector.header.precision == "bfloat16":
         return None
     order = np.argsort(unseen.scores, kind="stable")
     ranks = np.linspace(0, len(order) - 1, min(NUM_IMAGES, len(order))).round().astype(int)

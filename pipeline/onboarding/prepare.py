@@ -157,6 +157,7 @@ def make_detector(prepared: PreparedCategory, trainer: Trainer) -> Detector:
         layers=tuple(category.layers),
         weights=category.weights_uri,
         precision=prepared.backbone.config.precision,
+        ranges=prepared.backbone.config.ranges,
         embedding=category.embedding,
         preprocessing=category.preprocessing,
         detector=category.detector,

@@ -4,7 +4,6 @@ import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import get_args
 
 import torch
 
@@ -47,10 +46,11 @@ def scoring_throughput() -> Iterator[Ratio]:
 
 
 def scoring_precision() -> Iterator[Ratio]:
-    """Images/s from files to Parquet in bfloat16 over that in float32, where there is bfloat16."""
-    if has_bfloat16(torch.device("cpu")):
-        for backbone in ("efficientnet_lite0", "resnet18", "wide_resnet50_2"):
-            yield in_fresh_process(_precision, backbone)
+    """Images/s from files to Parquet in the other numeric modes over that in float32."""
+    for backbone in ("efficientnet_lite0", "resnet18", "wide_resnet50_2"):
+        yield in_fresh_process(_precision, backbone, "int8")
+        if has_bfloat16(torch.device("cpu")):
+            yield in_fresh_process(_precision, backbone, "bfloat16")
 
 
 def scoring_memory() -> Iterator[Ratio]:
@@ -94,19 +94,22 @@ def against_bare(backbone: str, count: int, score: Callable[[], object]) -> tupl
     return alone.wall_s / whole.wall_s, f"{speeds}; {cpu}"
 
 
-def _precision(backbone: str) -> Ratio:
+def _precision(backbone: str, mode: Precision) -> Ratio:
     with tempfile.TemporaryDirectory() as scratch:
         pictures = write_pictures(Path(scratch, "good"), NUM_GOOD, "png")
         manifest = dump_of(pictures, Path(scratch, "dump"), NUM_SCORED)
         nights = []
-        for precision in reversed(get_args(Precision)):
+        modes: tuple[Precision, ...] = (mode, "float32")
+        for precision in modes:
             fleet = onboard(Path(scratch, precision), pictures, backbone, precision)
             out = str(Path(scratch, f"{precision}-out"))
             tasks = plan_night(manifest, fleet, NightFolder(out, NIGHT)).tasks
             nights.append(partial(ShardScorer(fleet, NightFolder(out, NIGHT)).write, tasks))
         fast, exact = alternate(*nights, rounds=3)
     detail = f"{NUM_SCORED / fast.wall_s:.0f} images/s, float32 {NUM_SCORED / exact.wall_s:.0f}"
-    name = f"scoring_precision {backbone}"
+    ms = [1e3 * side.cpu_s / NUM_SCORED for side in (fast, exact)]
+    detail += f"; CPU ms/image {ms[0]:.1f}, {ms[1]:.1f}"
+    name = f"scoring_precision {backbone} {mode}"
     return Ratio(name=name, value=exact.wall_s / fast.wall_s, target=1.0, detail=detail)
 
 
