@@ -87,6 +87,7 @@ def make_detector(setting: Setting, backbone: Backbone) -> Detector:
         layers=backbone.config.layers,
         weights="random",
         precision=backbone.config.precision,
+        ranges=backbone.config.ranges,
         preprocessing=Preprocessing(resize=setting.side, crop=setting.side),
     )
     recipe = PRESETS["default"].recipe
