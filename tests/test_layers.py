@@ -187,7 +187,7 @@ def test_the_model_can_be_imported_beside_torch_and_torchvision_alone(tmp_path: 
 
 
 def test_actors_that_only_steer_are_light(tmp_path: Path) -> None:
-    steering = ["jobs.cluster.work_queue", "jobs.cluster.progress_board"]
+    steering = ["jobs.cluster.work_queue", "jobs.cluster.progress_board", "jobs.night.pool"]
     run_in_fresh_process(BLOCKED_IMPORT, [["torch", "mlflow"], steering], tmp_path)
 
 

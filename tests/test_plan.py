@@ -21,9 +21,10 @@ from pipeline.night.manifest import MANIFEST_SCHEMA
 from pipeline.night.record import is_reported, note_reported
 from pipeline.night.results import read_night, remove_shards, stored_shards
 from pipeline.night.scoring import plan as planning
-from pipeline.night.scoring import scorer
-from pipeline.night.scoring.plan import NightPlan, Task, plan_night
+from pipeline.night.scoring import reading
+from pipeline.night.scoring.plan import NightPlan, plan_night
 from pipeline.night.scoring.scorer import ShardScorer
+from pipeline.night.scoring.task import Task
 from pipeline.night.settling.settle import settle
 
 NIGHT = "2026-03-12"
@@ -73,7 +74,7 @@ def factory(tmp_path: Path, packages: dict[str, Path], monkeypatch: pytest.Monke
         made.read.append("/".join(uri.split("/")[-2:]))
         return read_pages(uri, *arguments)
 
-    monkeypatch.setattr(scorer, "read_pages", noted)
+    monkeypatch.setattr(reading, "read_pages", noted)
     return made
 
 

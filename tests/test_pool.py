@@ -15,8 +15,7 @@ from jobs.cluster.join import cluster
 from jobs.cluster.probe import ClusterError
 from jobs.night.pool import MOST_LOSSES, Pool
 from pipeline.night.manifest import Shard
-from pipeline.night.scoring.plan import Task
-from pipeline.night.scoring.scorer import Written
+from pipeline.night.scoring.task import Task, Written
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 

@@ -30,8 +30,9 @@ from pipeline.night.manifest import MANIFEST_SCHEMA, Shard, shards
 from pipeline.night.results import RESULT_SCHEMA, read_night
 from pipeline.night.scoring import detectors
 from pipeline.night.scoring.observer import Observer
-from pipeline.night.scoring.plan import Task, result_name
+from pipeline.night.scoring.plan import result_name
 from pipeline.night.scoring.scorer import ShardScorer
+from pipeline.night.scoring.task import Task
 from pipeline.package import Package
 from pipeline.storage.retry import Retry
 

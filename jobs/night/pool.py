@@ -23,8 +23,7 @@ from ray.exceptions import RayActorError, RayError
 
 from jobs.cluster.join import reason
 from jobs.cluster.probe import ClusterError
-from pipeline.night.scoring.plan import Task
-from pipeline.night.scoring.scorer import Written
+from pipeline.night.scoring.task import Task, Written
 
 logger = logging.getLogger(__name__)
 

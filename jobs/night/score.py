@@ -31,8 +31,9 @@ from pipeline.night.inventory import InventoriedDump
 from pipeline.night.record import is_reported, note_reported
 from pipeline.night.results import remove_shards, stored_shards
 from pipeline.night.scoring.detectors import HEADS_BYTES
-from pipeline.night.scoring.plan import ROWS_PER_SHARD, NightPlan, Task, plan_night
-from pipeline.night.scoring.scorer import ShardScorer, Written
+from pipeline.night.scoring.plan import ROWS_PER_SHARD, NightPlan, plan_night
+from pipeline.night.scoring.scorer import ShardScorer
+from pipeline.night.scoring.task import Task, Written
 from pipeline.night.settling.settle import settle
 from pipeline.night.summary import Summary
 from pipeline.registry import connection, models

@@ -28,9 +28,10 @@ from pipeline.night.folder import NightFolder
 from pipeline.night.manifest import shards
 from pipeline.night.scoring.detectors import GPU_BATCH_IMAGES, Detectors
 from pipeline.night.scoring.observer import Observer
-from pipeline.night.scoring.plan import Task, result_name
+from pipeline.night.scoring.plan import result_name
 from pipeline.night.scoring.reading import InThreads, Listed, Page, Reader
 from pipeline.night.scoring.scorer import ShardScorer
+from pipeline.night.scoring.task import Task
 from pipeline.storage.retry import Retry
 from tests.bench.material import NIGHT, dump_of, onboard, write_pictures
 from tests.bench.measure import Ratio, in_fresh_process

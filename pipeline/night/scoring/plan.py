@@ -11,7 +11,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -24,23 +24,11 @@ from pipeline.night.folder import NightFolder
 from pipeline.night.manifest import Shard, shards
 from pipeline.night.record import read_record
 from pipeline.night.results import PARALLEL_READS, is_final, read_shard, stored_shards
+from pipeline.night.scoring.task import Task
 
 ROWS_PER_SHARD = 512
 FEW_SHARDS = 4  # outdated ones of a category, which every shard that is left may look through
 RESULT_VERSION = 4  # of the meaning of a row; part of every shard's name
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """One shard to score."""
-
-    name: str  # of its results
-    shard: Shard
-    reuse: tuple[str, ...] = ()  # stored shards that may hold some of its rows, ready made
-
-    def again(self) -> "Task":
-        """Return what is left when its worker was lost: nothing, where it was stored already."""
-        return replace(self, reuse=(self.name, *self.reuse))
 
 
 @dataclass(frozen=True, kw_only=True)

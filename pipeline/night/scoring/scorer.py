@@ -36,8 +36,9 @@ from pipeline.night.results import FLAGS, RESULT_SCHEMA, write_shard
 from pipeline.night.scoring.detectors import HEADS_BYTES, Detectors, Network
 from pipeline.night.scoring.observer import Observer, timed
 from pipeline.night.scoring.pictures import write_pictures
-from pipeline.night.scoring.plan import Task, rows_made
+from pipeline.night.scoring.plan import rows_made
 from pipeline.night.scoring.reading import InThreads, Listed, Page, Reader, Source
+from pipeline.night.scoring.task import Task, Written
 from pipeline.storage import StorageError
 from pipeline.storage.retry import Retry
 
@@ -46,16 +47,6 @@ IN_FLIGHT = 2  # batches at a time: while one waits for its slowest thread, anot
 MAP_P_VALUE = 0.05  # maps are kept of flagged images and of those nearly as unusual
 
 Clock = Callable[[], dt.datetime]
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """What became of one shard."""
-
-    name: str
-    statuses: dict[str, int]  # images by status
-    num_flagged: int
-    num_scored: int  # images; the rows of the others were there
 
 
 @dataclass(frozen=True, slots=True)
