@@ -85,6 +85,7 @@ class Part(IntEnum):
     TRAIN = 0
     CALIBRATION = 1
     DUPLICATE = 2  # another copy of an image that is already on one side; used nowhere
+    SUSPECT = 3  # left out as a suspected defect; used nowhere
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,18 +11,10 @@ from source import PACKAGES, module_name, modules_imported, parsed, source_files
 # From the bottom to the top. A module that lies in no folder stands for itself.
 ORDER = {
     "pipeline": (
-        *(
-            "version",
-            "checks",
-            "pages",
-            "storage",
-            "calibration",
-            "images",
-            "datasets",
-            "catalogue",
-        ),
-        *("backbones", "feature_store", "engine_check", "package", "predictor", "registry"),
-        *("inspection", "measuring", "onboarding", "synthesis", "evaluation", "data_report"),
+        *("version", "checks", "pages", "storage", "calibration", "images", "datasets"),
+        *("catalogue", "backbones", "feature_store", "inspection", "engine_check", "package"),
+        *("predictor", "registry"),
+        *("measuring", "onboarding", "synthesis", "evaluation", "data_report"),
         *("night", "night/fleet", "night/scoring", "night/settling", "night/feedback"),
         *("report", "study", "doctor"),
     ),

@@ -18,10 +18,10 @@ from playwright.sync_api import Browser
 from report_visit import open_browser
 
 from pipeline.data_report.across_categories import AcrossCategories
+from pipeline.data_report.category_reading import Reading
 from pipeline.data_report.category_report import report_of_error, report_on
 from pipeline.data_report.inspection import Inspection
 from pipeline.data_report.inspection_page import inspection_page
-from pipeline.data_report.reading import Reading
 from pipeline.feature_store.embedder import Embedder
 from pipeline.images.decode import ImageRead
 from pipeline.inspection.image_set import ImageSet

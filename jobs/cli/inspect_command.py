@@ -31,9 +31,9 @@ def inspect(  # noqa: PLR0913, PLR0917  options of a command
     from pipeline.catalogue.catalogue import load_catalogue, select  # noqa: PLC0415
 
     categories = select(load_catalogue(catalogue), only or [])
+    from pipeline.data_report.category_reading import Reader  # noqa: PLC0415
     from pipeline.data_report.inspection import inspect_catalogue  # noqa: PLC0415
     from pipeline.data_report.inspection_files import connect, write  # noqa: PLC0415
-    from pipeline.data_report.reading import Reader  # noqa: PLC0415
 
     out = storage.absolute(out)
     with redirect_stdout(sys.stderr):

@@ -88,6 +88,7 @@ def _note(counts: dict[str, int]) -> str:
     words = {
         "unreadable": "unreadable",
         "duplicate": "in there twice",
+        "suspect": "left out as suspected defects",
         "beyond_max_images": "beyond max_images",
     }
     notes = [f"{counts[name]} {word}" for name, word in words.items() if counts.get(name)]

@@ -2,9 +2,9 @@
 
 import re
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, StringConstraints, ValidationInfo
+from pydantic import AfterValidator, BeforeValidator, StringConstraints, ValidationInfo
 
 from model.weights import RANDOM
 from pipeline import storage
@@ -50,3 +50,17 @@ def _resolved_weights(given: str, info: ValidationInfo) -> str:
 
 ImagesAddress = Annotated[str, StringConstraints(min_length=1), AfterValidator(_resolved)]
 WeightsAddress = Annotated[str, AfterValidator(_resolved_weights)]
+
+
+def _as_excluded(given: Any) -> Any:
+    """Say in one line what is expected, where each part of a union would say its own."""
+    is_list = isinstance(given, list) and all(isinstance(each, str) and each for each in given)
+    if given is None or is_list or (isinstance(given, str) and given):
+        return given
+    raise ValueError("expected a list of image addresses, or a file with one on each line")
+
+
+# Images to leave out: their addresses, or a file that has one on each line.
+ExcludeSetting = Annotated[
+    list[ImagesAddress] | ImagesAddress | None, BeforeValidator(_as_excluded)
+]

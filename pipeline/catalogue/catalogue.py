@@ -31,7 +31,7 @@ from model.preprocessing import MAX_PIXELS, Pages, Preprocessing
 from pipeline import storage
 from pipeline.calibration import DEFAULT_FDR, CalibrationConfig, Method
 from pipeline.catalogue import strict_yaml
-from pipeline.catalogue.addresses import Context, ImagesAddress, WeightsAddress
+from pipeline.catalogue.addresses import Context, ExcludeSetting, ImagesAddress, WeightsAddress
 from pipeline.catalogue.category_name import PATTERN
 from pipeline.catalogue.detector_settings import (
     DETECTOR_SECTIONS,
@@ -110,6 +110,8 @@ class Settings(Strict):
     calibration: Method = "split"
     fdr: float = Field(DEFAULT_FDR, gt=0, lt=1)  # share of good images on the night's list
     max_images: PositiveInt | None = None  # good images to learn from, chosen at random; None: all
+    exclude: ExcludeSetting = None
+    contamination: Literal["report", "drop", "refuse"] = "report"  # of suspected defects
     cache_gb: float = Field(4.0, gt=0, allow_inf_nan=False)  # memory for features, 10^9 bytes
     cache_disk_gb: float = Field(64.0, gt=0, allow_inf_nan=False)  # beyond it, in a temporary file
     detector: DetectorName = DETECTOR

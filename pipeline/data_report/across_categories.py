@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data_report.reading import Reading
+from pipeline.data_report.category_reading import Reading
 from pipeline.inspection.category_summary import CategorySummary, strangers, summarise
 from pipeline.inspection.found import Found, Line, line_of
 from pipeline.inspection.robust_tail import LEAST_VALUES

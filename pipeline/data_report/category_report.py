@@ -6,7 +6,7 @@ from typing import Any
 
 from model.preprocessing import Preprocessing
 from pipeline.checks import Check, Verdict, worst
-from pipeline.data_report.reading import Reading
+from pipeline.data_report.category_reading import Reading
 from pipeline.inspection.data_checks import examine
 from pipeline.inspection.found import Line
 from pipeline.inspection.suspects import are_suspects, suspected

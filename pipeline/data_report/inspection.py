@@ -14,9 +14,9 @@ from pipeline import storage
 from pipeline.catalogue.catalogue import Category
 from pipeline.checks import Verdict
 from pipeline.data_report.across_categories import AcrossCategories
+from pipeline.data_report.category_reading import Reader
 from pipeline.data_report.category_report import CategoryReport, report_of_error, report_on
 from pipeline.data_report.inspection_page import inspection_page
-from pipeline.data_report.reading import Reader
 
 ANSWER_FILE, PAGE_FILE = "inspect.json", "index.html"
 

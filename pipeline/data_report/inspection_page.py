@@ -16,6 +16,7 @@ from pipeline.checks import Verdict
 from pipeline.data_report.category_report import CategoryReport
 from pipeline.data_report.thumbnails import Order, thumbnails
 from pipeline.images import heatmap
+from pipeline.inspection.data_checks import SUSPECTS
 from pipeline.pages.environment import page_environment
 
 STATIC = Path(__file__).with_name("static")
@@ -99,7 +100,7 @@ def totals(answer: Mapping[str, Any]) -> dict[str, int]:
         "categories": len(verdicts),
         "fail": verdicts.count(Verdict.FAIL),
         "warn": verdicts.count(Verdict.WARN),
-        "suspected": sum(len(_line(each, "suspected defects")["images"]) for each in categories),
+        "suspected": sum(len(_line(each, SUSPECTS)["images"]) for each in categories),
     }
 
 

@@ -17,6 +17,7 @@ from pipeline.inspection.found import Found, Line, line_of
 from pipeline.inspection.image_set import ImageSet
 from pipeline.inspection.suspects import are_suspects, suspected
 
+SUSPECTS = "suspected defects"  # the name of this check
 MOST_NAMED = 6  # sizes, modes or kinds of defects in one line
 
 
@@ -137,7 +138,7 @@ CHECKS = (
         find=pixel_checks.near_copies,
     ),
     DataCheck(
-        name="suspected defects",
+        name=SUSPECTS,
         needs="features",
         what="good images that look defective",
         advice="Look at each; leave defects out with `exclude`, or let `contamination: drop` do "

@@ -19,16 +19,15 @@ from model.errors import CategoryFault
 from model.feature_bank import FeatureBank
 from pipeline import storage
 from pipeline.catalogue.catalogue import Category
-from pipeline.datasets.samples import Sample, of_split
+from pipeline.datasets.samples import GOOD, Sample, of_split
 from pipeline.feature_store.embedder import Embedder
 from pipeline.images.decode import ImageRead
-from pipeline.images.image_statistics import STATISTICS
+from pipeline.inspection.image_set import Gatherer, ImageSet
 from pipeline.onboarding.feature_cache import reserve
 
 logger = logging.getLogger(__name__)
 
 MAX_UNREADABLE_SHARE = 0.1
-EMPTY = np.zeros(0, np.float32)
 
 Progress = Callable[[int, int], None]  # images done, images in all
 
@@ -47,6 +46,7 @@ class GoodImages:
     statistics: dict[str, NDArray[np.float32]]  # of the images, by name, each (N,)
     modes: tuple[str, ...]  # of their files, in alphabetical order
     bank: FeatureBank
+    images: ImageSet  # what checks know of them
 
     @property
     def digest(self) -> str:
@@ -90,16 +90,12 @@ def extract(
     shapes = level_shapes(backbone, category.embedding, category.preprocessing.size)
     bank = reserve(category, len(uris), shapes, backbone.mean.device)
     started = time.monotonic()
-    good: list[ImageRead] = []
-    unreadable: list[ImageRead] = []
-    statistics: dict[str, list[NDArray[np.float32]]] = {name: [] for name in STATISTICS}
+    gatherer = Gatherer()
+    good, unreadable = gatherer.reads, gatherer.unreadable
     for batch in embedder.read(uris, category.preprocessing):
         if batch.images:
             bank.write(len(good), list(batch.planes.values()))
-        for name, values in batch.statistics.items():
-            statistics[name].append(values)
-        good += batch.images
-        unreadable += batch.unreadable
+        gatherer.add(batch)
         if progress:
             progress(len(good) + len(unreadable), len(uris))
     embedder.flush()
@@ -112,7 +108,8 @@ def extract(
         uris=[image.uri for image in good],
         hashes=[image.sha256 for image in good],
         unreadable=unreadable,
-        statistics={name: np.concatenate([*v, EMPTY]) for name, v in statistics.items()},
+        statistics=gatherer.statistics,
+        images=gatherer.finish(category.name, [Sample(uri, "train", GOOD) for uri in uris]),
         modes=tuple(sorted({image.mode for image in good if image.mode})),
         bank=bank,
     )

@@ -123,7 +123,8 @@ def _record(
         settings=settings,
         dataset_digest=good.digest,
         counts={
-            **{part.name.lower(): int(per_part[part]) for part in Part},
+            **{part.name.lower(): int(per_part[part]) for part in Part if part < Part.SUSPECT},
+            **({"suspect": int(per_part[Part.SUSPECT])} if per_part[Part.SUSPECT] else {}),
             "unreadable": len(good.unreadable),
             "beyond_max_images": num_listed - len(good.uris) - len(good.unreadable),
             "test": len(scored.samples),

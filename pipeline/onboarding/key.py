@@ -17,6 +17,7 @@ from pipeline import storage
 from pipeline.catalogue.catalogue import Category
 from pipeline.datasets.image_lists import read_columns, refuse_missing, resolve_uris
 from pipeline.datasets.labelled_lists import COLUMNS
+from pipeline.onboarding.listed_images import excluded_uris
 
 # Raised only where every category must be onboarded again; a new detector format is no reason as
 # long as the earlier ones can be read.
@@ -35,6 +36,7 @@ image_head health
 """
 FIRST_SETTINGS, FIRST_TRAINING = frozenset(SETTINGS.split()), frozenset(TRAINING.split())
 GONE_TRAINING = {"kept": None}
+COUNTED_OTHERWISE = {"exclude"}  # by what it leaves out of this category: a file may be of many
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,8 @@ def identify(category: Category) -> Identity:
     total = hashlib.sha256(json.dumps([KEY_VERSION, settings], sort_keys=True).encode())
     if category.anomalies is not None:
         total.update(_listed(category.anomalies).parts[0])
+    if excluded := _excluded_of(category):
+        total.update(json.dumps(["exclude", excluded]).encode())
     files = files_of(category)
     for part in files.parts:
         total.update(part)
@@ -110,7 +114,16 @@ def _etags_not_given(table: pa.Table, manifest: str) -> dict[str, str | None]:
     return {uri: found.get(uri) for uri in uris}
 
 
+def _excluded_of(category: Category) -> list[str]:
+    """Return what `exclude` leaves out; of files below a folder, those that are below it."""
+    excluded = sorted(excluded_uris(category))
+    if category.layout == "manifest":
+        return excluded
+    folder = f"{storage.absolute(category.images).rstrip('/')}/"
+    return [uri for uri in excluded if uri.startswith(folder)]
+
+
 def _that_count(settings: BaseModel, first: Collection[str]) -> dict[str, Any]:
     """Return the values of the first settings and of those that differ from their default."""
-    names = {*first, *settings.model_dump(exclude_defaults=True)}
+    names = {*first, *settings.model_dump(exclude_defaults=True)} - COUNTED_OTHERWISE
     return settings.model_dump(include=names)

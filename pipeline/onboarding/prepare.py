@@ -19,13 +19,14 @@ from model.kinds import KINDS
 from pipeline.backbones import Fetch, fetch_backbone
 from pipeline.calibration import Part, fold_by_content, split_by_content
 from pipeline.catalogue.catalogue import Category
-from pipeline.datasets.layouts import Sample, read_layout
+from pipeline.datasets.layouts import Sample
 from pipeline.feature_store.embedder import Embedder, embedder_of
 from pipeline.feature_store.place import StorePlace
 from pipeline.images.batches import BATCH_IMAGES
+from pipeline.onboarding.contamination import in_words, inspect_good, without_suspects
 from pipeline.onboarding.features import GoodImages, Progress, extract, training_uris
 from pipeline.onboarding.found_settings import with_found_settings
-from pipeline.onboarding.page_samples import page_samples
+from pipeline.onboarding.listed_images import list_images
 from pipeline.onboarding.pairs import make_pairs
 from pipeline.onboarding.precision_probe import choose_precision
 
@@ -118,12 +119,12 @@ def prepare(
         fetch: what loads the backbone.
 
     Raises:
-        LayoutError, PixelRangeError, TooManyUnreadable, TooFewImages, CacheTooSmall, WeightsError:
-            the category cannot be onboarded.
+        LayoutError, PixelRangeError, TooManyUnreadable, TooFewImages, CacheTooSmall, Contaminated,
+        WeightsError: the category cannot be onboarded.
     """
     started = time.monotonic()
-    listing = read_layout(category.layout, category.images)
-    samples = page_samples(category, listing.samples)
+    listing = list_images(category)
+    samples = listing.samples
     backbone = fetch(category.backbone_config).to(device)
     uris = training_uris(category, samples)
     category = with_found_settings(category, uris)
@@ -131,13 +132,15 @@ def prepare(
         backbone = choose_precision(backbone, category.preprocessing.size)
     embedder = embedder_of(category, backbone, features)
     good = extract(uris, category, embedder, progress)
+    lines = inspect_good(good.images)
     parts = split_by_content(good.hashes, category.calibration_config)
+    parts = without_suspects(category, good.images, lines, parts)
     train = np.flatnonzero(parts == Part.TRAIN)
     pairs = make_pairs(category, good, train, embedder, progress)
     return PreparedCategory(
         category=category,
         samples=samples,
-        findings=listing.findings,
+        findings=(*listing.findings, *in_words(lines)),
         good=good,
         parts=parts,
         pairs=pairs,

@@ -15,9 +15,8 @@ from scipy import stats
 from model.folding import FoldedHead
 from pipeline import storage
 from pipeline.backbones import own_device
-from pipeline.datasets.layouts import read_layout
 from pipeline.datasets.samples import has_both_kinds, of_split
-from pipeline.onboarding.page_samples import page_samples
+from pipeline.onboarding.listed_images import list_images
 from pipeline.study.choice import difference, mean_interval
 from pipeline.study.feature_view import FeatureView, is_there, view_key
 from pipeline.study.objective import METRICS
@@ -52,7 +51,7 @@ def build_test(view: FeatureView, features: str, device: str = "cpu") -> Passes:
     if is_there(storage.join(features, TEST)):
         return Passes()
     category = view.category
-    samples = page_samples(category, read_layout(category.layout, category.images).samples)
+    samples = list_images(category).samples
     test = of_split(samples, "test")
     if not has_both_kinds(test):
         return Passes()

@@ -23,6 +23,7 @@ from pipeline.images.decode import ImageRead
 from pipeline.measuring.labelled import read_marks
 from pipeline.onboarding.features import refuse_many_unreadable, training_uris
 from pipeline.onboarding.found_settings import with_found_settings
+from pipeline.onboarding.listed_images import list_images
 from pipeline.onboarding.page_samples import page_samples
 from pipeline.onboarding.synthetic import make_anomalies
 from pipeline.study.feature_view import MASKS, FeatureView, SetWriter, is_there, publish, write_all
@@ -71,8 +72,8 @@ def build_view(
     if is_there(storage.join(uri, "good")):  # it is published last
         return Passes()
     started = time.monotonic()
-    listing = read_layout(view.category.layout, view.category.images)
-    samples = page_samples(view.category, listing.samples)
+    listing = list_images(view.category)
+    samples = listing.samples
     view = ranged(view, samples)
     category = view.category
     uris = training_uris(category, samples)

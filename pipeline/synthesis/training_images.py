@@ -11,7 +11,6 @@ from torch import Tensor
 from model.preprocessing import MAX_SIDE, Preprocessing
 from pipeline.calibration import Part, split_by_content
 from pipeline.catalogue.catalogue import Category
-from pipeline.datasets.layouts import read_layout
 from pipeline.images.batches import batches, read_all, stack
 from pipeline.images.decode import ImageRead, ImageStatus
 from pipeline.onboarding.features import (
@@ -21,7 +20,7 @@ from pipeline.onboarding.features import (
     training_uris,
 )
 from pipeline.onboarding.found_settings import with_found_settings
-from pipeline.onboarding.page_samples import page_samples
+from pipeline.onboarding.listed_images import list_images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +41,7 @@ def read_training_images(
     Raises:
         LayoutError, PixelRangeError, TooManyUnreadable, TooFewImages: as onboarding does.
     """
-    samples = page_samples(category, read_layout(category.layout, category.images).samples)
+    samples = list_images(category).samples
     uris = training_uris(category, samples)
     preprocessing = scaled(with_found_settings(category, uris).preprocessing, size)
     good: list[ImageRead] = []

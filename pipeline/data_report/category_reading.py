@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from model.backbone import Backbone, BackboneConfig
 from pipeline.backbones import fetch_backbone, own_device
 from pipeline.catalogue.catalogue import Category
-from pipeline.datasets.layouts import read_layout
 from pipeline.datasets.samples import Sample, of_split
 from pipeline.feature_store.embedder import Embedder, embedder_of
 from pipeline.feature_store.place import StorePlace
@@ -13,7 +12,7 @@ from pipeline.inspection.category_summary import space_of_backbone
 from pipeline.inspection.image_set import Gatherer, ImageSet
 from pipeline.onboarding.features import training_uris
 from pipeline.onboarding.found_settings import with_found_settings
-from pipeline.onboarding.page_samples import page_samples
+from pipeline.onboarding.listed_images import list_images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +44,8 @@ class Reader:
         Raises:
             CategoryFault, StorageError, WeightsError: they cannot be looked at.
         """
-        listing = read_layout(category.layout, category.images)
-        samples = page_samples(category, listing.samples)
+        listing = list_images(category)
+        samples = listing.samples
         train = set(training_uris(category, samples))
         samples = [each for each in samples if each.split == "test" or each.uri in train]
         good = [each.uri for each in of_split(samples, "train")]

@@ -1,0 +1,44 @@
+"""A category's images as its settings have them: its layout's, page by page, some left out."""
+
+import posixpath
+from dataclasses import replace
+
+from pipeline import storage
+from pipeline.catalogue.catalogue import Category
+from pipeline.datasets.layouts import LayoutError, Listing, read_layout
+from pipeline.datasets.samples import of_split
+from pipeline.onboarding.page_samples import page_samples
+
+
+def list_images(category: Category) -> Listing:
+    """Return a category's images; those of `exclude` are left out, and it is said how many.
+
+    Raises:
+        LayoutError: the images do not lie as they must, or none is left to train on.
+        StorageError: they, or the file of `exclude`, cannot be read.
+    """
+    listing = read_layout(category.layout, category.images)
+    samples = page_samples(category, listing.samples)
+    excluded = excluded_uris(category)
+    kept = [sample for sample in samples if sample.uri not in excluded]
+    if not of_split(kept, "train"):
+        raise LayoutError(
+            f"{category.name}: `exclude` leaves out all {len(of_split(samples, 'train'))} training "
+            f"images; leave out fewer."
+        )
+    num_left_out = len(samples) - len(kept)
+    left_out = [f"exclude: {num_left_out} images left out"] if num_left_out else []
+    return replace(listing, samples=kept, findings=(*listing.findings, *left_out))
+
+
+def excluded_uris(category: Category) -> frozenset[str]:
+    """Return the addresses of `exclude`; a file's relative ones start at the file.
+
+    Raises:
+        StorageError: the file cannot be read.
+    """
+    if not isinstance(category.exclude, str):
+        return frozenset(category.exclude or ())
+    folder = posixpath.dirname(category.exclude)
+    lines = storage.read_bytes(category.exclude).decode(errors="replace").splitlines()
+    return frozenset(storage.absolute(line.strip(), folder) for line in lines if line.strip())
