@@ -21,6 +21,7 @@ from jobs.cli.night import score
 from jobs.cli.onboarding import onboard
 from jobs.cli.options import Features, FeaturesGb, Json, Night
 from jobs.cli.printing import print_study
+from jobs.cli.prune import prune
 from jobs.cli.synthesis import synthesise
 from jobs.terminal.tables import number, print_json
 from model.errors import NightshiftError
@@ -163,6 +164,7 @@ def tune(  # noqa: PLR0913, PLR0917  options of a command
 
 
 app.command()(synthesise)
+app.command()(prune)
 app.command()(score)
 
 

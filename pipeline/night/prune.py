@@ -1,0 +1,94 @@
+"""Room in the folder of all nights: what is large of old nights goes, what they came to stays.
+
+The rows, pictures, listing and page of a night are removed. Its summary, the fleet that it was
+scored with and what people said of its images stay: they are small, and nothing else has them.
+"""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+
+from model.errors import NightshiftError
+from pipeline import storage
+from pipeline.night.folder import NightError, NightFolder
+from pipeline.storage import StoredObject
+
+REMOVED = ("report", "thumbnails", "maps", "drift", "results", "manifest")
+PREFIX = "night="
+
+
+class PruneError(NightshiftError):
+    """There are no nights in the folder, or too few are to be kept."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrunedNight:
+    """What is removed of one night, or would be."""
+
+    night: str
+    num_files: int
+    size_bytes: int
+
+
+def prune(out: str, keep_nights: int, *, dry_run: bool = False) -> Iterator[PrunedNight]:
+    """Remove what is large of all nights but the last ones; yield each, the oldest first.
+
+    One that is cut off is gone on with by the next call.
+
+    Args:
+        out: as of ``NightFolder``.
+        keep_nights: how many of the last nights stay whole, by their dates.
+        dry_run: only say what would go.
+
+    Raises:
+        PruneError: no night is to be kept, or ``out`` has none at all: it may be another folder.
+        StorageError: something cannot be listed or removed.
+    """
+    if keep_nights < 1:
+        raise PruneError(f"--keep-nights must be at least 1, got {keep_nights}.")
+    nights = _nights(out)
+    if not nights:
+        raise PruneError(f"{out} has no nights; name the folder that `score --out` was given.")
+    for night in nights[:-keep_nights]:
+        folders = [storage.join(out, kind, f"{PREFIX}{night}") for kind in REMOVED]
+        files = [file for folder in folders for file in _files(folder)]
+        if not dry_run:
+            _remove(folders, files)
+        if files:
+            size = sum(file.size_bytes for file in files)
+            yield PrunedNight(night=night, num_files=len(files), size_bytes=size)
+
+
+def _nights(out: str) -> list[str]:
+    """Return every night that has anything, the oldest first."""
+    found = set()
+    for kind in (*REMOVED, "summary"):
+        with suppress(storage.ObjectMissing):
+            found |= set(storage.list_names(storage.join(out, kind)))
+    return sorted(night for name in found if (night := _night_of(out, name)) is not None)
+
+
+def _night_of(out: str, name: str) -> str | None:
+    """Return the night that a folder's name is of; what people put there is nobody's night."""
+    if not name.startswith(PREFIX):
+        return None
+    try:
+        return NightFolder(out, name.removeprefix(PREFIX)).night
+    except NightError:
+        return None
+
+
+def _files(folder: str) -> list[StoredObject]:
+    try:
+        return list(storage.list_objects(folder, hidden=True))
+    except storage.ObjectMissing:
+        return []
+
+
+def _remove(folders: list[str], files: list[StoredObject]) -> None:
+    for file in files:
+        storage.delete(file.uri)
+    for folder in folders:
+        if storage.is_local(folder):
+            shutil.rmtree(folder, ignore_errors=True)  # empty ones
