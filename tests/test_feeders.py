@@ -183,6 +183,15 @@ def test_where_no_feeder_is_left_the_worker_reads_for_itself(tmp_path: Path) -> 
     assert read(feeders(tmp_path, max_restarts=0), "ab") == ["own a", "own b"]
 
 
+def test_where_no_feeder_comes_for_long_the_worker_reads_for_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feeding, "RETURN_S", 0.5)
+    there_is_no_room: Any = ray.remote(num_cpus=64)(Reads)
+    source = Feeders([there_is_no_room.remote(str(tmp_path))], Own(), pixels=1, store_bytes=GB)
+    assert read(source, "ab") == ["own a", "own b"]
+
+
 def test_a_full_object_store_is_waited_for_and_then_done_without(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -149,6 +149,7 @@ class Feeders:
         self._lock = threading.Lock()
         self._coming: dict[Any, Any] = {}  # those that start, by Ray's promise of an answer
         self._down: set[Any] = set()
+        self._lost_at = time.monotonic()  # the last one; to begin with none is there
         self._num_left = REQUESTS * len(feeders)
         for feeder in [*feeders] * REQUESTS:
             self._await(feeder)
@@ -205,21 +206,25 @@ class Feeders:
 
     def _take(self) -> Any:
         """Wait for a free feeder; None when none is left, or none has come for long."""
-        started = time.monotonic()
         while True:
             self._look()
+            is_alone = self._is_alone()
             try:
-                feeder = self._idle.get(timeout=POLL_S)
+                feeder = self._idle.get(timeout=0 if is_alone else POLL_S)
+            except queue.Empty:
+                if is_alone:
+                    return None
+            else:
                 if feeder not in self._down:
                     return feeder
                 self._await(feeder)  # it was lost with another request
-            except queue.Empty:
-                if not self._num_left:
-                    return None
-                if self._num_left > len(self._coming):
-                    started = time.monotonic()  # somebody reads
-                elif time.monotonic() - started > RETURN_S:
-                    return None
+
+    def _is_alone(self) -> bool:
+        """Whether nobody feeds, and nobody is waited for any more."""
+        with self._lock:
+            is_fed = self._num_left > len(self._coming)
+            waited_s = time.monotonic() - self._lost_at
+        return not self._num_left or (not is_fed and waited_s > RETURN_S)
 
     def _await(self, feeder: Any) -> None:
         # Ray answers once the feeder runs, or when it is dead for good.
@@ -227,20 +232,23 @@ class Feeders:
         with self._lock:
             self._coming[reference] = feeder
             self._down.add(feeder)
+            self._lost_at = time.monotonic()
 
     def _look(self) -> None:
         """Take back the feeders that run again; forget those that never will."""
         with self._lock:
             if not self._coming:
                 return
-            ready, _ = ray.wait([*self._coming], num_returns=len(self._coming), timeout=0)
-            back = [(reference, self._coming.pop(reference)) for reference in ready]
-        for reference, feeder in back:
-            try:
-                ray.get(reference)
-            except RayError as error:
-                self._num_left -= 1
-                logger.warning("a feeder does not come back: %s", reason(error))
-            else:
-                self._down.discard(feeder)
-                self._idle.put(feeder)
+            answered, _ = ray.wait([*self._coming], num_returns=len(self._coming), timeout=0)
+            for reference in answered:
+                self._answered(reference, self._coming.pop(reference))
+
+    def _answered(self, reference: Any, feeder: Any) -> None:
+        try:
+            ray.get(reference)
+        except RayError as error:
+            self._num_left -= 1
+            logger.warning("a feeder does not come back: %s", reason(error))
+        else:
+            self._down.discard(feeder)
+            self._idle.put(feeder)

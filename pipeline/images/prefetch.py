@@ -49,8 +49,8 @@ def read_as_ready(
         try:
             while window:
                 done, window = wait(window, return_when=FIRST_COMPLETED)
-                window |= {pool.submit(read, item) for item in islice(source, len(done))}
                 for future in done:
+                    window |= {pool.submit(read, item) for item in islice(source, 1)}
                     yield future.result()
         finally:
             for waiting in window:

@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from jobs.cluster.join import WORKER_ENVIRONMENT
+from tests.bench.before import before_and_now
 from tests.bench.cache import onboarding_memory
 from tests.bench.calibration import realised_false_alarms
 from tests.bench.engine import engine
@@ -36,7 +37,7 @@ from tests.bench.whole_night import night_from_s3, night_memory, scaled_decoding
 BENCHMARKS: dict[str, Callable[[], Iterator[Ratio]]] = {
     benchmark.__name__: benchmark
     for benchmark in (
-        *(engine, feeding),
+        *(before_and_now, engine, feeding),
         *(features_once, scoring_throughput, scoring_precision, scoring_memory),
         *(inference_vs_reference, training_vs_reference, onboarding_memory),
         *(realised_false_alarms, settling, study_vs_processes),
