@@ -28,8 +28,8 @@ from pipeline.images.prefetch import read_as_ready
 from pipeline.night.folder import NightFolder
 from pipeline.night.listing import list_dump
 from pipeline.night.results import read_night
+from pipeline.night.scoring.file_reader import Listed, Page
 from pipeline.night.scoring.plan import plan_night
-from pipeline.night.scoring.reading import Listed, Page
 from pipeline.night.scoring.scorer import ShardScorer
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]

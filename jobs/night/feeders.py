@@ -36,7 +36,7 @@ from jobs.night.prometheus import NightMetrics
 from model.errors import NightshiftError
 from model.preprocessing import Preprocessing
 from pipeline.images.prefetch import NUM_THREADS, read_ahead
-from pipeline.night.scoring.reading import Listed, Page, Reader, Source
+from pipeline.night.scoring.file_reader import Listed, Page, Reader, Source
 from pipeline.storage.retry import Retry
 
 if TYPE_CHECKING:  # a feeder needs no torch

@@ -27,9 +27,9 @@ from pipeline.night.fleet.fleet import Fleet
 from pipeline.night.folder import NightFolder
 from pipeline.night.manifest import shards
 from pipeline.night.scoring.detectors import GPU_BATCH_IMAGES, Detectors
+from pipeline.night.scoring.file_reader import InThreads, Listed, Page, Reader
 from pipeline.night.scoring.observer import Observer
 from pipeline.night.scoring.plan import result_name
-from pipeline.night.scoring.reading import InThreads, Listed, Page, Reader
 from pipeline.night.scoring.scorer import ShardScorer
 from pipeline.night.scoring.task import Task
 from pipeline.storage.retry import Retry

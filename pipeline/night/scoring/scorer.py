@@ -1,6 +1,6 @@
 """Score bundles of shards: rows in, rows out, and one stored object per shard.
 
-Images are fetched and decoded ahead (``reading.py``) and go on as soon as they are there: none
+Images are fetched and decoded ahead (``file_reader.py``) and go on as soon as they are there: none
 waits for a slow one. They pass the backbone in batches of mixed categories, then each its own
 category's folded heads. An image's score does not depend on its company, so the order plays no
 part.
@@ -34,10 +34,10 @@ from pipeline.night.fleet.fleet import Champion, Fleet
 from pipeline.night.folder import NightFolder
 from pipeline.night.results import FLAGS, RESULT_SCHEMA, write_shard
 from pipeline.night.scoring.detectors import HEADS_BYTES, Detectors, Network
+from pipeline.night.scoring.file_reader import InThreads, Listed, Page, Reader, Source
 from pipeline.night.scoring.observer import Observer, timed
 from pipeline.night.scoring.pictures import write_pictures
 from pipeline.night.scoring.plan import rows_made
-from pipeline.night.scoring.reading import InThreads, Listed, Page, Reader, Source
 from pipeline.night.scoring.task import Task, Written
 from pipeline.storage import StorageError
 from pipeline.storage.retry import Retry
