@@ -23,7 +23,7 @@ from pipeline.night.fleet.fleet import Fleet
 from pipeline.night.fleet.resolve import snapshot_fleet
 from pipeline.night.folder import NightFolder
 from pipeline.night.results import read_night
-from pipeline.night.scoring import reading
+from pipeline.night.scoring import file_reader
 from pipeline.night.scoring.plan import NightPlan
 from pipeline.registry import models
 
@@ -82,7 +82,7 @@ def plant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plant:
         worker = job.ScoringWorker(folder, threads=1, heads_bytes=10**9)
         return sum(written.num_scored for written in worker.write(list(plan.tasks)))
 
-    monkeypatch.setattr(reading, "read_pages", noted)
+    monkeypatch.setattr(file_reader, "read_pages", noted)
     monkeypatch.setattr(job, "_score", score)
     monkeypatch.setattr(job, "cluster", nullcontext)
     return made

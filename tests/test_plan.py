@@ -20,8 +20,8 @@ from pipeline.night.listing import list_dump
 from pipeline.night.manifest import MANIFEST_SCHEMA
 from pipeline.night.record import is_reported, note_reported
 from pipeline.night.results import read_night, remove_shards, stored_shards
+from pipeline.night.scoring import file_reader
 from pipeline.night.scoring import plan as planning
-from pipeline.night.scoring import reading
 from pipeline.night.scoring.plan import NightPlan, plan_night
 from pipeline.night.scoring.scorer import ShardScorer
 from pipeline.night.scoring.task import Task
@@ -74,7 +74,7 @@ def factory(tmp_path: Path, packages: dict[str, Path], monkeypatch: pytest.Monke
         made.read.append("/".join(uri.split("/")[-2:]))
         return read_pages(uri, *arguments)
 
-    monkeypatch.setattr(reading, "read_pages", noted)
+    monkeypatch.setattr(file_reader, "read_pages", noted)
     return made
 
 
