@@ -21,6 +21,7 @@ Source: split-conformal prediction, Lei et al. 2018 (arXiv:1604.04173), section 
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -171,20 +172,24 @@ def fit(scores: NDArray[np.floating], config: CalibrationConfig) -> Calibration:
     )
 
 
-def split_by_content(hashes: Sequence[str], config: CalibrationConfig) -> NDArray[np.int8]:
+def split_by_content(
+    hashes: Sequence[str], config: CalibrationConfig, bursts: Sequence[str] | None = None
+) -> NDArray[np.int8]:
     """Assign each good image to a ``Part``, by its content and never by its order or name.
 
     The first contents in the order of their hashes are held out: ``config.share`` of them, or as
     many as the rate needs, but never more than half; with method "cross" none of them. Of several
-    copies the first stays.
+    copies the first stays. A burst is held out as a whole or not at all.
 
     Args:
         hashes: content digest of each image that could be read, in any order.
         config: the target rate and the least share.
+        bursts: digest of what each image stays together with (``datasets/bursts.py``); by default
+            each content is for itself.
 
     Raises:
         TooFewImages: fewer distinct images than ``config.min_images``, or than twice as many
-            where half of them must train.
+            where half of them must train, or bursts so large that these cannot be held out.
     """
     first = first_copies(hashes)
     contents = sorted(set(hashes))
@@ -200,18 +205,63 @@ def split_by_content(hashes: Sequence[str], config: CalibrationConfig) -> NDArra
             2 * config.min_images,
         )
     wanted = math.ceil(_exact(config.share) * len(contents))
-    held_out = set(contents[: max(min(wanted, half), config.min_images)])
-    parts = [Part.CALIBRATION if content in held_out else Part.TRAIN for content in hashes]
+    together = _together(hashes, bursts)
+    held_out = _held_out(together, max(min(wanted, half), config.min_images), half, config)
+    parts = [Part.CALIBRATION if together[each] in held_out else Part.TRAIN for each in hashes]
     return np.where(first, parts, Part.DUPLICATE).astype(np.int8)
 
 
-def fold_by_content(hashes: Sequence[str], num_folds: int) -> NDArray[np.int64]:
+def fold_by_content(
+    hashes: Sequence[str], num_folds: int, bursts: Sequence[str] | None = None
+) -> NDArray[np.int64]:
     """Fold of each image, 0 .. num_folds - 1; copies share a fold, sizes differ by at most one.
 
-    Sizes count distinct contents.
+    Sizes count distinct contents. Bursts share a fold too: sizes differ by one of them at most.
+
+    Raises:
+        TooFewImages: there are fewer bursts than folds.
     """
-    fold_of = {content: index % num_folds for index, content in enumerate(sorted(set(hashes)))}
-    return np.array([fold_of[content] for content in hashes], dtype=np.int64)
+    together = _together(hashes, bursts)
+    num_bursts = len(set(together.values()))
+    if bursts is not None and num_bursts < min(num_folds, len(together)):
+        raise TooFewImages(
+            f"{len(together)} good images to train on are of {num_bursts} bursts, and "
+            f"{num_folds} are needed to leave each out in turn. Collect more bursts, or correct "
+            f"the pattern in `group`.",
+            num_folds,
+        )
+    sizes, fold_of = [0] * num_folds, {}
+    for burst, size in sorted(Counter(together.values()).items()):
+        fold_of[burst] = sizes.index(min(sizes))
+        sizes[fold_of[burst]] += size
+    return np.array([fold_of[together[content]] for content in hashes], dtype=np.int64)
+
+
+def _together(hashes: Sequence[str], bursts: Sequence[str] | None) -> dict[str, str]:
+    """Return the burst of each content, of its first copy where copies are in several."""
+    pairs = zip(hashes, hashes if bursts is None else bursts, strict=True)
+    return dict(reversed(list(pairs)))
+
+
+def _held_out(
+    together: dict[str, str], wanted: int, most: int, config: CalibrationConfig
+) -> set[str]:
+    """Return bursts, in the order of their digests, that have ``wanted`` contents together."""
+    held_out: set[str] = set()
+    count = 0
+    for burst, size in sorted(Counter(together.values()).items()):
+        if count < wanted and count + size <= most:
+            held_out.add(burst)
+            count += size
+    if count < config.min_images:
+        raise TooFewImages(
+            f"{len(together)} distinct good images in {len(set(together.values()))} bursts: "
+            f"holding out whole bursts, {count} images at most, cannot certify a false-alarm rate "
+            f"of {config.false_alarm_rate:g}; need at least {config.min_images}. Collect more "
+            f"bursts, or correct the pattern in `group`.",
+            config.min_images,
+        )
+    return held_out
 
 
 def first_copies(hashes: Sequence[str]) -> NDArray[np.bool_]:

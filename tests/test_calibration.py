@@ -256,3 +256,44 @@ def test_cross_calibration_holds_nothing_out_and_needs_half_the_images() -> None
     assert np.bincount(parts, minlength=3).tolist() == [99, 0, 99]
     with pytest.raises(TooFewImages, match=r"98 held-out good images cannot certify.*at least 99"):
         split_by_content(digests(98), cross)
+
+
+@settings(deadline=None, max_examples=50)
+@given(sizes=st.lists(st.integers(1, 6), min_size=30, max_size=60), seed=st.integers(0, 2**32 - 1))
+def test_a_burst_is_never_on_both_sides(sizes: list[int], seed: int) -> None:
+    bursts = [name for name, size in zip(digests(60), sizes, strict=False) for _ in range(size)]
+    hashes = digests(len(bursts), 7)
+    order = np.random.default_rng(seed).permutation(len(bursts))
+    hashes, bursts = [hashes[i] for i in order], [bursts[i] for i in order]
+    parts = split_by_content(hashes, config(0.1), bursts)
+    folds = fold_by_content(hashes, 5, bursts)
+    for burst in set(bursts):
+        members = [index for index, name in enumerate(bursts) if name == burst]
+        assert len({(parts[index], folds[index]) for index in members}) == 1
+    held_out = np.count_nonzero(parts == Part.CALIBRATION)
+    assert max(9, 0.2 * len(hashes)) <= held_out <= len(hashes) / 2
+    assert np.ptp(np.bincount(folds, minlength=5)) <= max(sizes)
+
+
+def test_a_copy_in_another_burst_is_dropped_and_shares_the_fold_of_the_first() -> None:
+    hashes, bursts = digests(40), [*digests(20, 1), *digests(20, 1)]
+    hashes[39] = hashes[0]
+    parts = split_by_content(hashes, config(0.1), bursts)
+    assert parts[39] == Part.DUPLICATE
+    folds = fold_by_content(hashes, 4, bursts)
+    assert folds[39] == folds[0]
+
+
+def test_bursts_that_are_too_large_or_too_few_are_refused_with_what_to_do() -> None:
+    hashes = digests(40)
+    with pytest.raises(TooFewImages, match=r"40 distinct good images in 2 bursts: .*`group`"):
+        split_by_content(hashes, config(0.1), ["a"] * 35 + ["b"] * 5)
+    with pytest.raises(TooFewImages, match=r"40 good images to train on are of 3 bursts, and 5"):
+        fold_by_content(hashes, 5, [*"abc", *"c" * 37])
+
+
+def test_bursts_of_one_image_are_what_no_bursts_are() -> None:
+    hashes = digests(50) * 2
+    without = split_by_content(hashes, config(0.1)), fold_by_content(hashes, 7)
+    alone = split_by_content(hashes, config(0.1), hashes), fold_by_content(hashes, 7, hashes)
+    assert [each.tolist() for each in without] == [each.tolist() for each in alone]

@@ -48,6 +48,7 @@ from pipeline.catalogue.detector_settings import (
 from pipeline.catalogue.findings import findings_of_names, nearest, read_settings
 from pipeline.catalogue.image_size import CropSetting, FitSetting
 from pipeline.catalogue.strict_yaml import shown
+from pipeline.datasets.bursts import BurstPattern
 from pipeline.datasets.layouts import LAYOUTS
 
 SECTIONS = ("defaults", "categories", "study")  # the last is read by pipeline/study/settings.py
@@ -111,6 +112,7 @@ class Settings(Strict):
     fdr: float = Field(DEFAULT_FDR, gt=0, lt=1)  # share of good images on the night's list
     max_images: PositiveInt | None = None  # good images to learn from, chosen at random; None: all
     exclude: ExcludeSetting = None
+    group: BurstPattern | None = None  # of addresses: what is shot together stays together
     contamination: Literal["report", "drop", "refuse"] = "report"  # of suspected defects
     cache_gb: float = Field(4.0, gt=0, allow_inf_nan=False)  # memory for features, 10^9 bytes
     cache_disk_gb: float = Field(64.0, gt=0, allow_inf_nan=False)  # beyond it, in a temporary file

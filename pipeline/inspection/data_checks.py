@@ -138,6 +138,14 @@ CHECKS = (
         find=pixel_checks.near_copies,
     ),
     DataCheck(
+        name="bursts",
+        needs="features",
+        what="images that are much like their neighbours by name",
+        advice="Name what belongs together with `group`: a burst on both sides of training and "
+        "calibration makes the threshold too low.",
+        find=pixel_checks.in_bursts,
+    ),
+    DataCheck(
         name=SUSPECTS,
         needs="features",
         what="good images that look defective",

@@ -7,6 +7,7 @@ shifted by several pixels is found by neither.
 Shapes: N images, F values of each, B of them at a time.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -18,6 +19,11 @@ SAME_BITS = 10  # of 256: saved again; two parts, well aligned, differ in 12 and
 SIMILAR_BITS = 24
 SIMILAR_DISTANCE = 0.3  # of the median distance to the others
 BLOCK = 256
+BURST_DISTANCE = 0.5  # of the median distance of images far apart in the order of names
+BURST_SHARE = 0.3  # of neighbours that are so near: then names tell of bursts
+LEAST_FOR_BURSTS = 20  # images
+
+DIGITS = re.compile(r"(\d+)")
 
 Pair = tuple[int, int, int]  # image, an earlier one, bits in which their fingerprints differ
 
@@ -43,6 +49,32 @@ def near_pairs(fingerprints: Sequence[str], pooled_NF: Floats) -> list[Pair]:
                 bits = int(bits_BN[row, nearest])
                 pairs.append((int(known[start + row]), int(known[nearest]), bits))
     return sorted(pairs, key=lambda pair: pair[2])
+
+
+def near_neighbours(names: Sequence[str], pooled_NF: Floats) -> list[tuple[int, int]]:
+    """Return neighbours by name that are much nearer than others, if names tell of bursts at all.
+
+    Args:
+        names: of images; numbers in them count as numbers.
+        pooled_NF: the images as ``image_set.pool`` describes them, or (N, 0).
+    """
+    rows_NF = _standardised(pooled_NF)
+    if len(names) < LEAST_FOR_BURSTS or not rows_NF.shape[1]:
+        return []
+    order = np.array(sorted(range(len(names)), key=lambda index: _natural(names[index])))
+    sorted_NF = rows_NF[order]
+    next_N = np.linalg.norm(np.diff(sorted_NF, axis=0), axis=1)
+    far_N = np.linalg.norm(sorted_NF - np.roll(sorted_NF, len(names) // 2, axis=0), axis=1)
+    near = np.flatnonzero(next_N < BURST_DISTANCE * np.median(far_N))
+    if len(near) < BURST_SHARE * len(next_N):
+        return []
+    nearest_first = near[np.argsort(next_N[near], kind="stable")]
+    return [(int(order[place + 1]), int(order[place])) for place in nearest_first]
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Return a key by which 10 comes after 9."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in DIGITS.split(name)]
 
 
 def _blocks(words: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:

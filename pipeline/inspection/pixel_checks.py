@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.inspection.found import Found
 from pipeline.inspection.image_set import ImageSet
-from pipeline.inspection.near_duplicates import near_pairs
+from pipeline.inspection.near_duplicates import near_neighbours, near_pairs
 from pipeline.inspection.robust_tail import beyond
 
 RATE = 0.005  # of sets without a fault in which one check finds any
@@ -64,6 +64,20 @@ def near_copies(image_set: ImageSet) -> list[Found]:
         )
         for pair in pairs
         for image, _, bits in [pair]
+    ]
+
+
+def in_bursts(image_set: ImageSet) -> list[Found]:
+    """Return training images that are much like their neighbours by name, nearest first."""
+    index = image_set.trained_on
+    names = [image_set.uris[place] for place in index]
+    return [
+        Found(
+            uri=names[image],
+            because="much nearer to the image before it than to others",
+            beside=names[before],
+        )
+        for image, before in near_neighbours(names, image_set.pooled[index])
     ]
 
 

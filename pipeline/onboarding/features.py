@@ -19,6 +19,7 @@ from model.errors import CategoryFault
 from model.feature_bank import FeatureBank
 from pipeline import storage
 from pipeline.catalogue.catalogue import Category
+from pipeline.datasets.bursts import bursts
 from pipeline.datasets.samples import GOOD, Sample, of_split
 from pipeline.feature_store.embedder import Embedder
 from pipeline.images.decode import ImageRead
@@ -42,6 +43,7 @@ class GoodImages:
 
     uris: list[str]  # of the images that could be read, in the order of ``bank``
     hashes: list[str]  # sha256 of their files
+    bursts: list[str]  # digests of what stays together
     unreadable: list[ImageRead]
     statistics: dict[str, NDArray[np.float32]]  # of the images, by name, each (N,)
     modes: tuple[str, ...]  # of their files, in alphabetical order
@@ -104,12 +106,15 @@ def extract(
         "embedded %s: %d images, %d unreadable, %.1f s",
         *(category.name, len(good), len(unreadable), time.monotonic() - started),
     )
+    images = gatherer.finish(category.name, [Sample(uri, "train", GOOD) for uri in uris])
+    uris, hashes = [image.uri for image in good], [image.sha256 for image in good]
     return GoodImages(
-        uris=[image.uri for image in good],
-        hashes=[image.sha256 for image in good],
+        uris=uris,
+        hashes=hashes,
+        bursts=bursts(category.group, uris, hashes),
         unreadable=unreadable,
         statistics=gatherer.statistics,
-        images=gatherer.finish(category.name, [Sample(uri, "train", GOOD) for uri in uris]),
+        images=images,
         modes=tuple(sorted({image.mode for image in good if image.mode})),
         bank=bank,
     )

@@ -96,7 +96,8 @@ def make_trainer(
         pairs: synthetic anomalies, for a kind that learns from them.
     """
     train = np.flatnonzero(parts == Part.TRAIN)
-    folds = fold_by_content([good.hashes[index] for index in train], recipe.members)
+    hashes, bursts = ([of[index] for index in train] for of in (good.hashes, good.bursts))
+    folds = fold_by_content(hashes, recipe.members, bursts)
     images, folds_N = torch.from_numpy(train), torch.from_numpy(folds)
     training_set = TrainingSet(bank=good.bank, images=images, folds=folds_N, pairs=pairs)
     return KINDS[detector].make_trainer(training_set, recipe)
@@ -133,7 +134,7 @@ def prepare(
     embedder = embedder_of(category, backbone, features)
     good = extract(uris, category, embedder, progress)
     lines = inspect_good(good.images)
-    parts = split_by_content(good.hashes, category.calibration_config)
+    parts = split_by_content(good.hashes, category.calibration_config, good.bursts)
     parts = without_suspects(category, good.images, lines, parts)
     train = np.flatnonzero(parts == Part.TRAIN)
     pairs = make_pairs(category, good, train, embedder, progress)

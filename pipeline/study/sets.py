@@ -15,6 +15,7 @@ from pipeline import storage
 from pipeline.backbones import fetch_backbone
 from pipeline.calibration import Part, TooFewImages, fold_by_content, split_by_content
 from pipeline.catalogue.catalogue import Category
+from pipeline.datasets.bursts import bursts
 from pipeline.datasets.layouts import Sample, read_layout
 from pipeline.datasets.samples import LayoutError, of_split, refuse_one_kind
 from pipeline.feature_store.embedder import Embedder, embedder_of
@@ -137,10 +138,12 @@ def _write_good(
     read, unreadable = _write_files(writer, uris, embedder)
     refuse_many_unreadable(category.name, unreadable, len(uris))
     hashes = [image.sha256 for image in read]
-    parts = split_by_content(hashes, category.calibration_config)
+    together = bursts(category.group, [image.uri for image in read], hashes)
+    parts = split_by_content(hashes, category.calibration_config, together)
     train = np.flatnonzero(parts == Part.TRAIN).tolist()
     refuse_few(category, len(train), plan, "besides those that are held out for the calibration")
-    folds = fold_by_content([hashes[row] for row in train], plan.num_folds).tolist()
+    own, bursts_of_own = ([of[row] for row in train] for of in (hashes, together))
+    folds = fold_by_content(own, plan.num_folds, bursts_of_own).tolist()
     writer.finish({"rows": train, "folds": folds, "num_unreadable": len(unreadable)})
     return {read[row].uri: fold for row, fold in zip(train, folds, strict=True)}
 
