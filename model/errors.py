@@ -11,6 +11,7 @@ Each module defines the errors it raises, beside the code that raises them::
       CategoryFault           this category's trouble: report it and go on with the others
         CacheTooSmall
         CalibrationError
+        Contaminated
         DetectorFileError
         LayoutError
         ManifestError
@@ -41,6 +42,8 @@ Each module defines the errors it raises, beside the code that raises them::
       NightError
       NoFeatureStore
       NoFreePortError
+      OverviewError
+      PruneError
       ResultsError
       StudyError
       SynthesisError
