@@ -23,8 +23,11 @@ from PIL import Image
 from ray_watch import Watch, checkpoints, training_workers, wait_until
 
 from jobs.cluster import slots
+from jobs.cluster.beside import ask, beside
 from jobs.cluster.join import Resources, cluster, memory_per_job, resources_for
+from jobs.cluster.probe import ClusterError
 from jobs.cluster.progress_board import Reporter, read_board, start_board
+from jobs.cluster.work_queue import WorkQueue
 from jobs.local.s3 import LocalS3
 from jobs.night import score as scoring
 from jobs.onboard import onboard as onboarding
@@ -47,6 +50,7 @@ DRIVER = """\
 import sys
 from jobs.onboard import onboard
 from jobs.cluster import slots
+from jobs.cluster.beside import ask, beside
 from jobs.cluster.join import Resources
 from pipeline.catalogue.catalogue import Category
 onboard.resources_for = lambda num_tasks: Resources(num_jobs=2, cpus=1, gpus=0)
@@ -156,6 +160,14 @@ def test_a_board_that_is_lost_shows_nothing_and_stops_nobody(ray_cluster: None) 
     assert wait_until(lambda: read_board(board)) == {"steel": ("training", 3, 9)}
     ray.kill(board)
     assert wait_until(lambda: read_board(board) == {})
+
+
+def test_a_queue_that_is_lost_is_one_line(ray_cluster: None) -> None:
+    queue = beside(WorkQueue, [])
+    assert ask(queue.news, 0).is_over
+    ray.kill(queue)
+    with pytest.raises(ClusterError, match=r"is lost; run the same command again\.$"):
+        ask(queue.news, 0)
 
 
 def test_slots_share_the_cluster_out(ray_cluster: None) -> None:

@@ -1,6 +1,7 @@
 """The queue that Ray Train runs share: every job ends once, whatever becomes of who does it."""
 
 import heapq
+import itertools
 import random
 from collections import Counter
 
@@ -13,8 +14,12 @@ def jobs(*sizes: int, group: str = "") -> list[Job]:
     return [Job(name=f"{group}{size}", size=size, group=group) for size in sizes]
 
 
+WORKERS = itertools.count()
+
+
 def taken(queue: WorkQueue, slot: str = "a", node: str = "n") -> str | None:
-    job = queue.take(slot, node)
+    """What a new worker of a slot is given."""
+    job = queue.take(slot, f"worker{next(WORKERS)}", node)
     return job.name if job is not None else None
 
 
@@ -36,13 +41,24 @@ def test_a_slot_stays_with_what_it_has_loaded_while_there_is_work_of_it() -> Non
 def test_what_has_ended_is_told_once() -> None:
     queue = WorkQueue(jobs(2, 1))
     assert (taken(queue, "a"), taken(queue, "b")) == ("2", "1")
-    assert queue.news().held == {"a": "n", "b": "n"}
+    assert queue.news(0).held == {"a": "n", "b": "n"}
     queue.end("a", "2")
     queue.end("b", "1", "too few images")
-    news = queue.news()
+    news = queue.news(0)
     assert news.ended == [Ended(name="2"), Ended(name="1", error="too few images")]
     assert news.is_over
-    assert queue.news().ended == []
+    assert queue.news(2).ended == []
+    assert queue.news(1).ended == [Ended(name="1", error="too few images")]  # as if it was lost
+
+
+def test_an_answer_that_was_lost_is_given_again_and_counts_for_nothing() -> None:
+    queue = WorkQueue(jobs(2, 1))
+    given = [queue.take("a", "the same worker", "n") for _ in range(3 * MOST_DEATHS)]
+    assert {job.name for job in given if job is not None} == {"2"}
+    queue.end("a", "2")
+    queue.end("a", "2")
+    assert queue.news(0).ended == [Ended(name="2")]
+    assert taken(queue) == "1"
 
 
 def test_a_worker_that_is_started_anew_goes_on_with_its_job() -> None:
@@ -62,7 +78,7 @@ def test_a_job_that_kills_its_worker_twice_is_given_up_and_the_others_go_on(
             queue.explain("a", reason)
     assert names == ["2"] * MOST_DEATHS
     assert taken(queue) == "1"
-    (ended,) = queue.news().ended
+    (ended,) = queue.news(0).ended
     assert ended.name == "2"
     assert ended.error == f"{reason or 'it ended its worker' + chr(39) + 's process'} (2 times)"
 
@@ -89,7 +105,7 @@ def test_a_slot_that_was_taken_for_lost_may_still_end_its_job() -> None:
     queue.give_back("a", "its node was lost")
     queue.end("a", "1")
     assert taken(queue, "b") is None
-    assert queue.news().ended == [Ended(name="1")]
+    assert queue.news(0).ended == [Ended(name="1")]
 
 
 def test_a_job_that_two_slots_have_ends_once() -> None:
@@ -99,7 +115,7 @@ def test_a_job_that_two_slots_have_ends_once() -> None:
     assert taken(queue, "b") == "1"
     queue.end("b", "1")
     queue.end("a", "1", "too late")
-    assert queue.news().ended == [Ended(name="1")]
+    assert queue.news(0).ended == [Ended(name="1")]
 
 
 @pytest.mark.parametrize("how", ["the run is lost", "the worker is back on another node"])
@@ -110,7 +126,7 @@ def test_a_job_whose_nodes_are_lost_again_and_again_is_given_up(how: str) -> Non
         if how == "the run is lost":
             queue.give_back("a", "its node was lost")
     assert taken(queue, node="another") == "1"
-    assert queue.news().ended == [
+    assert queue.news(0).ended == [
         Ended(name="2", error=f"its node was lost ({MOST_LOST_NODES} times)")
     ]
 
@@ -119,7 +135,7 @@ def test_when_nobody_is_left_what_waits_is_given_up_with_the_reason() -> None:
     queue = WorkQueue(jobs(3, 2, 1))
     taken(queue)
     queue.give_up("no place to write")
-    news = queue.news()
+    news = queue.news(0)
     assert [(ended.name, ended.error) for ended in news.ended] == [
         ("2", "no place to write"),
         ("1", "no place to write"),
@@ -142,7 +158,7 @@ def test_a_thousand_categories_on_eight_slots_that_come_and_go(seed: int) -> Non
     homes: dict[str, float] = {}  # since when a slot is there
 
     def start(slot: str, at: float) -> None:
-        job = queue.take(slot)
+        job = queue.take(slot, slot, "n")
         took = seconds[job.name] if job is not None else 0
         heapq.heappush(events, (at + took, slot, at, job.name if job is not None else None))
 
@@ -166,7 +182,7 @@ def test_a_thousand_categories_on_eight_slots_that_come_and_go(seed: int) -> Non
             continue
         busy += now - since
         queue.end(slot, name)
-        ended.update(each.name for each in queue.news().ended)
+        ended.update(each.name for each in queue.news(ended.total()).ended)
         start(slot, now)
     assert ended == Counter(names)
     assert busy / there > 0.95

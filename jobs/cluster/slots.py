@@ -17,7 +17,7 @@ from typing import Any
 import ray
 from ray.train import Result
 
-from jobs.cluster.beside import beside
+from jobs.cluster.beside import ask, beside
 from jobs.cluster.join import Resources, jobs_at_a_time, reason
 from jobs.cluster.progress_board import JobProgress
 from jobs.cluster.train_run import TrainRun
@@ -49,11 +49,15 @@ class Slots:
         Args:
             jobs: no two of one name.
             show: is told how far they are, twice a second at least.
+
+        Raises:
+            ClusterError: the queue is lost.
         """
         queue: Any = beside(WorkQueue, list(jobs))
-        runs = _Runs(self, queue)
+        runs, num_known = _Runs(self, queue), 0
         while True:
-            news: News = ray.get(queue.news.remote())
+            news: News = ask(queue.news, num_known)
+            num_known += len(news.ended)
             yield from news.ended
             show(news.progress)
             if news.is_over:

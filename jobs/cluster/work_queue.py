@@ -31,7 +31,7 @@ class Ended:
 
 @dataclass(frozen=True, kw_only=True)
 class News:
-    """What has happened since the queue was last asked."""
+    """What has happened since so many jobs had ended."""
 
     ended: list[Ended]
     num_waiting: int
@@ -48,14 +48,15 @@ class News:
 class _Held:
     job: Job
     node: str
+    worker: str
 
 
 class WorkQueue(ProgressBoard):
     """Gives jobs to slots, the largest first; a slot does one at a time.
 
-    A slot is one Ray Train run, and its name outlives its worker: one that asks for work while it
-    still has some is a worker that was started anew, and is given the same job again. Every job
-    ends once, whoever says so.
+    A slot is one Ray Train run, and its name outlives its worker: another worker that asks for work
+    while the slot still has some was started anew, and is given the same job again. Every job ends
+    once, whoever says so. An answer may get lost on its way: whatever is asked can be asked again.
     """
 
     def __init__(self, jobs: Iterable[Job]) -> None:
@@ -69,13 +70,19 @@ class WorkQueue(ProgressBoard):
         self._ended: list[Ended] = []
         self._over: set[str] = set()
 
-    def take(self, slot: str, node: str = "") -> Job | None:
-        """Return what the slot does next; None: nothing waits any more."""
-        if slot in self._held:
+    def take(self, slot: str, worker: str, node: str) -> Job | None:
+        """Return what a worker of the slot does next; None: nothing waits any more.
+
+        Args:
+            slot: the run.
+            worker: the process, by a name that no other ever has.
+            node: where it is.
+        """
+        if slot in self._held and self._held[slot].worker != worker:
             self._count_loss(slot, node)
         job = self._held[slot].job if slot in self._held else self._next(slot)
         if job is not None:
-            self._held[slot] = _Held(job=job, node=node)
+            self._held[slot] = _Held(job=job, node=node, worker=worker)
             self._groups[slot] = job.group
         return job
 
@@ -112,11 +119,10 @@ class WorkQueue(ProgressBoard):
         for job in list(self._waiting):
             self.end("", job.name, reason)
 
-    def news(self) -> News:
-        """Return what has ended since the last call, and what is left."""
-        ended, self._ended = self._ended, []
+    def news(self, num_known: int) -> News:
+        """Return what has ended after the first ``num_known`` jobs, and what is left."""
         return News(
-            ended=ended,
+            ended=self._ended[num_known:],
             num_waiting=len(self._waiting),
             held={slot: held.node for slot, held in self._held.items()},
             progress=self.read(),

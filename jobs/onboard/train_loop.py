@@ -6,6 +6,7 @@ No MLflow: every worker imports this module.
 import logging
 import tempfile
 import time
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import ray
 import ray.train
 import torch
 
+from jobs.cluster.beside import ask
 from jobs.cluster.join import reason
 from jobs.cluster.progress_board import DONE, FAILED, Reporter
 from jobs.cluster.work_queue import Job
@@ -48,20 +50,20 @@ class OnboardingWorker:
         A category that is no good is reported. Another error may have left the process in a bad
         state, and ends it: Ray Train starts a new one, which tries once more.
         """
-        node = ray.get_runtime_context().get_node_id()
+        worker, node = uuid.uuid4().hex, ray.get_runtime_context().get_node_id()
         num_done = 0
-        while (job := self._take(node)) is not None:
+        while (job := self._take(worker, node)) is not None:
             try:
                 error = self._onboard(job)
             except Exception as unexpected:
-                ray.get(self.queue.explain.remote(self.slot, reason(unexpected)))
+                ask(self.queue.explain, self.slot, reason(unexpected))
                 raise
-            ray.get(self.queue.end.remote(self.slot, job.name, error))
+            ask(self.queue.end, self.slot, job.name, error)
             num_done += 1
             ray.train.report({"categories": num_done})
 
-    def _take(self, node: str) -> Job | None:
-        job: Job | None = ray.get(self.queue.take.remote(self.slot, node))
+    def _take(self, worker: str, node: str) -> Job | None:
+        job: Job | None = ask(self.queue.take, self.slot, worker, node)
         return job
 
     def _onboard(self, job: Job) -> str | None:
