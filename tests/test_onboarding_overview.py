@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from command_line import Run
 from factory import make_category, write_catalogue
+from mlflow import MlflowClient
 from playwright.sync_api import Browser
 from report_visit import open_browser
 from test_report_browser import DESKTOP, PHONE
@@ -39,6 +40,7 @@ def outcome(name: str, status: str = "onboarded", **changes: Any) -> dict[str, A
         "counts": None if failed else {"train": 30, "calibration": 10},
         "metrics": None if failed else {"threshold": 1.25, "image_auroc": 0.987},
         "timings_s": None if failed else {"embedding": 5.0, "training": 3.0},
+        "num_files": None if failed else 50,  # with masks
         "findings": None if failed else [f"no masks of {HOSTILE}"],
         **changes,
     }
@@ -75,10 +77,8 @@ def test_a_category_that_has_not_changed_keeps_what_is_known_of_it(runs: str) ->
     assert read_overview(runs)["steel"]["counts"] is None
 
 
-def test_how_long_an_image_takes_is_the_mean_of_what_is_on_record(
-    runs: str, tmp_path: Path
-) -> None:
-    add_to_overview(runs, [outcome("wood", timings_s={"embedding": 12.0})], NOW)
+def test_how_long_a_file_takes_is_the_mean_of_what_is_on_record(runs: str, tmp_path: Path) -> None:
+    add_to_overview(runs, [outcome("wood", timings_s={"embedding": 12.0}, num_files=30)], NOW)
     assert seconds_a_file(runs) == pytest.approx(20 / 80)
     assert seconds_a_file(str(tmp_path / "nothing")) is None
 
@@ -149,6 +149,7 @@ def test_a_dry_run_says_what_there_is_to_do_and_does_nothing(
     assert "to do: 1 of 2 categories" in answer.out
     assert "nowhere:" in answer.out
     assert not (tmp_path / "nightshift-runs").exists()
+    assert MlflowClient(tracking_uri).get_experiment_by_name("nightshift") is None
 
     add_to_overview(str(tmp_path / "nightshift-runs"), [outcome("steel")], NOW)
     answer = run("onboard", catalogue, "--dry-run", "--json", "--only", "steel")
@@ -156,7 +157,7 @@ def test_a_dry_run_says_what_there_is_to_do_and_does_nothing(
     assert planned["categories"]["steel"]["status"] == "to do"
     num_files = planned["categories"]["steel"]["num_files"]
     assert planned["num_files"] == num_files >= 26
-    assert planned["seconds_of_one_slot"] == pytest.approx(num_files * 8 / 40)
+    assert planned["seconds_of_one_slot"] == pytest.approx(num_files * 8 / 50)
 
 
 def test_only_failed_leaves_the_others_alone(run: Run, tmp_path: Path, tracking_uri: str) -> None:

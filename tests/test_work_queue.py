@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from jobs.cluster.work_queue import MOST_DEATHS, MOST_LOST_NODES, Ended, Job, WorkQueue
+from jobs.cluster.work_queue import MOST_DEATHS, MOST_LOST_NODES, Ended, Holder, Job, WorkQueue
 
 
 def jobs(*sizes: int, group: str = "") -> list[Job]:
@@ -41,7 +41,7 @@ def test_a_slot_stays_with_what_it_has_loaded_while_there_is_work_of_it() -> Non
 def test_what_has_ended_is_told_once() -> None:
     queue = WorkQueue(jobs(2, 1))
     assert (taken(queue, "a"), taken(queue, "b")) == ("2", "1")
-    assert queue.news(0).held == {"a": "n", "b": "n"}
+    assert queue.news(0).held == {"a": Holder(job="2", node="n"), "b": Holder(job="1", node="n")}
     queue.end("a", "2")
     queue.end("b", "1", "too few images")
     news = queue.news(0)
@@ -97,6 +97,16 @@ def test_a_lost_slot_gives_its_job_to_the_next_one_that_asks() -> None:
     queue.give_back("a", "its node was lost")  # known already
     assert taken(queue, "b2") == "3"
     assert taken(queue, "a") == "1"  # it is back, and does something else
+
+
+def test_a_late_word_of_a_lost_slot_does_not_take_its_next_job() -> None:
+    queue = WorkQueue(jobs(3, 2))
+    assert taken(queue, "a") == "3"
+    queue.give_back("a", "its node was lost", "3")
+    assert taken(queue, "b") == "3"
+    assert taken(queue, "a") == "2"  # Ray Train found it another place
+    queue.give_back("a", "its node was lost", "3")
+    assert queue.news(0).held["a"].job == "2"
 
 
 def test_a_slot_that_was_taken_for_lost_may_still_end_its_job() -> None:

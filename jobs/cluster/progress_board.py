@@ -38,7 +38,7 @@ def start_board() -> Any:
 def read_board(board: Any) -> JobProgress:
     """Return the last word of every job; nothing while the board does not answer.
 
-    JobProgress is only shown: work goes on without it.
+    Progress is only shown: work goes on without it.
     """
     try:
         words: JobProgress = ray.get(board.read.remote(), timeout=READ_TIMEOUT_S)

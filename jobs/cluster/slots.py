@@ -1,6 +1,6 @@
 """A Ray Train run for every job that the cluster holds at a time; they share one queue of work.
 
-Starting a run takes five processes and seconds: a run works through job after job instead of
+Starting a run takes four processes and seconds: a run works through job after job instead of
 being started for each. Runs come while jobs wait and the cluster has room for them, as it has
 after a node joined; a run whose node is away gives its job back, and goes on with another once
 Ray Train has found it a place.
@@ -73,7 +73,7 @@ class _Runs:
     def __init__(self, slots: Slots, queue: Any) -> None:
         self._slots, self._queue = slots, queue
         self._running: dict[str, Future[Result]] = {}
-        self._num_fruitless = 0  # that failed one after another
+        self._num_fruitless, self._last_error = 0, ""  # that failed one after another
 
     def look_after(self, news: News) -> None:
         """Take leave of runs that have ended or are lost, and start those that are wanted."""
@@ -84,12 +84,18 @@ class _Runs:
         if not news.num_waiting and not news.held:
             return
         alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-        for name in (name for name, node in news.held.items() if node not in alive):
-            self._queue.give_back.remote(name, "its node was lost")
+        for name, held in news.held.items():
+            if held.node not in alive:
+                self._queue.give_back.remote(name, "its node was lost", held.job)
+        if self._num_fruitless < MOST_FRUITLESS:
+            self._fill_up(num_left=news.num_waiting + len(news.held))
+        elif not self._running:  # those that still run may yet do what waits
+            self._queue.give_up.remote(self._last_error)
+
+    def _fill_up(self, num_left: int) -> None:
         resources = self._slots.resources
         room = jobs_at_a_time(resources.cpus, resources.gpus)
-        wanted = min(max(room, 1), news.num_waiting + len(news.held))
-        for _ in range(wanted - len(self._running)):
+        for _ in range(min(max(room, 1), num_left) - len(self._running)):
             self._start()
 
     def wait(self) -> None:
@@ -107,7 +113,6 @@ class _Runs:
         if error is None:
             return
         logger.info("a Ray Train run failed", exc_info=error)
-        self._queue.give_back.remote(name, reason(error))
+        self._last_error = reason(error)
+        self._queue.give_back.remote(name, self._last_error)
         self._num_fruitless += 1
-        if self._num_fruitless >= MOST_FRUITLESS and not self._running:
-            self._queue.give_up.remote(reason(error))

@@ -30,12 +30,20 @@ class Ended:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Holder:
+    """Where a job is being done."""
+
+    job: str
+    node: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class News:
     """What has happened since so many jobs had ended."""
 
     ended: list[Ended]
     num_waiting: int
-    held: dict[str, str]  # node by slot of what is being done
+    held: dict[str, Holder]  # by slot: what is being done
     progress: JobProgress  # of every job that has told of itself
 
     @property
@@ -105,9 +113,15 @@ class WorkQueue(ProgressBoard):
         if slot in self._held:
             self._reasons[self._held[slot].job.name] = reason
 
-    def give_back(self, slot: str, reason: str) -> None:
-        """Note that a slot is away: another does what it had, before anything else."""
-        if slot not in self._held:
+    def give_back(self, slot: str, reason: str, name: str | None = None) -> None:
+        """Note that a slot is away: another does what it had, before anything else.
+
+        Args:
+            slot: the run.
+            reason: why it is away.
+            name: the job that it had; None: whatever it has now, for a run that has ended.
+        """
+        if slot not in self._held or name not in {None, self._held[slot].job.name}:
             return
         job = self._held[slot].job
         self._lose_node(slot, reason)
@@ -124,7 +138,9 @@ class WorkQueue(ProgressBoard):
         return News(
             ended=self._ended[num_known:],
             num_waiting=len(self._waiting),
-            held={slot: held.node for slot, held in self._held.items()},
+            held={
+                slot: Holder(job=held.job.name, node=held.node) for slot, held in self._held.items()
+            },
             progress=self.read(),
         )
 

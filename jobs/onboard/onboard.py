@@ -64,6 +64,7 @@ class Outcome:
     timings_s: dict[str, float] | None = None
     findings: list[str] | None = None  # what a person should know of the data
     features: dict[str, int] | None = None  # embedded, and from the store; None without one
+    num_files: int | None = None  # masks included; None where nothing was done
 
 
 DETAILS = ("counts", "metrics", "timings_s", "findings", "features")  # of the record
@@ -96,6 +97,7 @@ def onboard(categories: Sequence[Category], options: OnboardingOptions) -> list[
     Raises:
         ServiceAway: what every category needs is away.
     """
+    connection.connect(connection.ONBOARDINGS)
     looks = _look_up_all(categories, options)
     outcomes = {look.category: look for look in looks if isinstance(look, Outcome)}
     todo = [look for look in looks if isinstance(look, _Todo)]
@@ -117,6 +119,7 @@ def plan(categories: Sequence[Category], options: OnboardingOptions) -> dict[str
     Raises:
         ServiceAway: what every category needs is away.
     """
+    connection.connect()
     looks = _look_up_all(categories, replace(options, promote=False))
     plans = {}
     for category, look in zip(categories, looks, strict=True):
@@ -132,7 +135,6 @@ def plan(categories: Sequence[Category], options: OnboardingOptions) -> dict[str
 def _look_up_all(
     categories: Sequence[Category], options: OnboardingOptions
 ) -> "list[Outcome | _Todo]":
-    connection.connect(connection.ONBOARDINGS)
     with ThreadPoolExecutor(LOOKED_UP_AT_A_TIME) as pool:
         return list(pool.map(lambda category: _look_up(category, options), categories))
 
@@ -222,7 +224,8 @@ def _register(todo: _Todo, files: UnfinishedOnboarding, options: OnboardingOptio
     except BaseException:
         files.release()
         raise
-    return _registered(todo.category, OnboardingStatus.ONBOARDED, version, options, record)
+    outcome = _registered(todo.category, OnboardingStatus.ONBOARDED, version, options, record)
+    return replace(outcome, num_files=todo.identity.num_files)
 
 
 def _registered_by_another(todo: _Todo, files: UnfinishedOnboarding) -> RegisteredVersion | None:

@@ -62,14 +62,14 @@ def failed_categories(runs: str) -> list[str]:
 
 
 def seconds_a_file(runs: str) -> float | None:
-    """Return the mean time of an onboarding for each of its images, where it is on record."""
+    """Return the mean time of an onboarding for each of its files, where it is on record."""
     try:
         overview = read_overview(runs)
     except OverviewError:
         return None
-    known = [each for each in overview.values() if seconds_of(each) and each.get("counts")]
-    num_images = sum(sum(each["counts"].values()) for each in known)
-    return sum(seconds_of(each) or 0 for each in known) / num_images if num_images else None
+    known = [each for each in overview.values() if seconds_of(each) and each.get("num_files")]
+    num_files = sum(each["num_files"] for each in known)
+    return sum(seconds_of(each) or 0 for each in known) / num_files if num_files else None
 
 
 def add_to_overview(runs: str, outcomes: Sequence[Mapping[str, Any]], now: dt.datetime) -> str:

@@ -187,7 +187,7 @@ def check_experiments() -> None:
     """
     with mlflow_errors():
         for suffix in EXPERIMENTS:
-            _find_experiment(MlflowClient(), suffix)
+            find_experiment(MlflowClient(), suffix)
 
 
 def experiment_id(client: MlflowClient, suffix: str = ONBOARDINGS) -> str:
@@ -196,7 +196,7 @@ def experiment_id(client: MlflowClient, suffix: str = ONBOARDINGS) -> str:
     Raises:
         RegistryUnfit: it is deleted.
     """
-    experiment = _find_experiment(client, suffix)
+    experiment = find_experiment(client, suffix)
     if experiment is not None:
         return str(experiment.experiment_id)
     file = local_database.database_file(mlflow.get_tracking_uri())
@@ -204,14 +204,18 @@ def experiment_id(client: MlflowClient, suffix: str = ONBOARDINGS) -> str:
     try:
         return str(client.create_experiment(_experiment_name(suffix), artifact_location=place))
     except MlflowException:  # another process was faster
-        experiment = _find_experiment(client, suffix)
+        experiment = find_experiment(client, suffix)
         if experiment is None:
             raise
         return str(experiment.experiment_id)
 
 
-def _find_experiment(client: MlflowClient, suffix: str) -> Experiment | None:
-    """Return an experiment if it is there; MLflow keeps deleted ones and their names."""
+def find_experiment(client: MlflowClient, suffix: str = ONBOARDINGS) -> Experiment | None:
+    """Return an experiment if it is there; MLflow keeps deleted ones and their names.
+
+    Raises:
+        RegistryUnfit: it is deleted.
+    """
     experiment = client.get_experiment_by_name(_experiment_name(suffix))
     if experiment is not None and experiment.lifecycle_stage == LifecycleStage.DELETED:
         number = experiment.experiment_id

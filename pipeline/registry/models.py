@@ -25,7 +25,7 @@ from pipeline.registry import runs
 from pipeline.registry.connection import (
     RegistryError,
     connect,
-    experiment_id,
+    find_experiment,
     mlflow_errors,
     pages,
 )
@@ -72,7 +72,10 @@ def find(category: str, key: str) -> RegisteredVersion | None:
     """Return the version that an onboarding of this key registered, if it got that far."""
     with mlflow_errors():
         client = MlflowClient()
-        run = runs.find_run(client, experiment_id(client), key)
+        experiment = find_experiment(client)
+        if experiment is None:  # nothing was onboarded yet
+            return None
+        run = runs.find_run(client, experiment.experiment_id, key)
         if run is None or run.info.status != "FINISHED":
             return None
         version = _find_version(client, category, run.info.run_id)

@@ -3,6 +3,8 @@
 import argparse
 import json
 import os
+import signal
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -52,6 +54,7 @@ def main() -> None:
     parser.add_argument("--only", choices=BENCHMARKS, action="append", help="may be given twice")
     parser.add_argument("--json", type=Path, help="also write the ratios to this file")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was made for a run is removed
     os.environ.update(WORKER_ENVIRONMENT)  # what is timed runs in processes started from here
     console = Console(highlight=False, soft_wrap=True)
     ratios = []

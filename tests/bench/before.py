@@ -1,11 +1,10 @@
-"""Files to rows beside the last commit without an engine: ``python -m tests.bench.before``.
+"""Files to rows beside the last commit without an engine.
 
 The other side is a git worktree of that commit, made for the run and removed after it. Each side is
 a process of its own that onboards the same pictures and then scores the same files, in turn with
 the other, from a folder and from a bucket.
 """
 
-import argparse
 import json
 import os
 import statistics
@@ -18,9 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from rich.console import Console
-
-from jobs.cluster.join import WORKER_ENVIRONMENT
 from jobs.local.s3 import LocalS3
 from model.precision import Precision
 from tests.bench.material import dump_of, write_pictures
@@ -150,7 +146,7 @@ def _side(
     case: Case, root: Path, scratch: Path, environment: Mapping[str, str]
 ) -> Iterator[subprocess.Popen[str]]:
     is_now = root == ROOT
-    precision, out = case.precision if is_now else "float32", f"{case.out}/{scratch.name}"
+    precision, out = case.precision if is_now else "float32", f"{case.out}/{case.precision}/{scratch.name}"
     given = [case.backbone, precision, str(case.pictures), case.dump, str(scratch), out]
     process = subprocess.Popen(
         [sys.executable, "-c", SIDE, *given],
@@ -188,15 +184,3 @@ def _ratio(name: str, target: float, costs: list[tuple[float, float]]) -> Ratio:
         f"{cpu / cpu_now:.2f} times"
     )
     return Ratio(name=name, value=wall / wall_now, target=target, detail=detail)
-
-
-def main() -> None:
-    argparse.ArgumentParser(prog="python -m tests.bench.before", description=__doc__).parse_args()
-    os.environ.update(WORKER_ENVIRONMENT)
-    console = Console(highlight=False, soft_wrap=True)
-    for ratio in before_and_now():
-        console.print(ratio.line)
-
-
-if __name__ == "__main__":
-    main()

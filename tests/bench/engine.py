@@ -1,18 +1,14 @@
-"""The engine of CPUs beside PyTorch, and int8 beside float32: ``python -m tests.bench.engine``.
+"""The engine of CPUs beside PyTorch, and int8 beside float32.
 
 One image at a time on one thread, which is what every core does with its own images. Both sides
 take turns, so that whatever slows the machine down slows both; CPU time is compared.
 """
 
-import argparse
-import os
 import time
 from collections.abc import Callable, Iterator
 
 import torch
-from rich.console import Console
 
-from jobs.cluster.join import WORKER_ENVIRONMENT
 from model.backbone import Backbone, BackboneConfig
 from tests.bench.gpu import Setting, make_detector, make_images
 from tests.bench.measure import Ratio, alternate, in_fresh_process
@@ -79,15 +75,3 @@ def _ratio(
     ms = [1e3 * cost.cpu_s / NUM_IMAGES for cost in alternate(*sides)]
     detail = f"CPU ms/image {ms[0]:.1f}, {ms[1]:.1f}; {more}"
     return Ratio(name=name, value=ms[0] / ms[1], target=target, detail=detail)
-
-
-def main() -> None:
-    argparse.ArgumentParser(prog="python -m tests.bench.engine", description=__doc__).parse_args()
-    os.environ.update(WORKER_ENVIRONMENT)
-    console = Console(highlight=False, soft_wrap=True)
-    for ratio in engine():
-        console.print(ratio.line)
-
-
-if __name__ == "__main__":
-    main()

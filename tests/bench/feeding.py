@@ -1,11 +1,9 @@
-"""What feeding costs, with a network that costs nothing: ``python -m tests.bench.feeding``.
+"""What feeding costs, with a network that costs nothing.
 
 How many images a second one scoring process takes when their pixels are there, and how much more
 CPU time an image takes when two feeders read instead of one.
 """
 
-import argparse
-import os
 import sys
 import tempfile
 import time
@@ -15,10 +13,9 @@ from typing import Any
 
 import ray
 import torch
-from rich.console import Console
 from torch import Tensor
 
-from jobs.cluster.join import WORKER_ENVIRONMENT, cluster
+from jobs.cluster.join import cluster
 from jobs.night.feeders import Feeder, Feeders
 from model.preprocessing import Preprocessing
 from pipeline.images.batches import batches
@@ -163,16 +160,3 @@ def _fed_ms(
         1e3 * (now - then) / len(files) for now, then in zip(spent(), before, strict=True)
     )
     return here, there
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.bench.feeding", description=__doc__)
-    parser.parse_args()
-    os.environ.update(WORKER_ENVIRONMENT)
-    console = Console(highlight=False, soft_wrap=True)
-    for ratio in feeding():
-        console.print(ratio.line)
-
-
-if __name__ == "__main__":
-    main()
