@@ -146,7 +146,8 @@ def _side(
     case: Case, root: Path, scratch: Path, environment: Mapping[str, str]
 ) -> Iterator[subprocess.Popen[str]]:
     is_now = root == ROOT
-    precision, out = case.precision if is_now else "float32", f"{case.out}/{case.precision}/{scratch.name}"
+    precision = case.precision if is_now else "float32"
+    out = f"{case.out}/{case.precision}/{scratch.name}"  # one backbone may be before two precisions
     given = [case.backbone, precision, str(case.pictures), case.dump, str(scratch), out]
     process = subprocess.Popen(
         [sys.executable, "-c", SIDE, *given],
