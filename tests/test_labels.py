@@ -5,13 +5,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
+from labelled import import_file
 from night_maker import NIGHT, NightMaker
 from typer.testing import CliRunner
 
 from jobs.cli.app import app
-from pipeline.night.feedback.label_import import import_labels
-from pipeline.night.feedback.labels import LabelsError, read_labels
+from pipeline.labels.label import LabelsError, labels_of
+from pipeline.labels.label_table import LabelTable
 from pipeline.night.folder import NightError, NightFolder
 
 MORNING = dt.datetime(2026, 3, 13, 6, 0, tzinfo=dt.UTC)
@@ -56,8 +58,13 @@ def stored(out: Path) -> dict[str, bytes]:
 
 
 def values(maker: NightMaker) -> dict[str, str]:
-    rows = read_labels(maker.folder).to_pylist()
-    return {row["image_uri"].rpartition("dump/")[2]: row["label"] for row in rows}
+    said = labels_of(rows_of(maker), {})
+    return {uri.rpartition("dump/")[2]: label for uri, label in said.items()}
+
+
+def rows_of(maker: NightMaker) -> pa.Table:
+    """Every label of the night."""
+    return LabelTable(str(maker.out)).of_night(NIGHT, ["bottle", "cable"])
 
 
 def test_a_night_without_labels_has_none(night: NightMaker) -> None:
@@ -66,16 +73,18 @@ def test_a_night_without_labels_has_none(night: NightMaker) -> None:
 
 def test_imported_labels_are_read_back_whole(night: NightMaker, tmp_path: Path) -> None:
     file = write(tmp_path, [line(night, "bottle/bad0.png", "defect")])
-    import_labels(file, str(night.out))
-    [row] = read_labels(night.folder).to_pylist()
-    assert row == json.loads(line(night, "bottle/bad0.png", "defect")) | {"labelled_at": MORNING}
+    import_file(file, str(night.out))
+    [row] = rows_of(night).to_pylist()
+    said = json.loads(line(night, "bottle/bad0.png", "defect")) | {"labelled_at": MORNING}
+    none = dict.fromkeys(("kind", "regions", "labelled_by"))
+    assert row == said | none | {"chosen": "flagged"}
 
 
 def test_the_same_file_twice_changes_nothing(night: NightMaker, tmp_path: Path) -> None:
     lines = [line(night, "bottle/bad0.png", "defect"), line(night, "cable/bad1.png", "good")]
-    [first] = import_labels(write(tmp_path, lines), str(night.out))
+    [first] = import_file(write(tmp_path, lines), str(night.out))
     before = stored(night.out)
-    [second] = import_labels(write(tmp_path, lines), str(night.out))
+    [second] = import_file(write(tmp_path, lines), str(night.out))
     assert stored(night.out) == before
     assert (first.num_new, first.num_changed, first.num_unchanged) == (2, 0, 0)
     assert (second.num_new, second.num_changed, second.num_unchanged) == (0, 0, 2)
@@ -88,7 +97,7 @@ def test_the_later_label_of_an_image_wins_whatever_the_order_of_the_files(
     earlier = write(tmp_path, [line(night, "bottle/bad0.png", "defect", 1)], "earlier.jsonl")
     later = write(tmp_path, [line(night, "bottle/bad0.png", "good", 2)], "later.jsonl")
     order = [earlier, later] if earlier_first else [later, earlier]
-    done = [import_labels(file, str(night.out))[0] for file in order]
+    done = [import_file(file, str(night.out))[0] for file in order]
     assert values(night) == {"bottle/bad0.png": "good"}
     assert done[1].num_changed == (1 if earlier_first else 0)
 
@@ -102,7 +111,7 @@ def test_the_later_label_wins_within_a_file_and_the_later_line_at_the_same_momen
         line(night, "bottle/bad1.png", "good", 3),
         line(night, "bottle/bad1.png", "defect", 3),
     ]
-    import_labels(write(tmp_path, lines), str(night.out))
+    import_file(write(tmp_path, lines), str(night.out))
     assert values(night) == {"bottle/bad0.png": "good", "bottle/bad1.png": "defect"}
 
 
@@ -111,7 +120,7 @@ def test_times_of_other_zones_compare_as_moments(night: NightMaker, tmp_path: Pa
         line(night, "bottle/bad0.png", "good", labelled_at="2026-03-13T05:00:00Z"),
         line(night, "bottle/bad0.png", "defect", labelled_at="2026-03-13T06:30:00+02:00"),
     ]
-    import_labels(write(tmp_path, lines), str(night.out))
+    import_file(write(tmp_path, lines), str(night.out))
     assert values(night) == {"bottle/bad0.png": "good"}
 
 
@@ -122,7 +131,7 @@ def test_precision_counts_the_flagged_images_that_people_call_a_defect(
     lines.append(line(night, "bottle/bad3.png", "good"))
     lines.append(line(night, "bottle/good.png", "defect"))  # a miss: not flagged
     lines.append(line(night, "cable/good.png", "good"))
-    [done] = import_labels(write(tmp_path, lines), str(night.out))
+    [done] = import_file(write(tmp_path, lines), str(night.out))
     assert done.precision == {
         "bottle": {
             "labelled": 5, "defects": 4, "flagged_labelled": 4, "flagged_defects": 3,
@@ -138,9 +147,9 @@ def test_precision_counts_the_flagged_images_that_people_call_a_defect(
 def test_precision_counts_the_labels_of_earlier_files_too(
     night: NightMaker, tmp_path: Path
 ) -> None:
-    import_labels(write(tmp_path, [line(night, "bottle/bad0.png", "good")]), str(night.out))
+    import_file(write(tmp_path, [line(night, "bottle/bad0.png", "good")]), str(night.out))
     later = write(tmp_path, [line(night, "bottle/bad1.png", "defect")])
-    [done] = import_labels(later, str(night.out))
+    [done] = import_file(later, str(night.out))
     assert done.precision["bottle"]["precision"] == 0.5
 
 
@@ -151,7 +160,12 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "night": ({"night": "2026-02-30"}, "line 2: night '2026-02-30' is no date"),
     "escape": ({"night": "../../etc"}, "line 2: night '../../etc' is no date"),
     "other night": ({"night": "2026-03-11"}, "line 2: no image .* of night 2026-03-11"),
-    "image": ({"image_uri": "s3://else/x.png"}, "line 2: no image 's3://else/x.png'"),
+    "image": (
+        {"image_uri": "s3://else/x.png", "category": "gear"},
+        "line 2: no image 's3://else/x.png' of category 'gear'",
+    ),
+    "box": ({"regions": [[0.5, 0.5, 0.6, 0.1]]}, r"line 2: regions: .*0\.6, 0\.1\] is no box"),
+    "chosen": ({"chosen": "by me"}, "line 2: chosen: .*'audit'"),
     "category": ({"category": "cable"}, "line 2: category 'cable', but the results say 'bottle'"),
     "changed": ({"image_etag": "f"}, r"has changed since it was labelled \(etag 'f', now 'e'\)"),
     "time": ({"labelled_at": "yesterday"}, "line 2: labelled_at: "),
@@ -168,7 +182,7 @@ def test_a_bad_line_is_named_and_nothing_of_its_file_is_stored(
     lines = [line(night, "bottle/bad0.png", "good"), line(night, "bottle/bad1.png", "good")]
     lines[1] = line(night, "bottle/bad1.png", **({"label": "good"} | changed))
     with pytest.raises(LabelsError, match=message) as caught:
-        import_labels(write(tmp_path, lines), str(night.out))
+        import_file(write(tmp_path, lines), str(night.out))
     assert "1 of 2 lines cannot be imported, so none was" in str(caught.value)
     assert stored(night.out) == {}
 
@@ -180,26 +194,26 @@ def test_what_is_no_json_object_is_named_by_its_line(
     good = line(night, "bottle/bad0.png", "good").encode()
     (tmp_path / "labels.jsonl").write_bytes(b"\n".join([good, b"", bad, good]))
     with pytest.raises(LabelsError, match=r"1 of 3 lines .*line 3: "):
-        import_labels(str(tmp_path / "labels.jsonl"), str(night.out))
+        import_file(str(tmp_path / "labels.jsonl"), str(night.out))
     assert stored(night.out) == {}
 
 
 def test_a_long_list_of_bad_lines_is_cut(night: NightMaker, tmp_path: Path) -> None:
     with pytest.raises(LabelsError, match=r"50 of 50 lines .*line 20: .*and 30 more") as caught:
-        import_labels(write(tmp_path, ["{}"] * 50), str(night.out))
+        import_file(write(tmp_path, ["{}"] * 50), str(night.out))
     assert "line 21" not in str(caught.value)
 
 
 def test_editors_of_other_systems_do_no_harm(night: NightMaker, tmp_path: Path) -> None:
     text = line(night, "bottle/bad0.png", "good") + "\r\n\r\n"
     (tmp_path / "labels.jsonl").write_bytes(b"\xef\xbb\xbf" + text.encode())
-    import_labels(str(tmp_path / "labels.jsonl"), str(night.out))
+    import_file(str(tmp_path / "labels.jsonl"), str(night.out))
     assert values(night) == {"bottle/bad0.png": "good"}
 
 
 def test_a_failed_image_can_be_labelled_and_is_no_flag(night: NightMaker, tmp_path: Path) -> None:
     file = write(tmp_path, [line(night, "bottle/torn.png", "defect")])
-    [done] = import_labels(file, str(night.out))
+    [done] = import_file(file, str(night.out))
     assert done.precision["bottle"]["flagged_labelled"] == 0
 
 
@@ -208,9 +222,9 @@ def test_damaged_labels_and_a_wrong_night_are_refused(night: NightMaker) -> None
     folder.mkdir(parents=True)
     (folder / "x.parquet").write_bytes(b"no parquet")
     with pytest.raises(LabelsError, match=r"x\.parquet does not hold labels"):
-        read_labels(night.folder)
+        rows_of(night)
     with pytest.raises(NightError, match="YYYY-MM-DD"):
-        read_labels(NightFolder(str(night.out), "../../etc"))
+        NightFolder(str(night.out), "../../etc")
 
 
 def test_the_command_prints_counts_and_precision(night: NightMaker, tmp_path: Path) -> None:

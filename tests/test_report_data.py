@@ -11,12 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import s3fs
+from labelled import import_file
 from night_maker import HOSTILE_NAMES, NIGHT, NightMaker
 from numpy.typing import NDArray
 from recount import recount
 
 from pipeline import storage
-from pipeline.night.feedback.label_import import import_labels
 from pipeline.night.fleet.fleet import Fleet
 from pipeline.night.folder import NightFolder
 from pipeline.night.results import RESULT_SCHEMA, write_shard
@@ -182,7 +182,7 @@ def test_a_report_written_again_leaves_no_data_of_the_earlier_one(tmp_path: Path
     line = {"image_uri": maker.rows[0]["image_uri"], "category": "bottle", "label": "defect"}
     line |= {"night": NIGHT, "labelled_at": "2026-03-13T06:00:00Z"}
     (tmp_path / "labels.jsonl").write_text(json.dumps(line))
-    import_labels(str(tmp_path / "labels.jsonl"), str(tmp_path))
+    import_file(str(tmp_path / "labels.jsonl"), str(tmp_path))
     write_report(NightFolder(str(tmp_path), NIGHT))
     second = sorted(path.name for path in (uri.parent / "data").iterdir())
     assert len(second) == len(first) == 2

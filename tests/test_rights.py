@@ -12,8 +12,9 @@ from factory import category, make_category, make_fleet, make_package, write_ima
 
 from jobs.local.s3 import OWNER, LocalS3
 from pipeline import storage
+from pipeline.labels.label import Label, to_rows
+from pipeline.labels.label_table import LabelTable
 from pipeline.night.dumps import take_in
-from pipeline.night.feedback.labels import Label, store_labels
 from pipeline.night.fleet.fleet import Fleet, champions_so_far
 from pipeline.night.fleet.hold import held_fleet
 from pipeline.night.folder import NightFolder
@@ -93,7 +94,7 @@ def forget_the_night(server: LocalS3, monkeypatch: pytest.MonkeyPatch) -> None:
         night=NIGHT,
         labelled_at=dt.datetime(2026, 3, 13, 6, tzinfo=dt.UTC),
     )
-    store_labels(NightFolder(OUT, NIGHT), [said])
+    LabelTable(OUT).append(to_rows([said]))
 
 
 def night(material: Path) -> int:

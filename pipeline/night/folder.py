@@ -7,7 +7,7 @@
      /drift/night=<N>/drift.parquet         how far each category has shifted
      /summary/night=<N>/summary.json        the night counted
      /report/night=<N>/index.html           the morning page
-     /labels/night=<N>/<digest>.parquet     what people said of the images
+     /labels/category=<C>/<N>-<digest>.parquet  what people said of the images (pipeline/labels)
 """
 
 import datetime as dt
@@ -21,7 +21,7 @@ from model.errors import NightshiftError
 from pipeline import storage
 
 NIGHT_PATTERN = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-SUFFIX = ".parquet"  # of a shard, and of a file of labels
+SUFFIX = ".parquet"  # of a shard
 PictureKind = Literal["maps", "thumbnails"]
 PICTURE_SUFFIXES: dict[PictureKind, str] = {"maps": ".png", "thumbnails": ".jpg"}
 
@@ -87,11 +87,6 @@ class NightFolder:
     def report(self) -> str:
         """The morning page."""
         return self._join("report", "index.html")
-
-    @property
-    def labels(self) -> str:
-        """Folder of what people said of the images."""
-        return self._join("labels")
 
     def _join(self, kind: str, *parts: str) -> str:
         return storage.join(self.out, kind, f"night={self.night}", *parts)

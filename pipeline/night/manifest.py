@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import storage
-from pipeline.catalogue.category_name import is_category_name
+from pipeline.catalogue.category_name import file_name
 from pipeline.datasets.image_lists import (
     ManifestError,
     is_csv,
@@ -114,9 +114,7 @@ def shards(manifest: pa.Table, rows_per_shard: int = 512) -> list[Shard]:
 
 def shard_prefix(category: str) -> str:
     """How the names of a category's shards begin: a folder of a dump may have any name."""
-    if is_category_name(category):
-        return category
-    return f"_{hashlib.sha256(category.encode()).hexdigest():.12}"
+    return file_name(category)
 
 
 def _with_uris(table: pa.Table, manifest: str) -> pa.Table:

@@ -16,7 +16,8 @@ from typing import Any
 
 from pipeline import storage
 from pipeline.images.file_names import kinds_in_words
-from pipeline.night.feedback.labels import read_labels
+from pipeline.labels.label import labels_of
+from pipeline.labels.label_table import LabelTable
 from pipeline.night.fleet.fleet import Fleet
 from pipeline.night.folder import NightError, NightFolder
 from pipeline.night.results import by_category
@@ -25,7 +26,7 @@ from pipeline.pages import words
 from pipeline.report import document as report_page
 from pipeline.report import verdict, view
 from pipeline.report.alerts import Alert, make_alerts
-from pipeline.report.data import FOLDER, data_files
+from pipeline.report.data import FOLDER, LABEL_BITS, data_files
 from pipeline.report.rows import NightRows, read_report_rows
 from pipeline.report.verdict import Assessment
 
@@ -61,10 +62,8 @@ def write_report(
     rows = read_report_rows(folder)
     calibrations = {name: c.reference.calibration.scores for name, c in fleet.champions.items()}
     categories = verdict.assess(summary["categories"], calibrations)
-    labels = read_labels(folder)
-    said = dict(zip(labels["image_uri"].to_pylist(), labels["label"].to_pylist(), strict=True))
     names = [each.category for each in categories]
-    files = data_files(names, rows.notable, rows.failed, said)
+    files = data_files(names, rows.notable, rows.failed, _said(folder, rows, names))
     page = report_page.render(
         _context(rows, fleet, summary, categories),
         night=folder.night,
@@ -94,6 +93,14 @@ def _read(folder: NightFolder, fleet: Fleet | None) -> tuple[Fleet, Summary]:
             f"night {folder.night} was not scored under {folder.out} ({error}); "
             f"run `nightshift score DUMP --out {folder.out} --night {folder.night}` first"
         ) from error
+
+
+def _said(folder: NightFolder, rows: NightRows, categories: Sequence[str]) -> dict[str, str]:
+    """What people said of the notable images so far."""
+    columns = (rows.notable[name].to_pylist() for name in ("image_uri", "image_etag"))
+    etags = dict(zip(*columns, strict=True))
+    said = labels_of(LabelTable(folder.out).of_night(folder.night, categories), etags)
+    return {uri: label for uri, label in said.items() if label in LABEL_BITS}
 
 
 def _write_all(folder: str, files: Mapping[str, bytes]) -> None:

@@ -1,9 +1,12 @@
-"""Labels from a file of JSON Lines, as the report lets people download them.
+"""Labels from a file into the table: all of it or nothing.
 
-Every line is checked against the results that it speaks of; one bad line refuses the whole file,
-so that nobody has to find out which half of it was taken.
+Every label of a night is checked against the results that it speaks of; one bad entry refuses the
+whole file, so that nobody has to find out which half of it was taken. How an image was chosen is
+found out here and asked of nobody: the results say what was flagged, and a night's audit sample or
+whole dump counts once all of its images have a label.
 """
 
+import datetime as dt
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,16 +14,26 @@ from typing import Any, TypedDict
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import ValidationError
 
 from pipeline import storage
-from pipeline.night.feedback.labels import Label, LabelsError, read_labels, store_labels
+from pipeline.labels.audit import audit_sample
+from pipeline.labels.foreign import Source
+from pipeline.labels.label import (
+    LABEL_SCHEMA,
+    Chosen,
+    Label,
+    LabelsError,
+    contradicted,
+    labels_of,
+    latest,
+)
+from pipeline.labels.label_table import LabelTable
+from pipeline.labels.reading import read_labels
+from pipeline.night.feedback.judged_night import JudgedNight, Rows
 from pipeline.night.folder import NightError, NightFolder
-from pipeline.night.results import each_shard
 
-MAX_SHOWN = 20  # bad lines in one message
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # some editors put it in front
-Rows = dict[str, dict[str, Any]]  # by image_uri: image_etag, category, flagged
+MAX_SHOWN = 20  # bad entries in one message
+NOBODY = dict.fromkeys(("image_etag", "flagged"))  # of an image that is in no results
 
 
 class Precision(TypedDict):
@@ -35,90 +48,97 @@ class Precision(TypedDict):
 
 @dataclass(frozen=True, kw_only=True)
 class Imported:
-    """What one night's labels of a file came to."""
+    """What one night's labels of a file came to; of those without a night, the night is None."""
 
-    night: str
+    night: str | None
     num_new: int  # images that had no label
     num_changed: int  # images whose label is another one now
     num_unchanged: int
+    num_undone: int  # images whose label was taken back
+    gone: list[str]  # images that the night's results have no more; their labels are kept
+    contradicted: list[str]  # images that people label differently; the latest label counts
     precision: Mapping[str, Precision]  # by category, of all labels of the night
 
 
-def import_labels(file: str, out: str) -> list[Imported]:
-    """Check a file of labels and store it beside its nights: all of it or nothing.
+@dataclass(frozen=True, kw_only=True)
+class ImportedFile:
+    """What a file of labels came to."""
+
+    nights: list[Imported]
+    num_unlabelled: int  # images of a manifest of which it says nothing
+    num_taken_in: int  # files of an earlier release that are in the table now
+
+
+def import_labels(source: Source, out: str) -> ImportedFile:
+    """Check a file of labels and store it in the table beside its results: all of it or nothing.
+
+    A command that was killed is run again: what is stored already is not stored twice.
 
     Args:
-        file: JSON Lines, local or s3://.
+        source: the file, local or s3://, and what it does not say of its labels.
         out: where the scoring job wrote its nights.
 
     Raises:
-        LabelsError: at least one line is bad.
+        LabelsError: at least one entry is bad.
         ResultsError: the results of a night cannot be read.
     """
-    labels, problems = _parse(storage.read_bytes(file), out)
-    nights: dict[NightFolder, list[Label]] = defaultdict(list)
-    for label in labels.values():
-        nights[NightFolder(out, label.night)].append(label)
-    rows = {folder: _rows(folder, own) for folder, own in nights.items()}
-    for number, label in labels.items():
-        if problem := _mismatch(label, rows[NightFolder(out, label.night)], out):
-            problems[number] = problem
+    read = read_labels(storage.read_bytes(source.uri), source)
+    nights, problems = _nights(out, read.labels)
+    problems = {**read.problems, **problems, **_mismatches(read.labels, nights)}
     if problems:
-        raise LabelsError(_refusal(file, problems, len(labels.keys() | problems.keys())))
-    by_date = sorted(nights, key=lambda folder: folder.night)
-    return [_store(folder, nights[folder], rows[folder]) for folder in by_date]
+        raise LabelsError(_refusal(source.uri, problems, len(read.labels.keys() | problems.keys())))
+    table = LabelTable(out)
+    num_taken_in = table.take_in()
+    by_night: dict[str, list[Label]] = defaultdict(list)
+    for label in read.labels.values():
+        by_night[label.night or ""].append(label)
+    done = [
+        _store(table, nights.get(night), by_night[night], source.read_at)
+        for night in sorted(by_night)
+    ]
+    return ImportedFile(nights=done, num_unlabelled=read.num_unlabelled, num_taken_in=num_taken_in)
 
 
-def _parse(data: bytes, out: str) -> tuple[dict[int, Label], dict[int, str]]:
-    """Labels and problems by line number, counted from 1."""
-    labels, problems = {}, {}
-    for number, line in enumerate(data.removeprefix(BYTE_ORDER_MARK).split(b"\n"), start=1):
-        if not line.strip():
+def _nights(out: str, labels: Mapping[str, Label]) -> tuple[dict[str, JudgedNight], dict[str, str]]:
+    """The nights that labels name, and the labels that name none that could be."""
+    nights: dict[str, JudgedNight] = {}
+    problems = {}
+    for place, label in labels.items():
+        if label.night is None or label.night in nights:
             continue
         try:
-            label = Label.model_validate_json(line)
-            NightFolder(out, label.night)
-            labels[number] = label
-        except ValidationError as error:
-            problems[number] = ", ".join(map(_explain, error.errors()))
+            nights[label.night] = JudgedNight(NightFolder(out, label.night))
         except NightError:
-            problems[number] = f"night {label.night!r} is no date YYYY-MM-DD"
-    return labels, problems
+            problems[place] = f"night {label.night!r} is no date YYYY-MM-DD"
+    return nights, problems
 
 
-def _explain(problem: Mapping[str, Any]) -> str:
-    field = ".".join(map(str, problem["loc"]))
-    if problem["type"] == "extra_forbidden":
-        return f"unknown key {field!r}"
-    if problem["type"] == "missing":
-        return f"{field} is missing"
-    if problem["type"] == "literal_error":
-        return f"{field} {problem['input']!r} is neither 'defect' nor 'good'"
-    return f"{field}: {problem['msg']}" if field else str(problem["msg"])
+def _mismatches(labels: Mapping[str, Label], nights: Mapping[str, JudgedNight]) -> dict[str, str]:
+    """What does not belong to the results of its night."""
+    by_night: dict[str, list[str]] = defaultdict(list)
+    for label in labels.values():
+        by_night[label.night or ""].append(label.image_uri)
+    rows = {name: nights[name].rows_of(by_night[name]) for name in nights}
+    told = {
+        place: _mismatch(label, rows[name].get(label.image_uri), nights[name])
+        for place, label in labels.items()
+        if (name := label.night or "") in nights
+    }
+    return {place: problem for place, problem in told.items() if problem}
 
 
-def _rows(folder: NightFolder, labels: Iterable[Label]) -> Rows:
-    """The results of the images that have a label, now or from before: the night is read once."""
-    before = read_labels(folder)["image_uri"].to_pylist()
-    return rows_of(folder, {*before, *(label.image_uri for label in labels)})
+def _mismatch(label: Label, row: Mapping[str, Any] | None, night: JudgedNight) -> str:
+    """Why a label does not belong to its night's results; empty when it does, or the image is gone.
 
-
-def rows_of(folder: NightFolder, uris: Iterable[str]) -> Rows:
-    """The results of these images, as far as the night has them."""
-    wanted = pa.array(sorted(uris), pa.string())
-    rows: Rows = {}
-    for shard in each_shard(folder):
-        own = shard.filter(pc.is_in(shard["image_uri"], value_set=wanted))
-        for row in own.select(["image_uri", "image_etag", "category", "flagged"]).to_pylist():
-            rows[row["image_uri"]] = row
-    return rows
-
-
-def _mismatch(label: Label, rows: Rows, out: str) -> str:
-    """Why a label does not belong to its night's results; empty when it does."""
-    row = rows.get(label.image_uri)
+    An image can be gone because the night was scored again without it, or its rows were removed.
+    """
     if row is None:
-        return f"no image {label.image_uri!r} in the results of night {label.night} under {out}"
+        if label.category in night.categories:
+            return ""
+        return (
+            f"no image {label.image_uri!r} of category {label.category!r} in the results of night "
+            f"{label.night} under {night.folder.out}"
+        )
     if row["category"] != label.category:
         return f"category {label.category!r}, but the results say {row['category']!r}"
     if label.image_etag and row["image_etag"] and label.image_etag != row["image_etag"]:
@@ -129,53 +149,133 @@ def _mismatch(label: Label, rows: Rows, out: str) -> str:
     return ""
 
 
-def _refusal(file: str, problems: Mapping[int, str], num_lines: int) -> str:
-    shown = [f"line {number}: {problems[number]}" for number in sorted(problems)[:MAX_SHOWN]]
+def _refusal(file: str, problems: Mapping[str, str], num_entries: int) -> str:
+    ordered = sorted(problems.items(), key=lambda item: int(item[0].split()[1]))
+    shown = [f"{place}: {problem}" for place, problem in ordered[:MAX_SHOWN]]
     if len(problems) > MAX_SHOWN:
         shown.append(f"and {len(problems) - MAX_SHOWN:,} more")
+    noun = f"{ordered[0][0].split()[0]}s"
     return (
-        f"{file}: {len(problems):,} of {num_lines:,} lines cannot be imported, so none was "
-        f"({'; '.join(shown)}). A line needs image_uri, category, label (defect or good), night "
-        f"and labelled_at (with its time zone) of an image that was scored that night; "
-        f"mend or remove these lines and import the file again"
+        f"{file}: {len(problems):,} of {num_entries:,} {noun} cannot be imported, so none was "
+        f"({'; '.join(shown)}). A line needs image_uri, category, label (defect, good, unsure or "
+        f"undo), night and labelled_at (with its time zone) of an image that was scored that "
+        f"night; mend or remove these {noun} and import the file again"
     )
 
 
-def _store(folder: NightFolder, labels: list[Label], rows: Rows) -> Imported:
-    before = _values(read_labels(folder))
-    num_images = store_labels(folder, labels)
-    after = _values(read_labels(folder))
-    num_new = len(after.keys() - before.keys())
-    num_changed = sum(after[uri] != label for uri, label in before.items())
+def _store(
+    table: LabelTable, night: JudgedNight | None, labels: list[Label], read_at: dt.datetime
+) -> Imported:
+    """Store the labels of one night, or those without one."""
+    rows = _to_rows(labels, night)
+    name = night.folder.night if night else None
+    categories = sorted({*rows["category"].to_pylist()})
+    before = table.of_night(name, categories)
+    rows = _without_known(rows, before, read_at)
+    after = pa.concat_tables([before, rows])
+    if night is not None:
+        independent = [_chosen_at_random(latest(after), night, each) for each in categories]
+        rows = pa.concat_tables([rows, *independent])
+    table.append(rows)
+    return _count(night, labels, before, pa.concat_tables([before, rows]))
+
+
+def _to_rows(labels: Iterable[Label], night: JudgedNight | None) -> pa.Table:
+    """Labels as rows; of several of one image at the same moment the last counts."""
+    labels = list(labels)
+    results = night.rows_of(label.image_uri for label in labels) if night else {}
+    entries = {}
+    for label in labels:
+        row = results.get(label.image_uri, NOBODY)
+        entry = label.model_dump() | {"image_etag": label.image_etag or row["image_etag"]}
+        if row["flagged"] is not None:  # a claim counts only where nobody can look
+            entry["chosen"] = "flagged" if row["flagged"] else "unknown"
+        entries[label.image_uri, label.labelled_at] = entry
+    return pa.Table.from_pylist(list(entries.values()), schema=LABEL_SCHEMA)
+
+
+def _without_known(rows: pa.Table, before: pa.Table, read_at: dt.datetime) -> pa.Table:
+    """Leave out what is in the table word for word.
+
+    Labels of a manifest that says no times have that of its reading: those that only repeat what
+    counts already are left out too.
+    """
+    known = {_identity(row) for row in before.to_pylist()}
+    known |= {_identity(row | {"labelled_at": read_at}) for row in latest(before).to_pylist()}
+    return rows.filter(pa.array([_identity(row) not in known for row in rows.to_pylist()], "bool"))
+
+
+def _identity(row: Mapping[str, Any]) -> str:
+    """All of a label but how its image was chosen, which may turn out later."""
+    said = {name: value for name, value in row.items() if name != "chosen"}
+    return repr(said | {"labelled_at": row["labelled_at"].timestamp()})
+
+
+def _chosen_at_random(last: pa.Table, night: JudgedNight, category: str) -> pa.Table:
+    """Labels again, now known to be of images that were chosen whatever their score.
+
+    Args:
+        last: the latest label of each image of the night.
+        night: whose results these are.
+        category: the one to look at.
+    """
+    own = last.filter(pc.equal(last["category"], category))
+    told = own.filter(pc.not_equal(own["label"], "undo"))
+    labelled = {*told["image_uri"].to_pylist()}
+    scored = night.scored(category)
+    found: dict[str, Chosen] = {}
+    sample = audit_sample(night.folder.night, scored)
+    if labelled.issuperset(sample):
+        found |= dict.fromkeys(sample, "audit")
+    if labelled.issuperset(scored):
+        found |= dict.fromkeys(scored, "whole_dump")
+    again = [
+        {**row, "chosen": found[row["image_uri"]]}
+        for row in told.to_pylist()
+        if found.get(row["image_uri"], row["chosen"]) != row["chosen"]
+    ]
+    return pa.Table.from_pylist(again, schema=LABEL_SCHEMA)
+
+
+def _count(
+    night: JudgedNight | None, labels: list[Label], before: pa.Table, after: pa.Table
+) -> Imported:
+    uris = {label.image_uri for label in labels}
+    rows = night.rows_of({*after["image_uri"].to_pylist()}) if night else {}
+    etags = {uri: row["image_etag"] for uri, row in rows.items()}
+    earlier, now = labels_of(before, etags), labels_of(after, etags)
+    num_new = len(uris & (now.keys() - earlier.keys()))
+    num_undone = len(uris & (earlier.keys() - now.keys()))
+    num_changed = sum(now[uri] != earlier[uri] for uri in uris & now.keys() & earlier.keys())
     return Imported(
-        night=folder.night,
+        night=night.folder.night if night else None,
         num_new=num_new,
         num_changed=num_changed,
-        num_unchanged=num_images - num_new - num_changed,
-        precision=precision(after, rows),
+        num_undone=num_undone,
+        num_unchanged=len(uris) - num_new - num_changed - num_undone,
+        gone=sorted(uris - rows.keys()) if night else [],
+        contradicted=[uri for uri in contradicted(after) if uri in uris],
+        precision=precision(now, rows),
     )
-
-
-def _values(labels: pa.Table) -> dict[str, str]:
-    uris, values = labels["image_uri"].to_pylist(), labels["label"].to_pylist()
-    return dict(zip(uris, values, strict=True))
 
 
 def precision(labels: Mapping[str, str], rows: Rows) -> dict[str, Precision]:
     """Count, by category, how many flagged images people call a defect.
 
     Args:
-        labels: defect or good by image_uri; images that the results lack are left out.
-        rows: what ``rows_of`` returns.
+        labels: what counts of each image; images that the results lack are left out, and those of
+            which people are unsure.
+        rows: what ``JudgedNight.rows_of`` returns.
     """
     pairs: dict[str, list[tuple[bool, bool]]] = defaultdict(list)  # (defect, flagged)
     for uri in labels.keys() & rows.keys():
         row = rows[uri]
-        pairs[row["category"]].append((labels[uri] == "defect", bool(row["flagged"])))
-    return {category: _count(pairs[category]) for category in sorted(pairs)}
+        if labels[uri] != "unsure":
+            pairs[row["category"]].append((labels[uri] == "defect", bool(row["flagged"])))
+    return {category: _of_category(pairs[category]) for category in sorted(pairs)}
 
 
-def _count(pairs: list[tuple[bool, bool]]) -> Precision:
+def _of_category(pairs: list[tuple[bool, bool]]) -> Precision:
     flagged = [is_defect for is_defect, is_flagged in pairs if is_flagged]
     return {
         "labelled": len(pairs),

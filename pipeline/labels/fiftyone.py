@@ -1,0 +1,89 @@
+"""FiftyOne's JSON, ``samples.json`` of a data set; needs none of its packages.
+
+A sample is labelled by one field of the class Classification, Classifications or Detections. Boxes
+are shares of the sides there as here.
+
+Source: https://docs.voxel51.com/user_guide/export_datasets.html, FiftyOneDataset.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from pipeline.labels.coco import own_part, word_of
+from pipeline.labels.foreign import OWN, Marked, NotUnderstood
+
+FIELD = "ground_truth"  # that we write, and prefer where there are several
+LISTS = {"Classifications": "classifications", "Detections": "detections"}
+KINDS = ("Classification", *LISTS)
+
+
+def is_one(document: Mapping[str, Any]) -> bool:
+    """Whether a JSON document is a data set of FiftyOne."""
+    return isinstance(document.get("samples"), list)
+
+
+def images(document: Mapping[str, Any]) -> Iterator[Marked]:
+    """Yield the samples of a data set with what is said of them.
+
+    Raises:
+        NotUnderstood: a sample has no file, or several fields could be the labels.
+    """
+    name = _field(document["samples"])
+    try:
+        yield from (_marked(sample, name) for sample in document["samples"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise NotUnderstood(
+            f"this is no whole data set of FiftyOne ({type(error).__name__}: {error}); `samples` "
+            f"need filepath, and labels the key label"
+        ) from error
+
+
+def _field(samples: Sequence[Mapping[str, Any]]) -> str:
+    """Name of the field that holds the labels."""
+    names = {
+        name
+        for sample in samples
+        for name, value in sample.items()
+        if isinstance(value, Mapping) and value.get("_cls") in KINDS
+    }
+    if FIELD in names or not names:
+        return FIELD
+    if len(names) > 1:
+        raise NotUnderstood(
+            f"several fields hold labels: {', '.join(sorted(names))}. Call the one that is meant "
+            f"{FIELD}, or export it alone."
+        )
+    return names.pop()
+
+
+def _marked(sample: Mapping[str, Any], name: str) -> Marked:
+    value = sample.get(name) or {}
+    kind = str(value.get("_cls"))
+    labels = [value] if kind == "Classification" else value.get(LISTS.get(kind, ""), [])
+    own = sample.get(OWN) or {}
+    return Marked(
+        uri=str(sample["filepath"]),
+        words=[str(label["label"]) for label in labels],
+        boxes=[label["bounding_box"] for label in labels if label.get("bounding_box")],
+        own=own,
+    )
+
+
+def document(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return labels as the ``samples.json`` of a data set.
+
+    Args:
+        rows: of LABEL_SCHEMA as plain values, one for each image, none of them an undo.
+    """
+    return {"samples": [_sample(row) for row in rows]}
+
+
+def _sample(row: Mapping[str, Any]) -> dict[str, Any]:
+    word, boxes = word_of(row), row["regions"] or ()
+    detections = [{"_cls": "Detection", "label": word, "bounding_box": box} for box in boxes]
+    value: dict[str, Any] = {"_cls": "Classification", "label": word}
+    if detections:
+        value = {"_cls": "Detections", "detections": detections}
+    tags = [row["category"], row["label"]]
+    own = own_part(row)
+    return {"filepath": row["image_uri"], "tags": tags, FIELD: value, OWN: own}

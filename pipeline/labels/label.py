@@ -1,0 +1,154 @@
+"""One label: what somebody said of one image, when, and how the image had been chosen.
+
+Labels are never changed, only followed by others: of several of one image the latest counts, and
+``undo`` takes back what was said before. An image is known by its address and its etag, so that a
+label of a file that was replaced says nothing of the new one.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator
+
+from model.errors import NightshiftError
+
+Said = Literal["defect", "good", "unsure", "undo"]
+# How an image came to be labelled; the last of these that is known of an image holds.
+# unknown: nobody knows. flagged: for its score. audit: drawn at random among all scored images of
+# its category and night, and all that were drawn have a label. whole_dump: all images of its
+# category and night have one.
+Chosen = Literal["unknown", "flagged", "audit", "whole_dump"]
+CHOSEN: tuple[Chosen, ...] = ("unknown", "flagged", "audit", "whole_dump")
+WHATEVER_THE_SCORE: tuple[Chosen, ...] = ("audit", "whole_dump")
+
+LABEL_SCHEMA = pa.schema(
+    [
+        pa.field("image_uri", pa.string(), nullable=False),
+        pa.field("image_etag", pa.string()),
+        pa.field("category", pa.string(), nullable=False),
+        pa.field("label", pa.string(), nullable=False),  # defect | good | unsure | undo
+        pa.field("kind", pa.string()),  # of defect, where somebody named it
+        pa.field("regions", pa.list_(pa.list_(pa.float64()))),  # see Label
+        pa.field("night", pa.string()),  # whose results were judged; null for labels from elsewhere
+        pa.field("model_name", pa.string()),
+        pa.field("model_version", pa.string()),
+        pa.field("labelled_by", pa.string()),
+        pa.field("labelled_at", pa.timestamp("us", tz="UTC"), nullable=False),
+        pa.field("chosen", pa.string(), nullable=False),
+    ]
+)
+LATER = {"kind", "regions", "labelled_by", "chosen"}  # columns that earlier releases had not
+
+
+class LabelsError(NightshiftError):
+    """A file of labels has bad lines, or stored labels cannot be read."""
+
+
+class Label(BaseModel):
+    """What somebody said about one image; one line of a file of labels."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    image_uri: Annotated[str, Field(min_length=1)]
+    image_etag: str | None = None
+    category: str
+    label: Said
+    kind: str | None = None
+    # Boxes around what is meant: left, top, width, height as shares of the image's sides.
+    regions: list[list[float]] | None = None
+    night: str | None = None
+    model_name: str | None = None  # of the model whose decision was judged
+    model_version: str | None = None
+    labelled_by: str | None = None
+    labelled_at: AwareDatetime
+    chosen: Chosen = "unknown"
+
+    @field_validator("regions")
+    @classmethod
+    def _within_the_image(cls, boxes: list[list[float]] | None) -> list[list[float]] | None:
+        for box in boxes or ():
+            if not is_box(box):
+                raise ValueError(
+                    f"{box} is no box of left, top, width and height as shares of the sides, 0 to 1"
+                )
+        return boxes
+
+
+def is_box(box: list[float]) -> bool:
+    """Whether these are left, top, width and height of a part of an image, as shares of it."""
+    if len(box) != 4:
+        return False
+    left, top, width, height = box
+    slack = 1 + 1e-6  # of shares that were computed from pixels
+    is_inside = left >= 0 and top >= 0 and left + width <= slack and top + height <= slack
+    return is_inside and width > 0 and height > 0
+
+
+def to_rows(labels: Iterable[Label]) -> pa.Table:
+    """Labels as rows of LABEL_SCHEMA."""
+    return pa.Table.from_pylist([label.model_dump() for label in labels], schema=LABEL_SCHEMA)
+
+
+def latest(rows: pa.Table) -> pa.Table:
+    """The last label of each image, also where it takes one back; sorted by address.
+
+    How the image was chosen is taken from all that was ever said of it: that it was drawn for the
+    audit stays true when somebody changes its label.
+
+    Args:
+        rows: LABEL_SCHEMA, in any order.
+    """
+    order = [(name, "ascending") for name in ("image_uri", "image_etag", "labelled_at", "label")]
+    rows = rows.sort_by(order)
+    keys = list(zip(rows["image_uri"].to_pylist(), rows["image_etag"].to_pylist(), strict=True))
+    last = {key: row for row, key in enumerate(keys)}
+    rank: dict[tuple[str, str | None], int] = {}
+    for key, chosen in zip(keys, rows["chosen"].to_pylist(), strict=True):
+        rank[key] = max(rank.get(key, 0), CHOSEN.index(chosen))
+    kept = rows.take(pa.array(last.values(), pa.int64()))
+    chosen = pa.array([CHOSEN[rank[key]] for key in last], pa.string())
+    place = kept.schema.get_field_index("chosen")
+    return kept.set_column(place, LABEL_SCHEMA.field("chosen"), chosen)
+
+
+def standing(rows: pa.Table) -> pa.Table:
+    """The labels that count: the last of each image, without those that were taken back."""
+    last = latest(rows)
+    return last.filter(pc.not_equal(last["label"], "undo"))
+
+
+def labels_of(rows: pa.Table, etags: Mapping[str, str | None]) -> dict[str, str]:
+    """What counts of each image as it is now: its label by address, none where it was taken back.
+
+    Args:
+        rows: every label of the images, LABEL_SCHEMA.
+        etags: of the images as they are now. Labels of another file of that name are left out;
+            where one of the two etags is not known, nobody can tell.
+    """
+    said: dict[str, str] = {}
+    columns = ("image_uri", "image_etag", "label")
+    ordered = latest(rows).sort_by("labelled_at")
+    for uri, etag, label in zip(*(ordered[name].to_pylist() for name in columns), strict=True):
+        if not (etag and etags.get(uri)) or etag == etags[uri]:
+            said[uri] = label
+    return {uri: label for uri, label in said.items() if label != "undo"}
+
+
+def contradicted(rows: pa.Table) -> list[str]:
+    """Addresses of images that different people call good and defect, sorted.
+
+    Somebody who changes his own mind contradicts nobody; of labels without a name nobody knows
+    whose they are, so that each is a voice of its own.
+    """
+    voices: dict[tuple[str, str | None], dict[str, str]] = {}
+    columns = ("image_uri", "image_etag", "labelled_by", "label")
+    ordered = rows.sort_by("labelled_at")
+    for uri, etag, who, label in zip(*(ordered[name].to_pylist() for name in columns), strict=True):
+        own = voices.setdefault((uri, etag), {})
+        if label == "undo":
+            own.clear()
+        own[who or f"{label} without a name"] = label
+    disputed = [uri for (uri, _), own in voices.items() if {"good", "defect"} <= {*own.values()}]
+    return sorted({*disputed})

@@ -1,0 +1,217 @@
+"""The table of labels: beside the results, in files that are added and never changed.
+
+``<out>/labels/category=<category>/<night>-<digest>.parquet`` holds what one import brought of one
+category and night. The name is a digest of the content: the same labels twice are one file, an
+import that was killed is finished by importing again, and two people never overwrite each other.
+What a night's report needs of a thousand categories is found by names alone.
+
+Earlier releases stored labels by night, ``<out>/labels/night=<night>/<digest>.parquet``. They are
+read as they are, and taken in by the next import; ``taken_in.json`` says which have been.
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Collection, Iterable, Mapping
+from functools import cached_property
+from itertools import pairwise
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline import storage
+from pipeline.catalogue.category_name import file_name
+from pipeline.images.prefetch import read_ahead
+from pipeline.labels.label import LABEL_SCHEMA, LATER, LabelsError
+
+SUFFIX = ".parquet"
+OF_CATEGORY, OF_NIGHT = "category=", "night="  # how the folders below labels/ begin
+NO_NIGHT = "none"
+PARALLEL = 16  # requests; small files cost their way and little else
+
+
+class LabelTable:
+    """All labels below one folder of results. Listings and earlier releases' files are kept."""
+
+    def __init__(self, out: str) -> None:
+        """Take the folder or prefix that ``score --out`` was given; nothing is read yet."""
+        self.folder = storage.join(storage.absolute(out), "labels")
+
+    def categories(self) -> list[str]:
+        """Every category that has a label, sorted.
+
+        Raises:
+            LabelsError: a stored file is damaged.
+        """
+        named = {name for name in self._folders if not name.startswith("_")}
+        others = [self._files(name)[:1] for name in self._folders - named]
+        rows = self._read([uri for first in others for uri in first])
+        return sorted({*named, *_distinct(rows), *_distinct(self._earlier)})
+
+    def of_category(self, category: str) -> pa.Table:
+        """Every label that was ever given to a category's images, LABEL_SCHEMA, in no order.
+
+        Raises:
+            LabelsError: a stored file is damaged.
+        """
+        own = self._read(self._files(file_name(category)))
+        return _of(pa.concat_tables([own, self._earlier]), "category", category)
+
+    def of_night(self, night: str | None, categories: Iterable[str]) -> pa.Table:
+        """Every label that was ever given to these categories' images of a night, in no order.
+
+        Without a night: the labels that have none.
+
+        Raises:
+            LabelsError: a stored file is damaged.
+        """
+        wanted = {*categories}
+        there = sorted({*map(file_name, wanted)} & self._folders)
+        listed = read_ahead(self._files, there, PARALLEL)
+        names = [uri for files in listed for uri in files if _night_of(uri) == (night or NO_NIGHT)]
+        earlier = _of(self._earlier, "night", night or NO_NIGHT)
+        own = pc.is_in(earlier["category"], value_set=pa.array(sorted(wanted), pa.string()))
+        return pa.concat_tables([self._read(names), earlier.filter(own)])
+
+    def append(self, rows: pa.Table) -> int:
+        """Store labels, whole files or none of each; return how many files were not there before.
+
+        Args:
+            rows: LABEL_SCHEMA; of any categories and nights.
+        """
+        files = [self._file(part) for part in _parts(rows)]
+        written = list(read_ahead(_write_if_missing, files, PARALLEL))
+        self._forget("_listed", "_folders")
+        return sum(written)
+
+    def take_in(self) -> int:
+        """Store the labels of earlier releases' files in the table, once; return how many files."""
+        known = self._taken_in
+        found = {name: self._names(name) for name in self._nights}
+        new = {night: sorted({*names} - {*known.get(night, ())}) for night, names in found.items()}
+        uris = [storage.join(self.folder, night, name) for night in new for name in new[night]]
+        if uris:
+            self.append(self._read(uris))
+            content = json.dumps({**known, **found}, sort_keys=True).encode()
+            storage.write_bytes(self._record, content)
+            self._forget("_taken_in", "_earlier")
+        return len(uris)
+
+    def _forget(self, *names: str) -> None:
+        for name in names:
+            self.__dict__.pop(name, None)
+
+    @property
+    def _record(self) -> str:
+        return storage.join(self.folder, "taken_in.json")
+
+    @cached_property
+    def _listed(self) -> list[str]:
+        return _names(self.folder)
+
+    @cached_property
+    def _folders(self) -> set[str]:
+        """Names of the categories' folders, without their beginning."""
+        names = [name for name in self._listed if name.startswith(OF_CATEGORY)]
+        return {name.removeprefix(OF_CATEGORY) for name in names}
+
+    @cached_property
+    def _nights(self) -> list[str]:
+        """Folders of earlier releases."""
+        return [name for name in self._listed if name.startswith(OF_NIGHT)]
+
+    @cached_property
+    def _taken_in(self) -> Mapping[str, list[str]]:
+        """Files of earlier releases that are in the table; without a record they are read twice."""
+        try:
+            record: dict[str, list[str]] = json.loads(storage.read_bytes(self._record))
+        except (storage.ObjectMissing, ValueError):
+            return {}
+        return record
+
+    @cached_property
+    def _earlier(self) -> pa.Table:
+        """What lies by night only."""
+        new = [night for night in self._nights if night not in self._taken_in]
+        files = [
+            storage.join(self.folder, night, name) for night in new for name in self._names(night)
+        ]
+        return self._read(files)
+
+    def _names(self, folder: str) -> list[str]:
+        names = _names(storage.join(self.folder, folder))
+        return [name for name in names if name.endswith(SUFFIX)]
+
+    def _files(self, name: str) -> list[str]:
+        folder = f"{OF_CATEGORY}{name}"
+        return [storage.join(self.folder, folder, each) for each in self._names(folder)]
+
+    def _read(self, uris: Collection[str]) -> pa.Table:
+        return pa.concat_tables([LABEL_SCHEMA.empty_table(), *read_ahead(_read, uris, PARALLEL)])
+
+    def _file(self, rows: pa.Table) -> tuple[str, pa.Table]:
+        """Where rows of one category and night go."""
+        category, night = rows["category"][0].as_py(), rows["night"][0].as_py()
+        name = f"{night or NO_NIGHT}-{_digest(rows)}{SUFFIX}"
+        return storage.join(self.folder, f"{OF_CATEGORY}{file_name(category)}", name), rows
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return storage.list_names(folder)
+    except storage.ObjectMissing:
+        return []
+
+
+def _night_of(uri: str) -> str:
+    """Night of a file by its name: <night>-<digest>.parquet."""
+    return uri.rpartition("/")[2].rpartition("-")[0]
+
+
+def _distinct(rows: pa.Table) -> list[str]:
+    names: list[str] = rows["category"].unique().to_pylist()
+    return names
+
+
+def _of(rows: pa.Table, column: str, value: str) -> pa.Table:
+    return rows.filter(pc.equal(rows[column], value))
+
+
+def _parts(rows: pa.Table) -> list[pa.Table]:
+    """The rows of each category and night, each in one order whatever order they came in."""
+    order = ("category", "night", "image_uri", "labelled_at", "label")
+    ordered = rows.sort_by([(name, "ascending") for name in order])
+    keys = list(zip(ordered["category"].to_pylist(), ordered["night"].to_pylist(), strict=True))
+    starts = [row for row, key in enumerate(keys) if not row or key != keys[row - 1]]
+    return [ordered.slice(start, stop - start) for start, stop in pairwise([*starts, len(keys)])]
+
+
+def _read(uri: str) -> pa.Table:
+    try:
+        file = pq.ParquetFile(pa.BufferReader(storage.read_bytes(uri)))
+        rows = file.read(use_threads=False)
+        for name in LATER.difference(rows.column_names):
+            value = pa.scalar(
+                "unknown" if name == "chosen" else None, LABEL_SCHEMA.field(name).type
+            )
+            rows = rows.append_column(name, pa.repeat(value, rows.num_rows))
+        return rows.select(LABEL_SCHEMA.names).cast(LABEL_SCHEMA)
+    except (pa.ArrowException, KeyError) as error:
+        raise LabelsError(
+            f"{uri} does not hold labels ({error}); delete it and import its labels again"
+        ) from error
+
+
+def _write_if_missing(file: tuple[str, pa.Table]) -> bool:
+    uri, rows = file
+    if storage.exists(uri):
+        return False
+    buffer = io.BytesIO()
+    pq.write_table(rows, buffer, compression="zstd")
+    return storage.write_new(uri, buffer.getvalue())
+
+
+def _digest(rows: pa.Table) -> str:
+    content = repr([tuple(row.values()) for row in rows.to_pylist()])
+    return hashlib.sha256(content.encode(errors="surrogatepass")).hexdigest()[:32]

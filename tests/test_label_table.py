@@ -1,0 +1,308 @@
+"""The table of labels: later labels win, nothing is lost, and how an image was chosen is known."""
+
+import datetime as dt
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from labelled import import_file
+from night_maker import NIGHT, NightMaker
+from typer.testing import CliRunner
+
+from jobs.cli.app import app
+from pipeline import storage
+from pipeline.labels.audit import AUDIT_IMAGES, audit_sample
+from pipeline.labels.label import (
+    LABEL_SCHEMA,
+    LATER,
+    Label,
+    contradicted,
+    labels_of,
+    latest,
+    standing,
+    to_rows,
+)
+from pipeline.labels.label_table import LabelTable
+
+MORNING = dt.datetime(2026, 3, 13, 6, 0, tzinfo=dt.UTC)
+
+
+def label(name: str, said: str, minute: int = 0, **fields: Any) -> Label:
+    known = {
+        "image_uri": f"s3://dump/bottle/{name}",
+        "category": "bottle",
+        "label": said,
+        "night": NIGHT,
+        "labelled_at": MORNING + dt.timedelta(minutes=minute),
+    }
+    return Label(**(known | fields))
+
+
+def said(rows: pa.Table) -> dict[str, str]:
+    columns = (rows[name].to_pylist() for name in ("image_uri", "label"))
+    return {uri.rpartition("/")[2]: value for uri, value in zip(*columns, strict=True)}
+
+
+def files(out: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in out.rglob("*.parquet")}
+
+
+def test_an_undo_takes_back_what_was_said_before_and_not_what_comes_after() -> None:
+    rows = to_rows(
+        [
+            label("a.png", "defect", 1),
+            label("a.png", "undo", 2),
+            label("b.png", "undo", 1),
+            label("b.png", "good", 2),
+        ]
+    )
+    assert said(latest(rows)) == {"a.png": "undo", "b.png": "good"}
+    assert said(standing(rows)) == {"b.png": "good"}
+
+
+def test_a_label_of_a_replaced_file_says_nothing_of_the_new_one() -> None:
+    rows = to_rows([label("a.png", "defect", 1, image_etag="old"), label("b.png", "good", 2)])
+    uris = ["s3://dump/bottle/a.png", "s3://dump/bottle/b.png"]
+    assert labels_of(rows, {uris[0]: "new", uris[1]: "new"}) == {uris[1]: "good"}
+    assert labels_of(rows, {uris[0]: "old"}) == {uris[0]: "defect", uris[1]: "good"}
+    both = to_rows(
+        [label("a.png", "defect", 1, image_etag="old"), label("a.png", "good", 0, image_etag="new")]
+    )
+    assert labels_of(both, {uris[0]: "new"}) == {uris[0]: "good"}
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ([("anna", "good"), ("ben", "defect")], ["s3://dump/bottle/a.png"]),
+        ([("anna", "good"), ("anna", "defect")], []),
+        ([("anna", "good"), ("ben", "unsure")], []),
+        ([(None, "good"), (None, "defect")], ["s3://dump/bottle/a.png"]),
+        ([(None, "good"), (None, "undo"), (None, "defect")], []),
+        ([("anna", "good"), ("ben", "defect"), ("anna", "defect")], []),
+    ],
+)
+def test_people_contradict_each_other_and_nobody_himself(
+    labels: list[tuple[str | None, str]], expected: list[str]
+) -> None:
+    rows = [
+        label("a.png", word, minute, labelled_by=who) for minute, (who, word) in enumerate(labels)
+    ]
+    assert contradicted(to_rows(rows)) == expected
+
+
+def test_categories_and_nights_have_files_of_their_own(tmp_path: Path) -> None:
+    table = LabelTable(str(tmp_path))
+    labels = [
+        label("a.png", "good"),
+        label("a.png", "good", night="2026-03-13"),
+        label("b.png", "good", night=None),
+        label("c.png", "defect", category="Odd/name"),
+    ]
+    assert table.append(to_rows(labels)) == 4
+    assert table.append(to_rows(reversed(labels))) == 0  # the order changes nothing
+    again = LabelTable(str(tmp_path))
+    assert again.categories() == ["Odd/name", "bottle"]
+    assert again.of_category("bottle").num_rows == 3
+    assert said(again.of_category("Odd/name")) == {"c.png": "defect"}
+    assert again.of_night(NIGHT, ["bottle"]).num_rows == 1
+    assert said(again.of_night(None, ["bottle"])) == {"b.png": "good"}
+    assert again.of_night(NIGHT, ["cable"]).num_rows == 0
+
+
+def test_a_table_that_is_not_there_is_empty(tmp_path: Path) -> None:
+    table = LabelTable(str(tmp_path / "nowhere"))
+    assert (table.categories(), table.of_category("bottle").num_rows) == ([], 0)
+
+
+def write_by_night(out: Path, labels: list[Label], name: str = "0" * 32) -> None:
+    """As the first release stored them."""
+    rows = to_rows(labels).drop_columns(sorted(LATER))
+    folder = out / "labels" / f"night={labels[0].night}"
+    folder.mkdir(parents=True, exist_ok=True)
+    pq.write_table(rows, folder / f"{name}.parquet")
+
+
+def test_labels_of_earlier_releases_are_read_where_they_lie(tmp_path: Path) -> None:
+    write_by_night(tmp_path, [label("a.png", "good"), label("b.png", "good", category="cable")])
+    table = LabelTable(str(tmp_path))
+    assert table.categories() == ["bottle", "cable"]
+    [row] = table.of_category("bottle").to_pylist()
+    assert (row["label"], row["chosen"], row["regions"]) == ("good", "unknown", None)
+    assert said(table.of_night(NIGHT, ["cable"])) == {"b.png": "good"}
+
+
+def test_labels_of_earlier_releases_are_taken_in_once_and_stay_where_they_are(
+    tmp_path: Path,
+) -> None:
+    write_by_night(tmp_path, [label("a.png", "good", 1)])
+    before = files(tmp_path)
+    assert LabelTable(str(tmp_path)).take_in() == 1
+    assert LabelTable(str(tmp_path)).take_in() == 0
+    assert files(tmp_path).items() > before.items()
+    assert LabelTable(str(tmp_path)).of_category("bottle").num_rows == 1
+    write_by_night(tmp_path, [label("a.png", "defect", 2)], "1" * 32)  # by an older release, since
+    assert LabelTable(str(tmp_path)).take_in() == 1
+    assert said(standing(LabelTable(str(tmp_path)).of_category("bottle"))) == {"a.png": "defect"}
+
+
+@pytest.mark.parametrize("written", ["no file", "some files", "no record"])
+def test_taking_in_that_was_killed_is_finished_by_the_next(tmp_path: Path, written: str) -> None:
+    write_by_night(tmp_path, [label("a.png", "good"), label("b.png", "good", category="cable")])
+    LabelTable(str(tmp_path)).take_in()
+    whole = files(tmp_path)
+    if written != "no record":
+        for path in (tmp_path / "labels").glob(
+            "category=*/*" if written == "no file" else "*cable/*"
+        ):
+            path.unlink()
+    (tmp_path / "labels/taken_in.json").unlink()
+    assert LabelTable(str(tmp_path)).take_in() == 1
+    assert files(tmp_path) == whole
+
+
+@pytest.fixture
+def night(tmp_path: Path) -> NightMaker:
+    """Twenty scored images of a category, the first two of them flagged."""
+    maker = NightMaker(tmp_path / "out")
+    maker.add_champion("bottle")
+    for index in range(20):
+        maker.add_scored("bottle", f"{index:02d}.png", 2.0 if index < 2 else 0.5)
+    maker.add_unscored("bottle", "torn.png", "unreadable")
+    maker.write()
+    return maker
+
+
+def import_lines(night: NightMaker, names: list[str], word: str = "good", **fields: Any) -> Any:
+    lines = [
+        label("", word, **({"image_uri": f"{night.out}/dump/bottle/{name}"} | fields))
+        for name in names
+    ]
+    path = night.out / "labels.jsonl"
+    path.write_text("\n".join(line.model_dump_json() for line in lines))
+    [done] = import_file(str(path), str(night.out))
+    return done
+
+
+def chosen(night: NightMaker) -> dict[str, str]:
+    rows = standing(LabelTable(str(night.out)).of_category("bottle"))
+    columns = (rows[name].to_pylist() for name in ("image_uri", "chosen"))
+    return {uri.rpartition("/")[2]: value for uri, value in zip(*columns, strict=True)}
+
+
+def drawn(night: NightMaker) -> list[str]:
+    uris = [row["image_uri"] for row in night.rows if row["status"] == "ok"]
+    return [uri.rpartition("/")[2] for uri in audit_sample(NIGHT, uris)]
+
+
+def test_how_an_image_was_chosen_is_taken_from_the_results(night: NightMaker) -> None:
+    others = [f"{index:02d}.png" for index in range(2, 20)]
+    import_lines(night, ["00.png", next(name for name in others if name not in drawn(night))])
+    assert sorted(chosen(night).values()) == ["flagged", "unknown"]
+
+
+def test_the_audit_counts_when_all_that_were_drawn_have_a_label(night: NightMaker) -> None:
+    sample = drawn(night)
+    assert len(sample) == AUDIT_IMAGES
+    import_lines(night, sample[:-1])
+    assert "audit" not in chosen(night).values()
+    import_lines(night, sample[-1:])
+    assert chosen(night) == dict.fromkeys(sample, "audit")
+
+
+def test_what_a_line_claims_of_its_choice_is_not_believed_where_results_are(
+    night: NightMaker,
+) -> None:
+    import_lines(night, ["00.png"], chosen="whole_dump")
+    assert chosen(night) == {"00.png": "flagged"}
+
+
+def test_a_dump_that_is_labelled_whole_counts_whole_and_failed_images_are_not_missed(
+    night: NightMaker,
+) -> None:
+    names = [f"{index:02d}.png" for index in range(20)]
+    import_lines(night, names)
+    assert chosen(night) == dict.fromkeys(names, "whole_dump")
+
+
+def test_how_an_image_was_chosen_stays_when_its_label_changes(night: NightMaker) -> None:
+    import_lines(night, drawn(night))
+    import_lines(night, drawn(night)[:1], "defect", labelled_at=MORNING + dt.timedelta(1))
+    assert set(chosen(night).values()) == {"audit"}
+
+
+def test_the_audit_is_the_same_for_everybody_and_another_every_night() -> None:
+    uris = [f"s3://dump/{index}.png" for index in range(1000)]
+    assert audit_sample("2026-03-12", uris) == audit_sample("2026-03-12", reversed(uris))
+    nights = {tuple(audit_sample(f"2026-03-{day:02d}", uris)) for day in range(1, 32)}
+    assert len(nights) == 31
+
+
+def test_the_audit_draws_every_image_equally_often() -> None:
+    uris = [f"s3://dump/{index}.png" for index in range(20)]
+    counts = dict.fromkeys(uris, 0)
+    for night in range(2000):
+        for uri in audit_sample(str(night), uris, 5):
+            counts[uri] += 1
+    # Each is drawn with probability 1/4: 500 of 2000, standard deviation 19.4; 5 of these.
+    assert all(403 <= count <= 597 for count in counts.values())
+
+
+def test_the_label_of_an_image_that_is_gone_is_kept_and_said(night: NightMaker) -> None:
+    done = import_lines(night, ["00.png", "gone.png"])
+    assert done.gone == [f"{night.out}/dump/bottle/gone.png"]
+    assert done.num_new == 2
+    assert chosen(night) == {"00.png": "flagged", "gone.png": "unknown"}
+
+
+def test_labels_of_a_night_whose_rows_were_removed_are_kept_and_said(night: NightMaker) -> None:
+    for path in Path(night.folder.results).glob("*"):
+        path.unlink()
+    assert len(import_lines(night, ["00.png", "01.png"]).gone) == 2
+
+
+def test_what_was_taken_back_is_counted_and_a_label_again_is_new(night: NightMaker) -> None:
+    import_lines(night, ["00.png"])
+    undone = import_lines(night, ["00.png"], "undo", labelled_at=MORNING + dt.timedelta(1))
+    assert (undone.num_undone, undone.num_new, undone.num_changed) == (1, 0, 0)
+    assert undone.precision == {}
+    again = import_lines(night, ["00.png"], "defect", labelled_at=MORNING + dt.timedelta(2))
+    assert (again.num_undone, again.num_new) == (0, 1)
+
+
+def test_labels_that_nobody_is_sure_of_do_not_count_for_precision(night: NightMaker) -> None:
+    done = import_lines(night, ["00.png"], "unsure")
+    assert done.num_new == 1
+    assert done.precision == {}
+
+
+def test_a_table_on_s3_is_the_same(s3: str) -> None:
+    LabelTable(s3).append(to_rows([label("a.png", "good")]))
+    assert LabelTable(s3).append(to_rows([label("a.png", "good")])) == 0
+    assert said(LabelTable(s3).of_night(NIGHT, ["bottle"])) == {"a.png": "good"}
+    [uri] = [item.uri for item in storage.list_objects(f"{s3}/labels")]
+    assert uri.startswith(f"{s3}/labels/category=bottle/{NIGHT}-")
+
+
+def test_labels_are_shown_by_category(night: NightMaker) -> None:
+    import_lines(night, ["00.png", "01.png", "gone.png"])
+    import_lines(night, ["00.png"], "defect", labelled_at=MORNING + dt.timedelta(1))
+    arguments = ["labels", "show", str(night.out), "--gone"]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert ["bottle", "3", "2", "1", "0", "0", "2026-03-14"] in rows
+    assert "3 images of bottle labelled and there no more; labels stay" in done.stdout
+    assert "1 image of bottle labelled differently by people; the latest" in done.stdout
+    [entry] = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
+    assert (entry["images"], entry["versions"], entry["undone"]) == (3, 4, 0)
+
+
+def test_the_columns_of_the_table_are_these() -> None:
+    assert LABEL_SCHEMA.names == [
+        *("image_uri", "image_etag", "category", "label", "kind", "regions", "night"),
+        *("model_name", "model_version", "labelled_by", "labelled_at", "chosen"),
+    ]
