@@ -14,6 +14,7 @@ import typer
 
 from jobs.cli import labels
 from jobs.cli.cache import cache_app
+from jobs.cli.champions import history, rollback
 from jobs.cli.exit_codes import ExitCode
 from jobs.cli.fleet import fleet_app
 from jobs.cli.inspect_command import inspect
@@ -164,6 +165,8 @@ def tune(  # noqa: PLR0913, PLR0917  options of a command
 
 
 app.command()(synthesise)
+app.command()(history)
+app.command()(rollback)
 app.command()(prune)
 app.command()(score)
 

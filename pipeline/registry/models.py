@@ -21,7 +21,8 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.types import ColSpec, Schema
 
 from pipeline.package import EXAMPLES_FOLDER, HEAD_FILE, Package, PackageError, package_digest
-from pipeline.registry import runs
+from pipeline.registry import aliases, runs
+from pipeline.registry.aliases import CHALLENGER, CHAMPION, MODEL_PREFIX, Reason, model_name
 from pipeline.registry.connection import (
     RegistryError,
     connect,
@@ -34,10 +35,10 @@ from pipeline.registry.runs import CATEGORY_TAG, ImageSet, RunRecord
 
 logger = logging.getLogger(__name__)
 
-CHAMPION, CHALLENGER = "champion", "challenger"
 DIGEST_TAG = "nightshift.digest"
-MODEL_PREFIX = "nightshift."
 TRIAL_PREFIX = "doctor-"  # not ours, so that no listing of categories meets it
+REGISTERED = Reason(by="register", because="the newest version")
+ONBOARDED = Reason(by="onboard", because="promoted without a comparison, as asked")
 INPUT_EXAMPLE = ["s3://bucket/image.png"]
 LOADER = "pipeline.predictor"  # the module that MLflow loads a version by
 OUTPUTS = {
@@ -61,11 +62,6 @@ class RegisteredVersion:
     digest: str
     is_champion: bool
     is_new: bool = False  # made by this call
-
-
-def model_name(category: str) -> str:
-    """Return the registered model's name of a category."""
-    return f"{MODEL_PREFIX}{category}"
 
 
 def find(category: str, key: str) -> RegisteredVersion | None:
@@ -96,15 +92,15 @@ def register(category: str, key: str, folder: Path) -> RegisteredVersion:
             version = _create_version(client, record, run_id, package, folder)
         model_id = str(version.source).removeprefix("models:/")
         runs.log_results(client, run, record, model_id)
-        client.set_registered_model_alias(version.name, CHALLENGER, version.version)
+        aliases.move(client, version.name, CHALLENGER, str(version.version), REGISTERED)
         client.set_terminated(run_id, "FINISHED")
         return dataclasses.replace(_registered(client, version), is_new=True)
 
 
-def promote(version: RegisteredVersion) -> RegisteredVersion:
-    """Make a version the champion of its category; one write."""
+def promote(version: RegisteredVersion, reason: Reason = ONBOARDED) -> RegisteredVersion:
+    """Make a version the champion of its category; one write, and one before it that says why."""
     with mlflow_errors():
-        MlflowClient().set_registered_model_alias(version.name, CHAMPION, version.version)
+        aliases.move(MlflowClient(), version.name, CHAMPION, version.version, reason)
     logger.info("promoted %s version %s to champion", version.name, version.version)
     return dataclasses.replace(version, is_champion=True)
 
@@ -260,8 +256,8 @@ def _registered(
     client: MlflowClient, version: ModelVersion, is_champion: bool | None = None
 ) -> RegisteredVersion:
     if is_champion is None:
-        aliases = client.get_registered_model(version.name).aliases
-        is_champion = str(aliases.get(CHAMPION, "")) == str(version.version)
+        champion = client.get_registered_model(version.name).aliases.get(CHAMPION, "")
+        is_champion = str(champion) == str(version.version)
     return RegisteredVersion(
         category=version.name.removeprefix(MODEL_PREFIX),
         name=version.name,
