@@ -9,6 +9,8 @@ from command_line import Run
 from factory import make_package
 from mlflow import MlflowClient
 
+from pipeline.catalogue.catalogue import load_catalogue
+from pipeline.onboarding.key import identify
 from pipeline.registry import aliases, models
 from pipeline.registry.aliases import CHALLENGER, CHAMPION, AliasError, Reason, history, move
 
@@ -103,6 +105,34 @@ def test_without_a_version_before_there_is_nothing_to_go_back_to(
         move(client, NAME, CHAMPION, version, WHY)
     with pytest.raises(AliasError, match="Name one with --to"):
         aliases.version_before(history("steel"))
+
+
+@pytest.mark.parametrize(
+    ("by", "expected"),
+    [("onboard", False), ("rollback", True), ("promote", True), ("recalibrate", True)],
+)
+def test_a_champion_that_was_chosen_stays(client: MlflowClient, by: str, expected: bool) -> None:
+    move(client, NAME, CHAMPION, "2", WHY)
+    move(client, NAME, CHAMPION, "1", Reason(by=by))
+    assert aliases.stays(history("steel")) is expected
+    client.set_registered_model_alias(NAME, CHAMPION, "3")  # by something else, since
+    assert not aliases.stays(history("steel"))
+
+
+def test_onboarding_the_same_again_does_not_undo_a_rollback(
+    tmp_path: Path, run: Run, catalogue: Path
+) -> None:
+    (steel,) = load_catalogue(str(catalogue))
+    key = identify(steel).key
+    make_package(tmp_path / "package")
+    first = models.register("steel", "monday", tmp_path / "package")
+    models.promote(first)
+    models.register("steel", key, tmp_path / "package")
+    assert run("onboard", catalogue).code == 0
+    assert models.champions()["steel"].version == "2"
+    assert run("rollback", "steel", "--because", "flags doubled").code == 0
+    assert run("onboard", catalogue).code == 0
+    assert models.champions()["steel"].version == "1"
 
 
 def test_a_champion_goes_back_by_command_and_the_record_says_why(tmp_path: Path, run: Run) -> None:

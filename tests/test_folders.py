@@ -12,18 +12,12 @@ from source import PACKAGES, module_name, modules_imported, parsed, source_files
 ORDER = {
     "pipeline": (
         *("version", "checks", "pages", "storage", "calibration", "images", "datasets"),
-        *(
-            "catalogue",
-            "labels",
-            "backbones",
-            "feature_store",
-            "inspection",
-            "engine_check",
-            "package",
-        ),
+        *("catalogue", "labels", "backbones", "feature_store", "inspection", "engine_check"),
+        "package",
         *("predictor", "registry"),
         *("measuring", "onboarding", "synthesis", "evaluation", "data_report"),
         *("night", "night/fleet", "night/scoring", "night/settling", "night/feedback"),
+        "promotion",
         *("report", "study", "doctor"),
     ),
     "jobs": (

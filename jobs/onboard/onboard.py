@@ -30,7 +30,7 @@ from pipeline.onboarding.key import Identity, identify
 from pipeline.onboarding.overview import add_to_overview
 from pipeline.onboarding.unfinished import UnfinishedOnboarding
 from pipeline.package import RECORD_FILE
-from pipeline.registry import connection, models
+from pipeline.registry import aliases, connection, models
 from pipeline.registry.models import RegisteredVersion
 
 logger = logging.getLogger(__name__)
@@ -253,7 +253,7 @@ def _registered(
     options: OnboardingOptions,
     record: dict[str, Any] | None = None,
 ) -> Outcome:
-    if options.promote and not version.is_champion:
+    if options.promote and not version.is_champion and not _stays(status, version):
         version = models.promote(version)
     details = {name: (record or {}).get(name) for name in DETAILS}
     return Outcome(
@@ -264,6 +264,13 @@ def _registered(
         is_champion=version.is_champion,
         **details,
     )
+
+
+def _stays(status: OnboardingStatus, version: RegisteredVersion) -> bool:
+    """Whether another version is champion by a decision since this one was registered."""
+    if status is not OnboardingStatus.UNCHANGED:
+        return False
+    return aliases.stays(aliases.history(version.category))
 
 
 def to_json(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:

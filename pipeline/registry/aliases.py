@@ -25,6 +25,7 @@ from pipeline.registry.connection import mlflow_errors
 CHAMPION, CHALLENGER = "champion", "challenger"
 MODEL_PREFIX = "nightshift."
 ROW_PREFIX = "nightshift.alias."  # tags of a registered model, one a change
+DECIDED = ("promote", "rollback", "recalibrate")  # commands that choose one version among several
 LONGEST = 1000  # characters of a reason or of evidence; a tag holds 5000
 
 
@@ -130,6 +131,16 @@ def history(category: str) -> AliasHistory:
                 f"{category}: no model is registered. Onboard the category, or correct its name."
             ) from None
     return AliasHistory(category=category, changes=_changes(model), aliases=_aliases(model))
+
+
+def stays(known: AliasHistory) -> bool:
+    """Whether the champion was chosen by a decision that onboarding the same again leaves alone.
+
+    Otherwise the next onboarding of an unchanged catalogue would undo a rollback.
+    """
+    told = [change for change in known.changes if change.alias == CHAMPION]
+    is_there = bool(told) and told[-1].version_to == known.aliases.get(CHAMPION)
+    return is_there and told[-1].by in DECIDED
 
 
 def version_before(known: AliasHistory) -> str:

@@ -1,0 +1,65 @@
+"""``nightshift recalibrate``: another threshold for a category's champion, without training."""
+
+import sys
+from contextlib import redirect_stdout
+from typing import Annotated, Any
+
+import typer
+
+from jobs.cli.options import Json
+from jobs.terminal.tables import number, print_json
+
+Category = Annotated[str, typer.Argument(help="Category with a champion.")]
+
+
+def recalibrate(
+    category: Category,
+    false_alarm_rate: Annotated[
+        float | None, typer.Option(help="Share of good images flagged; else the champion's.")
+    ] = None,
+    with_labels: Annotated[
+        list[str] | None,
+        typer.Option(help="Results (as score --out) whose labels join in; repeatable."),
+    ] = None,
+    promote: Annotated[bool, typer.Option(help="Make the new version the champion.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Register the champion's heads with another threshold, in seconds, with the same guarantee."""
+    from pipeline.promotion.versions import recalibrate_champion  # noqa: PLC0415
+    from pipeline.registry import connection  # noqa: PLC0415
+
+    if false_alarm_rate is not None and not 0 < false_alarm_rate < 1:
+        raise typer.BadParameter(f"--false-alarm-rate must be in (0, 1), got {false_alarm_rate}")
+    with redirect_stdout(sys.stderr):
+        connection.connect(connection.ONBOARDINGS)
+        made = recalibrate_champion(category, false_alarm_rate, with_labels or [], promote=promote)
+    answer = _to_json(made)
+    if as_json:
+        print_json(answer)
+        return
+    typer.echo(
+        f"{category}: version {answer['version']}{' champion' if answer['is_champion'] else ''}, "
+        f"heads of version {answer['heads_of_version']}; threshold {number(answer['threshold'])} "
+        f"(was {number(answer['threshold_before'])}), at most {answer['false_alarm_rate']:g} of "
+        f"good images flagged on average, by {answer['num_images']:,} good images"
+    )
+    for reason, count in answer["left_out"].items():
+        typer.echo(f"{count:,} labelled good images did not count: {reason.replace('_', ' ')}")
+
+
+def _to_json(made: Any) -> dict[str, Any]:
+    now, before = made.done.package.reference.calibration, made.done.before
+    return {
+        "category": made.version.category,
+        "version": made.version.version,
+        "is_champion": made.version.is_champion,
+        "is_new": made.is_new,
+        "heads_of_version": made.base.version,
+        "threshold": now.threshold,
+        "threshold_before": before.threshold,
+        "false_alarm_rate": now.false_alarm_rate,
+        "false_alarm_rate_before": before.false_alarm_rate,
+        "num_images": len(now.scores),
+        "num_labelled": made.done.num_labelled,
+        "left_out": made.done.left_out,
+    }

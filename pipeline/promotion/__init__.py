@@ -1,0 +1,1 @@
+"""New versions of a category beside its champion: another threshold, the gate, and its evidence."""

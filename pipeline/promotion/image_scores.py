@@ -1,0 +1,93 @@
+"""Images scored by several packages at once: one pass of the backbone where they share it.
+
+Packages of another backbone, numeric mode or preprocessing take passes of their own.
+
+Shapes: P packages, N images.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from model.mixed_batch import score_by_several
+from pipeline import storage
+from pipeline.backbones import LoadedBackbone
+from pipeline.images.batches import batches, stack
+from pipeline.images.decode import ImageRead, ImageStatus, read_image
+from pipeline.images.prefetch import read_ahead
+from pipeline.package import Package
+from pipeline.predictor import Predictor
+
+
+class ImageFile(NamedTuple):
+    """One image as a list names it."""
+
+    uri: str
+    etag: str | None  # another file of that name is not scored
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeveralScores:
+    """What each package says of each image."""
+
+    images: Sequence[ImageFile]
+    scores: NDArray[np.float32]  # (P, N); NaN where the image could not be scored
+    failed: dict[str, int]  # images by status
+
+    @property
+    def is_scored(self) -> NDArray[np.bool_]:
+        """Images that every package could score, (N,)."""
+        return np.asarray(np.isfinite(self.scores).all(axis=0))
+
+
+@torch.inference_mode()
+def score_by_each(packages: Sequence[Package], images: Sequence[ImageFile]) -> SeveralScores:
+    """Score images by every package.
+
+    Raises:
+        CategoryFault: a package cannot be used on this machine.
+        StorageAway: the storage does not answer.
+    """
+    fetch = LoadedBackbone()
+    groups: dict[Any, list[int]] = defaultdict(list)
+    for place, package in enumerate(packages):
+        groups[repr(_network(package))].append(place)
+    scores_PN = np.full((len(packages), len(images)), np.nan, np.float32)
+    statuses: dict[str, str] = {}
+    for places in groups.values():
+        own = [packages[place] for place in places]
+        backbone = fetch(own[0].header.backbone_config)
+        heads = [Predictor(package, backbone).detector.heads for package in own]
+        header, start = own[0].header, 0
+        for batch in batches(_read(images, header.preprocessing)):
+            good = [number for number, read in enumerate(batch) if read.pixels is not None]
+            statuses |= {
+                read.uri: read.status.value for read in batch if read.status is not ImageStatus.OK
+            }
+            if good:
+                pixels = stack([batch[number] for number in good])
+                scored = score_by_several(backbone, header.embedding, heads, pixels)
+                columns = [start + number for number in good]
+                scores_PN[np.ix_(places, columns)] = scored.cpu().numpy()
+            start += len(batch)
+    return SeveralScores(images=images, scores=scores_PN, failed=dict(Counter(statuses.values())))
+
+
+def _network(package: Package) -> Any:
+    """What packages must share to share a pass."""
+    header = package.header
+    return header.backbone_config, header.backbone_digest, header.embedding, header.preprocessing
+
+
+def _read(images: Sequence[ImageFile], preprocessing: Any) -> Iterator[ImageRead]:
+    def read(image: ImageFile) -> ImageRead:
+        fetch = partial(storage.read_bytes, etag=image.etag)
+        return read_image(image.uri, preprocessing, fetch)
+
+    return read_ahead(read, images)

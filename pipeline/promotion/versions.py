@@ -1,0 +1,122 @@
+"""Registered versions of a category: its champion and challenger with their packages."""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.package import Package, PackageError, package_digest
+from pipeline.promotion.recalibration import (
+    Recalibrated,
+    RecalibrationError,
+    labelled_good,
+    recalibrate,
+    write,
+)
+from pipeline.registry import aliases, models
+from pipeline.registry.aliases import CHAMPION, AliasError, AliasHistory, Reason
+from pipeline.registry.models import RegisteredVersion
+
+
+@dataclass(frozen=True, kw_only=True)
+class VersionFiles:
+    """A registered version and what it holds."""
+
+    version: RegisteredVersion
+    package: Package
+    folder: Path
+    digest: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecalibratedVersion:
+    """What became of recalibrating a category."""
+
+    version: RegisteredVersion
+    is_new: bool  # False: an earlier call registered the same
+    base: RegisteredVersion
+    done: Recalibrated
+
+
+def version_of(known: AliasHistory, alias: str) -> RegisteredVersion:
+    """Return the version that an alias stands for.
+
+    Raises:
+        AliasError: the alias stands nowhere, or for a version that is no more.
+    """
+    number = known.aliases.get(alias)
+    version = models.find_version(known.category, int(number)) if number else None
+    if version is None:
+        raise AliasError(
+            f"{known.category}: no version is {alias}. Onboard the category, or name a version."
+        )
+    return version
+
+
+@contextmanager
+def fetched(version: RegisteredVersion) -> Iterator[VersionFiles]:
+    """Fetch a version's package for as long as it is needed.
+
+    Raises:
+        PackageError, CategoryFault: it is not there, damaged, or not what was registered.
+        RegistryError: MLflow is away.
+    """
+    with tempfile.TemporaryDirectory(prefix="nightshift-package-") as scratch:
+        folder = models.download(version, Path(scratch))
+        package, digest = Package.read(folder), package_digest(folder)
+        if version.digest not in ("", digest):
+            raise PackageError(
+                f"{version.name} version {version.version} was registered with digest "
+                f"{version.digest[:12]}, its files have {digest[:12]}. Onboard the category again."
+            )
+        yield VersionFiles(version=version, package=package, folder=folder, digest=digest)
+
+
+def recalibrate_champion(
+    category: str, rate: float | None, outs: Sequence[str], *, promote: bool
+) -> RecalibratedVersion:
+    """Register a version of the champion's heads with another threshold.
+
+    Args:
+        category: its name.
+        rate: share of good images flagged; the champion's own when None.
+        outs: folders of results whose labels join the calibration; none by default.
+        promote: make it the champion.
+
+    Raises:
+        AliasError: the category has no champion.
+        TooFewImages, RecalibrationError: the threshold cannot be set so.
+        CategoryFault: the champion's package cannot be used.
+    """
+    base = version_of(aliases.history(category), CHAMPION)
+    with fetched(base) as files, tempfile.TemporaryDirectory(prefix="nightshift-new-") as scratch:
+        labelled = labelled_good(category, outs) if outs else None
+        done = recalibrate(files.package, files.digest, rate, labelled)
+        if done.package.reference.calibration == done.before:
+            raise RecalibrationError(
+                f"{category}: nothing changes. Version {base.version} has this rate and these "
+                f"{len(done.before.scores)} scores; give another --false-alarm-rate, or "
+                f"--with-labels with labels that were chosen whatever their score."
+            )
+        version = models.find(category, done.key)
+        is_new = version is None
+        if version is None:
+            write(done, Path(scratch), files.folder)
+            version = models.register(category, done.key, Path(scratch))
+    if promote and not version.is_champion:
+        version = models.promote(version, _reason(base, done))
+    return RecalibratedVersion(version=version, is_new=is_new, base=base, done=done)
+
+
+def _reason(base: RegisteredVersion, done: Recalibrated) -> Reason:
+    now, before = done.package.reference.calibration, done.before
+    return Reason(
+        by="recalibrate",
+        because=f"heads of version {base.version} with another threshold",
+        evidence=(
+            f"threshold {now.threshold:.6g}, was {before.threshold:.6g}; false-alarm rate "
+            f"{now.false_alarm_rate:g}, was {before.false_alarm_rate:g}; {len(now.scores)} good "
+            f"images, was {len(before.scores)}"
+        ),
+    )
