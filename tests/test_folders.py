@@ -18,7 +18,7 @@ ORDER = {
         *("measuring", "onboarding", "synthesis", "evaluation", "data_report"),
         *("night", "night/fleet", "night/scoring", "night/settling", "night/feedback"),
         "promotion",
-        *("report", "study", "doctor"),
+        *("category_changes", "report", "study", "doctor"),
     ),
     "jobs": (
         *("local", "cluster", "terminal"),

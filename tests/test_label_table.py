@@ -14,6 +14,8 @@ from typer.testing import CliRunner
 
 from jobs.cli.app import app
 from pipeline import storage
+from pipeline.catalogue.rename_table import note_renames
+from pipeline.catalogue.renames import Rename
 from pipeline.labels.audit import AUDIT_IMAGES, audit_sample
 from pipeline.labels.label import (
     LABEL_SCHEMA,
@@ -306,3 +308,39 @@ def test_the_columns_of_the_table_are_these() -> None:
         *("image_uri", "image_etag", "category", "label", "kind", "regions", "night"),
         *("model_name", "model_version", "labelled_by", "labelled_at", "chosen"),
     ]
+
+
+def test_labels_go_with_a_category_that_is_renamed(tmp_path: Path) -> None:
+    """Bottle became flask on the 13th; the bottle of the 20th is another one."""
+    table = LabelTable(str(tmp_path))
+    last, after = {"night": "2026-03-13"}, {"night": "2026-03-20"}
+    rows = [
+        label("a.png", "defect"),
+        label("b.png", "good", **last),
+        label("c.png", "good", **after, model_name="nightshift.bottle"),
+        label("d.png", "good", **after, model_name="nightshift.flask"),  # below the old folder
+        label("e.png", "defect", **after, category="flask"),
+        label("f.png", "good", night=None),
+        label("g.png", "good", category="cable"),
+    ]
+    table.append(to_rows(rows))
+    assert LabelTable(str(tmp_path)).categories() == ["bottle", "cable", "flask"]
+    renamed = Rename(old="bottle", new="flask", when=dt.datetime(2026, 3, 13, 9, tzinfo=dt.UTC))
+    note_renames(str(tmp_path), [renamed])
+    table = LabelTable(str(tmp_path))
+    assert set(said(table.of_category("flask"))) == {"a.png", "b.png", "d.png", "e.png", "f.png"}
+    assert set(said(table.of_category("bottle"))) == {"c.png"}
+    assert set(said(table.of_category("cable"))) == {"g.png"}
+    assert table.categories() == ["bottle", "cable", "flask"]
+    of_night = table.of_night(NIGHT, ["bottle"])  # the names of the night
+    assert set(said(of_night)) == {"a.png"}
+
+
+def test_a_name_that_nobody_has_any_more_is_not_listed(tmp_path: Path) -> None:
+    LabelTable(str(tmp_path)).append(to_rows([label("a.png", "defect")]))
+    when = dt.datetime(2026, 4, 1, tzinfo=dt.UTC)
+    renames = [Rename(old="bottle", new="flask", when=when)]
+    note_renames(str(tmp_path), [*renames, Rename(old="flask", new="jar", when=when)])
+    table = LabelTable(str(tmp_path))
+    assert table.categories() == ["jar"]
+    assert set(said(table.of_category("jar"))) == {"a.png"}

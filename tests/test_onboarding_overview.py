@@ -20,9 +20,9 @@ from pipeline.onboarding.overview import (
     OverviewError,
     add_to_overview,
     failed_categories,
+    outcomes_so_far,
     overview_page,
     read_overview,
-    seconds_a_file,
 )
 
 NOW = dt.datetime(2026, 3, 12, 6, 30, tzinfo=dt.UTC)
@@ -77,12 +77,6 @@ def test_a_category_that_has_not_changed_keeps_what_is_known_of_it(runs: str) ->
     assert read_overview(runs)["steel"]["counts"] is None
 
 
-def test_how_long_a_file_takes_is_the_mean_of_what_is_on_record(runs: str, tmp_path: Path) -> None:
-    add_to_overview(runs, [outcome("wood", timings_s={"embedding": 12.0}, num_files=30)], NOW)
-    assert seconds_a_file(runs) == pytest.approx(20 / 80)
-    assert seconds_a_file(str(tmp_path / "nothing")) is None
-
-
 def test_without_a_record_there_is_nothing_that_failed(tmp_path: Path) -> None:
     with pytest.raises(OverviewError, match="nothing was onboarded"):
         failed_categories(str(tmp_path))
@@ -97,7 +91,7 @@ def test_a_damaged_record_is_one_line_and_does_not_stop_an_onboarding(
     Path(runs, JSON_FILE).write_text(damage)
     with pytest.raises(OverviewError, match="is damaged; delete it"):
         failed_categories(runs)
-    assert seconds_a_file(runs) is None
+    assert outcomes_so_far(runs) == {}
     add_to_overview(runs, [outcome("few", "failed")], NOW)
     assert failed_categories(runs) == ["few"]
 
@@ -147,6 +141,8 @@ def test_a_dry_run_says_what_there_is_to_do_and_does_nothing(
     answer = run("onboard", catalogue, "--dry-run")
     assert answer.code == 0, answer.err
     assert "to do: 1 of 2 categories" in answer.out
+    assert "minutes on one slot; an estimate:" in answer.out
+    assert "1 by a few images of steel, on this machine as it is now" in answer.out
     assert "nowhere:" in answer.out
     assert not (tmp_path / "nightshift-runs").exists()
     assert MlflowClient(tracking_uri).get_experiment_by_name("nightshift") is None
@@ -158,6 +154,16 @@ def test_a_dry_run_says_what_there_is_to_do_and_does_nothing(
     num_files = planned["categories"]["steel"]["num_files"]
     assert planned["num_files"] == num_files >= 26
     assert planned["seconds_of_one_slot"] == pytest.approx(num_files * 8 / 50)
+    assert planned["estimated"] == {"on_record": 1, "by_probe": 0, "unknown": [], "probed": []}
+
+    half = ("--slots", 2, "--price-per-hour", 36)
+    planned = json.loads(run("onboard", catalogue, "--dry-run", "--json", *half).out)
+    assert planned["seconds"] == pytest.approx(num_files * 8 / 50)  # one category, one slot
+    assert planned["cost"] == pytest.approx(2 * 36 * num_files * 8 / 50 / 3600)
+    answer = run("onboard", catalogue, "--dry-run", *half)
+    assert "minutes on 2 slots, 0." in answer.out
+    assert "at 36 for an hour of a slot; an estimate:" in answer.out
+    assert "1 categories by what is on record in " in answer.out
 
 
 def test_only_failed_leaves_the_others_alone(run: Run, tmp_path: Path, tracking_uri: str) -> None:

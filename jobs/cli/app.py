@@ -14,6 +14,7 @@ import typer
 
 from jobs.cli import labels
 from jobs.cli.cache import cache_app
+from jobs.cli.category import category_app
 from jobs.cli.champions import history, rollback
 from jobs.cli.exit_codes import ExitCode
 from jobs.cli.fleet import fleet_app
@@ -38,6 +39,7 @@ app = typer.Typer(
 app.add_typer(labels.app, name="labels")
 app.add_typer(fleet_app, name="fleet")
 app.add_typer(cache_app, name="cache")
+app.add_typer(category_app, name="category")
 
 
 def _print_version(asked: bool) -> None:

@@ -37,7 +37,7 @@ def _print(known: Any) -> None:
             change.at[:16].replace("T", " "),
             change.alias,
             change.version_from or "-",
-            change.version_to,
+            change.version_to or "-",
             escape(change.who.partition("@")[0]),
         )
     Console().print(shown)

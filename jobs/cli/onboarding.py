@@ -1,8 +1,9 @@
 """``nightshift onboard``: train, calibrate and register the categories of a catalogue."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
@@ -25,6 +26,12 @@ def onboard(  # noqa: PLR0913, PLR0917  options of a command
         bool, typer.Option("--dry-run", help="Say what there is to do, and do nothing.")
     ] = False,
     promote: Annotated[bool, typer.Option(help="Make the new versions champions.")] = True,
+    slots: Annotated[
+        int, typer.Option(min=1, help="GPUs or CPU slots that a dry run counts on.")
+    ] = 1,
+    price_per_hour: Annotated[
+        float | None, typer.Option(min=0, help="Of a slot, for the cost in a dry run.")
+    ] = None,
     runs: Annotated[
         str, typer.Option(envvar="NIGHTSHIFT_RUNS", help="Folder or s3:// prefix of checkpoints.")
     ] = "nightshift-runs",
@@ -52,7 +59,8 @@ def onboard(  # noqa: PLR0913, PLR0917  options of a command
         runs=runs, promote=promote, features=named_place(features, features_gb)
     )
     if dry_run:
-        _print_plans(job.plan(categories, options), runs, as_json=as_json)
+        asked = _Asked(runs=runs, slots=slots, price_per_hour=price_per_hour, as_json=as_json)
+        _print_plans(categories, job.plan(categories, options), asked)
         return
     with redirect_stdout(sys.stderr):
         outcomes = job.onboard(categories, options)
@@ -70,25 +78,97 @@ def _answer(outcomes: list[dict[str, Any]], *, as_json: bool) -> None:
     raise typer.Exit(ExitCode.PARTLY if failed else ExitCode.DONE)
 
 
-def _print_plans(plans: Mapping[str, Any], runs: str, *, as_json: bool) -> None:
-    """Print what there is to do, and how long it takes where that is on record."""
-    from pipeline.onboarding.overview import seconds_a_file  # noqa: PLC0415
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """What a dry run is asked for."""
 
-    todo = [plan for plan in plans.values() if plan.num_files is not None]
-    num_files = sum(plan.num_files for plan in todo)
-    each = seconds_a_file(runs)
-    seconds = None if each is None else num_files * each
-    if as_json:
+    runs: str
+    slots: int
+    price_per_hour: float | None  # of a slot
+    as_json: bool
+
+
+def _print_plans(categories: Sequence[Any], plans: Mapping[str, Any], asked: _Asked) -> None:
+    """Print what there is to do, how long it may take and what it may cost."""
+    num_files = {name: p.num_files for name, p in plans.items() if p.num_files is not None}
+    todo = [category for category in categories if category.name in num_files]
+    with redirect_stdout(sys.stderr):
+        guess = _estimate(todo, num_files, asked)
+    if asked.as_json:
         listed = {name: vars(plan) for name, plan in plans.items()}
-        print_json({"categories": listed, "num_files": num_files, "seconds_of_one_slot": seconds})
+        total = {"categories": listed, "num_files": sum(num_files.values())}
+        print_json({**total, **_in_json(guess, asked)})
         return
     Console().print(_table(plans))
     failed: Sequence[tuple[str, str]] = [(n, p.error) for n, p in plans.items() if p.error]
     for name, error in failed:
         typer.echo(f"{name}: {error}")
-    typer.echo(f"to do: {len(todo):,} of {len(plans):,} categories, {num_files:,} files")
-    if seconds is not None and todo:
-        typer.echo(f"about {seconds / 60:,.0f} minutes of one slot, by what is on record in {runs}")
+    total_files = sum(num_files.values())
+    typer.echo(f"to do: {len(todo):,} of {len(plans):,} categories, {total_files:,} files")
+    for line in _in_words(guess, asked) if todo else ():
+        typer.echo(line)
+
+
+def _estimate(todo: Sequence[Any], num_files: Mapping[str, int], asked: _Asked) -> Any:
+    """Take what is on record, and probe some of those that have no record."""
+    import torch  # noqa: PLC0415
+
+    from pipeline.onboarding import probe  # noqa: PLC0415
+    from pipeline.onboarding.estimate import estimate, recorded_rate  # noqa: PLC0415
+    from pipeline.onboarding.overview import outcomes_so_far  # noqa: PLC0415
+
+    record = outcomes_so_far(asked.runs)
+    new = [each for each in todo if recorded_rate(record.get(each.name, {})) is None]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads // asked.slots))  # as a slot of this machine has
+    try:
+        probes = list(probe.probe(probe.choose(new, num_files)))
+    finally:
+        torch.set_num_threads(threads)
+    return estimate(todo, num_files, record, probes)
+
+
+def _in_json(guess: Any, asked: _Asked) -> dict[str, Any]:
+    is_known = bool(guess.recorded or guess.probed)
+    return {
+        "seconds_of_one_slot": guess.seconds if is_known else None,
+        "slots": asked.slots,
+        "seconds": guess.duration(asked.slots) if is_known else None,
+        "price_per_hour": asked.price_per_hour,
+        "cost": _cost(guess, asked) if is_known else None,
+        "estimated": {
+            "on_record": len(guess.recorded),
+            "by_probe": len(guess.probed),
+            "unknown": list(guess.unknown),
+            "probed": list(guess.probes),
+        },
+    }
+
+
+def _in_words(guess: Any, asked: _Asked) -> Iterator[str]:
+    if guess.recorded or guess.probed:
+        slots = "one slot" if asked.slots == 1 else f"{asked.slots:,} slots"
+        cost, price = _cost(guess, asked), asked.price_per_hour
+        paid = "" if cost is None else f", {cost:,.2f} at {price:g} for an hour of a slot"
+        yield f"about {_time(guess.duration(asked.slots))} on {slots}{paid}; an estimate:"
+    if guess.recorded:
+        yield f"  {len(guess.recorded):,} categories by what is on record in {asked.runs}"
+    if guess.probed:
+        names = ", ".join(guess.probes)
+        yield f"  {len(guess.probed):,} by a few images of {names}, on this machine as it is now"
+    if guess.unknown:
+        yield f"  {len(guess.unknown):,} not counted: nothing is known of {guess.unknown[0]}"
+
+
+def _cost(guess: Any, asked: _Asked) -> float | None:
+    if asked.price_per_hour is None:
+        return None
+    hours: float = guess.duration(asked.slots) / 3600
+    return hours * asked.slots * asked.price_per_hour
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds / 3600:,.1f} hours" if seconds >= 7200 else f"{seconds / 60:,.1f} minutes"
 
 
 def _table(plans: Mapping[str, Any]) -> Any:

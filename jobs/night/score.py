@@ -4,6 +4,7 @@ What a rerun has to do is planned from what is stored: shards that are missing o
 rows that failed.
 """
 
+import dataclasses
 import datetime as dt
 import logging
 import time
@@ -20,12 +21,14 @@ from jobs.night.pool import Pool
 from jobs.night.prometheus import NightMetrics
 from jobs.terminal.progress import Display
 from pipeline.backbones import own_device
+from pipeline.catalogue.rename_table import note_renames, read_renames
 from pipeline.images.decode import ImageStatus
 from pipeline.night.dumps import Change, take_in
 from pipeline.night.error_budget import ErrorBudget
 from pipeline.night.fleet.fleet import Fleet, champions_so_far
 from pipeline.night.fleet.hold import held_fleet
 from pipeline.night.fleet.resolve import snapshot_fleet
+from pipeline.night.fleet.stand_ins import with_stand_ins
 from pipeline.night.folder import NightFolder
 from pipeline.night.inventory import InventoriedDump
 from pipeline.night.record import is_reported, note_reported
@@ -36,7 +39,7 @@ from pipeline.night.scoring.scorer import ShardScorer
 from pipeline.night.scoring.task import Task, Written
 from pipeline.night.settling.settle import settle
 from pipeline.night.summary import Summary
-from pipeline.registry import connection, models
+from pipeline.registry import category_names, connection, models
 from pipeline.report.writing import write_report
 from pipeline.storage.retry import Retry
 
@@ -135,16 +138,21 @@ def score(
 def _snapshot(categories: Collection[str], folder: NightFolder, *, anew: bool) -> Fleet:
     """Fix what the night is scored with: the held fleet, or what are champions now.
 
-    A category that the night has a champion for already keeps it, unless it is chosen anew.
+    A category that the night has a champion for already keeps it, unless it is chosen anew. Images
+    below a name that a category had before are scored by that category.
     """
     so_far = {} if anew else champions_so_far(folder)
     held = held_fleet(folder.out)
     if held is not None:
-        fleet = held.of_night(categories, so_far)
+        champions = with_stand_ins(held.champions, categories, read_renames(folder.out))
+        fleet = dataclasses.replace(held, champions=champions).of_night(categories, so_far)
         fleet.write(folder)
         return fleet
     connection.connect()
-    return snapshot_fleet(folder, models.champions(), categories, models.download, so_far)
+    renames = category_names.all_renames()
+    note_renames(folder.out, renames)
+    versions = with_stand_ins(models.champions(), categories, renames)
+    return snapshot_fleet(folder, versions, categories, models.download, so_far)
 
 
 class ScoringWorker:

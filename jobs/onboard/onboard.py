@@ -25,12 +25,13 @@ from jobs.terminal.progress import Display
 from model.errors import CategoryFault
 from pipeline import storage
 from pipeline.catalogue.catalogue import Category
+from pipeline.catalogue.renames import Rename, earlier_names
 from pipeline.feature_store.place import StorePlace
 from pipeline.onboarding.key import Identity, identify
 from pipeline.onboarding.overview import add_to_overview
 from pipeline.onboarding.unfinished import UnfinishedOnboarding
 from pipeline.package import RECORD_FILE
-from pipeline.registry import aliases, connection, models
+from pipeline.registry import aliases, category_names, connection, models
 from pipeline.registry.models import RegisteredVersion
 
 logger = logging.getLogger(__name__)
@@ -135,8 +136,9 @@ def plan(categories: Sequence[Category], options: OnboardingOptions) -> dict[str
 def _look_up_all(
     categories: Sequence[Category], options: OnboardingOptions
 ) -> "list[Outcome | _Todo]":
+    renames = category_names.all_renames()
     with ThreadPoolExecutor(LOOKED_UP_AT_A_TIME) as pool:
-        return list(pool.map(lambda category: _look_up(category, options), categories))
+        return list(pool.map(lambda each: _look_up(each, options, renames), categories))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,17 +160,21 @@ class _Todo:
         )
 
 
-def _look_up(category: Category, options: OnboardingOptions) -> Outcome | _Todo:
-    """Find out whether a category has been onboarded as it is.
+def _look_up(
+    category: Category, options: OnboardingOptions, renames: Sequence[Rename]
+) -> Outcome | _Todo:
+    """Find out whether a category has been onboarded as it is, by whatever name.
 
     Raises:
         ServiceAway: what every category needs is away.
     """
     try:
-        identity = identify(category)
+        names = [name for name, _ in earlier_names(category.name, renames)]
+        identity = identify(category, names)
     except (CategoryFault, storage.StorageError) as error:
         return _failed(category, str(error))
-    known = models.find(category.name, identity.key)
+    found = (models.find(category.name, key) for key in (identity.key, *identity.earlier_keys))
+    known = next((version for version in found if version is not None), None)
     if known is not None:
         return _registered(category, OnboardingStatus.UNCHANGED, known, options)
     place = storage.join(options.runs, f"{category.name}-{identity.key[:16]}")

@@ -12,7 +12,7 @@ read as they are, and taken in by the next import; ``taken_in.json`` says which 
 import hashlib
 import io
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
 
@@ -22,6 +22,8 @@ import pyarrow.parquet as pq
 
 from pipeline import storage
 from pipeline.catalogue.category_name import file_name
+from pipeline.catalogue.rename_table import read_renames
+from pipeline.catalogue.renames import Rename, earlier_names, name_now
 from pipeline.images.prefetch import read_ahead
 from pipeline.labels.label import LABEL_SCHEMA, LATER, LabelsError
 
@@ -36,10 +38,11 @@ class LabelTable:
 
     def __init__(self, out: str) -> None:
         """Take the folder or prefix that ``score --out`` was given; nothing is read yet."""
-        self.folder = storage.join(storage.absolute(out), "labels")
+        self.out = storage.absolute(out)
+        self.folder = storage.join(self.out, "labels")
 
     def categories(self) -> list[str]:
-        """Every category that has a label, sorted.
+        """Every category that has a label, by its name of today, sorted.
 
         Raises:
             LabelsError: a stored file is damaged.
@@ -47,16 +50,43 @@ class LabelTable:
         named = {name for name in self._folders if not name.startswith("_")}
         others = [self._files(name)[:1] for name in self._folders - named]
         rows = self._read([uri for first in others for uri in first])
-        return sorted({*named, *_distinct(rows), *_distinct(self._earlier)})
+        found = {*named, *_distinct(rows), *_distinct(self._earlier)}
+        for name in found & {rename.old for rename in self._renames}:
+            found |= {*self._today(self._named([name]))}
+            if not self.of_category(name).num_rows:  # all of them have another name today
+                found.remove(name)
+        return sorted(found)
 
     def of_category(self, category: str) -> pa.Table:
         """Every label that was ever given to a category's images, LABEL_SCHEMA, in no order.
 
+        Those that were given under an earlier name are among them, with that name.
+
         Raises:
             LabelsError: a stored file is damaged.
         """
-        own = self._read(self._files(file_name(category)))
-        return _of(pa.concat_tables([own, self._earlier]), "category", category)
+        names = [category, *(name for name, _ in earlier_names(category, self._renames))]
+        rows = self._named(names)
+        if not self._renames:
+            return rows
+        return rows.filter(pa.array([name == category for name in self._today(rows)], pa.bool_()))
+
+    def _named(self, names: Sequence[str]) -> pa.Table:
+        """Every label with one of these names."""
+        rows = self._read([uri for name in names for uri in self._files(file_name(name))])
+        rows = pa.concat_tables([rows, self._earlier])
+        return rows.filter(pc.is_in(rows["category"], value_set=pa.array(names, pa.string())))
+
+    def _today(self, rows: pa.Table) -> list[str]:
+        """What the category of each label is called today; its model says which one it was."""
+        return [
+            name_now(
+                (row["model_name"] or "").partition(".")[2] or row["category"],
+                row["night"] or row["labelled_at"].date().isoformat(),
+                self._renames,
+            )
+            for row in rows.select(["category", "model_name", "night", "labelled_at"]).to_pylist()
+        ]
 
     def of_night(self, night: str | None, categories: Iterable[str]) -> pa.Table:
         """Every label that was ever given to these categories' images of a night, in no order.
@@ -105,6 +135,10 @@ class LabelTable:
     @property
     def _record(self) -> str:
         return storage.join(self.folder, "taken_in.json")
+
+    @cached_property
+    def _renames(self) -> list[Rename]:
+        return read_renames(self.out)
 
     @cached_property
     def _listed(self) -> list[str]:

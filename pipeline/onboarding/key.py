@@ -5,7 +5,7 @@ A key must outlive releases: where it changes, a whole fleet is onboarded again.
 
 import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +45,7 @@ class Identity:
 
     key: str
     num_files: int  # of images and masks; rows of a manifest
+    earlier_keys: tuple[str, ...] = ()  # of the same under each name that the category had before
 
 
 def onboarding_key(category: Category) -> str:
@@ -52,7 +53,7 @@ def onboarding_key(category: Category) -> str:
     return identify(category).key
 
 
-def identify(category: Category) -> Identity:
+def identify(category: Category, earlier_names: Sequence[str] = ()) -> Identity:
     """Look at an onboarding's settings and at the names and etags of its files.
 
     A manifest may give the etags of its images, which are believed; the others, and those of the
@@ -60,18 +61,28 @@ def identify(category: Category) -> Identity:
 
     The same catalogue entry over the same files has the same key, so that a job that is started
     again finds what it began, and finds a finished one done.
+
+    Args:
+        category: as the catalogue has it.
+        earlier_names: that it had before.
     """
-    training = GONE_TRAINING | _that_count(category.training, FIRST_TRAINING)
-    settings = _that_count(category, FIRST_SETTINGS) | {"training": training}
-    total = hashlib.sha256(json.dumps([KEY_VERSION, settings], sort_keys=True).encode())
-    if category.anomalies is not None:
-        total.update(_listed(category.anomalies).parts[0])
-    if excluded := _excluded_of(category):
-        total.update(json.dumps(["exclude", excluded]).encode())
     files = files_of(category)
-    for part in files.parts:
+    parts = [] if category.anomalies is None else [_listed(category.anomalies).parts[0]]
+    if excluded := _excluded_of(category):
+        parts.append(json.dumps(["exclude", excluded]).encode())
+    parts += files.parts
+    keys = [_key(category, name, parts) for name in (category.name, *earlier_names)]
+    return Identity(keys[0], files.num_files, tuple(keys[1:]))
+
+
+def _key(category: Category, name: str, parts: Iterable[bytes]) -> str:
+    """Return the key of a category by a name: of its settings, then of what its files say."""
+    training = GONE_TRAINING | _that_count(category.training, FIRST_TRAINING)
+    settings = _that_count(category, FIRST_SETTINGS) | {"training": training, "name": name}
+    total = hashlib.sha256(json.dumps([KEY_VERSION, settings], sort_keys=True).encode())
+    for part in parts:
         total.update(part)
-    return Identity(total.hexdigest(), files.num_files)
+    return total.hexdigest()
 
 
 @dataclass(frozen=True)

@@ -61,15 +61,16 @@ def failed_categories(runs: str) -> list[str]:
     return sorted(name for name, outcome in overview.items() if outcome.get("status") == FAILED)
 
 
-def seconds_a_file(runs: str) -> float | None:
-    """Return the mean time of an onboarding for each of its files, where it is on record."""
+def outcomes_so_far(runs: str) -> Outcomes:
+    """Return the last outcome of every category; none where there is no whole overview.
+
+    Raises:
+        StorageError: it cannot be read.
+    """
     try:
-        overview = read_overview(runs)
-    except OverviewError:
-        return None
-    known = [each for each in overview.values() if seconds_of(each) and each.get("num_files")]
-    num_files = sum(each["num_files"] for each in known)
-    return sum(seconds_of(each) or 0 for each in known) / num_files if num_files else None
+        return read_overview(runs)
+    except OverviewError:  # a damaged one is of no use to anybody
+        return {}
 
 
 def add_to_overview(runs: str, outcomes: Sequence[Mapping[str, Any]], now: dt.datetime) -> str:
@@ -78,10 +79,7 @@ def add_to_overview(runs: str, outcomes: Sequence[Mapping[str, Any]], now: dt.da
     Raises:
         StorageError: it cannot be written.
     """
-    try:
-        overview = read_overview(runs)
-    except OverviewError:  # a damaged one is of no use to anybody
-        overview = {}
+    overview = outcomes_so_far(runs)
     for outcome in outcomes:
         name, when = outcome["category"], {"when": now.isoformat(timespec="seconds")}
         before = overview.get(name, {})
@@ -89,6 +87,44 @@ def add_to_overview(runs: str, outcomes: Sequence[Mapping[str, Any]], now: dt.da
             overview[name] = before | {"is_champion": outcome["is_champion"]}  # and its details
         else:
             overview[name] = {**outcome, **when}
+    return _write(runs, overview, now)
+
+
+def rename_in_overview(runs: str, old: str, new: str, now: dt.datetime) -> bool:
+    """Give a category's line another name; return whether there was one.
+
+    Raises:
+        OverviewError, StorageError: the overview is damaged, or cannot be read or written.
+    """
+    overview = _overview_if_any(runs)
+    outcome = overview.pop(old, None)
+    if outcome is None:
+        return False
+    if model := outcome.get("model"):
+        outcome["model"] = model.removesuffix(old) + new
+    overview.setdefault(new, {**outcome, "category": new})  # else it was onboarded since
+    _write(runs, overview, now)
+    return True
+
+
+def take_out_of_overview(runs: str, category: str, now: dt.datetime) -> bool:
+    """Remove a category's line; return whether there was one.
+
+    Raises:
+        OverviewError, StorageError: the overview is damaged, or cannot be read or written.
+    """
+    overview = _overview_if_any(runs)
+    if overview.pop(category, None) is None:
+        return False
+    _write(runs, overview, now)
+    return True
+
+
+def _overview_if_any(runs: str) -> Outcomes:
+    return read_overview(runs) if storage.exists(storage.join(runs, JSON_FILE)) else {}
+
+
+def _write(runs: str, overview: Outcomes, now: dt.datetime) -> str:
     document = {"categories": {name: overview[name] for name in sorted(overview)}}
     storage.write_bytes(storage.join(runs, JSON_FILE), json.dumps(document, indent=1).encode())
     page = storage.join(runs, PAGE_FILE)

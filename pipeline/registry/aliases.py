@@ -49,7 +49,7 @@ class AliasChange:
     at: str  # time in UTC, ISO 8601
     alias: str
     version_from: str | None  # None: the alias was nowhere
-    version_to: str
+    version_to: str | None  # None: it was taken off
     who: str  # user and host
     by: str
     because: str
@@ -76,14 +76,14 @@ def model_name(category: str) -> str:
     return f"{MODEL_PREFIX}{category}"
 
 
-def move(client: MlflowClient, name: str, alias: str, version: str, reason: Reason) -> bool:
+def move(client: MlflowClient, name: str, alias: str, version: str | None, reason: Reason) -> bool:
     """Let an alias stand for a version, with a row that says why; False: it did already.
 
     Args:
         client: of the registry; its errors come as they are.
         name: of the registered model.
         alias: champion or challenger.
-        version: the number that it shall stand for.
+        version: the number that it shall stand for; None: for none, it is taken off.
         reason: what the row says.
     """
     model = client.get_registered_model(name)
@@ -103,7 +103,10 @@ def move(client: MlflowClient, name: str, alias: str, version: str, reason: Reas
     if not _is_cut_off(model, change):
         key = f"{ROW_PREFIX}{change.at}-{uuid.uuid4().hex[:6]}".replace("+", "Z")
         client.set_registered_model_tag(name, key, json.dumps(asdict(change)))
-    client.set_registered_model_alias(name, alias, version)
+    if version is None:
+        client.delete_registered_model_alias(name, alias)
+    else:
+        client.set_registered_model_alias(name, alias, version)
     return True
 
 

@@ -1,0 +1,117 @@
+"""How long an onboarding takes, by a look at a few images: read, embedded, and trained on.
+
+It changes nothing and stores nothing. What it measures is this machine, with the threads that this
+process has.
+"""
+
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from model.errors import NightshiftError
+from model.kind import TrainingSet
+from model.kinds import KINDS
+from pipeline.backbones import LoadedBackbone, own_device
+from pipeline.catalogue.catalogue import Category
+from pipeline.feature_store.embedder import embedder_of
+from pipeline.images.batches import BATCH_IMAGES
+from pipeline.onboarding.features import GoodImages, extract, training_uris
+from pipeline.onboarding.found_settings import with_found_settings
+from pipeline.onboarding.listed_images import list_images
+from pipeline.onboarding.pairs import needs_pairs
+
+PROBE_S = 20.0  # no further category is begun after
+TRAINING_S = 3.0  # a training that takes longer is stopped, and taken to go on as it began
+MOST_IMAGES = 128  # more of them give a training no more to choose its patches from
+# Kinds that can be trained on a few images over and over in no time: the others are fitted to a
+# few, and take longer in proportion.
+REPEATABLE = {"simplenet"}
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probed:
+    """What a few images of a category took."""
+
+    category: str
+    image_s: float  # to read, decode and embed one
+    training_s: float  # of the whole training
+    num_images: int | None  # that it was on, where it takes longer for more; up to MOST_IMAGES
+
+
+def kind_of_work(category: Category) -> str:
+    """Name what makes an image of one category take as long as one of another."""
+    return repr((category.backbone_config, category.detector, category.preprocessing.size))
+
+
+def choose(categories: Sequence[Category], num_files: Mapping[str, int]) -> list[Category]:
+    """Return those to look at: of each kind of work the largest, then the smallest of all.
+
+    Args:
+        categories: that take some time.
+        num_files: of each, by name.
+    """
+    ordered = sorted(categories, key=lambda category: -num_files[category.name])
+    largest: dict[str, Category] = {}
+    for category in ordered:
+        largest.setdefault(kind_of_work(category), category)
+    chosen = list(largest.values())
+    return chosen + [each for each in ordered[-1:] if each not in chosen]
+
+
+def probe(categories: Sequence[Category], limit_s: float = PROBE_S) -> Iterator[Probed]:
+    """Look at categories, one after the other, as long as there is time; the first in any case.
+
+    One that cannot be looked at is left out: its onboarding would fail as well, and say why. So is
+    a kind that learns from made anomalies, whose training cannot be told from a few images.
+    """
+    backbones, started = LoadedBackbone(), time.monotonic()
+    for number, category in enumerate(categories):
+        if number and time.monotonic() - started > limit_s:
+            return
+        if needs_pairs(category):
+            continue
+        try:
+            yield _probe(category, backbones)
+        except NightshiftError as error:
+            logger.info("%s cannot be probed: %s", category.name, error)
+
+
+def _probe(category: Category, backbones: LoadedBackbone) -> Probed:
+    """Time two batches; the first has the engine made ready, and counts only if it is alone."""
+    all_uris = training_uris(category, list_images(category).samples)
+    uris = all_uris[: 2 * BATCH_IMAGES]
+    category = with_found_settings(category, uris)
+    embedder = embedder_of(category, backbones(category.backbone_config).to(own_device()))
+    first, second = uris[:BATCH_IMAGES], uris[BATCH_IMAGES:]
+    for measured in [first, second] if len(second) == BATCH_IMAGES else [first]:
+        started = time.monotonic()
+        good = extract(measured, category, embedder)
+        image_s = (time.monotonic() - started) / len(measured)
+    grows = category.detector not in REPEATABLE
+    num_images = len(good.uris) if grows else min(len(all_uris), MOST_IMAGES)
+    return Probed(
+        category=category.name,
+        image_s=image_s,
+        training_s=_training_s(category, good, num_images),
+        num_images=num_images if grows else None,
+    )
+
+
+def _training_s(category: Category, good: GoodImages, num_images: int) -> float:
+    """Return how long a training on so many images takes; the few that are there stand for all."""
+    started = time.monotonic()
+    images = torch.arange(num_images) % len(good.uris)
+    folds = torch.arange(num_images) % category.recipe.members
+    training_set = TrainingSet(bank=good.bank, images=images, folds=folds)
+    trainer = KINDS[category.detector].make_trainer(training_set, category.recipe)
+    ready = time.monotonic()
+    for _ in trainer.run():
+        if time.monotonic() - ready > TRAINING_S:
+            break
+    passes = (time.monotonic() - ready) / max(len(trainer.reports), 1) * trainer.num_passes
+    return ready - started + passes
