@@ -4,6 +4,7 @@ head.safetensors   the folded head and the header that says what it belongs to
 calibration.json   calibration scores, threshold, scale of the anomaly maps, and how bright,
                    contrasty and sharp the calibration images are
 check.png          good images by which another engine is checked, see ``engine_check.py``
+training_images.json  what the training images look like, see ``inspection/training_summary.py``
 onboarding.json    the record: settings, data, loss curve, metrics, timings
 examples/*.png     images beside their heatmaps
 """
@@ -26,6 +27,7 @@ from model.kind import Heads
 from pipeline.calibration import Calibration
 from pipeline.engine_check import CHECK_FILE, EngineCheck, from_png, to_png
 from pipeline.images.image_statistics import Values, read_values
+from pipeline.inspection.training_summary import TRAINING_IMAGES_FILE, TrainingImages
 
 HEAD_FILE = "head.safetensors"
 CALIBRATION_FILE = "calibration.json"
@@ -121,6 +123,7 @@ class Package:
     reference: Reference
     record: OnboardingRecord
     check_images: NDArray[np.uint8] | None = None  # (N, H, W, 3), of the reference's check
+    training_images: TrainingImages | None = None  # none in a package of an earlier release
 
     def write(self, folder: Path, examples: Mapping[str, NDArray[np.uint8]]) -> None:
         """Write all files; ``examples`` are RGB pictures by name."""
@@ -131,6 +134,8 @@ class Package:
         (folder / RECORD_FILE).write_text(json.dumps(asdict(self.record), indent=1))
         if self.check_images is not None:
             (folder / CHECK_FILE).write_bytes(to_png(self.check_images))
+        if self.training_images is not None:
+            (folder / TRAINING_IMAGES_FILE).write_bytes(self.training_images.to_bytes())
         for name, pixels in examples.items():
             Image.fromarray(pixels).save(folder / EXAMPLES_FOLDER / f"{name}.png")
 
@@ -150,8 +155,24 @@ class Package:
                 content, size = (folder / CHECK_FILE).read_bytes(), header.preprocessing.size
                 images = from_png(content, reference.check, size)
         return cls(
-            header=header, heads=heads, reference=reference, record=record, check_images=images
+            header=header,
+            heads=heads,
+            reference=reference,
+            record=record,
+            check_images=images,
+            training_images=read_training_images(folder),
         )
+
+
+def read_training_images(folder: Path) -> TrainingImages | None:
+    """Return what a package says of its training images; None in one of an earlier release.
+
+    Raises:
+        PackageError: the file is damaged.
+    """
+    path = folder / TRAINING_IMAGES_FILE
+    with package_errors(folder):
+        return TrainingImages.from_bytes(path.read_bytes()) if path.exists() else None
 
 
 def _read_record(data: Mapping[str, Any]) -> OnboardingRecord:

@@ -12,12 +12,13 @@ from scipy import ndimage
 from pipeline.checks import Verdict
 from pipeline.images.decode import ImageRead, ImageStatus
 from pipeline.images.fingerprint import as_words, differing_bits, fingerprint
-from pipeline.inspection.category_summary import CategorySummary, strangers, summarise
+from pipeline.inspection.category_summary import CategorySummary, summarise
 from pipeline.inspection.data_checks import CHECKS, examine
 from pipeline.inspection.found import Line
 from pipeline.inspection.image_set import ImageSet
 from pipeline.inspection.near_duplicates import near_pairs
 from pipeline.inspection.robust_tail import beyond, critical_spread
+from pipeline.inspection.strangers import strangers
 from pipeline.inspection.suspects import RATE, are_suspects, suspected, unseen_scores
 
 

@@ -22,11 +22,12 @@ from jobs.cluster.slots import Slots
 from jobs.cluster.work_queue import Ended, Job
 from jobs.onboard.train_loop import run
 from jobs.terminal.progress import Display
-from model.errors import CategoryFault
+from model.errors import CategoryFault, NightshiftError
 from pipeline import storage
 from pipeline.catalogue.catalogue import Category
 from pipeline.catalogue.renames import Rename, earlier_names
 from pipeline.feature_store.place import StorePlace
+from pipeline.inspection.known_categories import SUMMARIES_FILE, collect
 from pipeline.onboarding.key import Identity, identify
 from pipeline.onboarding.overview import add_to_overview
 from pipeline.onboarding.unfinished import UnfinishedOnboarding
@@ -186,6 +187,7 @@ def _fan_out(todo: list[_Todo], options: OnboardingOptions) -> dict[str, Outcome
     config = {
         "checkpoint_every_s": options.checkpoint_every_s,
         "features": options.features,
+        "summaries": _collect_summaries(options.runs),
     }
     resources = resources_for(len(todo))
     slots = Slots(loop=run, config=config, runs=options.runs, resources=resources)
@@ -197,6 +199,19 @@ def _fan_out(todo: list[_Todo], options: OnboardingOptions) -> dict[str, Outcome
             finished.append(registrars.submit(_take, ended, by_name[ended.name], options))
         outcomes = [future.result() for future in finished]
     return {outcome.category: outcome for outcome in outcomes}
+
+
+def _collect_summaries(runs: str) -> str | None:
+    """Bring what all champions look like to where workers read it; None: it cannot be had."""
+    uri = storage.join(runs, SUMMARIES_FILE)
+    try:
+        champions = models.champions()
+        digests = {name: version.digest for name, version in champions.items()}
+        collect(uri, digests, lambda name: models.training_images(champions[name]))
+    except NightshiftError as error:  # images are compared for a finding, nothing rests on it
+        logger.warning("no image is compared with other categories: %s", error)
+        return None
+    return uri
 
 
 def _take(ended: Ended, todo: _Todo, options: OnboardingOptions) -> Outcome:

@@ -23,8 +23,9 @@ from model.errors import NightshiftError
 from pipeline.backbones import LoadedBackbone, own_device
 from pipeline.catalogue.catalogue import Category
 from pipeline.feature_store.place import StorePlace
+from pipeline.inspection.known_categories import KnownCategories
 from pipeline.onboarding.finish import write_package
-from pipeline.onboarding.prepare import prepare
+from pipeline.onboarding.prepare import compare, prepare
 from pipeline.onboarding.unfinished import UnfinishedOnboarding
 
 logger = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ class OnboardingWorker:
     checkpoint_every_s: float
     features: StorePlace | None
     backbone: LoadedBackbone
+    others: KnownCategories
 
     def work(self) -> None:
         """Onboard categories until none waits.
@@ -92,6 +94,7 @@ class OnboardingWorker:
             self.features,
             self.backbone,
         )
+        prepared = compare(prepared, self.others)
         trainer = prepared.trainer
         if state is not None:
             trainer.load_state_dict(state)
@@ -112,4 +115,5 @@ class OnboardingWorker:
 def run(config: dict[str, Any]) -> None:
     """Work through the queue: what Ray Train calls."""
     torch.set_num_threads(config.pop("threads"))
-    OnboardingWorker(**config, backbone=LoadedBackbone()).work()
+    others = KnownCategories(config.pop("summaries"))
+    OnboardingWorker(**config, backbone=LoadedBackbone(), others=others).work()

@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data_report.category_reading import Reading
-from pipeline.inspection.category_summary import CategorySummary, strangers, summarise
+from pipeline.inspection.category_summary import CategorySummary
 from pipeline.inspection.found import Found, Line, line_of
-from pipeline.inspection.robust_tail import LEAST_VALUES
+from pipeline.inspection.strangers import line_of_strangers, strangers
+from pipeline.inspection.training_summary import summary_of
 
 MANY_COPIES = 1_000  # of a category: named one by one up to here
 
@@ -43,10 +44,8 @@ class AcrossCategories:
     def add(self, reading: Reading) -> None:
         """Take a category."""
         images = reading.images
-        index, summary = images.trained_on, None
+        index = images.trained_on
         pooled = images.pooled[index] if images.pooled.size else images.pooled
-        if len(index) >= LEAST_VALUES and pooled.size:
-            summary = summarise(images.name, reading.space, pooled)
         uris = np.array(images.uris, dtype=np.str_)
         file = self._file(len(self._kept))
         np.savez(file, uris=uris, index=index, pooled=pooled.astype(np.float16))
@@ -55,7 +54,7 @@ class AcrossCategories:
                 name=images.name,
                 contents=_numbers([read.sha256 for read in images.reads]),
                 shown=_numbers([_digest(read.fingerprint) for read in images.reads]),
-                summary=summary,
+                summary=summary_of(images, reading.space),
             )
         )
 
@@ -68,10 +67,6 @@ class AcrossCategories:
                 uris, index = stored["uris"], stored["index"]
                 pooled = stored["pooled"].astype(np.float32)
             alike = strangers(pooled, kept.summary, summaries) if kept.summary else []
-            found = [
-                Found(uri=str(uris[index[row]]), because=f"looks like {other}")
-                for row, other in alike
-            ]
             yield (
                 kept.name,
                 [
@@ -81,12 +76,7 @@ class AcrossCategories:
                         "images that are in another category too",
                         "Remove them from the category that they do not belong to.",
                     ),
-                    line_of(
-                        "another category",
-                        found,
-                        "images that look like another category's",
-                        "Move them there, or leave them out with `exclude`.",
-                    ),
+                    line_of_strangers([(str(uris[index[row]]), other) for row, other in alike]),
                 ],
             )
 

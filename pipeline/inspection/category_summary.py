@@ -1,14 +1,13 @@
-"""What a category looks like in a few numbers, and images that look like another category's.
+"""What a category looks like in a few numbers: centre and spread of its training images.
 
-An image is reported where it is unusual among its own and usual among another's: either alone is
-no news. Both are distances in units of a category's own spread, channel by channel, taken of the
+Distances from it are in units of the category's own spread, channel by channel, taken of the
 central part, where a few strangers have no say.
 
-Shapes: N images, F values of each, K categories.
+Shapes: N images, F values of each.
 """
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +16,13 @@ from numpy.typing import NDArray
 
 from model.backbone import Backbone
 from model.embedding import Embedding
-from pipeline.inspection.image_set import Floats
-from pipeline.inspection.robust_tail import beyond
 
-RATE = 0.01  # of categories without a stranger in which any image is unusual enough
+Floats = NDArray[np.float32]
+
 USUAL_SHARE = 0.95  # of a category's own images that are as near to it
+QUARTILES = (0.25, 0.5, 0.75)
 IQR_OF_NORMAL = 1.349
+TINY = 1e-9  # a distance has a logarithm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +34,7 @@ class CategorySummary:
     centre: Floats  # (F,)
     spread: Floats  # (F,)
     usual: float  # distance that most of its own images stay below
+    quartiles: tuple[float, ...]  # of the logarithms of its own images' distances
 
     def distances(self, pooled_NF: Floats) -> NDArray[np.float64]:
         """Return how far images lie from the category, (N,)."""
@@ -47,6 +48,7 @@ class CategorySummary:
             "centre": _packed(self.centre),
             "spread": _packed(self.spread),
             "usual": self.usual,
+            "quartiles": list(self.quartiles),
         }
 
     @classmethod
@@ -58,18 +60,25 @@ class CategorySummary:
             centre=_unpacked(data["centre"]),
             spread=_unpacked(data["spread"]),
             usual=float(data["usual"]),
+            quartiles=tuple(map(float, data["quartiles"])),
         )
 
 
 def summarise(name: str, space: str, pooled_NF: Floats) -> CategorySummary:
     """Return the summary of a category's training images."""
-    low, centre_F, high = np.quantile(pooled_NF, (0.25, 0.5, 0.75), axis=0)
+    low, centre_F, high = np.quantile(pooled_NF, QUARTILES, axis=0)
     spread_F = (high - low) / IQR_OF_NORMAL
     floor = max(1e-3 * float(spread_F.mean()), 1e-4)
     centre_F, spread_F = _half(centre_F), _half(np.maximum(spread_F, floor))
     own = _distances(pooled_NF, centre_F, spread_F)
-    usual = float(np.quantile(own, USUAL_SHARE))
-    return CategorySummary(name=name, space=space, centre=centre_F, spread=spread_F, usual=usual)
+    return CategorySummary(
+        name=name,
+        space=space,
+        centre=centre_F,
+        spread=spread_F,
+        usual=float(np.quantile(own, USUAL_SHARE)),
+        quartiles=tuple(map(float, np.quantile(np.log(np.maximum(own, TINY)), QUARTILES))),
+    )
 
 
 def space_of_backbone(backbone: Backbone, embedding: Embedding) -> str:
@@ -77,30 +86,6 @@ def space_of_backbone(backbone: Backbone, embedding: Embedding) -> str:
     layers = "+".join(map(str, backbone.config.layers))
     window = f"{embedding.kind}{embedding.patch_size}"
     return f"{backbone.config.name}-{backbone.digest[:16]}-layers{layers}-{window}"
-
-
-def strangers(
-    pooled_NF: Floats, own: CategorySummary, others: Sequence[CategorySummary]
-) -> list[tuple[int, str]]:
-    """Return images that look like another category, with its name; the most unusual first.
-
-    Args:
-        pooled_NF: a category's training images.
-        own: its summary.
-        others: of other categories; those of another space are left out.
-    """
-    compared = [each for each in others if each.space == own.space and each.name != own.name]
-    distances_N = own.distances(pooled_NF)
-    unusual = np.flatnonzero(beyond(np.log(np.maximum(distances_N, 1e-9)), RATE))
-    if not compared or not len(unusual):
-        return []
-    relative_KU = np.stack([each.distances(pooled_NF[unusual]) / each.usual for each in compared])
-    nearest_U = relative_KU.argmin(axis=0)
-    return [
-        (int(unusual[place]), compared[nearest_U[place]].name)
-        for place in np.argsort(-distances_N[unusual], kind="stable")
-        if relative_KU[nearest_U[place], place] <= 1
-    ]
 
 
 def _distances(pooled_NF: Floats, centre_F: Floats, spread_F: Floats) -> NDArray[np.float64]:

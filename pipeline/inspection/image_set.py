@@ -17,8 +17,7 @@ from pipeline.datasets.samples import Sample
 from pipeline.feature_store.embedder import EmbeddedBatch
 from pipeline.images.decode import ImageRead
 from pipeline.images.image_statistics import STATISTICS
-
-Floats = NDArray[np.float32]
+from pipeline.inspection.category_summary import Floats
 
 
 @dataclass(frozen=True, kw_only=True)

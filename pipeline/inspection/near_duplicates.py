@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from pipeline.images.fingerprint import as_words, differing_bits
-from pipeline.inspection.image_set import Floats
+from pipeline.inspection.category_summary import Floats
 
 SAME_BITS = 10  # of 256: saved again; two parts, well aligned, differ in 12 and more
 SIMILAR_BITS = 24

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from model.pooled_distance import fit_pooled
 from pipeline.calibration import fold_by_content
-from pipeline.inspection.image_set import Floats, ImageSet
+from pipeline.inspection.category_summary import Floats
+from pipeline.inspection.image_set import ImageSet
 from pipeline.inspection.robust_tail import LEAST_VALUES, beyond
 
 FOLDS = 4

@@ -1,6 +1,7 @@
 """What the good images look like before anything is trained, and what becomes of suspects."""
 
 import logging
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,9 +10,11 @@ from model.errors import CategoryFault
 from pipeline.calibration import Part
 from pipeline.catalogue.catalogue import Category
 from pipeline.checks import Verdict
+from pipeline.inspection.category_summary import CategorySummary
 from pipeline.inspection.data_checks import SUSPECTS, examine
 from pipeline.inspection.found import Line
 from pipeline.inspection.image_set import ImageSet
+from pipeline.inspection.strangers import line_of_strangers, strangers
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +27,22 @@ def inspect_good(images: ImageSet) -> list[Line]:
     """Return the checks of the good images that did not pass."""
     lines = examine(images)
     return [line for line in lines if line.check.verdict is not Verdict.PASS]
+
+
+def inspect_beside(
+    images: ImageSet, own: CategorySummary, others: Sequence[CategorySummary]
+) -> list[Line]:
+    """Return the line of good images that look like another category's, if there are any.
+
+    Args:
+        images: the good ones.
+        own: their summary.
+        others: summaries of other categories; those of another space are left out.
+    """
+    index = images.trained_on
+    found = strangers(images.pooled[index], own, others)
+    line = line_of_strangers([(images.uris[index[row]], other) for row, other in found])
+    return [line] if found else []
 
 
 def in_words(lines: list[Line]) -> list[str]:

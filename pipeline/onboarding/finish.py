@@ -65,6 +65,7 @@ def finish(prepared: PreparedCategory) -> tuple[Package, dict[str, NDArray[np.ui
         ),
         record=replace(record, findings=[*record.findings, *findings_of_size(detector.heads)]),
         check_images=pictures,
+        training_images=prepared.described,
     )
     logger.info(
         "onboarded %s: %d train, %d calibration, threshold %.4g, %.1f s",

@@ -5,7 +5,7 @@ Shapes: N unseen good images.
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,15 @@ from pipeline.datasets.layouts import Sample
 from pipeline.feature_store.embedder import Embedder, embedder_of
 from pipeline.feature_store.place import StorePlace
 from pipeline.images.batches import BATCH_IMAGES
-from pipeline.onboarding.contamination import in_words, inspect_good, without_suspects
+from pipeline.inspection.category_summary import space_of_backbone
+from pipeline.inspection.known_categories import KnownCategories
+from pipeline.inspection.training_summary import TrainingImages, describe
+from pipeline.onboarding.contamination import (
+    in_words,
+    inspect_beside,
+    inspect_good,
+    without_suspects,
+)
 from pipeline.onboarding.features import GoodImages, Progress, extract, training_uris
 from pipeline.onboarding.found_settings import with_found_settings
 from pipeline.onboarding.listed_images import list_images
@@ -54,6 +62,7 @@ class PreparedCategory:
     pairs: Pairs | None  # synthetic anomalies, for a kind that learns from them
     embedder: Embedder
     trainer: Trainer
+    described: TrainingImages  # what later onboardings and nights compare their images with
     started: float  # monotonic clock, seconds
     embedded: float
 
@@ -147,9 +156,24 @@ def prepare(
         pairs=pairs,
         embedder=embedder,
         trainer=make_trainer(good, parts, category.detector, category.recipe, pairs),
+        described=describe(good.images, space_of_backbone(backbone, category.embedding)),
         started=started,
         embedded=time.monotonic(),
     )
+
+
+def compare(prepared: PreparedCategory, known: KnownCategories) -> PreparedCategory:
+    """Note among the findings which images look like another category's.
+
+    Args:
+        prepared: the category.
+        known: summaries of the others; its own champion's is left out.
+    """
+    own = prepared.described.summary
+    if own is None:
+        return prepared
+    lines = inspect_beside(prepared.good.images, own, known.of_space(own.space))
+    return replace(prepared, findings=(*prepared.findings, *in_words(lines)))
 
 
 def make_detector(prepared: PreparedCategory, trainer: Trainer) -> Detector:

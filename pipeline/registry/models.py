@@ -10,6 +10,7 @@ import logging
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import mlflow
 import mlflow.pyfunc
@@ -20,7 +21,15 @@ from mlflow.models import Model, ModelSignature
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.types import ColSpec, Schema
 
-from pipeline.package import EXAMPLES_FOLDER, HEAD_FILE, Package, PackageError, package_digest
+from pipeline.inspection.training_summary import TRAINING_IMAGES_FILE, TrainingImages
+from pipeline.package import (
+    EXAMPLES_FOLDER,
+    HEAD_FILE,
+    Package,
+    PackageError,
+    package_digest,
+    read_training_images,
+)
 from pipeline.registry import aliases, runs
 from pipeline.registry.aliases import CHALLENGER, CHAMPION, MODEL_PREFIX, Reason, model_name
 from pipeline.registry.connection import (
@@ -36,6 +45,7 @@ from pipeline.registry.runs import CATEGORY_TAG, ImageSet, RunRecord
 logger = logging.getLogger(__name__)
 
 DIGEST_TAG = "nightshift.digest"
+IMAGES_TAG = "nightshift.training_images"  # where a version's files have TRAINING_IMAGES_FILE
 TRIAL_PREFIX = "doctor-"  # not ours, so that no listing of categories meets it
 REGISTERED = Reason(by="register", because="the newest version")
 ONBOARDED = Reason(by="onboard", because="promoted without a comparison, as asked")
@@ -62,6 +72,7 @@ class RegisteredVersion:
     digest: str
     is_champion: bool
     is_new: bool = False  # made by this call
+    images_file: str = ""  # among its files, what it says of its training images
 
 
 def find(category: str, key: str) -> RegisteredVersion | None:
@@ -175,6 +186,21 @@ def download(version: RegisteredVersion, folder: Path) -> Path:
     return head.parent
 
 
+def training_images(version: RegisteredVersion) -> TrainingImages | None:
+    """Return what a version says of its training images: one small file; None where it has none.
+
+    Raises:
+        RegistryError: MLflow is away, or the file.
+        PackageError: it is damaged.
+    """
+    if not version.images_file:
+        return None
+    with TemporaryDirectory(prefix="nightshift-images-") as folder, mlflow_errors():
+        uri = f"models:/{version.name}/{version.version}/{version.images_file}"
+        path = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder)
+        return read_training_images(Path(path).parent)
+
+
 def _run_record(category: str, key: str, package: Package, folder: Path) -> RunRecord:
     record = package.record
     pictures = sorted((folder / EXAMPLES_FOLDER).glob("*.png"))
@@ -242,8 +268,10 @@ def _create_version(
 
 
 def _version_tags(package: Package, folder: Path) -> dict[str, str]:
+    described = (folder / TRAINING_IMAGES_FILE).exists()
     return {
         DIGEST_TAG: package_digest(folder),
+        **({IMAGES_TAG: f"data/{folder.name}/{TRAINING_IMAGES_FILE}"} if described else {}),
         "nightshift.backbone": package.header.backbone,
         "nightshift.backbone_digest": package.header.backbone_digest,
         "nightshift.dataset_digest": package.record.dataset_digest,
@@ -263,5 +291,6 @@ def _registered(
         name=version.name,
         version=str(version.version),
         digest=version.tags.get(DIGEST_TAG, ""),
+        images_file=version.tags.get(IMAGES_TAG, ""),
         is_champion=is_champion,
     )

@@ -21,6 +21,7 @@ from model.kind import Heads
 from model.preprocessing import Preprocessing
 from pipeline import storage
 from pipeline.engine_check import CHECK_FILE, from_png
+from pipeline.inspection.training_summary import TRAINING_IMAGES_FILE, TrainingImages
 from pipeline.night.folder import NightFolder
 from pipeline.package import HEAD_FILE, Reference, package_errors
 
@@ -86,6 +87,19 @@ class Champion:
         content = storage.read_bytes(uri)
         with package_errors(self.package):
             return from_png(content, self.reference.check, self.preprocessing.size)
+
+    def load_training_images(self) -> TrainingImages | None:
+        """Fetch what the package says of its training images; None: an earlier release made it.
+
+        Raises:
+            PackageError: the file is damaged.
+        """
+        try:
+            content = storage.read_bytes(storage.join(self.package, TRAINING_IMAGES_FILE))
+        except storage.ObjectMissing:
+            return None
+        with package_errors(self.package):
+            return TrainingImages.from_bytes(content)
 
 
 @dataclass(frozen=True, kw_only=True)

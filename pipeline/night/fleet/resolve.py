@@ -15,6 +15,7 @@ from model.errors import CategoryFault
 from pipeline import storage
 from pipeline.engine_check import CHECK_FILE
 from pipeline.images.prefetch import read_ahead
+from pipeline.inspection.training_summary import TRAINING_IMAGES_FILE
 from pipeline.night.fleet.fleet import Champion, Fleet, FleetError
 from pipeline.night.folder import NightFolder
 from pipeline.package import (
@@ -135,8 +136,9 @@ def _copy(version: RegisteredVersion, folder: Path, package: str) -> None:
             f"{version.digest[:12] or '(none)'}, its files have {digest[:12]}. Move the champion "
             f"alias to a version that Nightshift registered, or onboard the category again."
         )
-    for name in (CHECK_FILE, *DECIDING_FILES):  # the calibration last: it marks the copy as whole
-        if (folder / name).exists():  # earlier releases checked no engine
+    beside = (CHECK_FILE, TRAINING_IMAGES_FILE)  # earlier releases had neither
+    for name in (*beside, *DECIDING_FILES):  # the calibration last: it marks the copy as whole
+        if (folder / name).exists():
             storage.write_bytes(storage.join(package, name), (folder / name).read_bytes())
 
 
