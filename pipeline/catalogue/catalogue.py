@@ -31,7 +31,7 @@ from model.preprocessing import MAX_PIXELS, Pages, Preprocessing
 from pipeline import storage
 from pipeline.calibration import DEFAULT_FDR, CalibrationConfig, Method
 from pipeline.catalogue import strict_yaml
-from pipeline.catalogue.addresses import Context, ExcludeSetting, ImagesAddress, WeightsAddress
+from pipeline.catalogue.addresses import Context, ExcludeSetting, ImagesAddress
 from pipeline.catalogue.category_name import PATTERN
 from pipeline.catalogue.detector_settings import (
     DETECTOR_SECTIONS,
@@ -48,7 +48,8 @@ from pipeline.catalogue.detector_settings import (
 from pipeline.catalogue.findings import findings_of_names, nearest, read_settings
 from pipeline.catalogue.image_size import CropSetting, FitSetting
 from pipeline.catalogue.strict_yaml import shown
-from pipeline.datasets.bursts import BurstPattern
+from pipeline.catalogue.weights_file import WeightsFile, as_weights_file
+from pipeline.datasets.bursts import GroupSetting, column_of
 from pipeline.datasets.layouts import LAYOUTS
 
 SECTIONS = ("defaults", "categories", "study")  # the last is read by pipeline/study/settings.py
@@ -73,18 +74,6 @@ BackboneName = Annotated[str, _known("backbone", BACKBONES)]
 LayoutName = Annotated[str, _known("layout", LAYOUTS)]
 DetectorName = Annotated[str, _known("detector", KINDS)]
 PatchSize = Literal[1, 3, 5, 7]
-
-
-class WeightsFile(Strict):
-    """A backbone's weights with the sha256 they must have."""
-
-    uri: WeightsAddress
-    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{64}$")] | None = None
-
-
-def as_weights_file(given: Any) -> Any:
-    """Let a plain URI stand for a weights file."""
-    return {"uri": given} if isinstance(given, str) else given
 
 
 class Settings(Strict):
@@ -112,7 +101,7 @@ class Settings(Strict):
     fdr: float = Field(DEFAULT_FDR, gt=0, lt=1)  # share of good images on the night's list
     max_images: PositiveInt | None = None  # good images to learn from, chosen at random; None: all
     exclude: ExcludeSetting = None
-    group: BurstPattern | None = None  # of addresses: what is shot together stays together
+    group: GroupSetting = None  # what is shot together stays together
     contamination: Literal["report", "drop", "refuse"] = "report"  # of suspected defects
     cache_gb: float = Field(4.0, gt=0, allow_inf_nan=False)  # memory for features, 10^9 bytes
     cache_disk_gb: float = Field(64.0, gt=0, allow_inf_nan=False)  # beyond it, in a temporary file
@@ -147,7 +136,7 @@ class Category(Settings):
         """Refuse settings that are right one by one and not together, all of them at once."""
         findings = []
         parts = ("preprocessing", "calibration_config", "recipe", "backbone_config", "precisions")
-        for part in parts:
+        for part in (*parts, "group_column"):
             try:
                 getattr(self, part)
             except ValueError as error:
@@ -191,6 +180,11 @@ class Category(Settings):
         """What tells ``preprocessing`` from another before the images were looked at."""
         found = self.preprocessing.to_json()
         return found | {"fit": self.fit} if self.finds_crop else found
+
+    @property
+    def group_column(self) -> str | None:
+        """The column of the manifest that says what was shot together, where one does."""
+        return column_of(self.group, self.layout)
 
     @property
     def calibration_config(self) -> CalibrationConfig:

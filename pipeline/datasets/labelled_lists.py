@@ -57,17 +57,26 @@ WRITE = "write one word each, such as good or the kind of defect"
 Row = Mapping[str, str]
 
 
-def read_labelled_list(uri: str) -> Listing:
+def read_labelled_list(uri: str, group: str | None = None) -> Listing:
     """Return the images of a Parquet, CSV or JSON Lines file.
 
     Without a split, defects are for the test, and with them a share of the good images.
+
+    Args:
+        uri: of the file.
+        group: a further column that must be there; somebody else reads it.
 
     Raises:
         StorageError: the file cannot be read.
         ManifestError, LayoutError: what a column or a row means is not plain.
     """
-    listed = read_list(uri, COLUMNS)
+    listed = read_list(uri, COLUMNS if group is None else {**COLUMNS, "group": (group,)})
     _refuse_columns(listed, uri)
+    if group is not None and "group" not in listed.used:
+        raise LayoutError(
+            f"{uri} has no column {group!r}, which `group` names; besides those that are used it "
+            f"has {some(listed.unused) or 'none'}. Name one of these, or leave `group` out"
+        )
     refuse_unused(listed, uri, SPLITS.keys())
     table = listed.table
     refuse_missing(table, "image_uri", uri)

@@ -34,12 +34,13 @@ VISA_SPLIT = "split_csv/1cls.csv"
 VISA_COLUMNS = {name: (name,) for name in ("object", "split", "label", "image", "mask")}
 
 
-def read_layout(layout: str, images: str) -> Listing:
+def read_layout(layout: str, images: str, group: str | None = None) -> Listing:
     """Samples of one category, sorted by URI, all of "train" good; and what was found beside them.
 
     Args:
         layout: a key of LAYOUTS.
         images: the category's folder, or its manifest.
+        group: a column that the manifest must have.
 
     Raises:
         LayoutError: unknown layout, nothing there, or nothing to train on.
@@ -49,7 +50,7 @@ def read_layout(layout: str, images: str) -> Listing:
         raise LayoutError(f"unknown layout {layout!r}; choose one of {', '.join(sorted(LAYOUTS))}")
     images = storage.absolute(images).rstrip("/")
     try:
-        listing = LAYOUTS[layout](images)
+        listing = LAYOUTS[layout](images) if group is None else read_labelled_list(images, group)
     except storage.ObjectMissing as error:
         raise LayoutError(
             f"layout {layout}: {error}; expected below images: {STRUCTURE[layout]}"

@@ -19,12 +19,12 @@ from model.errors import CategoryFault
 from model.feature_bank import FeatureBank
 from pipeline import storage
 from pipeline.catalogue.catalogue import Category
-from pipeline.datasets.bursts import bursts
 from pipeline.datasets.samples import GOOD, Sample, of_split
 from pipeline.feature_store.embedder import Embedder
 from pipeline.images.decode import ImageRead
 from pipeline.inspection.image_set import Gatherer, ImageSet
 from pipeline.onboarding.feature_cache import reserve
+from pipeline.onboarding.listed_images import stay_together
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +111,7 @@ def extract(
     return GoodImages(
         uris=uris,
         hashes=hashes,
-        bursts=bursts(category.group, uris, hashes),
+        bursts=stay_together(category, uris, hashes),
         unreadable=unreadable,
         statistics=gatherer.statistics,
         images=images,

@@ -15,7 +15,6 @@ from pipeline import storage
 from pipeline.backbones import fetch_backbone
 from pipeline.calibration import Part, TooFewImages, fold_by_content, split_by_content
 from pipeline.catalogue.catalogue import Category
-from pipeline.datasets.bursts import bursts
 from pipeline.datasets.layouts import Sample, read_layout
 from pipeline.datasets.samples import LayoutError, of_split, refuse_one_kind
 from pipeline.feature_store.embedder import Embedder, embedder_of
@@ -24,7 +23,7 @@ from pipeline.images.decode import ImageRead
 from pipeline.measuring.labelled import read_marks
 from pipeline.onboarding.features import refuse_many_unreadable, training_uris
 from pipeline.onboarding.found_settings import with_found_settings
-from pipeline.onboarding.listed_images import list_images
+from pipeline.onboarding.listed_images import list_images, stay_together
 from pipeline.onboarding.page_samples import page_samples
 from pipeline.onboarding.synthetic import make_anomalies
 from pipeline.study.feature_view import MASKS, FeatureView, SetWriter, is_there, publish, write_all
@@ -138,7 +137,7 @@ def _write_good(
     read, unreadable = _write_files(writer, uris, embedder)
     refuse_many_unreadable(category.name, unreadable, len(uris))
     hashes = [image.sha256 for image in read]
-    together = bursts(category.group, [image.uri for image in read], hashes)
+    together = stay_together(category, [image.uri for image in read], hashes)
     parts = split_by_content(hashes, category.calibration_config, together)
     train = np.flatnonzero(parts == Part.TRAIN).tolist()
     refuse_few(category, len(train), plan, "besides those that are held out for the calibration")

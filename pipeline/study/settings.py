@@ -18,12 +18,11 @@ from pipeline.catalogue.catalogue import (
     CatalogueError,
     Category,
     LayoutName,
-    WeightsFile,
-    as_weights_file,
     read_document,
 )
 from pipeline.catalogue.detector_settings import Strict
 from pipeline.catalogue.findings import read_settings
+from pipeline.catalogue.weights_file import WeightsFile, as_weights_file
 from pipeline.feature_store.place import StorePlace
 from pipeline.study.space import (
     DEFAULT_SPACE,

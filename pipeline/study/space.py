@@ -23,9 +23,10 @@ from pydantic import (
 from model.preprocessing import Fit
 from model.simplenet import Adaptor, Loss
 from model.training import SigmaUnit
-from pipeline.catalogue.catalogue import BackboneName, Category, PatchSize, WeightsFile
+from pipeline.catalogue.catalogue import BackboneName, Category, PatchSize
 from pipeline.catalogue.findings import nearest
 from pipeline.catalogue.strict_yaml import shown
+from pipeline.catalogue.weights_file import WeightsFile
 
 Configuration = Mapping[str, Any]
 Kind = Literal["uniform", "loguniform", "quniform", "randint", "choice", "grid"]

@@ -11,7 +11,6 @@ from torch import Tensor
 from model.preprocessing import MAX_SIDE, Preprocessing
 from pipeline.calibration import Part, split_by_content
 from pipeline.catalogue.catalogue import Category
-from pipeline.datasets.bursts import bursts
 from pipeline.images.batches import batches, read_all, stack
 from pipeline.images.decode import ImageRead, ImageStatus
 from pipeline.onboarding.features import (
@@ -21,7 +20,7 @@ from pipeline.onboarding.features import (
     training_uris,
 )
 from pipeline.onboarding.found_settings import with_found_settings
-from pipeline.onboarding.listed_images import list_images
+from pipeline.onboarding.listed_images import list_images, stay_together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +57,7 @@ def read_training_images(
             progress(len(good) + len(unreadable), len(uris))
     refuse_many_unreadable(category.name, unreadable, len(uris))
     hashes = [image.sha256 for image in good]
-    together = bursts(category.group, [image.uri for image in good], hashes)
+    together = stay_together(category, [image.uri for image in good], hashes)
     train = split_by_content(hashes, category.calibration_config, together) == Part.TRAIN
     return TrainingImages(
         pixels=torch.cat(pixels)[torch.from_numpy(train)], dataset_digest=digest_of(hashes)
