@@ -19,7 +19,7 @@ from pipeline.inspection.image_set import ImageSet
 from pipeline.inspection.near_duplicates import near_pairs
 from pipeline.inspection.robust_tail import beyond, critical_spread
 from pipeline.inspection.strangers import strangers
-from pipeline.inspection.suspects import RATE, are_suspects, suspected, unseen_scores
+from pipeline.inspection.suspects import RATE, are_suspects, unseen_scores
 
 
 def lines(images: ImageSet) -> dict[str, Line]:
@@ -211,7 +211,7 @@ def test_defects_of_one_kind_do_not_hide_each_other() -> None:
     random = np.random.default_rng(3)
     features = random.normal(size=(120, 30))
     features[:10, :3] += 9  # all alike
-    index, _ = suspected(image_set(120, pooled=features))
+    index, _ = image_set(120, pooled=features).least_usual
     assert set(index[:10].tolist()) == set(range(10))
 
 

@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-from model.backbone import Backbone, BackboneConfig
-from pipeline.backbones import fetch_backbone, own_device
+from pipeline.backbones import LoadedBackbone, own_device
 from pipeline.catalogue.catalogue import Category
 from pipeline.datasets.samples import Sample, of_split
 from pipeline.feature_store.embedder import Embedder, embedder_of
@@ -36,7 +35,7 @@ class Reader:
             device: where the backbone computes; by default the GPU if there is one.
         """
         self.features, self.device = features, device or own_device()
-        self._loaded: tuple[BackboneConfig, Backbone] | None = None
+        self._backbone = LoadedBackbone()
 
     def read(self, category: Category) -> Reading:
         """Read a category's training and test images, each once.
@@ -50,7 +49,8 @@ class Reader:
         samples = [each for each in samples if each.split == "test" or each.uri in train]
         good = [each.uri for each in of_split(samples, "train")]
         category = with_found_settings(category, good)
-        embedder = embedder_of(category, self._backbone(category), self.features)
+        backbone = self._backbone(category.backbone_config).to(self.device)
+        embedder = embedder_of(category, backbone, self.features)
         images = _gather(category, embedder, samples)
         return Reading(
             category=category,
@@ -58,12 +58,6 @@ class Reader:
             space=space_of_backbone(embedder.backbone, category.embedding),
             findings=(*listing.findings, *embedder.findings),
         )
-
-    def _backbone(self, category: Category) -> Backbone:
-        config = category.backbone_config
-        if self._loaded is None or self._loaded[0] != config:
-            self._loaded = (config, fetch_backbone(config).to(self.device))
-        return self._loaded[1]
 
 
 def _gather(category: Category, embedder: Embedder, samples: list[Sample]) -> ImageSet:

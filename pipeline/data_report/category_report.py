@@ -9,7 +9,7 @@ from pipeline.checks import Check, Verdict, worst
 from pipeline.data_report.category_reading import Reading
 from pipeline.inspection.data_checks import examine
 from pipeline.inspection.found import Line
-from pipeline.inspection.suspects import are_suspects, suspected
+from pipeline.inspection.suspects import are_suspects
 
 LISTED_SHARE, LEAST_LISTED = 0.2, 20  # of the training images, those that are least usual
 
@@ -52,7 +52,7 @@ def report_on(reading: Reading) -> CategoryReport:
     if reading.findings:
         finding = "; ".join(reading.findings)
         lines.append(Line(check=Check(name="layout", verdict=Verdict.PASS, finding=finding)))
-    index, scores = suspected(images)
+    index, scores = images.least_usual
     flags = are_suspects(scores)
     shown = max(LEAST_LISTED, round(LISTED_SHARE * len(index)))
     ranked = zip(index[:shown], scores[:shown], flags[:shown], strict=True)

@@ -12,7 +12,7 @@ from typing import Any
 from model.errors import CategoryFault
 from pipeline import storage
 from pipeline.catalogue.catalogue import Category
-from pipeline.checks import Verdict
+from pipeline.checks import Verdict, worst
 from pipeline.data_report.across_categories import AcrossCategories
 from pipeline.data_report.category_reading import Reader
 from pipeline.data_report.category_report import CategoryReport, report_of_error, report_on
@@ -35,12 +35,7 @@ class Inspection:
     @property
     def verdict(self) -> Verdict:
         """The worst of all categories."""
-        order = list(Verdict)
-        return max(
-            (each.verdict for each in self.reports.values()),
-            key=order.index,
-            default=Verdict.PASS,
-        )
+        return worst(line.check for each in self.reports.values() for line in each.lines)
 
     @property
     def errors(self) -> dict[str, str]:

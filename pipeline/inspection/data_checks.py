@@ -15,7 +15,7 @@ from pipeline.checks import Check, Verdict
 from pipeline.inspection import file_checks, pixel_checks
 from pipeline.inspection.found import Found, Line, line_of
 from pipeline.inspection.image_set import ImageSet
-from pipeline.inspection.suspects import are_suspects, suspected
+from pipeline.inspection.suspects import are_suspects
 
 SUSPECTS = "suspected defects"  # the name of this check
 MOST_NAMED = 6  # sizes, modes or kinds of defects in one line
@@ -40,7 +40,7 @@ class DataCheck:
 
 def suspects(image_set: ImageSet) -> list[Found]:
     """Return good training images that look defective, each beside its nearest good one."""
-    index, scores = suspected(image_set)
+    index, scores = image_set.least_usual
     is_suspect = are_suspects(scores)
     usual = index[~is_suspect]
     low, high = np.quantile(scores, (0.05, 0.95)) if len(scores) else (0.0, 0.0)

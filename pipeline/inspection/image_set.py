@@ -18,6 +18,8 @@ from pipeline.feature_store.embedder import EmbeddedBatch
 from pipeline.images.decode import ImageRead
 from pipeline.images.image_statistics import STATISTICS
 from pipeline.inspection.category_summary import Floats
+from pipeline.inspection.robust_tail import LEAST_VALUES
+from pipeline.inspection.suspects import unseen_scores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +49,19 @@ class ImageSet:
         is_train = np.array([sample.split == "train" for sample in self.samples], dtype=bool)
         found = np.flatnonzero(is_train)
         return found[first_copies([self.reads[index].sha256 for index in found])]
+
+    @cached_property
+    def least_usual(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Indices and unseen scores (``suspects.py``) of what is trained on, highest score first.
+
+        Nothing where the images are too few to judge.
+        """
+        index, hashes = self.trained_on, self.hashes
+        if len(index) < LEAST_VALUES or not self.pooled.shape[1]:
+            return np.zeros(0, np.int64), np.zeros(0)
+        scores = unseen_scores(self.pooled[index], [hashes[i] for i in index])
+        order = np.argsort(-scores, kind="stable")
+        return index[order], scores[order]
 
 
 class Gatherer:

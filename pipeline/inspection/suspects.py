@@ -16,8 +16,7 @@ from torch import Tensor
 from model.pooled_distance import fit_pooled
 from pipeline.calibration import fold_by_content
 from pipeline.inspection.category_summary import Floats
-from pipeline.inspection.image_set import ImageSet
-from pipeline.inspection.robust_tail import LEAST_VALUES, beyond
+from pipeline.inspection.robust_tail import beyond
 
 FOLDS = 4
 SET_ASIDE = 0.15  # of the images, those with the highest scores, in the second fit
@@ -36,19 +35,6 @@ def unseen_scores(pooled_NF: Floats, hashes: list[str]) -> NDArray[np.float64]:
     folds = fold_by_content(hashes, FOLDS)
     first = _scores(rows_ND, folds, np.ones(len(folds), dtype=bool))
     return _scores(rows_ND, folds, first <= np.quantile(first, 1 - SET_ASIDE))
-
-
-def suspected(image_set: ImageSet) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return indices and scores of the good training images, the least usual first.
-
-    Nothing where they are too few to judge.
-    """
-    index, hashes = image_set.trained_on, image_set.hashes
-    if len(index) < LEAST_VALUES or not image_set.pooled.shape[1]:
-        return np.zeros(0, np.int64), np.zeros(0)
-    scores = unseen_scores(image_set.pooled[index], [hashes[i] for i in index])
-    order = np.argsort(-scores, kind="stable")
-    return index[order], scores[order]
 
 
 def are_suspects(scores: NDArray[np.float64]) -> NDArray[np.bool_]:
