@@ -15,10 +15,10 @@ ORDER = {
         *("catalogue", "labels", "backbones", "feature_store", "inspection", "engine_check"),
         "package",
         *("predictor", "registry"),
-        *("measuring", "onboarding", "synthesis", "evaluation", "data_report"),
+        *("measuring", "onboarding", "synthesis", "evaluation"),
         *("night", "night/fleet", "night/scoring", "night/settling", "night/feedback"),
         "promotion",
-        *("category_changes", "report", "study", "doctor"),
+        *("category_changes", "data_report", "report", "study", "doctor"),
     ),
     "jobs": (
         *("local", "cluster", "terminal"),

@@ -119,6 +119,12 @@ def test_a_damaged_file_of_summaries_is_made_anew(tmp_path: Path, content: bytes
     assert [each.name for each in KnownCategories(str(file)).of_space("s")] == ["steel"]
 
 
+def test_a_category_that_was_renamed_is_known_by_its_name_of_today(tmp_path: Path) -> None:
+    file = str(tmp_path / "summaries.json")
+    collect(file, {"steel": "1"}, lambda _: told("iron"))
+    assert [each.name for each in KnownCategories(file).of_space("s")] == ["steel"]
+
+
 def test_without_a_file_there_is_nothing_to_compare_with(tmp_path: Path) -> None:
     assert KnownCategories(None).of_space("s") == []
     assert KnownCategories(str(tmp_path / "none.json")).of_space("s") == []

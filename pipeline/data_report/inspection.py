@@ -4,10 +4,10 @@ import json
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from model.errors import CategoryFault
 from pipeline import storage
@@ -17,6 +17,7 @@ from pipeline.data_report.across_categories import AcrossCategories
 from pipeline.data_report.category_reading import Reader
 from pipeline.data_report.category_report import CategoryReport, report_of_error, report_on
 from pipeline.data_report.inspection_page import inspection_page
+from pipeline.inspection.found import Line
 
 ANSWER_FILE, PAGE_FILE = "inspect.json", "index.html"
 
@@ -31,11 +32,14 @@ class Inspection:
 
     place: str  # what was inspected
     reports: Mapping[str, CategoryReport]
+    whole: Sequence[Line] = ()  # what is said beside the categories
+    kind: Literal["catalogue", "dump"] = "catalogue"
 
     @property
     def verdict(self) -> Verdict:
-        """The worst of all categories."""
-        return worst(line.check for each in self.reports.values() for line in each.lines)
+        """The worst of all lines."""
+        of_categories = (line for each in self.reports.values() for line in each.lines)
+        return worst(line.check for line in (*self.whole, *of_categories))
 
     @property
     def errors(self) -> dict[str, str]:
@@ -46,7 +50,9 @@ class Inspection:
         """Return plain values."""
         return {
             "inspected": self.place,
+            "kind": self.kind,
             "verdict": self.verdict.value,
+            "checks": [line.to_json() for line in self.whole],
             "images": sum(each.num_images for each in self.reports.values()),
             "categories": {name: each.to_json() for name, each in self.reports.items()},
         }

@@ -17,6 +17,19 @@ def connect() -> None:
     connection.connect(connection.INSPECTIONS)
 
 
+def place_of_dump(out: str, dump: str) -> str:
+    """Return where the files of a dump's inspection go.
+
+    Args:
+        out: folder or prefix of all nights' results.
+        dump: absolute.
+    """
+    name = dump.rstrip("/").rpartition("/")[2]
+    return storage.join(
+        out, "inspections", f"{name}-{hashlib.sha256(dump.encode()).hexdigest()[:8]}"
+    )
+
+
 def write(done: Inspection, out: str) -> str:
     """Write answer and page below ``out`` and log them; return the page's address.
 

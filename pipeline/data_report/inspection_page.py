@@ -24,6 +24,11 @@ TEMPLATE = "data_report/static/inspection.html.j2"
 MOST_OF_LINE, MOST_PICTURES = 12, 240  # images shown of one line, and on the page
 MOST_ROWS = 2_000  # categories in the table
 
+COUNTED: Mapping[str, Mapping[str, Sequence[str]]] = {  # lines whose images the page counts
+    "catalogue": {"suspected": (SUSPECTS,)},
+    "dump": {"unreadable": ("unreadable",), "strangers": ("another category", "no category")},
+}
+
 Category = Mapping[str, Any]
 
 
@@ -87,8 +92,11 @@ def headline(answer: Mapping[str, Any]) -> str:
     if bad:
         return f"{bad} of {len(verdicts)} categories cannot stay so."
     if doubtful:
-        return f"Look at {doubtful} of {len(verdicts)} categories before training on them."
-    return "Nothing stands out."
+        then = "they are scored" if answer["kind"] == "dump" else "training on them"
+        return f"Look at {doubtful} of {len(verdicts)} categories before {then}."
+    if answer["verdict"] == Verdict.FAIL:
+        return "The dump cannot stay so."
+    return "Nothing stands out." if answer["verdict"] == Verdict.PASS else "Look at the dump."
 
 
 def totals(answer: Mapping[str, Any]) -> dict[str, int]:
@@ -100,7 +108,10 @@ def totals(answer: Mapping[str, Any]) -> dict[str, int]:
         "categories": len(verdicts),
         "fail": verdicts.count(Verdict.FAIL),
         "warn": verdicts.count(Verdict.WARN),
-        "suspected": sum(len(_line(each, SUSPECTS)["images"]) for each in categories),
+        **{
+            name: sum(len(_line(each, line)["images"]) for each in categories for line in lines)
+            for name, lines in COUNTED[answer["kind"]].items()
+        },
     }
 
 

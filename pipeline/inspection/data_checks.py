@@ -166,12 +166,13 @@ def counts(image_set: ImageSet) -> Line:
     labels = Counter(f"{sample.split} {sample.defect}" for sample in image_set.samples)
     sizes = Counter(f"{r.size[0]} x {r.size[1]}" for r in image_set.reads if r.size)
     modes = Counter(read.mode or "unknown" for read in image_set.reads)
-    parts = [_named(labels, ""), _named(sizes, "pixels "), _named(modes, "modes ")]
+    parts = [named(labels, ""), named(sizes, "pixels "), named(modes, "modes ")]
     finding = "; ".join(part for part in parts if part) or "no image"
     return Line(check=Check(name="images", verdict=Verdict.PASS, finding=finding))
 
 
-def _named(values: Counter[str], before: str) -> str:
+def named(values: Counter[str], before: str) -> str:
+    """Return the most frequent of some values with their counts."""
     shown = [f"{count:,} {name}" for name, count in values.most_common(MOST_NAMED)]
     more = [f"{len(values) - MOST_NAMED} more kinds"] if len(values) > MOST_NAMED else []
     return before + ", ".join([*shown, *more]) if values else ""

@@ -68,9 +68,12 @@ class KnownCategories:
         if self.uri is None:
             return []
         try:
-            found = (each["summary"] for each in _read(self.uri).values())
-            wanted = [each for each in found if each and each["space"] == space]
-            return [CategorySummary.from_json(each) for each in wanted]
+            found = {name: each["summary"] for name, each in _read(self.uri).items()}
+            return [  # by the names of today
+                CategorySummary.from_json({**each, "name": name})
+                for name, each in found.items()
+                if each and each["space"] == space
+            ]
         except (storage.StorageError, ValueError, KeyError, TypeError) as error:
             logger.warning("no other category is compared with; %s: %r", self.uri, error)
             return []
