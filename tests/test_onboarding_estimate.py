@@ -1,5 +1,6 @@
 """How long an onboarding may take: by what is on record, and by a look at a few images."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +8,10 @@ import pytest
 from factory import SETTINGS, category, make_category
 from test_onboarding_overview import outcome
 
+from model.memory_bank import MemoryBankRecipe
 from pipeline.catalogue.catalogue import Category
 from pipeline.onboarding.estimate import Estimate, estimate
-from pipeline.onboarding.probe import Probed, choose, probe
+from pipeline.onboarding.probe import Probed, choose, probe, shortened
 
 
 def named(name: str, **changes: Any) -> Category:
@@ -78,6 +80,19 @@ def test_the_largest_of_each_kind_are_looked_at_and_the_smallest() -> None:
     assert [each.name for each in choose(categories, sizes)] == ["c", "b", "e"]
     assert [each.name for each in choose(categories[:1], sizes)] == ["a"]
     assert choose([], {}) == []
+
+
+def test_each_head_is_trained_for_a_few_passes_and_counts_with_all_of_its_own() -> None:
+    own = {"passes": 30, "image_head": True, "members": 2}
+    whole = named("steel", training=own).recipe
+    short, passes = shortened(whole)
+    assert passes == {"patch": whole.patch.passes, "image": whole.image.passes}
+    assert passes["patch"] == 30
+    assert (short.patch.passes, short.image.passes) == (4, 4)
+    assert replace(short, patch=whole.patch, image=whole.image) == whole
+    two, passes = shortened(named("steel").recipe)  # two passes and no head over images
+    assert (two, passes) == (named("steel").recipe, {"patch": 2})
+    assert shortened(MemoryBankRecipe()) == (MemoryBankRecipe(), {})
 
 
 def test_a_probe_times_a_few_images_and_leaves_nothing_behind(

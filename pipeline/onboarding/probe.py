@@ -7,13 +7,16 @@ process has.
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import mean
+from typing import Any
 
 import torch
 
 from model.errors import NightshiftError
 from model.kind import TrainingSet
 from model.kinds import KINDS
+from model.recipe import Recipe
 from pipeline.backbones import LoadedBackbone, own_device
 from pipeline.catalogue.catalogue import Category
 from pipeline.feature_store.embedder import embedder_of
@@ -24,7 +27,8 @@ from pipeline.onboarding.listed_images import list_images
 from pipeline.onboarding.pairs import needs_pairs
 
 PROBE_S = 20.0  # no further category is begun after
-TRAINING_S = 3.0  # a training that takes longer is stopped, and taken to go on as it began
+TRAINING_S = 5.0  # a training that takes longer is stopped, and taken to go on as it began
+PASSES = 4  # of each head that are made, where heads are trained in passes
 MOST_IMAGES = 128  # more of them give a training no more to choose its patches from
 # Kinds that can be trained on a few images over and over in no time: the others are fitted to a
 # few, and take longer in proportion.
@@ -104,14 +108,34 @@ def _probe(category: Category, backbones: LoadedBackbone) -> Probed:
 
 def _training_s(category: Category, good: GoodImages, num_images: int) -> float:
     """Return how long a training on so many images takes; the few that are there stand for all."""
+    recipe, passes = shortened(category.recipe)
     started = time.monotonic()
     images = torch.arange(num_images) % len(good.uris)
-    folds = torch.arange(num_images) % category.recipe.members
+    folds = torch.arange(num_images) % recipe.members
     training_set = TrainingSet(bank=good.bank, images=images, folds=folds)
-    trainer = KINDS[category.detector].make_trainer(training_set, category.recipe)
-    ready = time.monotonic()
+    trainer = KINDS[category.detector].make_trainer(training_set, recipe)
+    ready = last = time.monotonic()
+    spent: dict[str, list[float]] = {}
     for _ in trainer.run():
-        if time.monotonic() - ready > TRAINING_S:
+        now = time.monotonic()
+        spent.setdefault(trainer.reports[-1][0] if passes else "", []).append(now - last)
+        if now - ready > TRAINING_S:
             break
-    passes = (time.monotonic() - ready) / max(len(trainer.reports), 1) * trainer.num_passes
-    return ready - started + passes
+        last = now
+    of_pass = {name: mean(times[1:] or times) for name, times in spent.items()}  # first: warming up
+    slowest = max(of_pass.values(), default=0.0)  # of a head that was not reached
+    whole = passes or {"": trainer.num_passes}
+    return ready - started + sum(num * of_pass.get(name, slowest) for name, num in whole.items())
+
+
+def shortened(recipe: Any) -> tuple[Any, dict[str, int]]:
+    """Return a recipe with a few passes of each head, and how many each has; none: left as it is.
+
+    Heads are trained one after the other, and a pass of one takes much longer than of another.
+    """
+    if not isinstance(recipe, Recipe):
+        return recipe, {}
+    heads = {"patch": recipe.patch, "image": recipe.image}
+    found = {name: config for name, config in heads.items() if config is not None}
+    few = {name: replace(c, passes=min(PASSES, c.passes)) for name, c in found.items()}
+    return replace(recipe, **few), {name: config.passes for name, config in found.items()}
