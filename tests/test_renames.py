@@ -60,13 +60,13 @@ def test_the_table_beside_the_results_grows_and_is_written_only_then(tmp_path: P
     out = str(tmp_path)
     assert read_renames(out) == []
     assert not note_renames(out, [])
-    assert not (tmp_path / "categories").exists()
+    assert not (tmp_path / "fleet").exists()
     assert note_renames(out, BACK[1:])
     assert note_renames(out, BACK)
     assert read_renames(out) == BACK
-    before = (tmp_path / "categories/renames.json").stat().st_mtime_ns
+    before = (tmp_path / "fleet/renames.json").stat().st_mtime_ns
     assert not note_renames(out, BACK[:1])
-    assert (tmp_path / "categories/renames.json").stat().st_mtime_ns == before
+    assert (tmp_path / "fleet/renames.json").stat().st_mtime_ns == before
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_the_table_beside_the_results_grows_and_is_written_only_then(tmp_path: P
 )
 def test_a_damaged_table_is_told_of_and_written_anew(tmp_path: Path, content: bytes) -> None:
     out = str(tmp_path)
-    storage.write_bytes(f"{out}/categories/renames.json", content)
+    storage.write_bytes(f"{out}/fleet/renames.json", content)
     with pytest.raises(RenamesError, match=r"renames\.json is damaged .*delete it"):
         read_renames(out)
     assert note_renames(out, BACK)

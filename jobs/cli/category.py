@@ -105,6 +105,6 @@ def _print_places(done: Any, outs: list[str] | None, dry_run: bool) -> None:
     if not outs:
         typer.echo("no --out was given: whether nights are pinned to it was not looked at")
     for noted in done.noted:
-        typer.echo(f"noted in {noted}/categories/renames.json")
+        typer.echo(f"noted in {noted}/fleet/renames.json")
     if done.in_overview and not dry_run:
         typer.echo("its line in onboarding.json and onboarding.html is changed too")

@@ -1,6 +1,6 @@
 """What categories were called before, beside the results: for readers of nights without a registry.
 
-``<out>/categories/renames.json`` is a copy of what the registry knows. ``score`` brings it up to
+``<out>/fleet/renames.json`` is a copy of what the registry knows. ``score`` brings it up to
 date when it asks the registry for champions, and so does the rename itself where it is told of the
 results.
 """
@@ -17,7 +17,7 @@ from pipeline.catalogue.renames import Rename
 
 logger = logging.getLogger(__name__)
 
-PLACE = ("categories", "renames.json")
+PLACE = ("fleet", "renames.json")
 
 
 class RenamesError(NightshiftError):

@@ -8,7 +8,7 @@
      /summary/night=<N>/summary.json        the night counted
      /report/night=<N>/index.html           the morning page
      /labels/category=<C>/<N>-<digest>.parquet  what people said of the images (pipeline/labels)
-     /categories/renames.json               what categories were called before
+     /fleet/renames.json                    what categories were called before
      /inspections/<dump>/index.html         what a dump looked like before it was scored
 """
 
