@@ -16,6 +16,7 @@ from command_line import Run
 from factory import version, write_images
 
 from jobs.night import score as job
+from jobs.night.scoring_worker import ScoringWorker
 from pipeline import storage
 from pipeline.images.decode import read_pages
 from pipeline.night.fleet import hold
@@ -79,7 +80,7 @@ def plant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plant:
         return read_pages(uri, *arguments)
 
     def score(plan: NightPlan, folder: NightFolder) -> int:
-        worker = job.ScoringWorker(folder, threads=1, heads_bytes=10**9)
+        worker = ScoringWorker(folder, threads=1, heads_bytes=10**9)
         return sum(written.num_scored for written in worker.write(list(plan.tasks)))
 
     monkeypatch.setattr(file_reader, "read_pages", noted)

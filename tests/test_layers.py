@@ -191,6 +191,12 @@ def test_actors_that_only_steer_are_light(tmp_path: Path) -> None:
     run_in_fresh_process(BLOCKED_IMPORT, [["torch", "mlflow"], steering], tmp_path)
 
 
+def test_workers_start_without_mlflow_and_pages(tmp_path: Path) -> None:
+    working = ["jobs.evaluate.task", "jobs.night.feeders", "jobs.night.scoring_worker"]
+    working += ["jobs.onboard.train_loop", "jobs.study.tasks", "jobs.synthesise.synthesis_loop"]
+    run_in_fresh_process(BLOCKED_IMPORT, [["mlflow", "jinja2", "scipy.stats"], working], tmp_path)
+
+
 def test_no_other_distribution_owns_our_import_names() -> None:
     owners = importlib.metadata.packages_distributions()
     for package in PACKAGES:

@@ -23,7 +23,7 @@ from pipeline.registry import models
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 NIGHT = "2026-03-12"
-NUM_IMAGES = 120  # of each category: enough for a kill to come between two shards
+NUM_IMAGES = 40  # of each category: enough for a kill to come between two shards
 DRIVER = """\
 import sys
 from jobs.night.score import score

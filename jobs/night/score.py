@@ -13,14 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-import torch
 
 from jobs.cluster.join import Resources, cluster, memory_per_job, resources_for
-from jobs.night.feeders import Feeding, fed, feeding_here
+from jobs.night.feeders import feeding_here
 from jobs.night.pool import Pool
-from jobs.night.prometheus import NightMetrics
+from jobs.night.scoring_worker import ScoringWorker
 from jobs.terminal.progress import Display
-from pipeline.backbones import own_device
 from pipeline.catalogue.rename_table import note_renames, read_renames
 from pipeline.images.decode import ImageStatus
 from pipeline.night.dumps import Change, take_in
@@ -35,13 +33,10 @@ from pipeline.night.record import is_reported, note_reported
 from pipeline.night.results import remove_shards, stored_shards
 from pipeline.night.scoring.detectors import HEADS_BYTES
 from pipeline.night.scoring.plan import ROWS_PER_SHARD, NightPlan, plan_night
-from pipeline.night.scoring.scorer import ShardScorer
-from pipeline.night.scoring.task import Task, Written
 from pipeline.night.settling.settle import settle
 from pipeline.night.summary import Summary
 from pipeline.registry import category_names, connection, models
 from pipeline.report.writing import write_report
-from pipeline.storage.retry import Retry
 
 logger = logging.getLogger(__name__)
 
@@ -153,39 +148,6 @@ def _snapshot(categories: Collection[str], folder: NightFolder, *, anew: bool) -
     note_renames(folder.out, renames)
     versions = with_stand_ins(models.champions(), categories, renames)
     return snapshot_fleet(folder, versions, categories, models.download, so_far)
-
-
-class ScoringWorker:
-    """A ``ShardScorer`` in a process of its own; it reads the night's fleet once."""
-
-    def __init__(
-        self,
-        folder: NightFolder,
-        threads: int,
-        heads_bytes: int,
-        feeding: Feeding | None = None,
-        *,
-        compiles: bool = False,
-    ) -> None:
-        torch.set_num_threads(threads)
-        self.scorer = ShardScorer(
-            Retry().call(lambda: Fleet.read(folder.fleet)),
-            folder,
-            device=own_device(),
-            heads_bytes=heads_bytes,
-            observer=NightMetrics(),
-            compiles=compiles,
-        )
-        if feeding is not None:
-            self.scorer.source = fed(self.scorer, feeding)
-
-    def write(self, tasks: list[Task]) -> list[Written]:
-        """Score a bundle of shards and store their rows."""
-        return self.scorer.write(tasks)
-
-    def is_ready(self) -> bool:
-        """Answer at all."""
-        return True
 
 
 def _score(plan: NightPlan, folder: NightFolder) -> int:

@@ -10,7 +10,6 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from model.folding import FoldedHead
 from pipeline import storage
@@ -152,6 +151,8 @@ def rank_correlation(
 
     There is none where one side never varies; resamples of which that is true are left out.
     """
+    from scipy import stats  # noqa: PLC0415  a second to import, which no trial needs
+
     pairs = np.asarray(first, float), np.asarray(second, float)
     if len(first) < 3 or min(np.ptp(side) for side in pairs) == 0:
         return {"value": None, "low": None, "high": None, "trials": len(first)}

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from scipy import stats
+from scipy import special
 
 from pipeline.study.records import TrialRecord
 from pipeline.study.run import Repeat
@@ -141,7 +141,7 @@ def difference(values: Sequence[float], others: Sequence[float]) -> Difference:
     mean = statistics.fmean(each)
     if len(each) < 2:
         return Difference(mean=mean, low=None, high=None)
-    half = float(stats.t.ppf(0.975, len(each) - 1)) * statistics.stdev(each) / len(each) ** 0.5
+    half = float(special.stdtrit(len(each) - 1, 0.975)) * statistics.stdev(each) / len(each) ** 0.5
     return Difference(mean=mean, low=mean - half, high=mean + half)
 
 
