@@ -23,7 +23,7 @@ from jobs.cli.night import score
 from jobs.cli.onboarding import onboard
 from jobs.cli.options import Features, FeaturesGb, Json, Night
 from jobs.cli.printing import print_study
-from jobs.cli.promotion import recalibrate
+from jobs.cli.promotion import promote, recalibrate
 from jobs.cli.prune import prune
 from jobs.cli.synthesis import synthesise
 from jobs.terminal.tables import number, print_json
@@ -168,6 +168,7 @@ def tune(  # noqa: PLR0913, PLR0917  options of a command
 
 
 app.command()(synthesise)
+app.command()(promote)
 app.command()(recalibrate)
 app.command()(history)
 app.command()(rollback)

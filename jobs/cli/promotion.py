@@ -1,4 +1,4 @@
-"""``nightshift recalibrate``: another threshold for a category's champion, without training."""
+"""``nightshift promote`` and ``nightshift recalibrate``: new versions beside a champion."""
 
 import sys
 from contextlib import redirect_stdout
@@ -63,3 +63,56 @@ def _to_json(made: Any) -> dict[str, Any]:
         "num_labelled": made.done.num_labelled,
         "left_out": made.done.left_out,
     }
+
+
+def promote(  # noqa: PLR0913, PLR0917  options of a command
+    category: Category,
+    out: Annotated[str, typer.Option(help="Folder or s3:// prefix of the results.")],
+    nights: Annotated[int, typer.Option(min=1, help="Last nights whose images are drawn.")] = 5,
+    images: Annotated[int, typer.Option(min=1, help="Images drawn of them in all.")] = 500,
+    margin: Annotated[
+        float | None, typer.Option(help="Rise of false alarms; else the champion's rate.")
+    ] = None,
+    version: Annotated[
+        int | None, typer.Option(min=1, help="Version to judge; else the challenger.")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Promote whatever the verdict; needs --because.")
+    ] = False,
+    because: Annotated[str, typer.Option(help="Why it is forced, for the record.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Compare a category's challenger with its champion; promote it where the evidence says so.
+
+    The verdict is PROMOTE, KEEP or NEEDS LABELS; each of them is a success.
+    """
+    if force != bool(because):
+        raise typer.BadParameter("--force and --because go together")
+    if margin is not None and not 0 < margin < 1:
+        raise typer.BadParameter(f"--margin must be in (0, 1), got {margin}")
+    from pipeline.promotion.gate import GateOptions, ask  # noqa: PLC0415  torch loads in seconds
+    from pipeline.registry import connection  # noqa: PLC0415
+
+    options = GateOptions(
+        out=out,
+        nights=nights,
+        images=images,
+        margin=margin,
+        version=version,
+        force_because=because,
+    )
+    with redirect_stdout(sys.stderr):
+        connection.connect(connection.ONBOARDINGS)
+        answer = ask(category, options)
+    if as_json:
+        print_json(answer.to_json())
+        return
+    promoted = "; it is champion now" if answer.promoted else ""
+    typer.echo(
+        f"{category}: {answer.verdict}. Version {answer.challenger} against "
+        f"{answer.champion or 'none'}: {answer.reason}{promoted}"
+    )
+    if answer.evidence and answer.evidence.failed:
+        failed = ", ".join(f"{n:,} {status}" for status, n in answer.evidence.failed.items())
+        typer.echo(f"images that could not be scored: {failed}")
+    typer.echo(f"page: {answer.page}")

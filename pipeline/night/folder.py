@@ -7,6 +7,7 @@
      /drift/night=<N>/drift.parquet         how far each category has shifted
      /summary/night=<N>/summary.json        the night counted
      /report/night=<N>/index.html           the morning page
+     /promotion/category=<C>/version=<V>/   what the gate said of a challenger (pipeline/promotion)
      /labels/category=<C>/<N>-<digest>.parquet  what people said of the images (pipeline/labels)
      /fleet/renames.json                    what categories were called before
      /inspections/<dump>/index.html         what a dump looked like before it was scored

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from model.mixed_batch import score_by_several
 from pipeline import storage
-from pipeline.backbones import LoadedBackbone
+from pipeline.backbones import Fetch, LoadedBackbone
 from pipeline.images.batches import batches, stack
 from pipeline.images.decode import ImageRead, ImageStatus, read_image
 from pipeline.images.prefetch import read_ahead
@@ -47,14 +47,21 @@ class SeveralScores:
 
 
 @torch.inference_mode()
-def score_by_each(packages: Sequence[Package], images: Sequence[ImageFile]) -> SeveralScores:
+def score_by_each(
+    packages: Sequence[Package], images: Sequence[ImageFile], fetch: Fetch | None = None
+) -> SeveralScores:
     """Score images by every package.
+
+    Args:
+        packages: any number, of one category.
+        images: their images.
+        fetch: what loads backbones; each once when None.
 
     Raises:
         CategoryFault: a package cannot be used on this machine.
         StorageAway: the storage does not answer.
     """
-    fetch = LoadedBackbone()
+    fetch = fetch or LoadedBackbone()
     groups: dict[Any, list[int]] = defaultdict(list)
     for place, package in enumerate(packages):
         groups[repr(_network(package))].append(place)

@@ -1,0 +1,228 @@
+"""The images by which champion and challenger are compared, and what is said of them.
+
+None was chosen by its score, or the comparison would favour whoever chose it: a random sample of
+the last nights' images, drawn by a hash; images that were labelled whatever their score; labelled
+images from elsewhere. What was labelled because the champion flagged it counts where it happens to
+be in the sample, and nowhere else.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from scipy import stats
+
+from pipeline import storage
+from pipeline.backbones import Fetch
+from pipeline.labels.label import WHATEVER_THE_SCORE, labels_of, standing
+from pipeline.labels.label_table import LabelTable
+from pipeline.labels.parts import is_for_gate
+from pipeline.night.folder import NightError, NightFolder
+from pipeline.night.manifest import read_manifest
+from pipeline.package import Package
+from pipeline.promotion.gate_verdict import Tally, count
+from pipeline.promotion.image_scores import ImageFile, score_by_each
+
+NIGHT_PREFIX = "night="
+MOST_LOOKED_AT = 3  # nights for each that is wanted: a category may have no image in some
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateImage:
+    """One image of the comparison."""
+
+    file: ImageFile
+    night: str | None  # that it was drawn of
+    label: str  # good, defect, or empty
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """What one of the two says of all images together."""
+
+    flagged: int
+    promised: float  # its false-alarm rate
+    ks: float | None  # Kolmogorov-Smirnov distance of its scores from its calibration's; 1 is far
+
+
+@dataclass(frozen=True, kw_only=True)
+class Open:
+    """An image on which they differ and that nobody has labelled."""
+
+    image_uri: str
+    image_etag: str | None
+    night: str | None
+    flagged_by: str  # champion or challenger
+    champion_p: float
+    challenger_p: float
+    champion_score: float
+    challenger_score: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """Both on the same images."""
+
+    tally: Tally
+    champion: Side
+    challenger: Side
+    nights: Sequence[str]  # that images were drawn of
+    failed: dict[str, int]  # images that could not be scored, by status
+    open_images: Sequence[Open]  # those whose label decides most first
+
+
+def gather(
+    category: str, out: str, nights: int, images: int, *, kept_half: bool
+) -> list[GateImage]:
+    """List the images of a comparison; nothing is scored yet.
+
+    Args:
+        category: its name.
+        out: folder of results.
+        nights: how many of the last ones with images of the category are drawn of.
+        images: how many are drawn of them in all.
+        kept_half: leave out labelled images that a model may have learned from.
+
+    Raises:
+        LabelsError, ManifestError: a stored file is damaged.
+    """
+    rows = LabelTable(out).of_category(category)
+    drawn = list(_drawn(category, out, nights, images))
+    etags = {image.uri: image.etag for _, image in drawn}
+    said = labels_of(rows, etags)
+    found = {
+        image.uri: GateImage(file=image, night=night, label=said.get(image.uri, ""))
+        for night, image in drawn
+    }
+    for row in _independent(rows).to_pylist():
+        image = ImageFile(row["image_uri"], row["image_etag"])
+        found.setdefault(image.uri, GateImage(file=image, night=row["night"], label=row["label"]))
+    kept = [image for image in found.values() if image.label != "unsure"]
+    return [
+        image for image in kept if not (kept_half and image.label) or is_for_gate(image.file.uri)
+    ]
+
+
+def _independent(rows: pa.Table) -> pa.Table:
+    """Labels of images that no score of ours has chosen."""
+    told = standing(rows)
+    at_random = pc.is_in(told["chosen"], value_set=pa.array(WHATEVER_THE_SCORE))
+    return told.filter(pc.or_(at_random, pc.is_null(told["night"])))
+
+
+def _drawn(category: str, out: str, nights: int, images: int) -> Iterator[tuple[str, ImageFile]]:
+    """Draw as many images of each of the last nights, none of them twice."""
+    seen: set[str] = set()
+    left = nights
+    for night in _last_nights(out)[: MOST_LOOKED_AT * nights]:
+        own = [image for image in _of_night(category, out, night) if image.uri not in seen]
+        if own and left:
+            for image in sorted(own, key=lambda each: _place(night, each.uri))[: images // nights]:
+                seen.add(image.uri)
+                yield night, image
+            left -= 1
+
+
+def _last_nights(out: str) -> list[str]:
+    """Nights with a manifest, the newest first."""
+    try:
+        names = storage.list_names(storage.join(storage.absolute(out), "manifest"))
+    except storage.ObjectMissing:
+        return []
+    nights = [name.removeprefix(NIGHT_PREFIX) for name in names if name.startswith(NIGHT_PREFIX)]
+    real = []
+    for night in nights:
+        with suppress(NightError):
+            real.append(NightFolder(out, night).night)
+    return sorted(real, reverse=True)
+
+
+def _of_night(category: str, out: str, night: str) -> list[ImageFile]:
+    try:
+        manifest = read_manifest(NightFolder(out, night).manifest)
+    except storage.ObjectMissing:
+        return []
+    own = manifest.filter(pc.equal(manifest["category"], category))
+    columns = (own[name].to_pylist() for name in ("image_uri", "image_etag"))
+    return [ImageFile(*pair) for pair in zip(*columns, strict=True)]
+
+
+def _place(night: str, uri: str) -> bytes:
+    """Another order than the audit's, so that the two samples know nothing of each other."""
+    return hashlib.sha256(f"gate {night} {uri}".encode(errors="surrogatepass")).digest()
+
+
+def compare(
+    champion: Package, challenger: Package, images: Sequence[GateImage], fetch: Fetch | None = None
+) -> Evidence:
+    """Score images by both and count on which they differ; ``fetch`` loads backbones.
+
+    Raises:
+        CategoryFault: a package cannot be used on this machine.
+        StorageAway: the storage does not answer.
+    """
+    done = score_by_each([champion, challenger], [image.file for image in images], fetch)
+    scored = done.is_scored
+    kept = [image for image, is_kept in zip(images, scored, strict=True) if is_kept]
+    scores = done.scores[:, scored]
+    flags = [
+        package.reference.calibration.flagged(own)
+        for package, own in zip((champion, challenger), scores, strict=True)
+    ]
+    labels = np.array([image.label for image in kept], dtype=str)
+    return Evidence(
+        tally=count(flags[0], flags[1], labels),
+        champion=_side(champion, scores[0], flags[0]),
+        challenger=_side(challenger, scores[1], flags[1]),
+        nights=sorted({image.night for image in kept if image.night}),
+        failed=done.failed,
+        open_images=_open(champion, challenger, kept, scores),
+    )
+
+
+def _side(package: Package, scores_N: NDArray[np.float32], flags_N: NDArray[np.bool_]) -> Side:
+    calibration = package.reference.calibration
+    ks = stats.ks_2samp(scores_N, calibration.scores).statistic if len(scores_N) else None
+    return Side(
+        flagged=int(flags_N.sum()),
+        promised=calibration.false_alarm_rate,
+        ks=None if ks is None else float(ks),
+    )
+
+
+def _open(
+    champion: Package,
+    challenger: Package,
+    images: Sequence[GateImage],
+    scores_2N: NDArray[np.float32],
+) -> list[Open]:
+    """Images to label: those that the challenger alone flags first, the most unusual first."""
+    references = champion.reference.calibration, challenger.reference.calibration
+    p_2N = [each.p_value(own) for each, own in zip(references, scores_2N, strict=True)]
+    flags = [each.flagged(own) for each, own in zip(references, scores_2N, strict=True)]
+    found = [
+        Open(
+            image_uri=image.file.uri,
+            image_etag=image.file.etag,
+            night=image.night,
+            flagged_by="challenger" if flags[1][place] else "champion",
+            champion_p=float(p_2N[0][place]),
+            challenger_p=float(p_2N[1][place]),
+            champion_score=float(scores_2N[0, place]),
+            challenger_score=float(scores_2N[1, place]),
+        )
+        for place, image in enumerate(images)
+        if not image.label and flags[0][place] != flags[1][place]
+    ]
+    return sorted(found, key=_by_worth)
+
+
+def _by_worth(image: Open) -> tuple[bool, float, float]:
+    by_champion = image.flagged_by == "champion"
+    p_value = image.champion_p if by_champion else image.challenger_p
+    return by_champion, p_value, -(image.champion_score if by_champion else image.challenger_score)

@@ -1,0 +1,220 @@
+"""Ask the gate about one category: compare, judge, keep the evidence, and promote if it says so.
+
+The evidence is kept before the alias moves. Whoever was killed asks again: the same evidence is
+the same look and the same verdict.
+"""
+
+import datetime as dt
+import hashlib
+import json
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+
+from model.detector import Detector
+from model.errors import CategoryFault
+from pipeline.backbones import Fetch, LoadedBackbone
+from pipeline.evaluation.cost import measure_cost
+from pipeline.package import Package
+from pipeline.predictor import Predictor
+from pipeline.promotion.evidence import Evidence, compare, gather
+from pipeline.promotion.gate_answer import GateAnswer
+from pipeline.promotion.gate_page import write_gate_page
+from pipeline.promotion.gate_verdict import LEVEL, GateConfig, GateVerdict, judge
+from pipeline.promotion.versions import fetched, version_of
+from pipeline.registry import aliases, gate_record, models
+from pipeline.registry.aliases import CHALLENGER, CHAMPION, AliasError, Reason
+from pipeline.registry.models import RegisteredVersion
+
+DIGITS = 16  # of the digest that evidence is known by
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateOptions:
+    """How a category is asked about."""
+
+    out: str  # folder of results and labels
+    nights: int = 5
+    images: int = 500  # of these nights in all
+    margin: float | None = None  # the champion's false-alarm rate when None
+    level: float = LEVEL
+    version: int | None = None  # the challenger; by its alias when None
+    force_because: str = ""  # promote whatever the verdict, for this reason
+
+
+def ask(category: str, options: GateOptions) -> GateAnswer:
+    """Compare a category's challenger with its champion and promote it if the gate says so.
+
+    Raises:
+        AliasError: there is no challenger, or it is the champion.
+        CategoryFault: the challenger cannot be used.
+        LabelsError, ManifestError: stored files are damaged.
+        RegistryError, StorageError: MLflow or the storage is away.
+    """
+    known = aliases.history(category)
+    challenger = _challenger(category, known, options.version)
+    if challenger.is_champion:
+        raise AliasError(
+            f"{category}: version {challenger.version} is the champion, and there is no other "
+            f"challenger. Onboard or recalibrate the category first, or name a --version."
+        )
+    fetch = LoadedBackbone()
+    with ExitStack() as stack:
+        own = stack.enter_context(fetched(challenger)).package
+        _detector(own, fetch)
+        champion = version_of(known, CHAMPION) if CHAMPION in known.aliases else None
+        package, why = _usable_champion(champion, stack, fetch)
+        if package is None:
+            answer = _without_champion(category, champion, challenger, why)
+        else:
+            assert champion is not None
+            answer = _compared(category, (champion, package), (challenger, own), options, fetch)
+    answer = _carry_out(answer, challenger, options)
+    page = write_gate_page(answer, options.out, own.header.preprocessing)
+    return replace(answer, page=page)
+
+
+def _challenger(
+    category: str, known: aliases.AliasHistory, number: int | None
+) -> RegisteredVersion:
+    if number is None:
+        return version_of(known, CHALLENGER)
+    version = models.find_version(category, number)
+    if version is None:
+        raise AliasError(f"{category}: version {number} is not registered; name one that is")
+    return version
+
+
+def _detector(package: Package, fetch: Fetch) -> Detector:
+    """Load a package as the night would.
+
+    Raises:
+        CategoryFault: it cannot score on this machine.
+    """
+    return Predictor(package, fetch(package.header.backbone_config)).detector
+
+
+def _usable_champion(
+    champion: RegisteredVersion | None, stack: ExitStack, fetch: Fetch
+) -> tuple[Package | None, str]:
+    """Return the champion's package, or why there is none that could be used."""
+    if champion is None:
+        return None, "the category has no champion yet"
+    try:
+        package = stack.enter_context(fetched(champion)).package
+        _detector(package, fetch)
+    except CategoryFault as error:
+        return None, f"the champion cannot be used any more: {error}"
+    return package, ""
+
+
+def _without_champion(
+    category: str, champion: RegisteredVersion | None, challenger: RegisteredVersion, why: str
+) -> GateAnswer:
+    return GateAnswer(
+        category=category,
+        verdict=GateVerdict.PROMOTE,
+        reason=why,
+        champion=champion.version if champion else None,
+        challenger=challenger.version,
+        promoted=False,
+    )
+
+
+def _compared(
+    category: str,
+    champion: tuple[RegisteredVersion, Package],
+    challenger: tuple[RegisteredVersion, Package],
+    options: GateOptions,
+    fetch: Fetch,
+) -> GateAnswer:
+    packages = champion[1], challenger[1]
+    learned = bool(packages[1].record.settings.get("labels"))
+    images = gather(category, options.out, options.nights, options.images, kept_half=learned)
+    evidence = compare(*packages, images, fetch)
+    rate = packages[0].reference.calibration.false_alarm_rate
+    config = GateConfig(margin=options.margin or rate, level=options.level)
+    digest = _digest(evidence, champion[0], config)
+    look = _look(challenger[0], digest)
+    judgement = judge(evidence.tally, config, look)
+    answer = GateAnswer(
+        category=category,
+        verdict=judgement.verdict if evidence.tally.images else GateVerdict.KEEP,
+        reason=judgement.reason if evidence.tally.images else _nothing(evidence, options),
+        champion=champion[0].version,
+        challenger=challenger[0].version,
+        promoted=False,
+        look=look,
+        margin=config.margin,
+        evidence=evidence,
+        judgement=judgement,
+        cost=_cost(*packages, fetch),
+    )
+    _note(answer, challenger[0], digest)
+    return answer
+
+
+def _nothing(evidence: Evidence, options: GateOptions) -> str:
+    failed = ", ".join(f"{number} {status}" for status, number in evidence.failed.items())
+    return (
+        f"there is nothing to compare them by: no image of the last nights below {options.out} and "
+        f"no labelled one can be scored ({failed or 'none is listed'}). Score a night, or import "
+        f"labels"
+    )
+
+
+def _digest(evidence: Evidence, champion: RegisteredVersion, config: GateConfig) -> str:
+    content = [asdict(evidence.tally), champion.digest, asdict(config)]
+    text = json.dumps(content, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
+
+
+def _look(challenger: RegisteredVersion, digest: str) -> int:
+    """How often labelled evidence was judged, this time included; the same evidence is one look."""
+    earlier = gate_record.earlier_verdicts(challenger)
+    if digest in earlier:
+        return int(earlier[digest]["look"])
+    return 1 + sum(bool(each["told"]) for each in earlier.values())
+
+
+def _cost(champion: Package, challenger: Package, fetch: Fetch) -> dict[str, dict[str, float]]:
+    """Time of an image and room of the heads, on the images that the packages hold."""
+    return {
+        name: found
+        for name, package in (("champion", champion), ("challenger", challenger))
+        if (found := _cost_of(package, fetch)) is not None
+    }
+
+
+def _cost_of(package: Package, fetch: Fetch) -> dict[str, float] | None:
+    if package.check_images is None:
+        return None
+    cost = measure_cost(_detector(package, fetch), list(package.check_images))
+    return None if cost is None else asdict(cost)
+
+
+def _note(answer: GateAnswer, challenger: RegisteredVersion, digest: str) -> None:
+    assert answer.evidence is not None
+    assert answer.judgement is not None
+    short = {
+        "at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        "verdict": answer.verdict,
+        "champion": answer.champion,
+        "look": answer.look,
+        "told": answer.evidence.tally.num_told,
+        "reason": answer.reason,
+        "p": {name: round(p, 6) for name, p in vars(answer.judgement).items() if name[-2:] == "_p"},
+    }
+    gate_record.note_verdict(challenger, digest, short, answer.to_json())
+
+
+def _carry_out(
+    answer: GateAnswer, challenger: RegisteredVersion, options: GateOptions
+) -> GateAnswer:
+    """Promote where the verdict says so, or where somebody insists."""
+    if answer.verdict is not GateVerdict.PROMOTE and not options.force_because:
+        return answer
+    forced = answer.verdict is not GateVerdict.PROMOTE
+    because = f"forced: {options.force_because}" if options.force_because else answer.reason
+    evidence = f"the gate said {answer.verdict}" + (f", {answer.reason}" if forced else "")
+    models.promote(challenger, Reason(by="promote", because=because, evidence=evidence))
+    return replace(answer, promoted=True)
