@@ -14,6 +14,8 @@ from factory import make_package, write_images
 from mlflow import MlflowClient
 
 from pipeline.calibration import CalibrationConfig, fit
+from pipeline.catalogue.rename_table import note_renames
+from pipeline.catalogue.renames import Rename
 from pipeline.labels.label import Label, to_rows
 from pipeline.labels.label_table import LabelTable
 from pipeline.labels.parts import is_for_gate
@@ -269,6 +271,17 @@ def test_images_are_drawn_of_the_last_nights_and_as_many_of_each(
     nights = [image.night for image in images]
     assert (nights.count("2026-03-13"), nights.count(NIGHT)) == (10, 10)
     assert images == gather("steel", factory.out, 2, 20, kept_half=False)
+
+
+def test_images_of_nights_under_an_earlier_name_are_drawn_and_keep_it(factory: Factory) -> None:
+    when = dt.datetime(2026, 3, 20, tzinfo=dt.UTC)
+    note_renames(factory.out, [Rename(old="steel", new="sheet", when=when)])
+    factory.label(factory.highest[:2], "defect")
+    images = gather("sheet", factory.out, 5, 1000, kept_half=False)
+    assert len(images) == NUM_IMAGES
+    assert {image.category for image in images} == {"steel"}
+    assert sum(image.label == "defect" for image in images) == 2
+    assert gather("steel", factory.out, 5, 1000, kept_half=False) == []
 
 
 def test_a_challenger_that_learned_from_labels_is_judged_by_the_other_half(

@@ -9,7 +9,7 @@ be in the sample, and nowhere else.
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +19,8 @@ from scipy import stats
 
 from pipeline import storage
 from pipeline.backbones import Fetch
+from pipeline.catalogue.rename_table import read_renames
+from pipeline.catalogue.renames import earlier_names, name_now
 from pipeline.labels.label import WHATEVER_THE_SCORE, labels_of, standing
 from pipeline.labels.label_table import LabelTable
 from pipeline.labels.parts import is_for_gate
@@ -37,6 +39,7 @@ class GateImage:
     """One image of the comparison."""
 
     file: ImageFile
+    category: str  # as its night called it
     night: str | None  # that it was drawn of
     label: str  # good, defect, or empty
 
@@ -56,6 +59,7 @@ class Open:
 
     image_uri: str
     image_etag: str | None
+    category: str  # as its night called it
     night: str | None
     flagged_by: str  # champion or challenger
     champion_p: float
@@ -93,15 +97,16 @@ def gather(
     """
     rows = LabelTable(out).of_category(category)
     drawn = list(_drawn(category, out, nights, images))
-    etags = {image.uri: image.etag for _, image in drawn}
-    said = labels_of(rows, etags)
-    found = {
-        image.uri: GateImage(file=image, night=night, label=said.get(image.uri, ""))
-        for night, image in drawn
-    }
+    said = labels_of(rows, {image.file.uri: image.file.etag for image in drawn})
+    found = {image.file.uri: replace(image, label=said.get(image.file.uri, "")) for image in drawn}
     for row in _independent(rows).to_pylist():
-        image = ImageFile(row["image_uri"], row["image_etag"])
-        found.setdefault(image.uri, GateImage(file=image, night=row["night"], label=row["label"]))
+        image = GateImage(
+            file=ImageFile(row["image_uri"], row["image_etag"]),
+            category=row["category"],
+            night=row["night"],
+            label=row["label"],
+        )
+        found.setdefault(image.file.uri, image)
     kept = [image for image in found.values() if image.label != "unsure"]
     return [
         image for image in kept if not (kept_half and image.label) or is_for_gate(image.file.uri)
@@ -115,16 +120,19 @@ def _independent(rows: pa.Table) -> pa.Table:
     return told.filter(pc.or_(at_random, pc.is_null(told["night"])))
 
 
-def _drawn(category: str, out: str, nights: int, images: int) -> Iterator[tuple[str, ImageFile]]:
+def _drawn(category: str, out: str, nights: int, images: int) -> Iterator[GateImage]:
     """Draw as many images of each of the last nights, none of them twice."""
     seen: set[str] = set()
     left = nights
+    renames = read_renames(storage.absolute(out))
+    names = [category, *(name for name, _ in earlier_names(category, renames))]
     for night in _last_nights(out)[: MOST_LOOKED_AT * nights]:
-        own = [image for image in _of_night(category, out, night) if image.uri not in seen]
+        then = [name for name in names if name_now(name, night, renames) == category]
+        own = [image for image in _of_night(then, out, night) if image.file.uri not in seen]
         if own and left:
-            for image in sorted(own, key=lambda each: _place(night, each.uri))[: images // nights]:
-                seen.add(image.uri)
-                yield night, image
+            chosen = sorted(own, key=_place)[: images // nights]
+            seen |= {image.file.uri for image in chosen}
+            yield from chosen
             left -= 1
 
 
@@ -142,19 +150,28 @@ def _last_nights(out: str) -> list[str]:
     return sorted(real, reverse=True)
 
 
-def _of_night(category: str, out: str, night: str) -> list[ImageFile]:
+def _of_night(names: Sequence[str], out: str, night: str) -> list[GateImage]:
+    """Images of a night, by the names that the category had then."""
     try:
         manifest = read_manifest(NightFolder(out, night).manifest)
     except storage.ObjectMissing:
         return []
-    own = manifest.filter(pc.equal(manifest["category"], category))
-    columns = (own[name].to_pylist() for name in ("image_uri", "image_etag"))
-    return [ImageFile(*pair) for pair in zip(*columns, strict=True)]
+    own = manifest.filter(pc.is_in(manifest["category"], value_set=pa.array(names, pa.string())))
+    return [
+        GateImage(
+            file=ImageFile(row["image_uri"], row["image_etag"]),
+            category=row["category"],
+            night=night,
+            label="",
+        )
+        for row in own.select(["image_uri", "image_etag", "category"]).to_pylist()
+    ]
 
 
-def _place(night: str, uri: str) -> bytes:
+def _place(image: GateImage) -> bytes:
     """Another order than the audit's, so that the two samples know nothing of each other."""
-    return hashlib.sha256(f"gate {night} {uri}".encode(errors="surrogatepass")).digest()
+    text = f"gate {image.night} {image.file.uri}"
+    return hashlib.sha256(text.encode(errors="surrogatepass")).digest()
 
 
 def compare(
@@ -209,6 +226,7 @@ def _open(
         Open(
             image_uri=image.file.uri,
             image_etag=image.file.etag,
+            category=image.category,
             night=image.night,
             flagged_by="challenger" if flags[1][place] else "champion",
             champion_p=float(p_2N[0][place]),

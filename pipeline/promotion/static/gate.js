@@ -1,5 +1,4 @@
 "use strict";
-const root = document.documentElement;
 const boxes = [...document.querySelectorAll("input[data-uri]")];
 const button = document.getElementById("download");
 const chosen = () => boxes.filter((box) => box.checked);
@@ -11,7 +10,7 @@ const show = () => {
 const line = (box, when) => JSON.stringify({
   image_uri: box.dataset.uri,
   image_etag: box.dataset.etag || null,
-  category: root.dataset.category,
+  category: box.dataset.category,
   label: box.value,
   night: box.dataset.night || null,
   labelled_at: when,
@@ -26,5 +25,5 @@ button.addEventListener("click", () => {
   link.click();
   URL.revokeObjectURL(link.href);
 });
-root.classList.add("scripted");
+document.documentElement.classList.add("scripted");
 show();
