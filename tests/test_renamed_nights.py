@@ -10,15 +10,17 @@ from factory import make_fleet, version, write_images
 from mlflow import MlflowClient
 
 from jobs.night import score as job
-from pipeline.catalogue.rename_table import read_renames
+from pipeline.catalogue.rename_table import note_renames, read_renames
 from pipeline.catalogue.renames import Rename
 from pipeline.category_changes import Places, remove_category, rename_category
+from pipeline.night.dumps import take_in
 from pipeline.night.feedback.explanation import explain
 from pipeline.night.fleet import hold
 from pipeline.night.fleet.stand_ins import with_stand_ins
 from pipeline.night.folder import NightFolder
 from pipeline.night.results import read_shard, stored_shards
 from pipeline.night.scoring.plan import NightPlan
+from pipeline.promotion.evidence import gather
 from pipeline.registry import models
 from pipeline.report.writing import write_report
 
@@ -111,6 +113,19 @@ def test_past_nights_need_nothing_of_the_registry(
     again = job.score(str(tmp_path / "dump"), folder)
     assert (again.num_scored, again.summary) == (0, summary)
     assert "steel" in Path(write_report(folder)).read_text()
+
+
+def test_a_comparison_draws_from_nights_with_the_old_name(tmp_path: Path) -> None:
+    out = str(tmp_path / "out")
+    for night, folder in [(MONDAY, "steel"), (TUESDAY, "plate"), (WEDNESDAY, "steel")]:
+        place = tmp_path / night / folder
+        place.mkdir(parents=True)
+        (place / "1.png").write_bytes(b"listed, not read")
+        take_in(str(tmp_path / night), NightFolder(out, night))
+    note_renames(out, [Rename(old="steel", new="plate", when=NOW)])
+    drawn = {name: gather(name, out, 5, 100, kept_half=False) for name in ("plate", "steel")}
+    assert {each.night for each in drawn["plate"]} == {MONDAY, TUESDAY}
+    assert {each.night for each in drawn["steel"]} == {WEDNESDAY}  # another one by then
 
 
 @pytest.mark.parametrize(

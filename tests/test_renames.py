@@ -7,7 +7,7 @@ import pytest
 
 from pipeline import storage
 from pipeline.catalogue.rename_table import RenamesError, note_renames, read_renames
-from pipeline.catalogue.renames import Rename, earlier_names, name_now
+from pipeline.catalogue.renames import Rename, earlier_names, name_now, names_on
 
 
 def rename(old: str, new: str, day: int) -> Rename:
@@ -41,6 +41,22 @@ def test_a_category_knows_the_names_it_had_and_until_when() -> None:
     assert earlier_names("d", TWICE) == [("a", "2026-03-20")]
     assert earlier_names("a", TWICE) == []
     assert earlier_names("b", TWICE) == []
+
+
+@pytest.mark.parametrize(
+    ("day", "names"), [(4, ["b", "a"]), (6, ["b"]), (10, ["b"]), (11, []), (13, [])]
+)
+def test_a_category_is_found_by_the_names_that_it_had_on_a_night(
+    day: int, names: list[str]
+) -> None:
+    """And by its own of today, which on these nights nobody else had."""
+    assert names_on(f"2026-03-{day:02}", "c", TWICE) == ["c", *names]
+
+
+def test_a_name_is_not_a_category_that_has_it_only_now() -> None:
+    assert names_on("2026-03-04", "a", TWICE) == []
+    assert names_on("2026-03-13", "d", TWICE) == ["d", "a"]
+    assert names_on("2026-03-04", "a", []) == ["a"]
 
 
 def test_a_name_may_come_back() -> None:

@@ -17,7 +17,7 @@ from pipeline.catalogue.renames import Rename
 
 logger = logging.getLogger(__name__)
 
-PLACE = ("fleet", "renames.json")
+PLACE = ("fleet", "renames.json")  # where whoever scores nights may read and write
 
 
 class RenamesError(NightshiftError):

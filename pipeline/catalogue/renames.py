@@ -50,5 +50,12 @@ def earlier_names(category: str, renames: Iterable[Rename]) -> list[tuple[str, s
     return [entry for entry in found if entry[0] != category]
 
 
+def names_on(night: str, category: str, renames: Iterable[Rename]) -> list[str]:
+    """Return the names by which a category of today may be found in a night's rows."""
+    renames = list(renames)
+    names = [category, *(name for name, _ in earlier_names(category, renames))]
+    return [name for name in names if name_now(name, night, renames) == category]
+
+
 def _in_order(renames: Iterable[Rename]) -> list[Rename]:
     return sorted(renames, key=attrgetter("when"))

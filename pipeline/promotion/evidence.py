@@ -20,7 +20,7 @@ from scipy import stats
 from pipeline import storage
 from pipeline.backbones import Fetch
 from pipeline.catalogue.rename_table import read_renames
-from pipeline.catalogue.renames import earlier_names, name_now
+from pipeline.catalogue.renames import names_on
 from pipeline.labels.label import WHATEVER_THE_SCORE, labels_of, standing
 from pipeline.labels.label_table import LabelTable
 from pipeline.labels.parts import is_for_gate
@@ -125,9 +125,8 @@ def _drawn(category: str, out: str, nights: int, images: int) -> Iterator[GateIm
     seen: set[str] = set()
     left = nights
     renames = read_renames(storage.absolute(out))
-    names = [category, *(name for name, _ in earlier_names(category, renames))]
     for night in _last_nights(out)[: MOST_LOOKED_AT * nights]:
-        then = [name for name in names if name_now(name, night, renames) == category]
+        then = names_on(night, category, renames)
         own = [image for image in _of_night(then, out, night) if image.file.uri not in seen]
         if own and left:
             chosen = sorted(own, key=_place)[: images // nights]
