@@ -120,25 +120,27 @@ def test_a_champion_that_was_chosen_stays(client: MlflowClient, by: str, expecte
 
 
 def test_onboarding_the_same_again_does_not_undo_a_rollback(
-    tmp_path: Path, run: Run, catalogue: Path
+    client: MlflowClient, tmp_path: Path, run: Run, catalogue: Path
 ) -> None:
-    (steel,) = load_catalogue(str(catalogue))
-    key = identify(steel).key
+    move(client, NAME, CHAMPION, "1", WHY)
     make_package(tmp_path / "package")
-    first = models.register("steel", "monday", tmp_path / "package")
-    models.promote(first)
-    models.register("steel", key, tmp_path / "package")
-    assert run("onboard", catalogue).code == 0
-    assert models.champions()["steel"].version == "2"
+    (steel,) = load_catalogue(str(catalogue))
+    models.register("steel", identify(steel).key, tmp_path / "package")
+    move(client, NAME, CHAMPION, "4", Reason(by="onboard"))
     assert run("rollback", "steel", "--because", "flags doubled").code == 0
     assert run("onboard", catalogue).code == 0
     assert models.champions()["steel"].version == "1"
+    move(client, NAME, CHAMPION, "2", Reason(by="onboard"))  # nobody has decided that
+    assert run("onboard", catalogue).code == 0
+    assert models.champions()["steel"].version == "4"
 
 
-def test_a_champion_goes_back_by_command_and_the_record_says_why(tmp_path: Path, run: Run) -> None:
-    make_package(tmp_path / "package")
-    for key in ("monday", "tuesday"):
-        models.promote(models.register("steel", key, tmp_path / "package"))
+def test_a_champion_goes_back_by_command_and_the_record_says_why(
+    client: MlflowClient, run: Run
+) -> None:
+    for version in ("1", "2"):
+        move(client, NAME, CHALLENGER, version, Reason(by="register"))
+        move(client, NAME, CHAMPION, version, Reason(by="onboard"))
     done = run("rollback", "steel", "--because", "flags doubled")
     assert done.out == "steel: champion is version 1, was 2\n"
     rows = json.loads(run("history", "steel", "--json").out)["changes"]

@@ -25,6 +25,7 @@ from pipeline.registry import aliases, gate_record, models
 from pipeline.registry.aliases import CHALLENGER, CHAMPION, AliasError, Reason
 from pipeline.registry.models import RegisteredVersion
 
+LONGEST = 1000  # characters of a reason in a tag
 DIGITS = 16  # of the digest that evidence is known by
 
 
@@ -201,7 +202,7 @@ def _note(answer: GateAnswer, challenger: RegisteredVersion, digest: str) -> Non
         "champion": answer.champion,
         "look": answer.look,
         "told": answer.evidence.tally.num_told,
-        "reason": answer.reason,
+        "reason": answer.reason[:LONGEST],
         "p": {name: round(p, 6) for name, p in vars(answer.judgement).items() if name[-2:] == "_p"},
     }
     gate_record.note_verdict(challenger, digest, short, answer.to_json())

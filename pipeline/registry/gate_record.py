@@ -10,7 +10,6 @@ from pipeline.registry.connection import mlflow_errors
 from pipeline.registry.models import RegisteredVersion
 
 TAG_PREFIX = "nightshift.gate."  # one for each evidence that was judged
-LONGEST = 4000  # characters of a tag
 
 
 def earlier_verdicts(version: RegisteredVersion) -> dict[str, dict[str, Any]]:
@@ -36,7 +35,7 @@ def note_verdict(
     Args:
         version: the challenger.
         digest: of the evidence.
-        short: what later looks and people need, plain values.
+        short: what later looks and people need, plain values; a tag holds 5000 characters.
         whole: all of it, likewise.
 
     Raises:
@@ -48,5 +47,5 @@ def note_verdict(
         if found.run_id:
             client.log_dict(found.run_id, dict(whole), f"gate/{digest}.json")
         client.set_model_version_tag(
-            version.name, version.version, f"{TAG_PREFIX}{digest}", json.dumps(short)[:LONGEST]
+            version.name, version.version, f"{TAG_PREFIX}{digest}", json.dumps(short)
         )
