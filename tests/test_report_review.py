@@ -294,6 +294,38 @@ def test_from_the_page_to_the_next_report(browser: Browser, tmp_path: Path) -> N
     other.close()
 
 
+def test_what_was_imported_is_taken_back_by_pressing_its_label_again(
+    browser: Browser, tmp_path: Path
+) -> None:
+    uri = make_night(tmp_path)
+    said = {"image_uri": f"{tmp_path}/dump/bottle/b00.png", "category": "bottle", "label": "good"}
+    said |= {"night": NIGHT, "labelled_at": "2026-03-13T06:00:00Z"}
+    (tmp_path / "labels.jsonl").write_text(json.dumps(said))
+    imported = ["labels", "import", str(tmp_path / "labels.jsonl"), "--out", str(tmp_path)]
+    assert CliRunner().invoke(app, imported).exit_code == 0
+    write_report(NightFolder(str(tmp_path), NIGHT))
+    visit = Visit(browser, uri)
+    tile = visit.tiles.filter(has=visit.page.get_by_text("b00.png", exact=True))
+    assert visit.label_of("b00.png") == "good"
+    tile.get_by_role("button", name="False alarm").click()
+    assert visit.label_of("b00.png") == "none"
+    given = visit.page.locator("#given").inner_text()
+    assert given == "1 label in this browser: 0 defects, 0 false alarms, 1 taken back"
+    visit.page.reload()
+    visit.settle()
+    assert visit.label_of("b00.png") == "none"
+    with visit.page.expect_download() as started:
+        visit.page.get_by_role("button", name="Download labels").click()
+    started.value.save_as(tmp_path / "labels.jsonl")
+    assert visit.complaints == []
+    visit.close()
+    assert "1 taken back" in CliRunner().invoke(app, imported).stdout
+    write_report(NightFolder(str(tmp_path), NIGHT))
+    other = Visit(browser, uri)
+    assert other.label_of("b00.png") == "none"
+    other.close()
+
+
 def test_labels_of_one_night_are_not_those_of_another(browser: Browser, tmp_path: Path) -> None:
     visit = Visit(browser, make_night(tmp_path / "one"))
     visit.press("j", "a")

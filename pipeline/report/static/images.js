@@ -169,12 +169,12 @@ const makeTile = (image, position) => {
 
 const makeJudge = (image, label, text) => {
   const button = make("button", { type: "button", "data-judge": label, tabindex: "-1" }, text);
-  button.addEventListener("click", () => judge(image, labelOf(image) === label && given.has(image.uri) ? null : label));
+  button.addEventListener("click", () => judge(image, pressed(image, label)));
   return button;
 };
 
 const paintTile = (tile, image) => {
-  const label = labelOf(image) ?? "none";
+  const label = CODES[labelOf(image)] ? labelOf(image) : "none";
   tile.dataset.said = label;
   for (const button of tile.querySelectorAll("[data-judge]")) {
     button.setAttribute("aria-pressed", String(button.dataset.judge === label));

@@ -1,6 +1,6 @@
 // What the operator says about images: kept in this browser, downloadable as JSON Lines.
 
-const CODES = { defect: 1, good: 2 };
+const CODES = { defect: 1, good: 2, undo: 0 }; // undo: what was imported is taken back
 const storePrefix = `nightshift:${root.dataset.store}:`;
 const given = new Map(); // image_uri -> {line, category, key}
 const decisions = []; // what undo takes back, the last one at the end
@@ -35,6 +35,12 @@ const warnOfLoss = () => {
 
 const labelOf = (image) => given.get(image.uri)?.line.label ?? image.label;
 
+// What a press on a label's button says: the same label once more takes it back.
+const pressed = (image, label) => {
+  if (labelOf(image) !== label) return label;
+  return given.has(image.uri) ? null : "undo";
+};
+
 const setLabel = (image, label) => {
   decisions.push({ image, before: given.get(image.uri) });
   keep(image.uri, label && {
@@ -61,10 +67,10 @@ const undo = () => {
 
 const showGiven = () => {
   const values = [...given.values()].map((entry) => entry.line.label);
-  const defects = values.filter((label) => label === "defect").length;
+  const number = (wanted) => values.filter((label) => label === wanted).length;
   find("given").textContent = values.length
-    ? `${plural(values.length, "label")} in this browser: ${plural(defects, "defect")}, ` +
-      `${plural(values.length - defects, "false alarm")}`
+    ? `${plural(values.length, "label")} in this browser: ${plural(number("defect"), "defect")}, ` +
+      plural(number("good"), "false alarm") + (number("undo") ? `, ${count(number("undo"))} taken back` : "")
     : "No labels in this browser yet";
   find("download").disabled = !values.length;
 };
