@@ -196,7 +196,7 @@ def test_strangers_are_told_from_defects(champion: Champion) -> None:
 
 def test_a_stranger_is_no_category_where_its_own_is_unknown(champion: Champion) -> None:
     rows = features(60, seed=3)
-    rows[4] = features(1, 7, 1)[0]
+    rows[4] = features(1, 9, 1)[0]
     found = lines(champion, replace(dump_of(), pooled=rows), trained_on())
     assert numbers(found["no category"]) == [4]
 

@@ -24,7 +24,7 @@ from pipeline.inspection.training_summary import in_words
 from pipeline.night.error_budget import FEW, ErrorBudget
 from pipeline.pages.words import plural
 
-FAR = 3.0  # times as far as most of the category's own images: no defect of it looks so
+FAR = 6.0  # times as far as most of its training images; defects on real data 5 at most
 MOSTLY = 0.5  # of the images, that are unusual: then something has changed for all
 AMONG = {  # checks of images by the others of their category, with what to do
     "exact duplicates": "Each is scored; see whether the export writes images twice.",

@@ -1,6 +1,8 @@
 """What an inspection is worth: defects planted among good images, and a thousand categories.
 
 python -m tests.bench.inspection CATALOGUE [--only NAME] [--seeds 3] [--features URI]
+python -m tests.bench.inspection CATALOGUE --strangers [--features URI]
+python -m tests.bench.inspection CATALOGUE --only NAME --onboarding
 python -m tests.bench.inspection --categories 1000
 
 Planted: a share of the training images is replaced by defective test images, which leave the test
@@ -11,7 +13,10 @@ and without the planted ones (clean).
 import argparse
 import resource
 import time
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -24,14 +29,21 @@ from model.feature_bank import FeatureBank
 from model.memory_bank import MemoryBankRecipe, fit
 from pipeline.backbones import fetch_backbone
 from pipeline.catalogue.catalogue import Category, load_catalogue, select
-from pipeline.data_report.category_reading import Reading
+from pipeline.data_report.category_reading import Reader, Reading
 from pipeline.data_report.inspection import inspect_catalogue
 from pipeline.feature_store.embedder import embedder_of
 from pipeline.feature_store.place import named_place
+from pipeline.images.batches import read_all
+from pipeline.images.fingerprint import fingerprint
 from pipeline.inspection.data_checks import examine
+from pipeline.inspection.known_categories import KnownCategories, collect
 from pipeline.inspection.suspects import are_suspects, unseen_scores
+from pipeline.inspection.training_summary import describe, summary_of
+from pipeline.onboarding.contamination import inspect_good
 from pipeline.onboarding.features import GoodImages, extract
+from pipeline.onboarding.finish import write_package
 from pipeline.onboarding.listed_images import list_images
+from pipeline.onboarding.prepare import compare, prepare
 from tests.support.image_sets import image_set
 
 SHARES = (0.05, 0.1)
@@ -46,11 +58,21 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--features")
     parser.add_argument("--categories", type=int, default=0)
+    parser.add_argument("--strangers", action="store_true")
+    parser.add_argument("--onboarding", action="store_true")
     arguments = parser.parse_args()
     if arguments.categories:
         scale(arguments.categories)
-    if arguments.catalogue:
-        for category in select(load_catalogue(arguments.catalogue), arguments.only):
+    if not arguments.catalogue:
+        return
+    categories = select(load_catalogue(arguments.catalogue), arguments.only)
+    if arguments.strangers:
+        distances(categories, arguments.features)
+        return
+    for category in categories:
+        if arguments.onboarding:
+            cost(category)
+        else:
             plant(category, arguments.seeds, arguments.features)
 
 
@@ -110,6 +132,59 @@ def auroc(bank: FeatureBank, learned: Indices, good: Indices, bad: Indices) -> f
     scores = torch.cat([heads(bank.images(part))[0] for part in index.split(16)])
     labels = np.arange(len(index)) >= len(good)
     return float(roc_auc_score(labels, scores.numpy()))
+
+
+def distances(categories: Sequence[Category], features: str | None) -> None:
+    """Say how far images lie from each category, in units of its summary's ``usual``."""
+    reader = Reader(named_place(features))
+    read = {category.name: reader.read(category) for category in categories}
+    for name, reading in read.items():
+        own, images = summary_of(reading.images, reading.space), reading.images
+        assert own is not None
+        is_bad = np.array([not sample.is_good for sample in images.samples])
+        is_test = np.array([sample.split == "test" for sample in images.samples])
+        others = [r.images.pooled[r.images.trained_on] for n, r in read.items() if n != name]
+        sets = {
+            "good test images": images.pooled[is_test & ~is_bad],
+            "defects": images.pooled[is_bad],
+            "others": np.concatenate([images.pooled[:0], *others]),
+        }
+        for what, rows in sets.items():
+            relative = own.distances(rows) / own.usual
+            if len(relative):
+                say(f"{name}, {len(rows)} {what}: {relative.min():.2f} to {relative.max():.2f}")
+
+
+def cost(category: Category) -> None:
+    """Say what part of an onboarding's CPU time its checks of images are."""
+    started = time.process_time()
+    prepared = prepare(category)
+    for _ in prepared.trainer.run():
+        pass
+    with TemporaryDirectory() as folder:
+        write_package(prepared, Path(folder))
+        total = time.process_time() - started
+        own = prepared.described
+        assert own.summary is not None
+        summary, file = own.summary, f"{folder}/summaries.json"
+        champions = {f"c{number}": "digest" for number in range(1000)}
+        collect(file, champions, lambda name: replace(own, summary=replace(summary, name=name)))
+        known = KnownCategories(file)
+        pixels = [image.pixels for image in read_all(prepared.good.uris, category.preprocessing)]
+        images = replace(prepared.good.images)  # nothing of it is cached
+        parts = {
+            "checks": lambda: inspect_good(images),
+            "summary": lambda: describe(images, summary.space),
+            "fingerprints": lambda: [fingerprint(each) for each in pixels if each is not None],
+            "1,000 summaries read, once a slot": lambda: known.of_space(summary.space),
+            "compared with them": lambda: compare(prepared, known),
+        }
+        say(f"{category.name}, {category.detector}: {total:.1f} CPU seconds")
+        for name, work in parts.items():
+            started = time.process_time()
+            work()
+            seconds = time.process_time() - started
+            say(f"  {name}: {seconds:.2f} s, {seconds / total:.2%}")
 
 
 class MadeUp:
