@@ -271,6 +271,9 @@ def test_images_are_drawn_of_the_last_nights_and_as_many_of_each(
     nights = [image.night for image in images]
     assert (nights.count("2026-03-13"), nights.count(NIGHT)) == (10, 10)
     assert images == gather("steel", factory.out, 2, 20, kept_half=False)
+    # A night that has too few leaves its share to the others; fewer nights leave none of it.
+    assert len(gather("steel", factory.out, 2, 60, kept_half=False)) == 20 + 40
+    assert len(gather("steel", factory.out, 9, 70, kept_half=False)) == 20 + 50
 
 
 def test_images_of_nights_under_an_earlier_name_are_drawn_and_keep_it(factory: Factory) -> None:

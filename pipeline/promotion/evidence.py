@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 import pyarrow as pa
@@ -96,7 +97,7 @@ def gather(
         LabelsError, ManifestError: a stored file is damaged.
     """
     rows = LabelTable(out).of_category(category)
-    drawn = list(_drawn(category, out, nights, images))
+    drawn = _drawn(category, out, nights, images)
     said = labels_of(rows, {image.file.uri: image.file.etag for image in drawn})
     found = {image.file.uri: replace(image, label=said.get(image.file.uri, "")) for image in drawn}
     for row in _independent(rows).to_pylist():
@@ -120,19 +121,23 @@ def _independent(rows: pa.Table) -> pa.Table:
     return told.filter(pc.or_(at_random, pc.is_null(told["night"])))
 
 
-def _drawn(category: str, out: str, nights: int, images: int) -> Iterator[GateImage]:
+def _drawn(category: str, out: str, nights: int, images: int) -> list[GateImage]:
     """Draw as many images of each of the last nights, none of them twice."""
-    seen: set[str] = set()
-    left = nights
+    found = list(islice(_nights_with_images(category, out, MOST_LOOKED_AT * nights), nights))
+    drawn: dict[str, GateImage] = {}
+    for place, own in enumerate(found):
+        share = (images - len(drawn)) // (len(found) - place)
+        new = [image for image in own if image.file.uri not in drawn]
+        drawn |= {image.file.uri: image for image in sorted(new, key=_place)[:share]}
+    return list(drawn.values())
+
+
+def _nights_with_images(category: str, out: str, most: int) -> Iterator[list[GateImage]]:
+    """Yield the category's images of each night that has any, the newest first."""
     renames = read_renames(storage.absolute(out))
-    for night in _last_nights(out)[: MOST_LOOKED_AT * nights]:
-        then = names_on(night, category, renames)
-        own = [image for image in _of_night(then, out, night) if image.file.uri not in seen]
-        if own and left:
-            chosen = sorted(own, key=_place)[: images // nights]
-            seen |= {image.file.uri for image in chosen}
-            yield from chosen
-            left -= 1
+    for night in _last_nights(out)[:most]:
+        if own := _of_night(names_on(night, category, renames), out, night):
+            yield own
 
 
 def _last_nights(out: str) -> list[str]:
