@@ -17,7 +17,7 @@ ORDER = {
         *("predictor", "registry"),
         *("measuring", "onboarding", "synthesis", "evaluation"),
         *("night", "night/fleet", "night/scoring", "night/settling", "night/feedback"),
-        *("category_changes", "data_report", "promotion", "report", "study", "doctor"),
+        *("category_changes", "data_report", "promotion", "replay", "report", "study", "doctor"),
     ),
     "jobs": (
         *("local", "cluster", "terminal"),

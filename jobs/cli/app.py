@@ -25,6 +25,7 @@ from jobs.cli.options import Features, FeaturesGb, Json, Night
 from jobs.cli.printing import print_study
 from jobs.cli.promotion import promote, recalibrate
 from jobs.cli.prune import prune
+from jobs.cli.replay_command import replay
 from jobs.cli.synthesis import synthesise
 from jobs.terminal.tables import number, print_json
 from model.errors import NightshiftError
@@ -173,6 +174,7 @@ app.command()(recalibrate)
 app.command()(history)
 app.command()(rollback)
 app.command()(prune)
+app.command()(replay)
 app.command()(score)
 
 

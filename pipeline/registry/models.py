@@ -130,19 +130,26 @@ def find_version(category: str, number: int) -> RegisteredVersion | None:
 
 
 def champions() -> dict[str, RegisteredVersion]:
-    """Return every category's champion, from two paged listings however many there are."""
+    """Return every category's champion."""
+    return with_alias(CHAMPION)
+
+
+def with_alias(alias: str) -> dict[str, RegisteredVersion]:
+    """Return the versions that an alias stands for, from two paged listings however many."""
     with mlflow_errors():
         client = MlflowClient()
         pattern = f"name LIKE '{MODEL_PREFIX}%'"
-        wanted = {
-            (model.name, str(model.aliases[CHAMPION]))
-            for model in pages(client.search_registered_models, filter_string=pattern)
-            if CHAMPION in model.aliases
-        }
+        models = list(pages(client.search_registered_models, filter_string=pattern))
+        of_alias, of_champion = (
+            {(model.name, str(model.aliases[name])) for model in models if name in model.aliases}
+            for name in (alias, CHAMPION)
+        )
         return {
-            version.name.removeprefix(MODEL_PREFIX): _registered(client, version, is_champion=True)
+            version.name.removeprefix(MODEL_PREFIX): _registered(
+                client, version, is_champion=(version.name, str(version.version)) in of_champion
+            )
             for version in pages(client.search_model_versions, filter_string=pattern)
-            if (version.name, str(version.version)) in wanted
+            if (version.name, str(version.version)) in of_alias
         }
 
 
