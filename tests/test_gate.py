@@ -209,6 +209,16 @@ def test_images_that_are_gone_are_counted_and_the_others_compared(factory: Facto
     assert (answer.evidence.failed, answer.evidence.tally.images) == ({"missing": 1}, 59)
 
 
+def test_copies_of_an_image_count_once_with_the_label_that_one_has(factory: Factory) -> None:
+    copy = f"{factory.root}/copy.png"
+    shutil.copy(factory.highest[0], copy)
+    factory.label([copy], "defect", night=None)
+    answer = factory.ask()
+    assert answer.evidence is not None
+    tally = answer.evidence.tally
+    assert (tally.images, tally.defects_gained, tally.open_gained) == (60, 1, 5)
+
+
 def test_the_same_evidence_twice_is_one_look_and_more_labels_are_another(
     factory: Factory,
 ) -> None:

@@ -113,6 +113,24 @@ def test_labelled_images_join_with_the_score_of_the_same_heads(
     assert (done.num_labelled, done.left_out) == (3, {"missing": 1, "changed": 1})
 
 
+def test_no_labelled_image_counts_twice(package: Package, tmp_path: Path) -> None:
+    write_images(tmp_path / "night", range(900_000, 900_003))
+    images = [ImageFile(str(path), None) for path in sorted((tmp_path / "night").iterdir())]
+    copy = tmp_path / "night/copy.png"
+    copy.write_bytes(Path(images[0].uri).read_bytes())
+    labelled = Labelled(images=[*images, ImageFile(str(copy), None)], left_out={})
+    before = len(package.reference.calibration.scores)
+    first = recalibrate(package, "d", None, labelled)
+    assert (first.num_labelled, len(first.package.reference.calibration.scores)) == (3, before + 3)
+    # Again from the version that came out: the same, fewer, and another rate alone.
+    again = recalibrate(first.package, "d", None, labelled)
+    assert again.package.reference.calibration == first.package.reference.calibration
+    fewer = recalibrate(first.package, "d", None, Labelled(images=images[:1], left_out={}))
+    assert len(fewer.package.reference.calibration.scores) == before + 1
+    rate = recalibrate(first.package, "d", 0.2).package.reference.calibration
+    assert rate.scores == first.package.reference.calibration.scores
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

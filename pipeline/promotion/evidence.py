@@ -108,10 +108,13 @@ def gather(
             label=row["label"],
         )
         found.setdefault(image.file.uri, image)
-    kept = [image for image in found.values() if image.label != "unsure"]
-    return [
-        image for image in kept if not (kept_half and image.label) or is_for_gate(image.file.uri)
+    kept = [
+        image
+        for image in found.values()
+        if image.label != "unsure"
+        and (not (kept_half and image.label) or is_for_gate(image.file.uri))
     ]
+    return sorted(kept, key=lambda image: not image.label)  # of copies the first counts
 
 
 def _independent(rows: pa.Table) -> pa.Table:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from model.mixed_batch import score_by_several
 from pipeline import storage
 from pipeline.backbones import Fetch, LoadedBackbone
+from pipeline.calibration import first_copies
 from pipeline.images.batches import batches, stack
 from pipeline.images.decode import ImageRead, ImageStatus, read_image
 from pipeline.images.prefetch import read_ahead
@@ -38,12 +39,14 @@ class SeveralScores:
 
     images: Sequence[ImageFile]
     scores: NDArray[np.float32]  # (P, N); NaN where the image could not be scored
+    contents: Sequence[str]  # digest of each image's file; empty where it could not be read
     failed: dict[str, int]  # images by status
 
     @property
     def is_scored(self) -> NDArray[np.bool_]:
-        """Images that every package could score, (N,)."""
-        return np.asarray(np.isfinite(self.scores).all(axis=0))
+        """Images that every package could score, of several copies the first, (N,)."""
+        scored = np.isfinite(self.scores).all(axis=0)
+        return np.asarray(scored & first_copies(self.contents))
 
 
 @torch.inference_mode()
@@ -67,12 +70,14 @@ def score_by_each(
         groups[repr(_network(package))].append(place)
     scores_PN = np.full((len(packages), len(images)), np.nan, np.float32)
     statuses: dict[str, str] = {}
+    contents = [""] * len(images)
     for places in groups.values():
         own = [packages[place] for place in places]
         backbone = fetch(own[0].header.backbone_config)
         heads = [Predictor(package, backbone).detector.heads for package in own]
         header, start = own[0].header, 0
         for batch in batches(_read(images, header.preprocessing)):
+            contents[start : start + len(batch)] = [read.sha256 for read in batch]
             good = [number for number, read in enumerate(batch) if read.pixels is not None]
             statuses |= {
                 read.uri: read.status.value for read in batch if read.status is not ImageStatus.OK
@@ -83,7 +88,12 @@ def score_by_each(
                 columns = [start + number for number in good]
                 scores_PN[np.ix_(places, columns)] = scored.cpu().numpy()
             start += len(batch)
-    return SeveralScores(images=images, scores=scores_PN, failed=dict(Counter(statuses.values())))
+    return SeveralScores(
+        images=images,
+        scores=scores_PN,
+        contents=contents,
+        failed=dict(Counter(statuses.values())),
+    )
 
 
 def _network(package: Package) -> Any:

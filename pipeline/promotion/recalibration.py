@@ -33,6 +33,7 @@ from pipeline.promotion.image_scores import ImageFile, score_by_each
 
 NOT_MEASURED_AGAIN = ("test_", "threshold")  # what an onboarding measured at its own threshold
 GOOD = ("good", "unsure")
+ADDED = "labelled_scores"  # setting of a version: those of its calibration scores
 
 
 class RecalibrationError(CategoryFault):
@@ -71,9 +72,8 @@ def labelled_good(category: str, outs: Sequence[str]) -> Labelled:
     chosen = good.filter(may)
     columns = (chosen[name].to_pylist() for name in ("image_uri", "image_etag"))
     others = Counter(good.filter(pc.invert(may))["chosen"].to_pylist())
-    return Labelled(
-        images=[ImageFile(*pair) for pair in zip(*columns, strict=True)], left_out=others
-    )
+    images = dict.fromkeys(ImageFile(*pair) for pair in zip(*columns, strict=True))
+    return Labelled(images=list(images), left_out=others)
 
 
 def recalibrate(
@@ -92,25 +92,36 @@ def recalibrate(
         RecalibrationError: labels cannot join this version's calibration.
         CategoryFault: the package cannot be used on this machine.
     """
-    before = package.reference.calibration
-    scores, left_out = np.array(before.scores, np.float32), Counter[str]()
+    before, left_out = package.reference.calibration, Counter[str]()
+    own, new = _stored_scores(package)
     if labelled is not None:
         _refuse_labels(package)
         left_out.update(labelled.left_out)
         new, failed = _scores(package, labelled.images)
         left_out.update(failed)
-        scores = np.concatenate([scores, new])
+    scores = np.concatenate([own, new])
     config = CalibrationConfig(
         false_alarm_rate=before.false_alarm_rate if rate is None else rate, fdr=before.fdr
     )
     calibration = _fit(scores, config, left_out)
     return Recalibrated(
-        package=_with_calibration(package, calibration, digest),
+        package=_with_calibration(package, calibration, digest, new),
         key=_key(digest, calibration),
         before=before,
-        num_labelled=len(scores) - len(before.scores),
+        num_labelled=len(new),
         left_out=dict(left_out),
     )
+
+
+def _stored_scores(package: Package) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The onboarding's own scores and those of labelled images, which a recalibration added.
+
+    Labels that join anew replace these: none counts twice, and one that was taken back is gone.
+    """
+    scores = Counter(package.reference.calibration.scores)
+    added = list(map(float, package.record.settings.get(ADDED, ())))
+    own = sorted((scores - Counter(added)).elements())
+    return np.array(own, np.float32), np.array(added, np.float32)
 
 
 def _refuse_labels(package: Package) -> None:
@@ -151,7 +162,9 @@ def _fit(
         raise TooFewImages(f"{error}{more}", error.needed) from error
 
 
-def _with_calibration(package: Package, calibration: Calibration, digest: str) -> Package:
+def _with_calibration(
+    package: Package, calibration: Calibration, digest: str, added: NDArray[np.float32]
+) -> Package:
     """The package with another threshold; what was measured at the old one is left out."""
     reference, record = package.reference, package.record
     scale = replace(reference.map_scale, threshold=calibration.threshold)
@@ -163,7 +176,7 @@ def _with_calibration(package: Package, calibration: Calibration, digest: str) -
     settings = {**record.settings, "false_alarm_rate": calibration.false_alarm_rate}
     record = replace(
         record,
-        settings=settings | {"recalibrated_from": digest},
+        settings=settings | {"recalibrated_from": digest, ADDED: sorted(added.tolist())},
         metrics=metrics | {"threshold": calibration.threshold},
         counts={**record.counts, "calibration": len(calibration.scores)},
     )
