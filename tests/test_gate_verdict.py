@@ -45,6 +45,10 @@ def tally(images: int = 600, **counts: int) -> Tally:
         ({"defects_gained": 9, "goods_more": 6}, "KEEP"),  # a rise of 0.01 among 600
         ({"defects_gained": 9, "goods_more": 6, "goods_fewer": 1}, "NEEDS LABELS"),
         ({"defects_gained": 9, "goods_more": 1, "goods_fewer": 1}, "PROMOTE"),
+        (
+            {"defects_gained": 9, "goods_more": 5},
+            "NEEDS LABELS",
+        ),  # less than 0.01, and it finds more
         ({"images": 200, "defects_gained": 9}, "NEEDS LABELS"),  # a rise cannot be ruled out
         ({}, "NEEDS LABELS"),
         ({"images": 0}, "NEEDS LABELS"),

@@ -9,7 +9,8 @@ it in every test that could refuse it. So labels may be missing in whatever patt
 that is reached holds whatever they would say.
 
 PROMOTE: more of the defects are found (McNemar, exact), and false alarms are more by less than
-the margin (Tango). KEEP: defects are lost, or false alarms are more. Otherwise NEEDS LABELS.
+the margin (Tango). KEEP: defects are lost; or false alarms are more, and either no more defects are
+found or the rise seen is the margin or beyond. Otherwise NEEDS LABELS.
 
 The promise: a challenger that finds no more defects, or has more false alarms by the margin, is
 promoted with probability ``level`` at most, over all looks at its growing evidence. A look without
@@ -68,6 +69,15 @@ class Tally:
     def taken_for_good(self) -> int:
         """Images among which false alarms are counted: but those known or likely to be defects."""
         return self.images - self.defects - self.open_alike
+
+    @property
+    def rise(self) -> float:
+        """By how much more of the images taken for good the challenger flags, as far as is known.
+
+        Without a label counts for the challenger.
+        """
+        more = self.goods_more - self.goods_fewer - self.open_lost
+        return more / self.taken_for_good if self.taken_for_good else 0.0
 
     @property
     def num_told(self) -> int:
@@ -138,7 +148,7 @@ def judge(tally: Tally, config: GateConfig, look: int = 1) -> Judgement:
         verdict, reason = GateVerdict.PROMOTE, _promoted(t, config)
     elif fewer_found <= level:
         verdict, reason = GateVerdict.KEEP, f"it misses defects: {_defects(t)}"
-    elif more_alarms <= level:
+    elif more_alarms <= level and not (better <= level and t.rise < config.margin):
         verdict, reason = GateVerdict.KEEP, f"it has more false alarms: {_alarms(t)}"
     else:
         verdict, reason = GateVerdict.NEEDS_LABELS, _missing(t, config, level)
