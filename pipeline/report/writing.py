@@ -27,6 +27,7 @@ from pipeline.report import document as report_page
 from pipeline.report import verdict, view
 from pipeline.report.alerts import Alert, make_alerts
 from pipeline.report.data import FOLDER, LABEL_BITS, data_files
+from pipeline.report.new_champions import new_champions
 from pipeline.report.rows import NightRows, read_report_rows
 from pipeline.report.verdict import Assessment
 
@@ -66,6 +67,7 @@ def write_report(
     files = data_files(names, rows.notable, rows.failed, _said(folder, rows, names))
     page = report_page.render(
         _context(rows, fleet, summary, categories),
+        new_champions=new_champions(folder, fleet.champions, categories),
         night=folder.night,
         date=words.long_date(folder.night),
         results=folder.results,
