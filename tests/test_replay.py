@@ -223,11 +223,29 @@ def test_a_stored_fleet_is_replayed_and_a_category_can_be_chosen(plant: Plant) -
     digest = json.loads(plant.run("fleet", "pin", plant.out, "--json").out)["pinned"]
     done = plant.replay("--with", digest[:10], "--only", "wood", "--to", plant.root / "place")
     assert [each["category"] for each in done["found"]] == ["wood"]
-    assert done["place"] == str(plant.root / "place")
+    assert Path(done["place"]).parent == plant.root / "place"
     assert [each["category"] for each in plant.replay("--with", digest)["found"]] == [
         "steel",
         "wood",
     ]
+
+
+def test_each_fleet_has_a_place_of_its_own_wherever_it_is_sent(plant: Plant) -> None:
+    plant.register("steel", "second", LOW)
+    first = plant.replay("--to", plant.out)
+    plant.register("steel", "third", HIGH / 2)
+    second = plant.replay("--to", plant.out)
+    assert [done["found"][0]["version_now"] for done in (first, second)] == ["2", "3"]
+    assert [done["found"][0]["flagged_now"] for done in (first, second)] == [12, 0]
+    pinned = json.loads(plant.run("fleet", "show", plant.out, "--json").out)["pinned"]
+    assert pinned is None
+
+
+def test_a_category_that_has_another_name_now_is_replayed_under_the_old_one(plant: Plant) -> None:
+    plant.register("steel", "second", LOW)
+    assert plant.run("category", "rename", "steel", "iron", "--out", plant.out).code == 0
+    (found,) = plant.replay("--only", "iron")["found"]
+    assert (found["category"], found["num_images"], found["flagged_now"]) == ("steel", 12, 12)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ def replay(  # noqa: PLR0913, PLR0917  options of a command
     ] = "challenger",
     only: Annotated[list[str] | None, typer.Option(help="Only this category; repeatable.")] = None,
     to: Annotated[
-        str | None, typer.Option(help="Folder or s3:// prefix; else a new one in OUT/replay.")
+        str | None, typer.Option(help="Folder or s3:// prefix of replays; else OUT/replay.")
     ] = None,
     as_json: Json = False,
 ) -> None:

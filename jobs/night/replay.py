@@ -5,17 +5,19 @@ A replayed night is a night like any other: exactly once, and gone on with where
 
 import logging
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jobs.cluster.join import cluster
 from jobs.night.score import score
 from pipeline import storage
+from pipeline.catalogue.rename_table import read_renames
 from pipeline.labels.label import labels_of
 from pipeline.labels.label_table import LabelTable
 from pipeline.night.fleet import hold
-from pipeline.night.fleet.fleet import Fleet, stored_fleet
+from pipeline.night.fleet.fleet import Fleet, champions_so_far, stored_fleet
 from pipeline.night.fleet.resolve import resolve_fleet
+from pipeline.night.fleet.stand_ins import with_stand_ins
 from pipeline.night.folder import NightFolder
 from pipeline.night.record import is_reported
 from pipeline.night.results import read_night, stored_shards
@@ -38,7 +40,7 @@ class ReplayOptions:
     nights: str  # ``A..B``
     fleet: str = CHALLENGERS  # or the first digits of a fleet's digest
     only: Collection[str] = ()  # categories; none: all
-    place: str | None = None  # by default a folder of the fleet's own below OUT/replay
+    place: str | None = None  # by default OUT/replay; each fleet has a folder of its own there
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +69,9 @@ def replay(options: ReplayOptions) -> Replayed:
     """
     out = storage.absolute(options.out)
     nights = past_nights(out, options.nights)
-    fleet = _fleet(out, options)
-    place = storage.absolute(options.place or storage.join(out, "replay", fleet.digest[:16]))
+    fleet = _with_earlier_names(_fleet(out, options), nights)
+    places = storage.absolute(options.place or storage.join(out, "replay"))
+    place = storage.join(places, fleet.digest[:16])
     hold.hold(place, fleet.store(place))
     replayed = [(night, NightFolder(place, night.night)) for night in nights]
     begun = [pair for pair in replayed if begin(*pair, fleet)]
@@ -121,6 +124,13 @@ def _only(fleet: Fleet, names: Collection[str]) -> Fleet:
         why = next(iter(unusable.values()), "it has no such category")
         raise ReplayError(f"there is nothing to replay with: {why}")
     return Fleet(champions=kept, unusable=unusable)
+
+
+def _with_earlier_names(fleet: Fleet, nights: Sequence[NightFolder]) -> Fleet:
+    """The same fleet, for what the nights have under names that its categories had then, too."""
+    then = {name for night in nights for name in champions_so_far(night)}
+    champions = with_stand_ins(fleet.champions, then, read_renames(nights[0].out))
+    return replace(fleet, champions=champions)
 
 
 def _score(nights: Sequence[NightFolder]) -> int:
