@@ -212,7 +212,7 @@ def test_images_that_are_gone_are_counted_and_the_others_compared(factory: Facto
 def test_copies_of_an_image_count_once_with_the_label_that_one_has(factory: Factory) -> None:
     copy = f"{factory.root}/copy.png"
     shutil.copy(factory.highest[0], copy)
-    factory.label([copy], "defect", night=None)
+    factory.label([copy], "defect", night=None, chosen="whole_dump")
     answer = factory.ask()
     assert answer.evidence is not None
     tally = answer.evidence.tally
@@ -261,13 +261,43 @@ def test_what_was_labelled_for_its_score_counts_only_where_it_was_drawn(
     elsewhere = str(tmp_path / "dump/steel/of-another-night.png")
     factory.label([elsewhere], "defect", chosen="flagged", night="2026-03-01")
     for number, fields in enumerate(
-        [{"chosen": "audit"}, {"chosen": "whole_dump"}, {"night": None}, {"chosen": "unknown"}]
+        [
+            {"chosen": "audit"},
+            {"chosen": "whole_dump"},
+            {"night": None, "chosen": "whole_dump"},
+            {"night": None, "chosen": "audit"},
+            {"chosen": "unknown"},
+            {"night": None},  # what a customer sent back, say
+            {"night": None, "chosen": "flagged"},
+        ]
     ):
         factory.label([f"{elsewhere}-{number}"], "good", **{"night": "2026-03-01", **fields})
-    factory.label(factory.highest[:2], "unsure")
     images = gather("steel", factory.out, 5, 1000, kept_half=False)
     uris = {image.file.uri for image in images}
-    assert uris == {*factory.highest[2:], *(f"{elsewhere}-{number}" for number in range(3))}
+    assert uris == {*factory.highest, *(f"{elsewhere}-{number}" for number in range(4))}
+
+
+def test_an_image_that_is_called_unsure_is_one_without_a_label(factory: Factory) -> None:
+    elsewhere = str(factory.root / "dump/steel/of-another-night.png")
+    factory.label([elsewhere], "unsure", chosen="whole_dump", night="2026-03-01")
+    factory.label(factory.highest[:4], "defect")
+    factory.label(factory.highest[4:6], "unsure")
+    images = gather("steel", factory.out, 5, 1000, kept_half=False)
+    labels = {image.file.uri: image.label for image in images}
+    assert [labels[uri] for uri in [*factory.highest[3:7], elsewhere]] == ["defect", *[""] * 4]
+    answer = factory.ask()
+    assert answer.evidence is not None
+    tally = answer.evidence.tally
+    assert (tally.images, tally.defects_gained, tally.open_gained) == (60, 4, 2)
+    assert [each.image_uri for each in answer.evidence.open_images] == factory.highest[4:6]
+    assert answer.verdict == "NEEDS LABELS"
+
+
+def test_escaped_defects_of_customers_promote_nobody(factory: Factory) -> None:
+    factory.label(factory.highest[:6], "defect", night=None)
+    shutil.rmtree(factory.out + "/manifest")
+    answer = factory.ask()
+    assert (answer.verdict, answer.promoted) == ("KEEP", False)
 
 
 def test_images_are_drawn_of_the_last_nights_and_as_many_of_each(
@@ -305,6 +335,10 @@ def test_a_challenger_that_learned_from_labels_is_judged_by_the_other_half(
     labelled = {image.file.uri for image in images if image.label}
     assert labelled == {uri for uri in factory.highest[:20] if is_for_gate(uri)}
     assert 3 < len(labelled) < 17
+    # All images are of that half: others would count as good and never as defects.
+    half = {uri for uri in factory.highest if is_for_gate(uri)}
+    assert {image.file.uri for image in images} == half
+    assert len(gather("steel", factory.out, 5, 10, kept_half=True)) == 10
     learned = factory.template.version("flags six", factory.root / "learned", labels=["s3://x"])
     models.register("steel", "learned", learned)
     answer = factory.ask()

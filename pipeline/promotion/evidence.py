@@ -1,9 +1,10 @@
 """The images by which champion and challenger are compared, and what is said of them.
 
 None was chosen by its score, or the comparison would favour whoever chose it: a random sample of
-the last nights' images, drawn by a hash; images that were labelled whatever their score; labelled
-images from elsewhere. What was labelled because the champion flagged it counts where it happens to
-be in the sample, and nowhere else.
+the last nights' images, drawn by a hash, and images that were labelled whatever their score, of
+nights or from elsewhere. What was labelled for its score, or nobody knows why, counts where it
+happens to be in the sample, and nowhere else: what a champion flagged favours it, what a customer
+sent back favours whoever comes next.
 """
 
 import hashlib
@@ -42,7 +43,7 @@ class GateImage:
     file: ImageFile
     category: str  # as its night called it
     night: str | None  # that it was drawn of
-    label: str  # good, defect, or empty
+    label: str  # good, defect, or empty for none and for unsure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,13 +92,14 @@ def gather(
         out: folder of results.
         nights: how many of the last ones with images of the category are drawn of.
         images: how many are drawn of them in all.
-        kept_half: leave out labelled images that a model may have learned from.
+        kept_half: leave out images that a model may have learned from, labelled or not: without
+            their labels alone, good images would seem to be more than they are.
 
     Raises:
         LabelsError, ManifestError: a stored file is damaged.
     """
     rows = LabelTable(out).of_category(category)
-    drawn = _drawn(category, out, nights, images)
+    drawn = _drawn(category, out, nights, images, kept_half=kept_half)
     said = labels_of(rows, {image.file.uri: image.file.etag for image in drawn})
     found = {image.file.uri: replace(image, label=said.get(image.file.uri, "")) for image in drawn}
     for row in _independent(rows).to_pylist():
@@ -109,10 +111,9 @@ def gather(
         )
         found.setdefault(image.file.uri, image)
     kept = [
-        image
+        replace(image, label="") if image.label == "unsure" else image
         for image in found.values()
-        if image.label != "unsure"
-        and (not (kept_half and image.label) or is_for_gate(image.file.uri))
+        if is_for_gate(image.file.uri) or not kept_half
     ]
     return sorted(kept, key=lambda image: not image.label)  # of copies the first counts
 
@@ -120,17 +121,22 @@ def gather(
 def _independent(rows: pa.Table) -> pa.Table:
     """Labels of images that no score of ours has chosen."""
     told = standing(rows)
-    at_random = pc.is_in(told["chosen"], value_set=pa.array(WHATEVER_THE_SCORE))
-    return told.filter(pc.or_(at_random, pc.is_null(told["night"])))
+    return told.filter(pc.is_in(told["chosen"], value_set=pa.array(WHATEVER_THE_SCORE)))
 
 
-def _drawn(category: str, out: str, nights: int, images: int) -> list[GateImage]:
+def _drawn(
+    category: str, out: str, nights: int, images: int, *, kept_half: bool
+) -> list[GateImage]:
     """Draw as many images of each of the last nights, none of them twice."""
     found = list(islice(_nights_with_images(category, out, MOST_LOOKED_AT * nights), nights))
     drawn: dict[str, GateImage] = {}
     for place, own in enumerate(found):
         share = (images - len(drawn)) // (len(found) - place)
-        new = [image for image in own if image.file.uri not in drawn]
+        new = [
+            image
+            for image in own
+            if image.file.uri not in drawn and (is_for_gate(image.file.uri) or not kept_half)
+        ]
         drawn |= {image.file.uri: image for image in sorted(new, key=_place)[:share]}
     return list(drawn.values())
 
