@@ -96,6 +96,37 @@ def test_people_contradict_each_other_and_nobody_himself(
     assert contradicted(to_rows(rows)) == expected
 
 
+@pytest.mark.parametrize(
+    ("labels", "counts"),
+    [  # label, minute, etag; what stands afterwards: label and etag
+        ([("good", 0, None), ("defect", 1, "e")], [("defect", "e")]),
+        ([("good", 0, "e"), ("defect", 1, None)], [("defect", None)]),
+        ([("good", 0, None), ("good", 1, "e")], [("good", "e")]),
+        ([("good", 0, None), ("undo", 1, "e")], []),
+        ([("good", 0, "e"), ("undo", 1, None)], []),
+        ([("good", 0, "e"), ("defect", 1, "f")], [("good", "e"), ("defect", "f")]),
+        (
+            [("good", 0, "e"), ("unsure", 1, None), ("defect", 2, "f")],
+            [("unsure", "e"), ("defect", "f")],
+        ),
+        ([("good", 0, "e"), ("defect", 1, "f"), ("good", 2, None)], [("good", None)]),
+    ],
+)
+def test_a_label_without_an_etag_is_of_the_image_whose_etag_another_label_knows(
+    labels: list[tuple[Any, int, str | None]], counts: list[tuple[str, str | None]]
+) -> None:
+    rows = to_rows([label("a.png", word, at, image_etag=etag) for word, at, etag in labels])
+    told = standing(rows)
+    pairs = zip(told["label"].to_pylist(), told["image_etag"].to_pylist(), strict=True)
+    assert list(pairs) == counts
+
+
+def test_people_contradict_each_other_also_where_one_knew_no_etag() -> None:
+    anna = label("a.png", "good", 0, image_etag=None, labelled_by="anna")
+    ben = label("a.png", "defect", 1, image_etag="e", labelled_by="ben")
+    assert contradicted(to_rows([anna, ben])) == [anna.image_uri]
+
+
 def test_categories_and_nights_have_files_of_their_own(tmp_path: Path) -> None:
     table = LabelTable(str(tmp_path))
     labels = [

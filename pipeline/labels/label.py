@@ -2,10 +2,12 @@
 
 Labels are never changed, only followed by others: of several of one image the latest counts, and
 ``undo`` takes back what was said before. An image is known by its address and its etag, so that a
-label of a file that was replaced says nothing of the new one.
+label of a file that was replaced says nothing of the new one. A label without an etag is one of
+every file that had this address.
 """
 
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Literal
 
 import pyarrow as pa
@@ -14,6 +16,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validato
 
 from model.errors import NightshiftError
 
+Image = tuple[str, str | None]  # address and etag, None where no label says one
 Said = Literal["defect", "good", "unsure", "undo"]
 # How an image came to be labelled; the last of these that is known of an image holds.
 # unknown: nobody knows. flagged: for its score. audit: drawn at random among all scored images of
@@ -100,17 +103,50 @@ def latest(rows: pa.Table) -> pa.Table:
     Args:
         rows: LABEL_SCHEMA, in any order.
     """
-    order = [(name, "ascending") for name in ("image_uri", "image_etag", "labelled_at", "label")]
+    order = [(name, "ascending") for name in ("image_uri", "labelled_at", "label")]
     rows = rows.sort_by(order)
-    keys = list(zip(rows["image_uri"].to_pylist(), rows["image_etag"].to_pylist(), strict=True))
-    last = {key: row for row, key in enumerate(keys)}
-    rank: dict[tuple[str, str | None], int] = {}
-    for key, chosen in zip(keys, rows["chosen"].to_pylist(), strict=True):
-        rank[key] = max(rank.get(key, 0), CHOSEN.index(chosen))
-    kept = rows.take(pa.array(last.values(), pa.int64()))
-    chosen = pa.array([CHOSEN[rank[key]] for key in last], pa.string())
-    place = kept.schema.get_field_index("chosen")
-    return kept.set_column(place, LABEL_SCHEMA.field("chosen"), chosen)
+    last: dict[Image, int] = {}
+    rank: dict[Image, int] = defaultdict(int)
+    said = zip(_images(rows), rows["chosen"].to_pylist(), strict=True)
+    for row, (images, chosen) in enumerate(said):
+        for image in images:
+            last[image] = row
+            rank[image] = max(rank[image], CHOSEN.index(chosen))
+    found = _once(last, rows["image_etag"].to_pylist())
+    kept = rows.take(pa.array([last[image] for image in found], pa.int64()))
+    columns = {
+        "image_etag": list(found.values()),
+        "chosen": [CHOSEN[rank[image]] for image in found],
+    }
+    for name, values in columns.items():
+        place = kept.schema.get_field_index(name)
+        kept = kept.set_column(place, LABEL_SCHEMA.field(name), pa.array(values, pa.string()))
+    return kept
+
+
+def _once(last: Mapping[Image, int], etags: Sequence[str | None]) -> dict[Image, str | None]:
+    """The images with their etags; a label without one counts once where it is the last of all.
+
+    Where only some files of an address were labelled again later, it goes to the others.
+    """
+    of_uri: dict[str, set[int]] = defaultdict(set)
+    for (uri, _), row in last.items():
+        of_uri[uri].add(row)
+    found: dict[tuple[int, str | None], Image] = {}
+    for image, row in sorted(last.items(), key=lambda item: item[1]):
+        found.setdefault((row, etags[row] if len(of_uri[image[0]]) == 1 else image[1]), image)
+    return {image: etag for (_, etag), image in found.items()}
+
+
+def _images(rows: pa.Table) -> list[list[Image]]:
+    """The images that each label speaks of; without an etag: every known one of its address."""
+    pairs = zip(rows["image_uri"].to_pylist(), rows["image_etag"].to_pylist(), strict=True)
+    own = [(uri, etag or None) for uri, etag in pairs]
+    known: dict[str, dict[Image, None]] = defaultdict(dict)
+    for uri, etag in own:
+        if etag:
+            known[uri][uri, etag] = None
+    return [[(uri, etag)] if etag else list(known[uri]) or [(uri, etag)] for uri, etag in own]
 
 
 def standing(rows: pa.Table) -> pa.Table:
@@ -129,7 +165,7 @@ def labels_of(rows: pa.Table, etags: Mapping[str, str | None]) -> dict[str, str]
     """
     said: dict[str, str] = {}
     columns = ("image_uri", "image_etag", "label")
-    ordered = latest(rows).sort_by("labelled_at")
+    ordered = rows.sort_by([("labelled_at", "ascending"), ("label", "ascending")])
     for uri, etag, label in zip(*(ordered[name].to_pylist() for name in columns), strict=True):
         if not (etag and etags.get(uri)) or etag == etags[uri]:
             said[uri] = label
@@ -142,13 +178,13 @@ def contradicted(rows: pa.Table) -> list[str]:
     Somebody who changes his own mind contradicts nobody; of labels without a name nobody knows
     whose they are, so that each is a voice of its own.
     """
-    voices: dict[tuple[str, str | None], dict[str, str]] = {}
-    columns = ("image_uri", "image_etag", "labelled_by", "label")
+    voices: dict[Image, dict[str, str]] = defaultdict(dict)
     ordered = rows.sort_by("labelled_at")
-    for uri, etag, who, label in zip(*(ordered[name].to_pylist() for name in columns), strict=True):
-        own = voices.setdefault((uri, etag), {})
-        if label == "undo":
-            own.clear()
-        own[who or f"{label} without a name"] = label
+    said = (ordered[name].to_pylist() for name in ("labelled_by", "label"))
+    for images, who, label in zip(_images(ordered), *said, strict=True):
+        for own in (voices[image] for image in images):
+            if label == "undo":
+                own.clear()
+            own[who or f"{label} without a name"] = label
     disputed = [uri for (uri, _), own in voices.items() if {"good", "defect"} <= {*own.values()}]
     return sorted({*disputed})
