@@ -97,6 +97,47 @@ def test_the_version_before_is_the_last_champions_predecessor(client: MlflowClie
     assert aliases.version_before(history("steel")) == "3"
 
 
+def test_going_back_twice_does_not_return_to_what_was_gone_back_from(
+    client: MlflowClient, run: Run
+) -> None:
+    for version in ("1", "2", "3"):
+        move(client, NAME, CHAMPION, version, WHY)
+    for expected in ("2", "1"):
+        assert run("rollback", "steel", "--because", "flags doubled").code == 0
+        assert history("steel").aliases[CHAMPION] == expected
+    again = run("rollback", "steel", "--because", "flags doubled")
+    assert "before version 1. Name one with --to" in again.refusal()
+
+
+@pytest.mark.parametrize(
+    ("moves", "expected"),
+    [  # version and command, from a registry without aliases
+        ("1p 2p 1p 2p 1r", None),  # 2 was gone back from
+        ("1p 2p 3p 2r 3p", "2"),  # 3 was promoted again
+        ("1p 2p 3p 2r 4p", "2"),
+        ("1p 2p 3p 1r", None),
+        ("1p 2p 3r", "1"),  # a rollback to what never was champion
+        ("1p 2p 3m", "2"),  # by MLflow itself
+        ("1p 2p 1m 3p", "1"),
+    ],
+)
+def test_the_version_before_is_found_after(
+    client: MlflowClient, moves: str, expected: str | None
+) -> None:
+    client.create_model_version(NAME, source="file:///none")
+    for version, by in moves.split():
+        if by == "m":
+            client.set_registered_model_alias(NAME, CHAMPION, version)
+        else:
+            command = {"p": "promote", "r": "rollback"}[by]
+            move(client, NAME, CHAMPION, version, Reason(by=command))
+    if expected is None:
+        with pytest.raises(AliasError, match="Name one with --to"):
+            aliases.version_before(history("steel"))
+    else:
+        assert aliases.version_before(history("steel")) == expected
+
+
 @pytest.mark.parametrize("moves", [[], ["1"]])
 def test_without_a_version_before_there_is_nothing_to_go_back_to(
     client: MlflowClient, moves: list[str]
@@ -117,6 +158,21 @@ def test_a_champion_that_was_chosen_stays(client: MlflowClient, by: str, expecte
     assert aliases.stays(history("steel")) is expected
     client.set_registered_model_alias(NAME, CHAMPION, "3")  # by something else, since
     assert not aliases.stays(history("steel"))
+
+
+def test_a_promotion_that_was_killed_leaves_the_rollback_before_it_as_it_is(
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: Any, **__: Any) -> None:
+        raise Killed("died")
+
+    move(client, NAME, CHAMPION, "2", WHY)
+    move(client, NAME, CHAMPION, "1", Reason(by="rollback"))
+    with monkeypatch.context() as patched:
+        patched.setattr(MlflowClient, "set_registered_model_alias", die)
+        with pytest.raises(Killed, match="died"):
+            move(client, NAME, CHAMPION, "3", Reason(by="promote"))
+    assert aliases.stays(history("steel"))
 
 
 def test_onboarding_the_same_again_does_not_undo_a_rollback(

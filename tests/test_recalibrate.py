@@ -24,7 +24,7 @@ from pipeline.promotion.recalibration import (
     labelled_good,
     recalibrate,
 )
-from pipeline.registry import models
+from pipeline.registry import aliases, models
 
 CHOSEN = {
     "a.png": ("good", "audit"),
@@ -217,6 +217,22 @@ def test_a_champion_is_recalibrated_by_command_once(tmp_path: Path, run: Run) ->
     rows = json.loads(run("history", "steel", "--json").out)["changes"]
     assert rows[-1]["by"] == "recalibrate"
     assert "false-alarm rate 0.2, was 0.1" in rows[-1]["evidence"]
+
+
+def test_a_challenger_that_waits_keeps_its_place(tmp_path: Path, run: Run) -> None:
+    make_package(tmp_path / "package")
+    models.promote(models.register("steel", "key", tmp_path / "package"))
+    command = ("recalibrate", "steel", "--false-alarm-rate")
+    assert "challenger" not in run(*command, "0.2").out
+    assert aliases.history("steel").aliases == {"champion": "2", "challenger": "2"}
+    models.register("steel", "other", tmp_path / "package")
+    answer = json.loads(run(*command, "0.3", "--json").out)
+    assert (answer["challenger"], answer["took_challengers_place"]) == ("3", False)
+    assert aliases.history("steel").aliases == {"champion": "4", "challenger": "3"}
+    assert "version 3 stays challenger" in run(*command, "0.25").out
+    done = run(*command, "0.15", "--no-promote")
+    assert "version 3 is challenger no longer, this one is" in done.out
+    assert aliases.history("steel").aliases == {"champion": "5", "challenger": "6"}
 
 
 def test_a_recalibration_that_was_killed_is_finished_by_the_next(

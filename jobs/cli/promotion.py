@@ -41,8 +41,12 @@ def recalibrate(
         f"{category}: version {answer['version']}{' champion' if answer['is_champion'] else ''}, "
         f"heads of version {answer['heads_of_version']}; threshold {number(answer['threshold'])} "
         f"(was {number(answer['threshold_before'])}), at most {answer['false_alarm_rate']:g} of "
-        f"good images flagged on average, by {answer['num_images']:,} good images"
+        f"good images flagged on average, by {answer['num_images']:,} good images, "
+        f"{answer['num_labelled']:,} of them labelled"
     )
+    if made.challenger:
+        stays = "is challenger no longer, this one is" if made.took_place else "stays challenger"
+        typer.echo(f"version {made.challenger} {stays}")
     for reason, count in answer["left_out"].items():
         typer.echo(f"{count:,} labelled good images did not count: {reason.replace('_', ' ')}")
 
@@ -62,6 +66,8 @@ def _to_json(made: Any) -> dict[str, Any]:
         "num_images": len(now.scores),
         "num_labelled": made.done.num_labelled,
         "left_out": made.done.left_out,
+        "challenger": made.challenger,
+        "took_challengers_place": made.challenger is not None and made.took_place,
     }
 
 

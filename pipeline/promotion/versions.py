@@ -15,7 +15,7 @@ from pipeline.promotion.recalibration import (
     write,
 )
 from pipeline.registry import aliases, models
-from pipeline.registry.aliases import CHAMPION, AliasError, AliasHistory, Reason
+from pipeline.registry.aliases import CHALLENGER, CHAMPION, AliasError, AliasHistory, Reason
 from pipeline.registry.models import RegisteredVersion
 
 
@@ -37,6 +37,8 @@ class RecalibratedVersion:
     is_new: bool  # False: an earlier call registered the same
     base: RegisteredVersion
     done: Recalibrated
+    challenger: str | None  # version that waits as challenger; None: none but this one
+    took_place: bool  # whether this version is challenger instead of that one
 
 
 def version_of(known: AliasHistory, alias: str) -> RegisteredVersion:
@@ -78,6 +80,8 @@ def recalibrate_champion(
 ) -> RecalibratedVersion:
     """Register a version of the champion's heads with another threshold.
 
+    A version that waits as challenger stays it, unless the new one is not promoted.
+
     Args:
         category: its name.
         rate: share of good images flagged; the champion's own when None.
@@ -89,7 +93,8 @@ def recalibrate_champion(
         TooFewImages, RecalibrationError: the threshold cannot be set so.
         CategoryFault: the champion's package cannot be used.
     """
-    base = version_of(aliases.history(category), CHAMPION)
+    known = aliases.history(category)
+    base, waiting = version_of(known, CHAMPION), _waiting(known)
     with fetched(base) as files, tempfile.TemporaryDirectory(prefix="nightshift-new-") as scratch:
         labelled = labelled_good(category, outs) if outs else None
         done = recalibrate(files.package, files.digest, rate, labelled)
@@ -103,10 +108,26 @@ def recalibrate_champion(
         is_new = version is None
         if version is None:
             write(done, Path(scratch), files.folder)
-            version = models.register(category, done.key, Path(scratch))
+            is_challenger = waiting is None or not promote
+            version = models.register(
+                category, done.key, Path(scratch), as_challenger=is_challenger
+            )
     if promote and not version.is_champion:
         version = models.promote(version, _reason(base, done))
-    return RecalibratedVersion(version=version, is_new=is_new, base=base, done=done)
+    return RecalibratedVersion(
+        version=version,
+        is_new=is_new,
+        base=base,
+        done=done,
+        challenger=waiting if waiting != version.version else None,
+        took_place=is_new and not promote,
+    )
+
+
+def _waiting(known: AliasHistory) -> str | None:
+    """The challenger that nobody has decided about yet."""
+    challenger = known.aliases.get(CHALLENGER)
+    return challenger if challenger != known.aliases.get(CHAMPION) else None
 
 
 def _reason(base: RegisteredVersion, done: Recalibrated) -> Reason:

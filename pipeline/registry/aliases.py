@@ -79,6 +79,9 @@ def model_name(category: str) -> str:
 def move(client: MlflowClient, name: str, alias: str, version: str | None, reason: Reason) -> bool:
     """Let an alias stand for a version, with a row that says why; False: it did already.
 
+    A change that repeats the last row word for word finishes that one and gets no row of its own:
+    nothing tells one that was cut off from one that was done, and undone outside of Nightshift.
+
     Args:
         client: of the registry; its errors come as they are.
         name: of the registered model.
@@ -141,26 +144,47 @@ def stays(known: AliasHistory) -> bool:
 
     Otherwise the next onboarding of an unchanged catalogue would undo a rollback.
     """
-    told = [change for change in known.changes if change.alias == CHAMPION]
-    is_there = bool(told) and told[-1].version_to == known.aliases.get(CHAMPION)
-    return is_there and told[-1].by in DECIDED
+    now = known.aliases.get(CHAMPION)
+    told = [each for each in known.changes if (each.alias, each.version_to) == (CHAMPION, now)]
+    return bool(told) and told[-1].by in DECIDED
 
 
 def version_before(known: AliasHistory) -> str:
     """Return the version that was champion before the one that is.
 
+    Versions that were rolled back from are passed over, until something promotes them again.
+
     Raises:
         AliasError: no row says which.
     """
     now = known.aliases.get(CHAMPION)
-    for change in reversed(known.changes):
-        is_the_last = change.alias == CHAMPION and change.version_to == now
-        if is_the_last and change.version_from is not None:
-            return change.version_from
+    line = _ancestry(known)
+    before = line if now is None else line[:-1]
+    if before:
+        return before[-1]
     raise AliasError(
         f"{known.category}: nothing on record says which version was champion before "
         f"{f'version {now}' if now else 'none was'}. Name one with --to."
     )
+
+
+def _ancestry(known: AliasHistory) -> list[str]:
+    """The champions up to the one that is, none twice and without those that were left behind."""
+    line: list[str] = []
+    for change in known.changes:
+        if change.alias != CHAMPION:
+            continue
+        line = _back_to(line, change.version_from)
+        left = change.version_from if change.by == "rollback" else change.version_to
+        line = _back_to([version for version in line if version != left], change.version_to)
+    return _back_to(line, known.aliases.get(CHAMPION))
+
+
+def _back_to(line: list[str], version: str | None) -> list[str]:
+    """The champions up to a version; one that is not among them comes after all."""
+    if version is None:
+        return line
+    return [*line[: line.index(version)], version] if version in line else [*line, version]
 
 
 def _changes(model: RegisteredModel) -> list[AliasChange]:

@@ -89,8 +89,17 @@ def find(category: str, key: str) -> RegisteredVersion | None:
         return _registered(client, version) if version is not None else None
 
 
-def register(category: str, key: str, folder: Path) -> RegisteredVersion:
-    """Log a package's run and register its detector as the category's challenger."""
+def register(
+    category: str, key: str, folder: Path, *, as_challenger: bool = True
+) -> RegisteredVersion:
+    """Log a package's run and register its detector as the category's challenger.
+
+    Args:
+        category: its name.
+        key: of the run; a second call with it finds what the first made.
+        folder: of the package.
+        as_challenger: False leaves the alias to the version that has it.
+    """
     package = Package.read(folder)
     record = _run_record(category, key, package, folder)
     with mlflow_errors():
@@ -103,7 +112,8 @@ def register(category: str, key: str, folder: Path) -> RegisteredVersion:
             version = _create_version(client, record, run_id, package, folder)
         model_id = str(version.source).removeprefix("models:/")
         runs.log_results(client, run, record, model_id)
-        aliases.move(client, version.name, CHALLENGER, str(version.version), REGISTERED)
+        if as_challenger:
+            aliases.move(client, version.name, CHALLENGER, str(version.version), REGISTERED)
         client.set_terminated(run_id, "FINISHED")
         return dataclasses.replace(_registered(client, version), is_new=True)
 
