@@ -58,6 +58,7 @@ FIFTYONE: dict[str, Any] = {
         {"filepath": "d.png", "gt": None},
     ],
 }
+OWN = {"label": "good", "labelled_at": "2026-03-13T06:00:00Z"}  # what an export says beside
 
 
 def read(document: dict[str, Any], **source: Any) -> Read:
@@ -91,6 +92,31 @@ def test_a_manifest_is_read_by_its_words(document: dict[str, Any]) -> None:
         (change(COCO, "annotations", 0, image_id=3), "contradicts itself"),
         (change(COCO, "annotations", 1, bbox=[190, 0, 20, 5]), "is no box"),
         (change(COCO, "images", 1, width=None), "it has boxes, and no width and height"),
+        (change(COCO, "annotations", 1, bbox=[1, 2, 3]), "image 2: .*3] is not left, top, width"),
+        (change(COCO, "images", 0, nightshift=["x"]), "image 1: .*`nightshift` is not what"),
+        (change(FIFTYONE, "samples", 0, nightshift="x"), "image 1: .*`nightshift` is not what"),
+        (
+            change(COCO, "images", 1, nightshift={**OWN, "regions": [[1, 2], [3]], "chosen": "x"}),
+            "image 2: .*'unknown'",
+        ),
+        (
+            change(
+                COCO, "images", 0, nightshift={**OWN, "labelled_at": "0001-01-01T00:00:00+14:00"}
+            ),
+            "image 1: .* is no time in UTC",
+        ),
+        (
+            change(COCO, "images", 0, nightshift={**OWN, "labelled_at": "2099-01-01T00:00:00Z"}),
+            r"image 1: labelled_at 2099-01-01T00:00:00\+00:00 is in the future",
+        ),
+        (
+            change(COCO, "images", 1, file_name="a.png"),
+            "image 2: /factory/a.png is image 1 too, as good; here it is scratch",
+        ),
+        (
+            change(FIFTYONE, "samples", 2, filepath="a.png"),
+            "image 3: /factory/a.png is image 1 too, as good; here it is unsure",
+        ),
     ],
 )
 def test_what_is_no_label_is_named_by_its_image(document: dict[str, Any], message: str) -> None:
@@ -107,6 +133,9 @@ def test_a_manifest_that_names_no_category_needs_one() -> None:
     [
         (change(COCO, "annotations", 0, image_id=99), "1 images have annotations .* first id 99"),
         (change(COCO, "annotations", 0, category_id=99), "no whole COCO data set .*99"),
+        (change(COCO, "images", 0, id=3), "1 ids of `images` stand for several .* first 3"),
+        (change(COCO, "categories", 0, id=2), "1 ids of `categories` stand for several .* first 2"),
+        ({"samples": ["a"]}, "no whole data set of FiftyOne"),
         ({"images": [{"id": 1}], "annotations": []}, "no whole COCO data set .*file_name"),
         ({"samples": [{"gt": {"_cls": "Classification", "label": "OK"}}]}, "filepath"),
         (
@@ -181,6 +210,15 @@ def test_fiftyone_is_written_as_it_reads_it(tmp_path: Path) -> None:
     first, second, *_ = document["samples"]
     assert first["ground_truth"] == {"_cls": "Classification", "label": "good"}
     assert [d["bounding_box"] for d in second["ground_truth"]["detections"]] == BOXES
+
+
+def test_a_file_that_was_replaced_goes_out_and_comes_back_with_both_labels() -> None:
+    samples = [
+        {"filepath": "a.png", "ground_truth": {"_cls": "Classification", "label": word}}
+        | {"nightshift": {"image_etag": etag}}
+        for word, etag in (("good", "e"), ("dent", "f"))
+    ]
+    assert read({"samples": samples}).problems == {}
 
 
 def test_what_another_tool_changed_in_an_export_is_new(tmp_path: Path) -> None:

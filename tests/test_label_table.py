@@ -28,6 +28,7 @@ from pipeline.labels.label import (
     to_rows,
 )
 from pipeline.labels.label_table import LabelTable
+from pipeline.night.feedback import label_import
 
 MORNING = dt.datetime(2026, 3, 13, 6, 0, tzinfo=dt.UTC)
 
@@ -259,6 +260,30 @@ def test_a_dump_that_is_labelled_whole_counts_whole_and_failed_images_are_not_mi
     names = [f"{index:02d}.png" for index in range(20)]
     import_lines(night, names)
     assert chosen(night) == dict.fromkeys(names, "whole_dump")
+
+
+def test_the_work_of_an_import_does_not_grow_with_the_square_of_its_categories(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+
+    def counted(rows: pa.Table) -> pa.Table:
+        calls.append(rows.num_rows)
+        return latest(rows)
+
+    maker = NightMaker(tmp_path / "out")
+    for category in ("a", "b", "c", "d"):
+        maker.add_champion(category)
+        maker.add_scored(category, "x.png", 0.5)
+    maker.write()
+    monkeypatch.setattr(label_import, "latest", counted)
+    lines = [
+        label("", "good", image_uri=row["image_uri"], category=row["category"]).model_dump_json()
+        for row in maker.rows
+    ]
+    (tmp_path / "labels.jsonl").write_text("\n".join(lines))
+    import_file(str(tmp_path / "labels.jsonl"), str(maker.out))
+    assert calls == [0, 4]  # before and after, of all categories at once
 
 
 def test_how_an_image_was_chosen_stays_when_its_label_changes(night: NightMaker) -> None:

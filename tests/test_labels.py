@@ -170,6 +170,12 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "changed": ({"image_etag": "f"}, r"has changed since it was labelled \(etag 'f', now 'e'\)"),
     "time": ({"labelled_at": "yesterday"}, "line 2: labelled_at: "),
     "zone": ({"labelled_at": "2026-03-13T06:00:00"}, "line 2: labelled_at: .*timezone"),
+    "first year": ({"labelled_at": "0001-01-01T00:00:00+14:00"}, "line 2: .* is no time in UTC"),
+    "last year": ({"labelled_at": "9999-12-31T23:00:00-12:00"}, "line 2: .* is no time in UTC"),
+    "future": (
+        {"labelled_at": "2026-03-21T12:00:01Z"},  # a day after the file is read, and a second
+        r"line 2: labelled_at 2026-03-21T12:00:01\+00:00 is in the future",
+    ),
     "number": ({"model_version": 1}, "line 2: model_version: .*string"),
 }
 
@@ -187,7 +193,9 @@ def test_a_bad_line_is_named_and_nothing_of_its_file_is_stored(
     assert stored(night.out) == {}
 
 
-@pytest.mark.parametrize("bad", [b"{", b"[]", b'"text"', b"null", b"\xff\xfe", b'{"a": NaN}'])
+@pytest.mark.parametrize(
+    "bad", [b"{", b"[]", b'"text"', b"null", b"\xff\xfe", b'{"a": NaN}', b"[" * 100_000]
+)
 def test_what_is_no_json_object_is_named_by_its_line(
     night: NightMaker, tmp_path: Path, bad: bytes
 ) -> None:
@@ -196,6 +204,18 @@ def test_what_is_no_json_object_is_named_by_its_line(
     with pytest.raises(LabelsError, match=r"1 of 3 lines .*line 3: "):
         import_file(str(tmp_path / "labels.jsonl"), str(night.out))
     assert stored(night.out) == {}
+
+
+def test_clocks_may_differ_by_a_day(night: NightMaker, tmp_path: Path) -> None:
+    tomorrow = line(night, "bottle/bad0.png", "good", labelled_at="2026-03-21T12:00:00Z")
+    import_file(write(tmp_path, [tomorrow]), str(night.out))
+    assert values(night) == {"bottle/bad0.png": "good"}
+
+
+def test_a_file_that_is_nested_beyond_all_sense_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "labels.json").write_bytes(b'{"images":' + b"[" * 100_000)
+    with pytest.raises(LabelsError, match="1 of 1 lines"):
+        import_file(str(tmp_path / "labels.json"), str(tmp_path / "out"))
 
 
 def test_a_long_list_of_bad_lines_is_cut(night: NightMaker, tmp_path: Path) -> None:

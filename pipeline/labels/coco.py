@@ -8,7 +8,7 @@ Source: the data format of COCO, Lin et al. 2014 (arXiv:1405.0312): ``bbox`` is 
 height in pixels.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -34,6 +34,7 @@ def images(document: Mapping[str, Any]) -> Iterator[Marked]:
         said: dict[Any, list[Mapping[str, Any]]] = defaultdict(list)
         for annotation in document["annotations"]:
             said[annotation["image_id"]].append(annotation)
+        _refuse_shared_ids(document)
         listed = {entry["id"] for entry in document["images"]}
         if strangers := [image for image in said if image not in listed]:
             raise NotUnderstood(
@@ -48,18 +49,31 @@ def images(document: Mapping[str, Any]) -> Iterator[Marked]:
         ) from error
 
 
+def _refuse_shared_ids(document: Mapping[str, Any]) -> None:
+    for part in ("images", "categories"):
+        counts = Counter(entry["id"] for entry in document.get(part, ()))
+        if shared := [number for number, count in counts.items() if count > 1]:
+            raise NotUnderstood(
+                f"{len(shared):,} ids of `{part}` stand for several of them, first {shared[0]!r}; "
+                f"give each its own"
+            )
+
+
 def _marked(
     entry: Mapping[str, Any], said: Sequence[Mapping[str, Any]], words: Mapping[Any, str]
 ) -> Marked:
     boxes = [annotation["bbox"] for annotation in said if annotation.get("bbox")]
     width, height = entry.get("width") or 0, entry.get("height") or 0
     is_sized = width > 0 and height > 0
+    problem = "" if is_sized or not boxes else "it has boxes, and no width and height"
+    if odd := [box for box in boxes if len(box) != 4]:
+        is_sized, problem = False, f"its bbox {odd[0]} is not left, top, width and height"
     return Marked(
         uri=str(entry["file_name"]),
         words=[words[annotation["category_id"]] for annotation in said],
         boxes=[_shares(box, width, height) for box in boxes] if is_sized else (),
         own=entry.get(OWN) or {},
-        problem="" if is_sized or not boxes else "it has boxes, and no width and height",
+        problem=problem,
     )
 
 

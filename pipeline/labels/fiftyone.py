@@ -28,8 +28,8 @@ def images(document: Mapping[str, Any]) -> Iterator[Marked]:
     Raises:
         NotUnderstood: a sample has no file, or several fields could be the labels.
     """
-    name = _field(document["samples"])
     try:
+        name = _field(document["samples"])
         yield from (_marked(sample, name) for sample in document["samples"])
     except (KeyError, TypeError, AttributeError) as error:
         raise NotUnderstood(

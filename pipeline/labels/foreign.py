@@ -59,6 +59,8 @@ def to_label(image: Marked, source: Source) -> Label:
     said, own = said_by(image), image.own
     if image.problem:
         raise LabelsError(f"{image.uri}: {image.problem}")
+    if not isinstance(own, Mapping):
+        raise LabelsError(f"{image.uri}: its `{OWN}` is not what an export has written; remove it")
     fields = {name: own[name] for name in PROVENANCE if own.get(name) is not None}
     fields |= {"image_uri": absolute(image.uri, absolute(source.uri).rpartition("/")[0])}
     if _is_as_exported(image, said):
@@ -80,7 +82,10 @@ def _is_as_exported(image: Marked, said: Said) -> bool:
     """Whether an export of ours still says the same; an image without a size lost its boxes."""
     own = image.own.get("regions") or []
     same = image.own.get("label") == said and "labelled_at" in image.own
-    close = len(own) == len(image.boxes) and np.allclose(list(image.boxes), own, atol=1e-6)
+    try:
+        close = len(own) == len(image.boxes) and np.allclose(list(image.boxes), own, atol=1e-6)
+    except (TypeError, ValueError):  # no boxes, here or there
+        close = False
     return same and (not image.boxes or close)
 
 

@@ -6,6 +6,7 @@ label of a file that was replaced says nothing of the new one. A label without a
 every file that had this address.
 """
 
+import datetime as dt
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Literal
@@ -77,6 +78,15 @@ class Label(BaseModel):
                     f"{box} is no box of left, top, width and height as shares of the sides, 0 to 1"
                 )
         return boxes
+
+    @field_validator("labelled_at")
+    @classmethod
+    def _in_the_calendar(cls, moment: dt.datetime) -> dt.datetime:
+        try:
+            moment.astimezone(dt.UTC)
+        except OverflowError as error:
+            raise ValueError(f"{moment.isoformat()} is no time in UTC") from error
+        return moment
 
 
 def is_box(box: list[float]) -> bool:

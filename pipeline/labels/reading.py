@@ -4,9 +4,10 @@ The kind of a file is seen from its content. What is no label is a problem with 
 message can name them all.
 """
 
+import datetime as dt
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -15,6 +16,7 @@ from pipeline.labels import coco, fiftyone
 from pipeline.labels.foreign import Marked, Source, to_label
 from pipeline.labels.label import Label, LabelsError
 
+CLOCKS_DIFFER = dt.timedelta(days=1)
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # some editors put it in front
 
 
@@ -37,14 +39,26 @@ def read_labels(data: bytes, source: Source) -> Read:
     document = _document(data)
     for kind in (coco, fiftyone):
         if kind.is_one(document):
-            return _of_manifest(kind.images(document), source)
-    return _of_lines(data)
+            return _refuse_future(_of_manifest(kind.images(document), source), source)
+    return _refuse_future(_of_lines(data), source)
+
+
+def _refuse_future(read: Read, source: Source) -> Read:
+    """What is said to be given after the file was read: it would count before all later labels."""
+    limit = source.read_at + CLOCKS_DIFFER
+    late = {
+        place: f"labelled_at {label.labelled_at.isoformat()} is in the future"
+        for place, label in read.labels.items()
+        if label.labelled_at > limit
+    }
+    labels = {place: label for place, label in read.labels.items() if place not in late}
+    return replace(read, labels=labels, problems={**read.problems, **late})
 
 
 def _document(data: bytes) -> dict[str, Any]:
     try:
         document = json.loads(data)
-    except ValueError:  # several lines
+    except (ValueError, RecursionError):  # several lines, or nested beyond all sense
         return {}
     return document if isinstance(document, dict) else {}
 
@@ -85,4 +99,25 @@ def _of_manifest(images: Iterator[Marked], source: Source) -> Read:
             labels[place] = to_label(image, source)
         except LabelsError as error:
             problems[place] = str(error)
+    problems |= _contradictions(labels)
+    labels = {place: label for place, label in labels.items() if place not in problems}
     return Read(labels=labels, problems=problems, num_unlabelled=num_unlabelled)
+
+
+def _contradictions(labels: Mapping[str, Label]) -> dict[str, str]:
+    """Images of a manifest that it lists before, with another label."""
+    first: dict[tuple[str, str | None, str], str] = {}
+    problems = {}
+    for place, label in labels.items():
+        key = label.image_uri, label.image_etag, label.category
+        before = labels[first.setdefault(key, place)]
+        if _said(label) != _said(before):
+            problems[place] = (
+                f"{label.image_uri} is {first[key]} too, as {before.kind or before.label}; here "
+                f"it is {label.kind or label.label}"
+            )
+    return problems
+
+
+def _said(label: Label) -> tuple[Any, ...]:
+    return label.label, label.kind, label.regions

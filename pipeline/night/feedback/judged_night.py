@@ -1,6 +1,7 @@
 """A night's results as far as labels need them: what an image is, and whether it was flagged."""
 
-from collections.abc import Collection, Iterable
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -42,12 +43,15 @@ class JudgedNight:
         own = self.table.filter(pc.is_in(self.table["image_uri"], value_set=wanted))
         return {row["image_uri"]: row for row in own.to_pylist()}
 
-    def scored(self, category: str) -> list[str]:
-        """Addresses of a category's scored images."""
-        is_scored = pc.equal(self.table["status"], ImageStatus.OK.value)
-        own = pc.and_(is_scored, pc.equal(self.table["category"], category))
-        uris: list[str] = self.table["image_uri"].filter(own).to_pylist()
-        return uris
+    @cached_property
+    def scored(self) -> Mapping[str, Sequence[str]]:
+        """Addresses of the scored images by category."""
+        own = self.table.filter(pc.equal(self.table["status"], ImageStatus.OK.value))
+        found: dict[str, list[str]] = defaultdict(list)
+        columns = (own[name].to_pylist() for name in ("category", "image_uri"))
+        for category, uri in zip(*columns, strict=True):
+            found[category].append(uri)
+        return found
 
     @cached_property
     def categories(self) -> Collection[str]:

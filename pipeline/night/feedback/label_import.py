@@ -8,7 +8,7 @@ whole dump counts once all of its images have a label.
 
 import datetime as dt
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -174,8 +174,7 @@ def _store(
     rows = _without_known(rows, before, read_at)
     after = pa.concat_tables([before, rows])
     if night is not None:
-        independent = [_chosen_at_random(latest(after), night, each) for each in categories]
-        rows = pa.concat_tables([rows, *independent])
+        rows = pa.concat_tables([rows, _chosen_at_random(latest(after), night, categories)])
     table.append(rows)
     return _count(night, labels, before, pa.concat_tables([before, rows]))
 
@@ -211,30 +210,38 @@ def _identity(row: Mapping[str, Any]) -> str:
     return repr(said | {"labelled_at": row["labelled_at"].timestamp()})
 
 
-def _chosen_at_random(last: pa.Table, night: JudgedNight, category: str) -> pa.Table:
+def _chosen_at_random(last: pa.Table, night: JudgedNight, categories: Sequence[str]) -> pa.Table:
     """Labels again, now known to be of images that were chosen whatever their score.
 
     Args:
         last: the latest label of each image of the night.
         night: whose results these are.
-        category: the one to look at.
+        categories: those to look at.
     """
-    own = last.filter(pc.equal(last["category"], category))
-    told = own.filter(pc.not_equal(own["label"], "undo"))
-    labelled = {*told["image_uri"].to_pylist()}
-    scored = night.scored(category)
+    told: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in last.filter(pc.not_equal(last["label"], "undo")).to_pylist():
+        told[row["category"]].append(row)
+    again = []
+    for category in categories:
+        labelled = {row["image_uri"] for row in told[category]}
+        found = _at_random(labelled, night.folder.night, night.scored.get(category, ()))
+        again += [
+            {**row, "chosen": found[row["image_uri"]]}
+            for row in told[category]
+            if found.get(row["image_uri"], row["chosen"]) != row["chosen"]
+        ]
+    return pa.Table.from_pylist(again, schema=LABEL_SCHEMA)
+
+
+def _at_random(labelled: set[str], night: str, scored: Sequence[str]) -> dict[str, Chosen]:
+    """Images of a category that were chosen whatever their score, by the labelled ones."""
     found: dict[str, Chosen] = {}
-    sample = audit_sample(night.folder.night, scored)
+    sample = audit_sample(night, scored)
     if labelled.issuperset(sample):
         found |= dict.fromkeys(sample, "audit")
     if labelled.issuperset(scored):
         found |= dict.fromkeys(scored, "whole_dump")
-    again = [
-        {**row, "chosen": found[row["image_uri"]]}
-        for row in told.to_pylist()
-        if found.get(row["image_uri"], row["chosen"]) != row["chosen"]
-    ]
-    return pa.Table.from_pylist(again, schema=LABEL_SCHEMA)
+    return found
 
 
 def _count(
