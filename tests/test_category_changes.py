@@ -304,6 +304,8 @@ def test_a_renamed_category_need_not_be_onboarded_again(
     answer = run("category", "remove", "plate")
     assert "plate leaves the nights: 1 version, challenger 1, champion 1" in answer.out
     assert models.champions() == {}
+    again = run("category", "remove", "plate")
+    assert "plate had left the nights before: 1 version, no alias\n" in again.out
     assert "champion is version 1, was none" in run("rollback", "plate", "--because", "back").out
     assert run("category", "remove", "plate", "--json").code == 0
     answer = run("onboard", catalogue, "--json")  # brings it back

@@ -400,3 +400,11 @@ def test_a_name_that_nobody_has_any_more_is_not_listed(tmp_path: Path) -> None:
     table = LabelTable(str(tmp_path))
     assert table.categories() == ["jar"]
     assert set(said(table.of_category("jar"))) == {"a.png"}
+
+
+@pytest.mark.parametrize("command", ["show", "export"])
+def test_results_that_are_not_there_have_no_labels_to_show(tmp_path: Path, command: str) -> None:
+    more = ["--to", str(tmp_path / "x.jsonl")] if command == "export" else []
+    done = CliRunner().invoke(app, ["labels", command, str(tmp_path / "nowhere"), *more])
+    assert "nowhere: nothing is there; name the folder" in str(done.exception)
+    assert not (tmp_path / "x.jsonl").exists()

@@ -235,6 +235,16 @@ def test_a_challenger_that_waits_keeps_its_place(tmp_path: Path, run: Run) -> No
     assert aliases.history("steel").aliases == {"champion": "5", "challenger": "6"}
 
 
+def test_the_command_says_how_many_labels_joined(tmp_path: Path, run: Run) -> None:
+    make_package(tmp_path / "package")
+    models.promote(models.register("steel", "key", tmp_path / "package"))
+    command = ("recalibrate", "steel", "--false-alarm-rate", "0.2", "--with-labels")
+    nowhere = run(*command, tmp_path / "nowhere").refusal()
+    assert "nowhere: nothing is there; name the folder that score --out names" in nowhere
+    add_labels(tmp_path / "out", tmp_path, {"c.png": ("good", "flagged")})
+    assert "good images, 0 of them labelled" in run(*command, tmp_path / "out").out
+
+
 def test_a_recalibration_that_was_killed_is_finished_by_the_next(
     tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -69,8 +69,10 @@ def remove(
     if as_json:
         print_json({"dry_run": dry_run, **done.to_json()})
         return
-    would = "would leave" if dry_run else "leaves" if done.in_registry else "has left, before,"
-    typer.echo(f"{name} {would} the nights: {_in_words(done)}; the two aliases go")
+    leaves = "leaves the nights" if done.in_registry else "had left the nights before"
+    leaves = "would leave the nights" if dry_run else leaves
+    go = "; these aliases go" if done.aliases else ""
+    typer.echo(f"{name} {leaves}: {_in_words(done)}{go}")
     _print_places(done, out, dry_run)
     typer.echo(
         f"kept: all versions of nightshift.{name}, their files and runs in MLflow, all results, "

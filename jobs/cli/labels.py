@@ -108,9 +108,9 @@ def show(
 ) -> None:
     """Count the labels of every category."""
     from pipeline.labels.label_overview import overview  # noqa: PLC0415
-    from pipeline.labels.label_table import LabelTable  # noqa: PLC0415
+    from pipeline.labels.label_table import table_beside  # noqa: PLC0415
 
-    found = overview(LabelTable(out), only or [], look_for_gone=gone)
+    found = overview(table_beside(out), only or [], look_for_gone=gone)
     if as_json:
         print_json([asdict(each) for each in found])
         return
@@ -140,8 +140,8 @@ def export(
     """Write the labels that count to a file; each format can be imported again."""
     from pipeline import storage  # noqa: PLC0415
     from pipeline.labels.export import export_labels  # noqa: PLC0415
-    from pipeline.labels.label_table import LabelTable  # noqa: PLC0415
+    from pipeline.labels.label_table import table_beside  # noqa: PLC0415
 
-    content = export_labels(LabelTable(out), kind, only or [])
+    content = export_labels(table_beside(out), kind, only or [])
     storage.write_bytes(storage.absolute(to), content)
     typer.echo(f"{to}: {len(content):,} bytes")

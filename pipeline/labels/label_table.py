@@ -191,6 +191,18 @@ class LabelTable:
         return storage.join(self.folder, f"{OF_CATEGORY}{file_name(category)}", name), rows
 
 
+def table_beside(out: str) -> LabelTable:
+    """Return the table of labels of results that are there, for commands that only read it.
+
+    Raises:
+        LabelsError: nothing is there, so that the address is most likely mistyped.
+    """
+    table = LabelTable(out)
+    if not _names(table.out):
+        raise LabelsError(f"{table.out}: nothing is there; name the folder that score --out names")
+    return table
+
+
 def _names(folder: str) -> list[str]:
     try:
         return storage.list_names(folder)

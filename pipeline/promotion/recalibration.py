@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from model.errors import CategoryFault
 from pipeline.calibration import Calibration, CalibrationConfig, TooFewImages, fit
 from pipeline.labels.label import LABEL_SCHEMA, WHATEVER_THE_SCORE, standing
-from pipeline.labels.label_table import LabelTable
+from pipeline.labels.label_table import table_beside
 from pipeline.package import Package
 from pipeline.promotion.image_scores import ImageFile, score_by_each
 
@@ -63,9 +63,9 @@ def labelled_good(category: str, outs: Sequence[str]) -> Labelled:
     """Find the labelled good images of a category in the tables beside some results.
 
     Raises:
-        LabelsError: a stored file of labels is damaged.
+        LabelsError: there are no such results, or a stored file of labels is damaged.
     """
-    tables = [LabelTable(out).of_category(category) for out in outs]
+    tables = [table_beside(out).of_category(category) for out in outs]
     rows = standing(pa.concat_tables([LABEL_SCHEMA.empty_table(), *tables]))
     good = rows.filter(pc.is_in(rows["label"], value_set=pa.array(GOOD)))
     may = pc.is_in(good["chosen"], value_set=pa.array(WHATEVER_THE_SCORE))
