@@ -11,6 +11,7 @@ Each module defines the errors it raises, beside the code that raises them::
       CategoryFault           this category's trouble: report it and go on with the others
         CacheTooSmall
         CalibrationError
+        ChampionNotUsable
         Contaminated
         DetectorFileError
         LayoutError

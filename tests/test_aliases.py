@@ -197,6 +197,7 @@ def test_a_champion_goes_back_by_command_and_the_record_says_why(
     for version in ("1", "2"):
         move(client, NAME, CHALLENGER, version, Reason(by="register"))
         move(client, NAME, CHAMPION, version, Reason(by="onboard"))
+    assert [run("rollback", "steel", "--because", why).code for why in ("", " \t")] == [2, 2]
     done = run("rollback", "steel", "--because", "flags doubled")
     assert done.out == "steel: champion is version 1, was 2\n"
     rows = json.loads(run("history", "steel", "--json").out)["changes"]

@@ -13,6 +13,7 @@ from command_line import Run
 from factory import make_package, write_images
 from mlflow import MlflowClient
 
+from model.errors import NightshiftError
 from pipeline.calibration import CalibrationConfig, fit
 from pipeline.catalogue.rename_table import note_renames
 from pipeline.catalogue.renames import Rename
@@ -23,7 +24,7 @@ from pipeline.night.dumps import take_in
 from pipeline.night.folder import NightFolder
 from pipeline.package import Package
 from pipeline.promotion.evidence import gather
-from pipeline.promotion.gate import GateOptions, ask
+from pipeline.promotion.gate import ChampionNotUsable, GateOptions, ask
 from pipeline.promotion.gate_answer import GateAnswer
 from pipeline.promotion.image_scores import ImageFile, score_by_each
 from pipeline.registry import aliases, models
@@ -187,6 +188,28 @@ def test_a_champion_that_cannot_be_used_any_more_gives_way(factory: Factory) -> 
     assert answer.reason.startswith("the champion cannot be used any more: ")
 
 
+@pytest.mark.parametrize(
+    "changes", [{"weights": "/nowhere/weights.pth"}, {"backbone_digest": "0" * 64}]
+)
+def test_a_champion_that_is_whole_and_cannot_score_here_does_not_give_way(
+    factory: Factory, changes: dict[str, str]
+) -> None:
+    package = factory.template.package
+    header = dataclasses.replace(package.header, **changes)
+    dataclasses.replace(package, header=header).write(factory.root / "there", {})
+    models.promote(models.register("steel", "scores elsewhere", factory.root / "there"))
+    with pytest.raises(
+        ChampionNotUsable, match=r"version 3, is whole .* --force --because"
+    ) as said:
+        factory.ask(version=2)
+    assert "\n" not in str(said.value)
+    assert champion() == "3"
+    answer = factory.ask(version=2, force_because="that line is closed")
+    assert (answer.verdict, answer.promoted, champion()) == ("KEEP", True, "2")
+    evidence = aliases.history("steel").changes[-1].evidence
+    assert evidence.startswith("the gate said KEEP, the champion cannot be used here: ")
+
+
 def test_the_first_version_of_a_category_has_nobody_to_beat(factory: Factory) -> None:
     MlflowClient().delete_registered_model_alias("nightshift.steel", "champion")
     answer = factory.ask()
@@ -243,6 +266,23 @@ def test_a_gate_that_was_killed_before_it_promoted_says_the_same_again(
     assert champion() == "1"
     answer = factory.ask()
     assert (answer.verdict, answer.look, champion()) == ("PROMOTE", 1, "2")
+
+
+@pytest.mark.parametrize("word", ["defect", "good"])
+def test_where_the_page_cannot_be_written_no_alias_moves(factory: Factory, word: str) -> None:
+    factory.label(factory.highest[:6], word)
+    Path(factory.out, "promotion").write_text("a file where the folder is to be")
+    with pytest.raises(NightshiftError):
+        factory.ask(force_because="new lamps")
+    assert champion() == "1"
+
+
+def test_a_promotion_is_on_the_page_that_was_written_before_it(factory: Factory) -> None:
+    factory.label(factory.highest[:6], "defect")
+    answer = factory.ask()
+    assert answer.page is not None
+    assert "PROMOTE, and promoted" in Path(answer.page).read_text()
+    assert json.loads(Path(answer.page).with_name("gate.json").read_text())["promoted"]
 
 
 def test_a_challenger_with_other_layers_is_compared_in_a_pass_of_its_own(
@@ -356,6 +396,8 @@ def test_the_gate_is_asked_by_command(
     assert said.code == 0
     assert said.out.startswith("steel: NEEDS LABELS. Version 2 against 1: ")
     assert run(*command, "--force").code == 2
+    assert run(*command, "--force", "--because", "  ").code == 2
+    assert run(*command, "--because", "no force").code == 2
     answer = json.loads(run(*command, "--json").out)
     assert (answer["verdict"], answer["promoted"], answer["challenger"]) == (
         "NEEDS LABELS", False, "2",

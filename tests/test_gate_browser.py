@@ -1,5 +1,6 @@
 """The gate's page in a browser: what a person chooses there can be imported."""
 
+import dataclasses
 import datetime as dt
 import json
 from pathlib import Path
@@ -41,6 +42,36 @@ def answer(folder: Path) -> GateAnswer:
         category="steel", verdict=judgement.verdict, reason=judgement.reason, champion="1",
         challenger="2", promoted=False, margin=0.2, evidence=evidence, judgement=judgement,
     )  # fmt: skip
+
+
+def with_open_images(folder: Path, number: int) -> str:
+    said = answer(folder)
+    assert said.evidence is not None
+    first = said.evidence.open_images[0]
+    images = [
+        dataclasses.replace(first, image_uri=str(folder / f"{place}.png"))
+        for place in range(number)
+    ]
+    evidence = dataclasses.replace(said.evidence, open_images=images)
+    return gate_page(dataclasses.replace(said, evidence=evidence), Preprocessing())
+
+
+def test_all_images_that_are_to_be_labelled_stand_on_the_page(tmp_path: Path) -> None:
+    page = with_open_images(tmp_path, 75)
+    assert page.count('<figure class="pair">') == 75
+    assert "label all of them, then ask again once" in page
+
+
+def test_those_that_find_no_place_on_the_page_are_named(tmp_path: Path) -> None:
+    page = with_open_images(tmp_path, 502)
+    assert page.count('<figure class="pair">') == 500
+    assert "label all of them and the 2 that are only in gate.json, then ask again once" in page
+
+
+def test_the_page_says_what_missed_defects_do_to_the_margin(tmp_path: Path) -> None:
+    page = gate_page(answer(tmp_path), Preprocessing())  # margin 0.2, 60 images, 2 of them defects
+    assert "a share of the 58 images taken for good" in page
+    assert "0.222 if d is 10 %, 0.4 if it is 50 %" in page
 
 
 @pytest.mark.browser

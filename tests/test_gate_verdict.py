@@ -66,12 +66,22 @@ def test_a_later_look_asks_for_more() -> None:
     assert judge(eight, CONFIG, look=2).verdict is GateVerdict.PROMOTE
 
 
+@pytest.mark.parametrize("look", [1, 2, 9])
+@pytest.mark.parametrize("worse", ["defects_lost", "goods_more"])
+def test_asking_again_undoes_no_keep(worse: str, look: int) -> None:
+    assert judge(tally(**{worse: 5}), CONFIG, look).verdict is GateVerdict.KEEP  # 1/32
+    at_the_whole_level = {worse: 10, worse.replace("lost", "gained").replace("more", "fewer"): 3}
+    assert judge(tally(**at_the_whole_level), CONFIG, look).verdict is GateVerdict.KEEP  # 0.046
+
+
 @pytest.mark.parametrize(
     ("counts", "words"),
     [
         ({"defects_gained": 3, "open_gained": 2}, "labels of 2 images on which they differ can"),
         ({"open_gained": 2, "open_lost": 1}, "too few defects .* the 3 images without a label"),
         ({"images": 100, "open_gained": 9}, "a rise of false alarms by 0.01 cannot be ruled out"),
+        ({"images": 100, "open_gained": 9}, r"more nights \(--nights, --images\)"),
+        ({}, r"more nights \(--nights, --images\)"),
     ],
 )
 def test_what_is_missing_is_said(counts: dict[str, int], words: str) -> None:
@@ -148,6 +158,20 @@ def test_a_challenger_that_is_no_better_is_seldom_promoted(num_defects: int) -> 
 
 def test_a_challenger_with_more_false_alarms_is_seldom_promoted_however_much_it_finds() -> None:
     assert shares(100, 0.99, alarms=FALSE_ALARMS + 0.02)["PROMOTE"] <= MOST_BY_CHANCE
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5])
+def test_of_missed_defects_among_the_good_the_promise_holds_for_a_wider_margin(
+    share: float,
+) -> None:
+    random = np.random.default_rng(4)
+    rise = CONFIG.margin / (1 - share)  # among the good images; the others nobody flags
+    more = random.binomial(round(2000 * (1 - share)), rise, NUM_CATEGORIES)
+    verdicts = [
+        judge(tally(2020, defects=20, defects_gained=20, goods_more=int(number)), CONFIG).verdict
+        for number in more
+    ]
+    assert verdicts.count(GateVerdict.PROMOTE) / NUM_CATEGORIES <= MOST_BY_CHANCE
 
 
 def test_a_challenger_that_misses_more_is_kept_out() -> None:

@@ -60,6 +60,8 @@ def rollback(
 
     Nights below a pinned fleet stay with that: see nightshift fleet.
     """
+    if not because.strip():
+        raise typer.BadParameter("--because is empty; say why, for the record")
     from pipeline.registry import aliases, connection, models  # noqa: PLC0415
 
     with redirect_stdout(sys.stderr):

@@ -92,8 +92,9 @@ def promote(  # noqa: PLR0913, PLR0917  options of a command
 
     The verdict is PROMOTE, KEEP or NEEDS LABELS; each of them is a success.
     """
+    because = because.strip()
     if force != bool(because):
-        raise typer.BadParameter("--force and --because go together")
+        raise typer.BadParameter("--force and --because go together, and the reason is not empty")
     if margin is not None and not 0 < margin < 1:
         raise typer.BadParameter(f"--margin must be in (0, 1), got {margin}")
     from pipeline.promotion.gate import GateOptions, ask  # noqa: PLC0415  torch loads in seconds

@@ -1,20 +1,21 @@
 """Ask the gate about one category: compare, judge, keep the evidence, and promote if it says so.
 
 The evidence is kept before the alias moves. Whoever was killed asks again: the same evidence is
-the same look and the same verdict.
+the same look and the same verdict. The page is written before as well: where it cannot be, no alias
+moves.
 """
 
 import datetime as dt
 import hashlib
 import json
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
 
 from model.detector import Detector
-from model.errors import CategoryFault
+from model.errors import CategoryFault, NightshiftError
 from pipeline.backbones import Fetch, LoadedBackbone
 from pipeline.evaluation.cost import measure_cost
-from pipeline.package import Package
+from pipeline.package import Package, PackageError
 from pipeline.predictor import Predictor
 from pipeline.promotion.evidence import Evidence, compare, gather
 from pipeline.promotion.gate_answer import GateAnswer
@@ -27,6 +28,10 @@ from pipeline.registry.models import RegisteredVersion
 
 LONGEST = 1000  # characters of a reason in a tag
 DIGITS = 16  # of the digest that evidence is known by
+
+
+class ChampionNotUsable(CategoryFault):
+    """The champion's files are whole, and it cannot score here: nothing can be compared."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +52,7 @@ def ask(category: str, options: GateOptions) -> GateAnswer:
 
     Raises:
         AliasError: there is no challenger, or it is the champion.
+        ChampionNotUsable: its package is whole, and it cannot score on this machine.
         CategoryFault: the challenger cannot be used.
         LabelsError, ManifestError: stored files are damaged.
         RegistryError, StorageError: MLflow or the storage is away.
@@ -63,14 +69,17 @@ def ask(category: str, options: GateOptions) -> GateAnswer:
         own = stack.enter_context(fetched(challenger)).package
         _detector(own, fetch)
         champion = version_of(known, CHAMPION) if CHAMPION in known.aliases else None
-        package, why = _usable_champion(champion, stack, fetch)
-        if package is None:
-            answer = _without_champion(category, champion, challenger, why)
-        else:
+        usable = _usable_champion(champion, stack, fetch, forced=bool(options.force_because))
+        if isinstance(usable, Package):
             assert champion is not None
-            answer = _compared(category, (champion, package), (challenger, own), options, fetch)
-    answer = _carry_out(answer, challenger, options)
+            answer = _compared(category, (champion, usable), (challenger, own), options, fetch)
+        else:
+            answer = _without_champion(category, champion, challenger, usable)
     page = write_gate_page(answer, options.out, own.header.preprocessing)
+    answer = _carry_out(answer, challenger, options)
+    if answer.promoted:
+        with suppress(NightshiftError):  # the champion has changed, and that has to be reported
+            write_gate_page(answer, options.out, own.header.preprocessing)
     return replace(answer, page=page)
 
 
@@ -95,26 +104,41 @@ def _detector(package: Package, fetch: Fetch) -> Detector:
 
 
 def _usable_champion(
-    champion: RegisteredVersion | None, stack: ExitStack, fetch: Fetch
-) -> tuple[Package | None, str]:
-    """Return the champion's package, or why there is none that could be used."""
+    champion: RegisteredVersion | None, stack: ExitStack, fetch: Fetch, *, forced: bool
+) -> Package | tuple[GateVerdict, str]:
+    """Return the champion's package, or what follows from there being none, and why.
+
+    Raises:
+        ChampionNotUsable: its package is whole, and it cannot score here; not where ``forced``.
+    """
     if champion is None:
-        return None, "the category has no champion yet"
+        return GateVerdict.PROMOTE, "the category has no champion yet"
     try:
         package = stack.enter_context(fetched(champion)).package
         _detector(package, fetch)
-    except CategoryFault as error:
-        return None, f"the champion cannot be used any more: {error}"
-    return package, ""
+    except PackageError as error:  # damaged or gone, for every machine
+        return GateVerdict.PROMOTE, f"the champion cannot be used any more: {error}"
+    except CategoryFault as error:  # its weights are not here, or this processor has no int8
+        if not forced:
+            raise ChampionNotUsable(
+                f"{champion.category}: the champion, version {champion.version}, is whole and "
+                f"cannot be used here, so that nothing can be compared: {error} Ask where it can "
+                f"be used, or promote unjudged with --force --because TEXT."
+            ) from error
+        return GateVerdict.KEEP, f"the champion cannot be used here: {error}"
+    return package
 
 
 def _without_champion(
-    category: str, champion: RegisteredVersion | None, challenger: RegisteredVersion, why: str
+    category: str,
+    champion: RegisteredVersion | None,
+    challenger: RegisteredVersion,
+    said: tuple[GateVerdict, str],
 ) -> GateAnswer:
     return GateAnswer(
         category=category,
-        verdict=GateVerdict.PROMOTE,
-        reason=why,
+        verdict=said[0],
+        reason=said[1],
         champion=champion.version if champion else None,
         challenger=challenger.version,
         promoted=False,

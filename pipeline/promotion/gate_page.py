@@ -20,7 +20,7 @@ from pipeline.promotion.gate_answer import GateAnswer
 
 STATIC = Path(__file__).with_name("static")
 TEMPLATE = "promotion/static/gate.html.j2"
-MOST_SHOWN = 60  # images
+MOST_SHOWN = 500  # images; all are to be labelled before the gate is asked again
 
 
 def write_gate_page(answer: GateAnswer, out: str, preprocessing: Preprocessing) -> str:
@@ -73,6 +73,7 @@ def numbers(answer: GateAnswer) -> list[tuple[str, str, str]]:
     tally, champion, challenger = evidence.tally, evidence.champion, evidence.challenger
     rows: list[tuple[object, ...]] = [
         ("flagged images", f"{champion.flagged:,}", f"{challenger.flagged:,}"),
+        ("images taken for good", tally.taken_for_good, tally.taken_for_good),
         ("labelled defects that it alone flags", tally.defects_lost, tally.defects_gained),
         ("labelled good images that it alone flags", tally.goods_fewer, tally.goods_more),
         ("images without a label that it alone flags", tally.open_lost, tally.open_gained),

@@ -4,9 +4,14 @@ Both have scored the same images, none of which was chosen by its score. Where t
 nobody is better. Where one of them flags alone, a label decides: a defect is won by who flags it, a
 good image by who does not.
 
-An image without a label counts against the challenger in every test that could promote it, and for
-it in every test that could refuse it. So labels may be missing in whatever pattern, and a verdict
-that is reached holds whatever they would say.
+Where they differ on an image without a label, it counts against the challenger in every test that
+could promote it, and for it in every test that could refuse it. So these labels may be missing in
+whatever pattern, and a verdict that is reached holds whatever they would say.
+
+False alarms are a share of the images taken for good. Those are the labelled good ones, and those
+without a label that not both flag: a defect that neither flags and nobody has labelled is among
+them. Where such defects are a share d of the images taken for good, a rise by the margin among
+these is one by margin / (1 - d) among the good ones, and the promise holds for that.
 
 PROMOTE: more of the defects are found (McNemar, exact), and false alarms are more by less than
 the margin (Tango). KEEP: defects are lost; or false alarms are more, and either no more defects are
@@ -14,7 +19,9 @@ found or the rise seen is the margin or beyond. Otherwise NEEDS LABELS.
 
 The promise: a challenger that finds no more defects, or has more false alarms by the margin, is
 promoted with probability ``level`` at most, over all looks at its growing evidence. A look without
-a label of an image on which they differ is none.
+a label of an image on which they differ is none. KEEP changes nothing and promises nothing over all
+looks: each time it is judged at the whole ``level``, so that a later look at the same labels undoes
+none.
 """
 
 from dataclasses import dataclass
@@ -67,7 +74,10 @@ class Tally:
 
     @property
     def taken_for_good(self) -> int:
-        """Images among which false alarms are counted: but those known or likely to be defects."""
+        """Images among which false alarms are counted: but those known or likely to be defects.
+
+        A defect that neither flags and nobody has labelled is among them.
+        """
         return self.images - self.defects - self.open_alike
 
     @property
@@ -91,7 +101,7 @@ class Judgement:
 
     verdict: GateVerdict
     reason: str
-    level: float  # of this look
+    level: float  # of a promotion at this look
     better_p: float  # finds no more defects, every open image against the challenger
     not_worse_p: float  # false alarms are more by the margin, likewise
     fewer_found_p: float  # finds no fewer defects, every open image for the challenger
@@ -146,9 +156,9 @@ def judge(tally: Tally, config: GateConfig, look: int = 1) -> Judgement:
     more_alarms = better_p(t.goods_more, t.goods_fewer + t.open_lost)
     if better <= level and not_worse <= level:
         verdict, reason = GateVerdict.PROMOTE, _promoted(t, config)
-    elif fewer_found <= level:
+    elif fewer_found <= config.level:
         verdict, reason = GateVerdict.KEEP, f"it misses defects: {_defects(t)}"
-    elif more_alarms <= level and not (better <= level and t.rise < config.margin):
+    elif more_alarms <= config.level and not (better <= config.level and t.rise < config.margin):
         verdict, reason = GateVerdict.KEEP, f"it has more false alarms: {_alarms(t)}"
     else:
         verdict, reason = GateVerdict.NEEDS_LABELS, _missing(t, config, level)
@@ -194,7 +204,7 @@ def _missing(tally: Tally, config: GateConfig, level: float) -> str:
     said = _defects(tally)
     if at_best <= level and alarms <= level:
         return f"{said}; labels of {num_open} images on which they differ can decide"
-    more = " more nights, or whole dumps with labels"
+    more = " more nights (--nights, --images), or whole dumps with labels"
     if at_best <= level:
         return (
             f"{said}; among {tally.taken_for_good} images taken for good a rise of false alarms by "

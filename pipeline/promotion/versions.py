@@ -66,12 +66,13 @@ def fetched(version: RegisteredVersion) -> Iterator[VersionFiles]:
     """
     with tempfile.TemporaryDirectory(prefix="nightshift-package-") as scratch:
         folder = models.download(version, Path(scratch))
-        package, digest = Package.read(folder), package_digest(folder)
+        digest = package_digest(folder)
         if version.digest not in ("", digest):
             raise PackageError(
                 f"{version.name} version {version.version} was registered with digest "
                 f"{version.digest[:12]}, its files have {digest[:12]}. Onboard the category again."
             )
+        package = Package.read(folder)  # whole: what is wrong with it now is another release's
         yield VersionFiles(version=version, package=package, folder=folder, digest=digest)
 
 
