@@ -23,6 +23,7 @@ Each module defines the errors it raises, beside the code that raises them::
         PackageError
         PixelRangeError
         PrecisionError
+        RecalibrationError
         TooFewImages
         TooManyUnreadable
         UnfinishedBank
@@ -33,18 +34,23 @@ Each module defines the errors it raises, beside the code that raises them::
         ObjectChanged
         ObjectMissing
         ObjectPresent
+      AliasError
       CatalogueError
+      CategoryChangeError
       DemoMaterialError
       ExportError
       FleetError
       ImageTooLarge
       LabelsError
+        NotUnderstood
       LocalS3Error
       NightError
       NoFeatureStore
       NoFreePortError
       OverviewError
       PruneError
+      RenamesError
+      ReplayError
       ResultsError
       StudyError
       SynthesisError
