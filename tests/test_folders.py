@@ -11,7 +11,7 @@ from source import PACKAGES, module_name, modules_imported, parsed, source_files
 # From the bottom to the top. A module that lies in no folder stands for itself.
 ORDER = {
     "pipeline": (
-        *("version", "checks", "pages", "storage", "calibration", "images", "datasets"),
+        *("version", "checks", "storage", "calibration", "images", "pages", "datasets"),
         *("catalogue", "labels", "backbones", "feature_store", "inspection", "engine_check"),
         "package",
         *("predictor", "registry"),

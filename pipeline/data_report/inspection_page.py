@@ -4,22 +4,17 @@ Its one script collects the images that a person ticks into a file for ``exclude
 policy knows it by its digest and lets no other run.
 """
 
-import base64
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
-
 from pipeline.checks import Verdict
 from pipeline.data_report.category_report import CategoryReport
 from pipeline.data_report.thumbnails import Order, thumbnails
-from pipeline.images import heatmap
 from pipeline.inspection.data_checks import SUSPECTS
-from pipeline.pages.environment import page_environment
+from pipeline.pages.environment import render_page
 
-STATIC = Path(__file__).with_name("static")
+SCRIPT = Path(__file__).with_name("static") / "exclude.js"
 TEMPLATE = "data_report/static/inspection.html.j2"
 MOST_OF_LINE, MOST_PICTURES = 12, 240  # images shown of one line, and on the page
 MOST_ROWS = 2_000  # categories in the table
@@ -45,23 +40,17 @@ def inspection_page(answer: Mapping[str, Any], reports: Mapping[str, CategoryRep
     )
     shown = choose(ranked)
     pictures = thumbnails(_orders(shown, reports))
-    script = (STATIC / "exclude.js").read_text()
-    return (
-        page_environment({})
-        .get_template(TEMPLATE)
-        .render(
-            legend=heatmap.legend_gradient(),  # of the style that it shares with the report
-            answer=answer,
-            headline=headline(answer),
-            totals=totals(answer),
-            ranked=ranked[:MOST_ROWS],
-            num_more=len(ranked) - len(ranked[:MOST_ROWS]),
-            shown=shown,
-            pictures=pictures,
-            script=Markup(script),  # noqa: S704 - our own file
-            script_digest=_digest(script),
-        )
-    )
+    values = {
+        "answer": answer,
+        "headline": headline(answer),
+        "totals": totals(answer),
+        "ranked": ranked[:MOST_ROWS],
+        "num_more": len(ranked) - len(ranked[:MOST_ROWS]),
+        "shown": shown,
+        "pictures": pictures,
+    }
+    script = SCRIPT if answer["kind"] != "dump" else None  # a dump has no catalogue to change
+    return render_page(TEMPLATE, values, script=script)
 
 
 def choose(
@@ -128,7 +117,3 @@ def _orders(shown: Any, reports: Mapping[str, CategoryReport]) -> Iterator[Order
                 for uri in (image["uri"], image["beside"]):
                     if uri and preprocessing:
                         yield uri, preprocessing
-
-
-def _digest(text: str) -> str:
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

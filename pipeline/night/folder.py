@@ -25,6 +25,7 @@ from model.errors import NightshiftError
 from pipeline import storage
 
 NIGHT_PATTERN = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+PREFIX = "night="
 SUFFIX = ".parquet"  # of a shard
 PictureKind = Literal["maps", "thumbnails"]
 PICTURE_SUFFIXES: dict[PictureKind, str] = {"maps": ".png", "thumbnails": ".jpg"}
@@ -92,8 +93,33 @@ class NightFolder:
         """The morning page."""
         return self._join("report", "index.html")
 
+    def folder(self, kind: str) -> str:
+        """Folder of one kind of the night's files, such as ``results`` or ``maps``."""
+        return self._join(kind)
+
     def _join(self, kind: str, *parts: str) -> str:
-        return storage.join(self.out, kind, f"night={self.night}", *parts)
+        return storage.join(self.out, kind, f"{PREFIX}{self.night}", *parts)
+
+
+def nights_below(out: str, *kinds: str) -> list[NightFolder]:
+    """Return the nights that have a folder of one of these kinds, the oldest first.
+
+    What people put beside them is nobody's night.
+
+    Args:
+        out: as of ``NightFolder``.
+        kinds: such as ``manifest``, ``fleet`` or ``results``.
+    """
+    names: set[str] = set()
+    for kind in kinds:
+        with suppress(storage.ObjectMissing):
+            names |= set(storage.list_names(storage.join(storage.absolute(out), kind)))
+    found = []
+    for name in sorted(names):
+        if name.startswith(PREFIX):
+            with suppress(NightError):
+                found.append(NightFolder(out, name.removeprefix(PREFIX)))
+    return found
 
 
 def picture_name(image_uri: str) -> str:

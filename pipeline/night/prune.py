@@ -6,16 +6,14 @@ scored with and what people said of its images stay: they are small, and nothing
 
 import shutil
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 
 from model.errors import NightshiftError
 from pipeline import storage
-from pipeline.night.folder import NightError, NightFolder
+from pipeline.night.folder import nights_below
 from pipeline.storage import StoredObject
 
 REMOVED = ("report", "thumbnails", "maps", "drift", "results", "manifest")
-PREFIX = "night="
 
 
 class PruneError(NightshiftError):
@@ -47,36 +45,17 @@ def prune(out: str, keep_nights: int, *, dry_run: bool = False) -> Iterator[Prun
     """
     if keep_nights < 1:
         raise PruneError(f"--keep-nights must be at least 1, got {keep_nights}.")
-    nights = _nights(out)
+    nights = nights_below(out, *REMOVED, "summary")
     if not nights:
         raise PruneError(f"{out} has no nights; name the folder that `score --out` was given.")
     for night in nights[:-keep_nights]:
-        folders = [storage.join(out, kind, f"{PREFIX}{night}") for kind in REMOVED]
+        folders = [night.folder(kind) for kind in REMOVED]
         files = [file for folder in folders for file in _files(folder)]
         if not dry_run:
             _remove(folders, files)
         if files:
             size = sum(file.size_bytes for file in files)
-            yield PrunedNight(night=night, num_files=len(files), size_bytes=size)
-
-
-def _nights(out: str) -> list[str]:
-    """Return every night that has anything, the oldest first."""
-    found = set()
-    for kind in (*REMOVED, "summary"):
-        with suppress(storage.ObjectMissing):
-            found |= set(storage.list_names(storage.join(out, kind)))
-    return sorted(night for name in found if (night := _night_of(out, name)) is not None)
-
-
-def _night_of(out: str, name: str) -> str | None:
-    """Return the night that a folder's name is of; what people put there is nobody's night."""
-    if not name.startswith(PREFIX):
-        return None
-    try:
-        return NightFolder(out, name.removeprefix(PREFIX)).night
-    except NightError:
-        return None
+            yield PrunedNight(night=night.night, num_files=len(files), size_bytes=size)
 
 
 def _files(folder: str) -> list[StoredObject]:

@@ -14,8 +14,7 @@ from typing import Any
 
 from model.errors import NightshiftError
 from pipeline import storage
-from pipeline.images import heatmap
-from pipeline.pages.environment import page_environment
+from pipeline.pages.environment import render_page
 from pipeline.pages.words import clock, count
 
 JSON_FILE, PAGE_FILE = "onboarding.json", "onboarding.html"
@@ -136,18 +135,14 @@ def overview_page(overview: Outcomes, now: dt.datetime) -> str:
     """Return the page of an overview: failures first, then by name."""
     good = {name: each for name, each in overview.items() if each["status"] != FAILED}
     failed = {name: each for name, each in overview.items() if each["status"] == FAILED}
-    return (
-        page_environment({"seconds": seconds_of, "moment": _moment})
-        .get_template(TEMPLATE)
-        .render(
-            legend=heatmap.legend_gradient(),  # of the style that it shares with the report
-            good=good,
-            failed=failed,
-            now=clock(now),
-            headline=headline(len(good), len(failed)),
-            totals=totals(good, failed),
-        )
-    )
+    values = {
+        "good": good,
+        "failed": failed,
+        "now": clock(now),
+        "headline": headline(len(good), len(failed)),
+        "totals": totals(good, failed),
+    }
+    return render_page(TEMPLATE, values, filters={"seconds": seconds_of, "moment": _moment})
 
 
 def headline(num_good: int, num_failed: int) -> str:

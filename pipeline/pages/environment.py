@@ -1,11 +1,15 @@
 """Static pages: whatever comes from outside is text to them, and escaped."""
 
+import base64
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
+from pipeline.images import heatmap
 from pipeline.pages import words
 
 FOLDER = Path(__file__).parents[1]  # templates are named from here, so that pages can share a style
@@ -22,3 +26,36 @@ def page_environment(filters: Mapping[str, Any]) -> Environment:
     )
     environment.filters |= {**words.FILTERS, **filters}
     return environment
+
+
+def render_page(
+    template: str,
+    values: Mapping[str, Any],
+    *,
+    filters: Mapping[str, Any] | None = None,
+    script: Path | None = None,
+) -> str:
+    """Return a page that is one file: nothing to fetch, and no script runs but its own.
+
+    Args:
+        template: extends ``pages/static/page.html.j2``; named from the folder of this package.
+        values: what it shows, not escaped.
+        filters: of its own, beside ``words.FILTERS``.
+        script: file of its one script, which the content policy knows by its digest.
+    """
+    text = "" if script is None else script.read_text()
+    return (
+        page_environment(filters or {})
+        .get_template(template)
+        .render(
+            values,
+            legend=heatmap.legend_gradient(),  # of the style that it shares with the report
+            script=Markup(text),  # noqa: S704 - our own file
+            script_source=content_digest(text) if text else "'none'",
+        )
+    )
+
+
+def content_digest(text: str) -> str:
+    """Return how a content policy names a style or a script that stands in the page."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

@@ -9,7 +9,6 @@ sent back favours whoever comes next.
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -26,13 +25,12 @@ from pipeline.catalogue.renames import names_on
 from pipeline.labels.label import WHATEVER_THE_SCORE, labels_of, standing
 from pipeline.labels.label_table import LabelTable
 from pipeline.labels.parts import is_for_gate
-from pipeline.night.folder import NightError, NightFolder
+from pipeline.night.folder import NightFolder, nights_below
 from pipeline.night.manifest import read_manifest
 from pipeline.package import Package
 from pipeline.promotion.gate_verdict import Tally, count
 from pipeline.promotion.image_scores import ImageFile, score_by_each
 
-NIGHT_PREFIX = "night="
 MOST_LOOKED_AT = 3  # nights for each that is wanted: a category may have no image in some
 
 
@@ -144,29 +142,15 @@ def _drawn(
 def _nights_with_images(category: str, out: str, most: int) -> Iterator[list[GateImage]]:
     """Yield the category's images of each night that has any, the newest first."""
     renames = read_renames(storage.absolute(out))
-    for night in _last_nights(out)[:most]:
-        if own := _of_night(names_on(night, category, renames), out, night):
+    for folder in reversed(nights_below(out, "manifest")[-most:]):
+        if own := _of_night(names_on(folder.night, category, renames), folder):
             yield own
 
 
-def _last_nights(out: str) -> list[str]:
-    """Nights with a manifest, the newest first."""
-    try:
-        names = storage.list_names(storage.join(storage.absolute(out), "manifest"))
-    except storage.ObjectMissing:
-        return []
-    nights = [name.removeprefix(NIGHT_PREFIX) for name in names if name.startswith(NIGHT_PREFIX)]
-    real = []
-    for night in nights:
-        with suppress(NightError):
-            real.append(NightFolder(out, night).night)
-    return sorted(real, reverse=True)
-
-
-def _of_night(names: Sequence[str], out: str, night: str) -> list[GateImage]:
+def _of_night(names: Sequence[str], folder: NightFolder) -> list[GateImage]:
     """Images of a night, by the names that the category had then."""
     try:
-        manifest = read_manifest(NightFolder(out, night).manifest)
+        manifest = read_manifest(folder.manifest)
     except storage.ObjectMissing:
         return []
     own = manifest.filter(pc.is_in(manifest["category"], value_set=pa.array(names, pa.string())))
@@ -174,7 +158,7 @@ def _of_night(names: Sequence[str], out: str, night: str) -> list[GateImage]:
         GateImage(
             file=ImageFile(row["image_uri"], row["image_etag"]),
             category=row["category"],
-            night=night,
+            night=folder.night,
             label="",
         )
         for row in own.select(["image_uri", "image_etag", "category"]).to_pylist()

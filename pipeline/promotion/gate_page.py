@@ -3,22 +3,17 @@
 One static file with its pictures. Its one script writes labels as JSON Lines, as the report does.
 """
 
-import base64
-import hashlib
 import json
 from pathlib import Path
-
-from markupsafe import Markup
 
 from model.preprocessing import Preprocessing
 from pipeline import storage
 from pipeline.catalogue.category_name import file_name
 from pipeline.data_report.thumbnails import thumbnails
-from pipeline.images import heatmap
-from pipeline.pages.environment import page_environment
+from pipeline.pages.environment import render_page
 from pipeline.promotion.gate_answer import GateAnswer
 
-STATIC = Path(__file__).with_name("static")
+SCRIPT = Path(__file__).with_name("static") / "gate.js"
 TEMPLATE = "promotion/static/gate.html.j2"
 MOST_SHOWN = 500  # images; all are to be labelled before the gate is asked again
 
@@ -47,22 +42,14 @@ def gate_page(answer: GateAnswer, preprocessing: Preprocessing) -> str:
     images = list(answer.evidence.open_images) if answer.evidence else []
     shown = images[:MOST_SHOWN]
     pictures = thumbnails((image.image_uri, preprocessing) for image in shown)
-    script = (STATIC / "gate.js").read_text()
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return (
-        page_environment({})
-        .get_template(TEMPLATE)
-        .render(
-            legend=heatmap.legend_gradient(),  # of the style that it shares with the report
-            answer=answer,
-            numbers=numbers(answer),
-            shown=shown,
-            num_more=len(images) - len(shown),
-            pictures=pictures,
-            script=Markup(script),  # noqa: S704 - our own file
-            script_digest=f"sha256-{digest}",
-        )
-    )
+    values = {
+        "answer": answer,
+        "numbers": numbers(answer),
+        "shown": shown,
+        "num_more": len(images) - len(shown),
+        "pictures": pictures,
+    }
+    return render_page(TEMPLATE, values, script=SCRIPT)
 
 
 def numbers(answer: GateAnswer) -> list[tuple[str, str, str]]:

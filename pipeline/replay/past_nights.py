@@ -1,8 +1,5 @@
 """Which past nights are replayed, and which of their images another fleet would decide anew."""
 
-from collections.abc import Iterator
-from contextlib import suppress
-
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -10,9 +7,7 @@ from model.errors import NightshiftError
 from pipeline import storage
 from pipeline.night.dumps import NightImages, store_images, take_in
 from pipeline.night.fleet.fleet import Fleet, champions_so_far
-from pipeline.night.folder import NightError, NightFolder
-
-PREFIX = "night="
+from pipeline.night.folder import NightFolder, nights_below
 
 
 class ReplayError(NightshiftError):
@@ -32,24 +27,13 @@ def past_nights(out: str, span: str) -> list[NightFolder]:
     """
     first, separator, last = span.partition("..")
     first, last = (NightFolder(out, date).night for date in (first, last if separator else first))
-    found = [night for night in _nights(out) if first <= night.night <= last]
+    found = [at for at in nights_below(out, "manifest") if first <= at.night <= last]
     if not found:
         raise ReplayError(
             f"{out} has images of no night from {first} to {last}; "
             f"`nightshift fleet show {out}` lists the nights that were scored there."
         )
     return found
-
-
-def _nights(out: str) -> Iterator[NightFolder]:
-    try:
-        names = storage.list_names(storage.join(storage.absolute(out), "manifest"))
-    except storage.ObjectMissing:
-        return
-    for name in sorted(names):
-        if name.startswith(PREFIX):
-            with suppress(NightError):
-                yield NightFolder(out, name.removeprefix(PREFIX))
 
 
 def begin(then: NightFolder, now: NightFolder, fleet: Fleet) -> int:

@@ -7,8 +7,7 @@ from typing import Any
 from model.preprocessing import Preprocessing
 from pipeline import storage
 from pipeline.data_report.thumbnails import thumbnails
-from pipeline.images import heatmap
-from pipeline.pages.environment import page_environment
+from pipeline.pages.environment import render_page
 from pipeline.replay.difference import LABELS, CategoryDifference
 
 TEMPLATE = "replay/static/replay.html.j2"
@@ -49,19 +48,15 @@ def replay_page(
         for image in side[:MOST_SHOWN]
     ]
     pictures = thumbnails((image.image_uri, preprocessing[name]) for name, image in shown)
-    return (
-        page_environment({"by_label": by_label})
-        .get_template(TEMPLATE)
-        .render(
-            legend=heatmap.legend_gradient(),  # of the style that it shares with the report
-            told=told,
-            headline=headline(found),
-            found=found,
-            changed=[each for each in found if each.newly_flagged or each.no_longer_flagged],
-            most=MOST_SHOWN,
-            pictures=pictures,
-        )
-    )
+    values = {
+        "told": told,
+        "headline": headline(found),
+        "found": found,
+        "changed": [each for each in found if each.newly_flagged or each.no_longer_flagged],
+        "most": MOST_SHOWN,
+        "pictures": pictures,
+    }
+    return render_page(TEMPLATE, values, filters={"by_label": by_label})
 
 
 def headline(found: Sequence[CategoryDifference]) -> str:

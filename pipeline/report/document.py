@@ -4,8 +4,6 @@ Its content policy knows style and script by their digests. Besides these only f
 own origin are let in, pictures and data; the page asks for nothing else.
 """
 
-import base64
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ from typing import Any
 from markupsafe import Markup
 
 from pipeline.images import heatmap
-from pipeline.pages.environment import page_environment
+from pipeline.pages.environment import content_digest, page_environment
 from pipeline.pages.words import visible
 from pipeline.report import alerts
 
@@ -52,18 +50,14 @@ def _policy(style: str, script: str) -> str:
     rules = {
         "default-src": "'none'",
         "img-src": "'self' data:",
-        "style-src": _digest(style),
-        "script-src": f"{_digest(script)} 'self'",
+        "style-src": content_digest(style),
+        "script-src": f"{content_digest(script)} 'self'",
         "base-uri": "'none'",
         "form-action": "'none'",
         "require-trusted-types-for": "'script'",
         "trusted-types": "nightshift",
     }
     return "; ".join(f"{name} {sources}" for name, sources in rules.items())
-
-
-def _digest(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def _script() -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from pipeline import storage
 from pipeline.night.fleet.fleet import Champion, Fleet, FleetError
-from pipeline.night.folder import NightError, NightFolder
+from pipeline.night.folder import NightFolder, nights_below
 from pipeline.report.verdict import Assessment, Attention
 
 WATCHED = 3  # first nights of a version
@@ -20,7 +20,6 @@ OUT_OF_THE_ORDINARY = {
     Attention.SHIFTED: "has shifted as a whole",
     Attention.BEYOND_CHANCE: "is flagged more often than false alarms can explain",
 }
-PREFIX = "night="
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,11 +80,7 @@ def _judged(
 
 def _fleets_before(folder: NightFolder) -> Iterator[tuple[str, Mapping[str, Champion]]]:
     """Yield the fleets of the nights before, the last first; one that is damaged is left out."""
-    try:
-        names = storage.list_names(storage.join(folder.out, "fleet"))
-    except storage.ObjectMissing:
-        return
-    nights = [name.removeprefix(PREFIX) for name in names if name.startswith(PREFIX)]
-    for night in sorted((n for n in nights if n < folder.night), reverse=True)[:WATCHED]:
-        with suppress(NightError, FleetError, storage.ObjectMissing):
-            yield night, Fleet.read(NightFolder(folder.out, night).fleet).champions
+    earlier = [at for at in nights_below(folder.out, "fleet") if at.night < folder.night]
+    for at in reversed(earlier[-WATCHED:]):
+        with suppress(FleetError, storage.ObjectMissing):
+            yield at.night, Fleet.read(at.fleet).champions

@@ -7,8 +7,7 @@ policy that lets no script run at all.
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.images import heatmap
-from pipeline.pages.environment import page_environment
+from pipeline.pages.environment import render_page
 from pipeline.pages.words import NONE, decimal, duration
 from pipeline.study.charts import cloud
 from pipeline.study.space import label
@@ -32,20 +31,16 @@ def study_page(found: Mapping[str, Any]) -> str:
         "decision": decision,
         "metric": lambda name: METRIC_WORDS.get(name, name),
     }
-    return (
-        page_environment(filters)
-        .get_template(TEMPLATE)
-        .render(
-            legend=heatmap.legend_gradient(),  # of the style that it shares with the report
-            found=found,
-            headline=headline(found),
-            totals=totals(found),
-            clouds=clouds(found),
-            check_clouds=check_clouds(found),
-            trials=ranked_trials(found),
-            stages=sorted(found["cost"]["seconds"].items(), key=lambda item: -item[1]),
-        )
-    )
+    values = {
+        "found": found,
+        "headline": headline(found),
+        "totals": totals(found),
+        "clouds": clouds(found),
+        "check_clouds": check_clouds(found),
+        "trials": ranked_trials(found),
+        "stages": sorted(found["cost"]["seconds"].items(), key=lambda item: -item[1]),
+    }
+    return render_page(TEMPLATE, values, filters=filters)
 
 
 def headline(found: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from pipeline import storage
 from pipeline.night.fleet.fleet import Fleet, FleetError, content_digest, stored_fleet
-from pipeline.night.folder import NightFolder
+from pipeline.night.folder import NightFolder, nights_below
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,8 +112,7 @@ def stored_digests(out: str) -> list[str]:
 
 def digests_of_nights(out: str, newest: int = 14) -> dict[str, str]:
     """Return the fleet digest of the newest nights that were scored here, by night."""
-    nights = [name.removeprefix("night=") for name in _names(out) if name.startswith("night=")]
-    return {night: digest_of_night(NightFolder(out, night)) for night in sorted(nights)[-newest:]}
+    return {at.night: digest_of_night(at) for at in nights_below(out, "fleet")[-newest:]}
 
 
 def _names(out: str) -> list[str]:
