@@ -10,6 +10,7 @@ from PIL import Image
 from model.preprocessing import Preprocessing
 from pipeline.images.fit import to_crop
 from pipeline.images.masks import read_mask
+from pipeline.images.placement import placement
 
 PAD = Preprocessing(resize=64, crop=64, fit="pad")
 STRETCH = Preprocessing(resize=64, crop=64, fit="stretch")
@@ -83,3 +84,29 @@ def test_other_formats_are_decoded_whole(tmp_path: Path) -> None:
     marked(1000, 1000).save(tmp_path / "a.png")
     data = (tmp_path / "a.png").read_bytes()
     assert decode_image(data, least_side=256).size == (1000, 1000)
+
+
+@pytest.mark.parametrize("way", [CROP, PAD, STRETCH, Preprocessing(crop=(32, 96), fit="pad")])
+@pytest.mark.parametrize("size", [(80, 80), (120, 200), (300, 90)])
+def test_a_spot_of_the_crop_is_found_again_in_the_image(
+    way: Preprocessing, size: tuple[int, int]
+) -> None:
+    height, width = size
+    pixels = np.zeros((height, width, 3), np.uint8)
+    row, column, high, wide = height // 2 + 5, width // 2 - 7, height // 5, width // 4
+    pixels[row : row + high, column : column + wide] = 255
+    crop = to_crop(Image.fromarray(pixels), way)[..., 0]
+    rows, columns = np.nonzero(crop > crop.max() / 2)
+    seen = columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1
+    found = placement(size, way)
+    box = found.to_image(seen, way.size)
+    pixel = max(found.box[2] / way.size[1], found.box[3] / way.size[0])  # of the crop, in the image
+    assert np.allclose(box, (column, row, wide, high), atol=1.01 * pixel)
+    shares = found.to_shares(box)
+    assert np.allclose(shares, np.array(seen) / np.tile(way.size[::-1], 2))
+
+
+def test_what_was_padded_is_no_part_of_the_image() -> None:
+    whole = placement((50, 100), PAD).to_image((0, 0, 64, 64), (64, 64))
+    assert np.allclose(whole, (0, 0, 100, 50))
+    assert placement((50, 100), PAD).to_image((0, 0, 64, 8), (64, 64))[3] == 0

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model.preprocessing import Preprocessing
+from pipeline.images.placement import crop_box, inside_of
 
 STRIP = 16  # times as long as wide
 
@@ -39,21 +40,16 @@ def _resized(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
         case "stretch":
             return image.resize((width, height), Image.Resampling.BILINEAR)
         case "pad":
-            is_wide = width * image.height <= height * image.width
-            to, of = (width, image.width) if is_wide else (height, image.height)
-            inside = [max(1, round(to * edge / of)) for edge in image.size]
+            inside = inside_of(image.size, (width, height))
             return image.resize(inside, Image.Resampling.BILINEAR)
 
 
 def _central_crop(image: Image.Image, resize: int, size: tuple[int, int]) -> Image.Image:
     """Return the central (width, height) of an image whose shorter side has ``resize`` pixels."""
     short = min(image.size)
-    box: list[float] = [0, 0, 0, 0]
+    box = [*crop_box(image.size, resize, size)]
     window = [0, 0, *image.size]
-    for axis, (side, crop) in enumerate(zip(image.size, size, strict=True)):
-        resized = resize * side // short
-        start = round((resized - crop) / 2)
-        box[axis], box[axis + 2] = start * side / resized, (start + crop) * side / resized
+    for axis, side in enumerate(image.size):
         if side > STRIP * short:  # Pillow's box is float32: count from nearby, not from the end
             window[axis] = int(box[axis]) - short - 2
             window[axis + 2] = window[axis] + 3 * short + 4

@@ -1,0 +1,96 @@
+"""Where the rectangle that a network sees lies in its image, and the way back to its pixels.
+
+Shapes: H x W pixels of an image, h x w positions of a map over the rectangle, whatever its grid.
+"""
+
+from dataclasses import dataclass
+
+from model.preprocessing import Preprocessing
+
+Box = tuple[float, float, float, float]  # left, top, width, height
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """A rectangle in pixels of the upright image; what was padded lies outside of the image."""
+
+    size: tuple[int, int]  # H and W of the image
+    box: Box  # in its pixels
+
+    def to_image(self, box: Box, grid: tuple[int, int]) -> Box:
+        """Return a box in pixels of the image, cut at its border.
+
+        Args:
+            box: in positions of a map.
+            grid: height and width of the map.
+        """
+        left, top, width, height = self.box
+        across, down = width / grid[1], height / grid[0]
+        ends = [(left, across, box[0], box[2], self.size[1])]
+        ends += [(top, down, box[1], box[3], self.size[0])]
+        (x, wide), (y, high) = (
+            _cut(start + step * first, start + step * (first + long), side)
+            for start, step, first, long, side in ends
+        )
+        return x, y, wide, high
+
+    def to_shares(self, box: Box) -> Box:
+        """Return a box of the image's pixels in shares of the rectangle's sides."""
+        left, top, width, height = self.box
+        x, y = (box[0] - left) / width, (box[1] - top) / height
+        return x, y, box[2] / width, box[3] / height
+
+
+def placement(size: tuple[int, int], preprocessing: Preprocessing) -> Placement:
+    """Return where ``fit.to_crop`` takes its pixels from.
+
+    Args:
+        size: height and width of the upright image.
+        preprocessing: how it is read.
+    """
+    height, width = size
+    high, wide = preprocessing.size
+    match preprocessing.fit:
+        case "crop":
+            left, top, right, bottom = crop_box((width, height), preprocessing.resize, (wide, high))
+            box = left, top, right - left, bottom - top
+        case "stretch":
+            box = 0.0, 0.0, float(width), float(height)
+        case "pad":
+            inside = inside_of((width, height), (wide, high))
+            across, down = width / inside[0], height / inside[1]
+            margins = (wide - inside[0]) // 2, (high - inside[1]) // 2
+            box = -margins[0] * across, -margins[1] * down, wide * across, high * down
+    return Placement(size, box)
+
+
+def crop_box(size: tuple[int, int], resize: int, crop: tuple[int, int]) -> Box:
+    """Return left, top, right and bottom of a central crop in pixels of its image.
+
+    Args:
+        size: width and height of the image.
+        resize: pixels of its shorter side before the crop is cut out.
+        crop: width and height of the crop.
+    """
+    (left, right), (top, bottom) = (
+        _middle(side, resize * side // min(size), inside)
+        for side, inside in zip(size, crop, strict=True)
+    )
+    return left, top, right, bottom
+
+
+def inside_of(size: tuple[int, int], of: tuple[int, int]) -> tuple[int, int]:
+    """Return width and height of the largest image of some proportions inside of a rectangle."""
+    (width, height), (wide, high) = size, of
+    to, side = (wide, width) if wide * height <= high * width else (high, height)
+    return max(1, round(to * width / side)), max(1, round(to * height / side))
+
+
+def _middle(side: int, resized: int, crop: int) -> tuple[float, float]:
+    start = round((resized - crop) / 2)
+    return start * side / resized, (start + crop) * side / resized
+
+
+def _cut(first: float, last: float, side: int) -> tuple[float, float]:
+    first, last = min(max(first, 0.0), float(side)), min(max(last, 0.0), float(side))
+    return first, last - first
