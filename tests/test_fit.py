@@ -93,7 +93,7 @@ def test_a_spot_of_the_crop_is_found_again_in_the_image(
 ) -> None:
     height, width = size
     pixels = np.zeros((height, width, 3), np.uint8)
-    row, column, high, wide = height // 2 + 5, width // 2 - 7, height // 5, width // 4
+    row, column, high, wide = height // 2 + 5, width // 2 - 7, min(size) // 5, min(size) // 4
     pixels[row : row + high, column : column + wide] = 255
     crop = to_crop(Image.fromarray(pixels), way)[..., 0]
     rows, columns = np.nonzero(crop > crop.max() / 2)
