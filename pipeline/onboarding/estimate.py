@@ -8,6 +8,7 @@ detector and size of images; what cannot be probed takes the mean time of a file
 import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from pipeline.catalogue.catalogue import Category
 from pipeline.onboarding.health import NUM_ANOMALIES
@@ -59,7 +60,7 @@ def estimate(
         alike = own or [each for each in probes if names[each.category] == kind]
         rate = recorded_rate(on_record.get(name, {}))
         if rate is None and alike:
-            probed[name] = _mean([_of_files(each, num_files[name]) for each in alike])
+            probed[name] = fmean(_of_files(each, num_files[name]) for each in alike)
         elif (known := rate if rate is not None else mean) is not None:
             recorded[name] = known * num_files[name]
         else:
@@ -86,7 +87,3 @@ def _of_files(probed: Probed, num_files: int) -> float:
     on = probed.num_images
     grown = 1.0 if on is None else max(min(num_files, MOST_IMAGES) / on, 1.0)
     return (num_files + NUM_ANOMALIES) * probed.image_s + grown * probed.training_s
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

@@ -16,11 +16,9 @@ from dataclasses import asdict, dataclass, fields
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import RegisteredModel
-from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
 from model.errors import NightshiftError
-from pipeline.registry.connection import mlflow_errors
+from pipeline.registry.connection import if_there, mlflow_errors
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 MODEL_PREFIX = "nightshift."
@@ -128,14 +126,11 @@ def history(category: str) -> AliasHistory:
         RegistryError: MLflow is away or refuses.
     """
     with mlflow_errors():
-        try:
-            model = MlflowClient().get_registered_model(model_name(category))
-        except MlflowException as error:
-            if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
-                raise
-            raise AliasError(
-                f"{category}: no model is registered. Onboard the category, or correct its name."
-            ) from None
+        model = if_there(lambda: MlflowClient().get_registered_model(model_name(category)))
+    if model is None:
+        raise AliasError(
+            f"{category}: no model is registered. Onboard the category, or correct its name."
+        )
     return AliasHistory(category=category, changes=_changes(model), aliases=_aliases(model))
 
 

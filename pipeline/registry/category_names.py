@@ -17,13 +17,11 @@ from dataclasses import dataclass
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import RegisteredModel
-from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
 from pipeline.catalogue.renames import Rename
 from pipeline.registry import aliases
 from pipeline.registry.aliases import CHALLENGER, CHAMPION, MODEL_PREFIX, Reason, model_name
-from pipeline.registry.connection import mlflow_errors, pages
+from pipeline.registry.connection import if_there, mlflow_errors, pages
 from pipeline.registry.runs import CATEGORY_TAG
 
 EARLIER_TAG = "nightshift.earlier_names"  # JSON: a list of name and until, the latest last
@@ -55,11 +53,8 @@ def find_category(category: str) -> RegisteredCategory | None:
     """
     with mlflow_errors():
         client = MlflowClient()
-        try:
-            model = client.get_registered_model(model_name(category))
-        except MlflowException as error:
-            if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
-                raise
+        model = if_there(lambda: client.get_registered_model(model_name(category)))
+        if model is None:
             return None
         versions = pages(client.search_model_versions, filter_string=f"name = '{model.name}'")
         return RegisteredCategory(

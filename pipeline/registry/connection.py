@@ -10,19 +10,21 @@ import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
 import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Experiment, LifecycleStage
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from sqlalchemy.exc import SQLAlchemyError
 
 from model.errors import ServiceAway
 from pipeline.registry import local_database
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 EXPERIMENT = "nightshift"  # MLFLOW_EXPERIMENT_NAME gives another
 # What is logged has experiments of its own, by these suffixes to that name.
@@ -239,6 +241,16 @@ def pages(search: Callable[..., Any], **query: Any) -> Iterator[Any]:
     while page.token:
         page = search(**query, page_token=page.token)
         yield from page
+
+
+def if_there(ask: Callable[[], T]) -> T | None:
+    """Return what MLflow answers; None where there is no such model or version."""
+    try:
+        return ask()
+    except MlflowException as error:
+        if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+            raise
+        return None
 
 
 @contextmanager

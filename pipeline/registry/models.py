@@ -16,9 +16,7 @@ import mlflow
 import mlflow.pyfunc
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
-from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.types import ColSpec, Schema
 
 from pipeline.inspection.training_summary import TRAINING_IMAGES_FILE, TrainingImages
@@ -36,6 +34,7 @@ from pipeline.registry.connection import (
     RegistryError,
     connect,
     find_experiment,
+    if_there,
     mlflow_errors,
     pages,
 )
@@ -130,13 +129,8 @@ def find_version(category: str, number: int) -> RegisteredVersion | None:
     """Return one version of a category by its number, if it is registered; lists nothing."""
     with mlflow_errors():
         client = MlflowClient()
-        try:
-            version = client.get_model_version(model_name(category), str(number))
-        except MlflowException as error:
-            if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
-                raise
-            return None
-        return _registered(client, version)
+        version = if_there(lambda: client.get_model_version(model_name(category), str(number)))
+        return None if version is None else _registered(client, version)
 
 
 def champions() -> dict[str, RegisteredVersion]:
