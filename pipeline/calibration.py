@@ -87,6 +87,7 @@ class Part(IntEnum):
     CALIBRATION = 1
     DUPLICATE = 2  # another copy of an image that is already on one side; used nowhere
     SUSPECT = 3  # left out as a suspected defect; used nowhere
+    LEFT_OUT = 4  # left out for what its label says; used nowhere
 
 
 @dataclass(frozen=True, kw_only=True)

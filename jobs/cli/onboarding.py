@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from jobs.cli.exit_codes import ExitCode
-from jobs.cli.options import Features, FeaturesGb, Json
+from jobs.cli.options import Features, FeaturesGb, Json, WithLabels
 from jobs.cli.printing import print_outcomes
 from jobs.terminal.tables import print_json, table
 from pipeline.feature_store.place import DEFAULT_GB, named_place
@@ -25,6 +25,7 @@ def onboard(  # noqa: PLR0913, PLR0917  options of a command
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what there is to do, and do nothing.")
     ] = False,
+    with_labels: WithLabels = None,
     promote: Annotated[bool, typer.Option(help="Make the new versions champions.")] = True,
     slots: Annotated[
         int, typer.Option(min=1, help="GPUs or CPU slots that a dry run counts on.")
@@ -45,9 +46,10 @@ def onboard(  # noqa: PLR0913, PLR0917  options of a command
     """
     from pipeline import storage  # noqa: PLC0415  torch and Ray load in seconds
     from pipeline.catalogue.catalogue import load_catalogue, select  # noqa: PLC0415
+    from pipeline.labels.told import with_labels_of  # noqa: PLC0415
 
     runs = storage.absolute(runs)
-    categories = select(load_catalogue(catalogue), only or [])
+    categories = with_labels_of(select(load_catalogue(catalogue), only or []), with_labels or [])
     if only_failed:
         from pipeline.onboarding.overview import failed_categories  # noqa: PLC0415
 

@@ -19,3 +19,10 @@ FeaturesGb = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
 Night = Annotated[str, typer.Option(help="The night's date, YYYY-MM-DD.")]
 Out = Annotated[str, typer.Argument(help="Folder or s3:// prefix of the results.")]
+WithLabels = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--with-labels",
+        help="Results (OUT of `score --out`) whose labels count, beside `labels:`; repeatable.",
+    ),
+]

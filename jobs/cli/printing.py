@@ -89,6 +89,7 @@ def _note(counts: dict[str, int]) -> str:
         "unreadable": "unreadable",
         "duplicate": "in there twice",
         "suspect": "left out as suspected defects",
+        "left_out": "left out for their labels",
         "beyond_max_images": "beyond max_images",
     }
     notes = [f"{counts[name]} {word}" for name, word in words.items() if counts.get(name)]

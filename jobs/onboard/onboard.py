@@ -28,6 +28,7 @@ from pipeline.catalogue.catalogue import Category
 from pipeline.catalogue.renames import Rename, earlier_names
 from pipeline.feature_store.place import StorePlace
 from pipeline.inspection.known_categories import SUMMARIES_FILE, collect
+from pipeline.labels.label import LabelsError
 from pipeline.onboarding.key import Identity, identify
 from pipeline.onboarding.overview import add_to_overview
 from pipeline.onboarding.unfinished import UnfinishedOnboarding
@@ -172,7 +173,7 @@ def _look_up(
     try:
         names = [name for name, _ in earlier_names(category.name, renames)]
         identity = identify(category, names)
-    except (CategoryFault, storage.StorageError) as error:
+    except (CategoryFault, LabelsError, storage.StorageError) as error:
         return _failed(category, str(error))
     found = (models.find(category.name, key) for key in (identity.key, *identity.earlier_keys))
     known = next((version for version in found if version is not None), None)

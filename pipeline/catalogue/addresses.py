@@ -60,6 +60,15 @@ def _as_excluded(given: Any) -> Any:
     raise ValueError("expected a list of image addresses, or a file with one on each line")
 
 
+def _as_places(given: Any) -> Any:
+    places = [given] if isinstance(given, str) else given or []
+    if isinstance(places, list | tuple) and all(isinstance(each, str) and each for each in places):
+        return tuple(places)
+    raise ValueError("expected the folder of results that score --out names, or a list of them")
+
+
+# Folders of results, beside which the labels lie.
+LabelsSetting = Annotated[tuple[ImagesAddress, ...], BeforeValidator(_as_places)]
 # Images to leave out: their addresses, or a file that has one on each line.
 ExcludeSetting = Annotated[
     list[ImagesAddress] | ImagesAddress | None, BeforeValidator(_as_excluded)

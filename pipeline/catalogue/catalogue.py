@@ -31,7 +31,7 @@ from model.preprocessing import MAX_PIXELS, Pages, Preprocessing
 from pipeline import storage
 from pipeline.calibration import DEFAULT_FDR, CalibrationConfig, Method
 from pipeline.catalogue import strict_yaml
-from pipeline.catalogue.addresses import Context, ExcludeSetting, ImagesAddress
+from pipeline.catalogue.addresses import Context, ExcludeSetting, ImagesAddress, LabelsSetting
 from pipeline.catalogue.category_name import PATTERN
 from pipeline.catalogue.detector_settings import (
     DETECTOR_SECTIONS,
@@ -101,6 +101,7 @@ class Settings(Strict):
     fdr: float = Field(DEFAULT_FDR, gt=0, lt=1)  # share of good images on the night's list
     max_images: PositiveInt | None = None  # good images to learn from, chosen at random; None: all
     exclude: ExcludeSetting = None
+    labels: LabelsSetting = ()  # results whose labels are learned from
     group: GroupSetting = None  # what is shot together stays together
     contamination: Literal["report", "drop", "refuse"] = "report"  # of suspected defects
     cache_gb: float = Field(4.0, gt=0, allow_inf_nan=False)  # memory for features, 10^9 bytes

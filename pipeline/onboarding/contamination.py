@@ -1,7 +1,7 @@
 """What the good images look like before anything is trained, and what becomes of suspects."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,15 +51,27 @@ def in_words(lines: list[Line]) -> list[str]:
 
 
 def without_suspects(
-    category: Category, images: ImageSet, lines: list[Line], parts: NDArray[np.int8]
+    category: Category,
+    images: ImageSet,
+    lines: list[Line],
+    parts: NDArray[np.int8],
+    confirmed: Collection[str] = (),
 ) -> NDArray[np.int8]:
     """Return the part of each image (N,), suspects apart where `contamination` says so.
+
+    Args:
+        category: whose images they are.
+        images: the good ones.
+        lines: of their checks.
+        parts: of the images as they are now, (N,).
+        confirmed: addresses of images that somebody looked at and found good.
 
     Raises:
         Contaminated: there are suspects, and the category refuses them.
     """
     suspects = next((line for line in lines if line.check.name == SUSPECTS), None)
-    if suspects is None or category.contamination == "report":
+    uris = {found.uri for found in suspects.images} - {*confirmed} if suspects else set()
+    if suspects is None or not uris or category.contamination == "report":
         return parts
     if category.contamination == "refuse":
         raise Contaminated(
@@ -67,7 +79,6 @@ def without_suspects(
             f"with `nightshift inspect`; leave defects out with `exclude`, and set `contamination: "
             f"report` where all are good."
         )
-    uris = {found.uri for found in suspects.images}
     dropped = np.array([uri in uris for uri in images.uris], dtype=bool)
     logger.info("%s: %d suspects left out", category.name, len(uris))
     return np.where(dropped, np.int8(Part.SUSPECT), parts).astype(np.int8)

@@ -109,6 +109,7 @@ def _record(
     settings |= {
         "precision": prepared.backbone.config.precision,  # what `auto` came to
         "recipe": asdict(prepared.trainer.recipe),
+        "labels": settings["labels"] if prepared.has_learned_from_labels else [],
     }
     metrics = {"threshold": calibration.threshold}
     metrics |= {f"health_{name}": value for name, value in health.items()}
@@ -125,7 +126,12 @@ def _record(
         dataset_digest=good.digest,
         counts={
             **{part.name.lower(): int(per_part[part]) for part in Part if part < Part.SUSPECT},
-            **({"suspect": int(per_part[Part.SUSPECT])} if per_part[Part.SUSPECT] else {}),
+            **{
+                part.name.lower(): int(per_part[part])
+                for part in (Part.SUSPECT, Part.LEFT_OUT)
+                if per_part[part]
+            },
+            **({"defects": len(prepared.defects.uris)} if prepared.defects.uris else {}),
             "unreadable": len(good.unreadable),
             "beyond_max_images": num_listed - len(good.uris) - len(good.unreadable),
             "test": len(scored.samples),

@@ -17,6 +17,7 @@ from pipeline import storage
 from pipeline.catalogue.catalogue import Category
 from pipeline.datasets.image_lists import read_columns, refuse_missing, resolve_uris
 from pipeline.datasets.labelled_lists import COLUMNS
+from pipeline.labels.told import told_of
 from pipeline.onboarding.listed_images import excluded_uris
 
 # Raised only where every category must be onboarded again; a new detector format is no reason as
@@ -36,7 +37,8 @@ image_head health
 """
 FIRST_SETTINGS, FIRST_TRAINING = frozenset(SETTINGS.split()), frozenset(TRAINING.split())
 GONE_TRAINING = {"kept": None}
-COUNTED_OTHERWISE = {"exclude"}  # by what it leaves out of this category: a file may be of many
+# By what they come to for this category: a file of `exclude` and a table of labels are of many.
+COUNTED_OTHERWISE = {"exclude", "labels"}
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,8 @@ def identify(category: Category, earlier_names: Sequence[str] = ()) -> Identity:
     parts = [] if category.anomalies is None else [_listed(category.anomalies).parts[0]]
     if excluded := _excluded_of(category):
         parts.append(json.dumps(["exclude", excluded]).encode())
+    if told := told_of(category.name, category.labels):
+        parts.append(json.dumps(["labels", told]).encode())
     parts += files.parts
     keys = [_key(category, name, parts) for name in (category.name, *earlier_names)]
     return Identity(keys[0], files.num_files, tuple(keys[1:]))

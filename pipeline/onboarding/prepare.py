@@ -17,7 +17,7 @@ from model.detector import Detector, DetectorHeader
 from model.kind import Heads, Pairs, Trainer, TrainingSet
 from model.kinds import KINDS
 from pipeline.backbones import Fetch, fetch_backbone
-from pipeline.calibration import Part, fold_by_content, split_by_content
+from pipeline.calibration import Part, fold_by_content
 from pipeline.catalogue.catalogue import Category
 from pipeline.datasets.layouts import Sample
 from pipeline.feature_store.embedder import Embedder, embedder_of
@@ -34,6 +34,13 @@ from pipeline.onboarding.contamination import (
 )
 from pipeline.onboarding.features import GoodImages, Progress, extract, training_uris
 from pipeline.onboarding.found_settings import with_found_settings
+from pipeline.onboarding.labelled_images import (
+    Defects,
+    assign,
+    find_labelled,
+    read_defects,
+    say,
+)
 from pipeline.onboarding.listed_images import list_images
 from pipeline.onboarding.pairs import make_pairs
 from pipeline.onboarding.precision_probe import choose_precision
@@ -59,6 +66,9 @@ class PreparedCategory:
     findings: tuple[str, ...]  # what a person should know of how they were found
     good: GoodImages
     parts: NDArray[np.int8]  # ``Part`` of each good image
+    by_score: NDArray[np.bool_]  # good images that were chosen by their score: no threshold by them
+    defects: Defects  # confirmed ones
+    has_learned_from_labels: bool
     pairs: Pairs | None  # synthetic anomalies, for a kind that learns from them
     embedder: Embedder
     trainer: Trainer
@@ -82,7 +92,10 @@ class PreparedCategory:
         its heads with the images that this member left out.
         """
         if self.category.calibration == "cross":
-            yield from trainer.unseen(detector.heads)
+            for heads, index in trainer.unseen(detector.heads):
+                free = index[torch.from_numpy(~self.by_score)[index]]
+                if len(free):
+                    yield heads, free
         else:
             for index in self.images_of(Part.CALIBRATION).split(BATCH_IMAGES):
                 yield detector.heads, index
@@ -130,29 +143,35 @@ def prepare(
 
     Raises:
         LayoutError, PixelRangeError, TooManyUnreadable, TooFewImages, CacheTooSmall, Contaminated,
-        WeightsError: the category cannot be onboarded.
+        WeightsError, LabelsError: the category cannot be onboarded.
     """
     started = time.monotonic()
     listing = list_images(category)
     samples = listing.samples
     backbone = fetch(category.backbone_config).to(device)
     uris = training_uris(category, samples)
+    labelled = find_labelled(category, samples, uris)
     category = with_found_settings(category, uris)
     if category.precision == "auto" and "bfloat16" in category.precisions:
         backbone = choose_precision(backbone, category.preprocessing.size)
     embedder = embedder_of(category, backbone, features)
-    good = extract(uris, category, embedder, progress)
+    joined = [*uris, *(each.uri for each in labelled.joining)]
+    good = extract(joined, category, embedder, progress)
+    defects = read_defects(labelled, category, embedder)
     lines = inspect_good(good.images)
-    parts = split_by_content(good.hashes, category.calibration_config, good.bursts)
-    parts = without_suspects(category, good.images, lines, parts)
+    assigned = assign(category, good, labelled, defects)
+    parts = without_suspects(category, good.images, lines, assigned.parts, labelled.confirmed)
     train = np.flatnonzero(parts == Part.TRAIN)
     pairs = make_pairs(category, good, train, embedder, progress)
     return PreparedCategory(
         category=category,
         samples=samples,
-        findings=(*listing.findings, *in_words(lines)),
+        findings=(*listing.findings, *say(labelled, assigned, defects), *in_words(lines)),
         good=good,
         parts=parts,
+        by_score=assigned.by_score,
+        defects=defects,
+        has_learned_from_labels=bool(labelled.joining or defects.uris),
         pairs=pairs,
         embedder=embedder,
         trainer=make_trainer(good, parts, category.detector, category.recipe, pairs),

@@ -1,0 +1,64 @@
+"""What labels tell an onboarding of a category's images.
+
+Of good images and those that people are unsure of, the half that is kept for the gate
+(``parts.py``) is left out. Of defects it is named: no model may take one for good, wherever it is
+found.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from pipeline import storage
+from pipeline.catalogue.catalogue import Category
+from pipeline.labels.label import LABEL_SCHEMA, WHATEVER_THE_SCORE, standing
+from pipeline.labels.label_table import table_beside
+from pipeline.labels.parts import is_for_gate
+
+COLUMNS = ("image_uri", "image_etag", "label", "chosen")
+
+
+class Told(NamedTuple):
+    """One labelled image."""
+
+    uri: str
+    etag: str | None  # another file of that name is not meant
+    label: str  # good, unsure or defect
+    by_score: bool  # or nobody knows how it was chosen
+
+    @property
+    def is_for_gate(self) -> bool:
+        """Whether nothing may be learned from it."""
+        return is_for_gate(self.uri)
+
+
+def told_of(category: str, outs: Sequence[str]) -> list[Told]:
+    """Return what the tables beside some results tell of a category, sorted by address.
+
+    Raises:
+        LabelsError: there are no such results, or a stored file is damaged.
+    """
+    if not outs:
+        return []
+    tables = [table_beside(out).of_category(category) for out in outs]
+    rows = standing(pa.concat_tables([LABEL_SCHEMA.empty_table(), *tables]))
+    columns = (rows[name].to_pylist() for name in COLUMNS)
+    found = [
+        Told(uri, etag, label, chosen not in WHATEVER_THE_SCORE)
+        for uri, etag, label, chosen in zip(*columns, strict=True)
+    ]
+    return [each for each in found if each.label == "defect" or not _is_silent(each)]
+
+
+def _is_silent(each: Told) -> bool:
+    return each.is_for_gate or (each.label == "unsure" and each.by_score)
+
+
+def with_labels_of(categories: Sequence[Category], outs: Sequence[str]) -> list[Category]:
+    """Return categories that learn from the labels of some more results."""
+    places = tuple(storage.absolute(out) for out in outs)
+    return [
+        category.model_copy(update={"labels": tuple(dict.fromkeys((*category.labels, *places)))})
+        for category in categories
+    ]

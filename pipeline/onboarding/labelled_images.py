@@ -1,0 +1,181 @@
+"""Labelled images in an onboarding: good ones train, some of them calibrate, defects never do.
+
+A confirmed good image trains. It may set the threshold as well where it was chosen whatever its
+score: flagged images that turned out to be good all have high scores, and with them the threshold
+would rise with every morning. An image of such a choice that people are unsure of may set it too,
+and does not train. A confirmed defect is good nowhere: what has its content among the training
+images is left out and named. The half of the labels that is kept for the gate
+(``labels/parts.py``) teaches nothing.
+
+Shapes: N good images.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.feature_bank import FeatureBank
+from pipeline import storage
+from pipeline.calibration import Part, first_copies, split_by_content
+from pipeline.catalogue.catalogue import Category
+from pipeline.datasets.samples import Sample, of_split, some
+from pipeline.feature_store.embedder import Embedder
+from pipeline.images.page_numbers import split_page
+from pipeline.labels.parts import is_for_gate
+from pipeline.labels.told import Told, told_of
+from pipeline.onboarding.feature_cache import reserve
+from pipeline.onboarding.features import GoodImages, level_shapes
+from pipeline.onboarding.listed_images import excluded_uris
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledImages:
+    """The labelled images of a category that are as they were when they were labelled."""
+
+    joining: Sequence[Told] = ()  # good and unsure ones that are not listed; by score come last
+    confirmed: frozenset[str] = frozenset()  # addresses of good ones, listed or not
+    defects: Sequence[Told] = ()
+    gone: Sequence[str] = ()  # deleted or replaced since
+    tests: Sequence[str] = ()  # test images, from which nobody learns
+
+    def rows(self, uris: Sequence[str], *, label: str, by_score: bool) -> NDArray[np.bool_]:
+        """Which of some images, (N,), join with such a label and were chosen so."""
+        own = {e.uri for e in self.joining if (e.label, e.by_score) == (label, by_score)}
+        return np.array([uri in own for uri in uris], bool)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Defects:
+    """Confirmed defects: the contents of all, the features of those that may be learned from."""
+
+    bank: FeatureBank | None = None
+    uris: Sequence[str] = ()  # of the bank's images, each content once
+    uri_of: dict[str, str] = field(default_factory=dict)  # by content, of all that can be read
+
+
+def find_labelled(
+    category: Category, samples: Sequence[Sample], listed: Sequence[str]
+) -> LabelledImages:
+    """Look up which images of a category are labelled, and which of them are still there.
+
+    Args:
+        category: with the results beside which its labels lie.
+        samples: its images; labels of the test images are left alone.
+        listed: addresses of those that train without labels.
+
+    Raises:
+        LabelsError: a stored file of labels is damaged.
+        StorageError: it cannot be asked for.
+    """
+    told = told_of(category.name, category.labels)
+    if not told:
+        return LabelledImages()
+    excluded = excluded_uris(category)
+    tests = {sample.uri for sample in of_split(samples, "test")}
+    told = [each for each in told if each.uri not in excluded]
+    etags = storage.etags_of({split_page(each.uri)[0] for each in told})
+    there = [each for each in told if _is_same(each, etags.get(split_page(each.uri)[0]))]
+    kept = [each for each in there if each.uri not in tests]
+    joining = [each for each in kept if each.label != "defect" and each.uri not in {*listed}]
+    return LabelledImages(
+        joining=sorted(joining, key=lambda each: each.by_score),
+        confirmed=frozenset(each.uri for each in kept if each.label == "good"),
+        defects=[each for each in kept if each.label == "defect"],
+        gone=sorted({each.uri for each in told} - {each.uri for each in there}),
+        tests=sorted({each.uri for each in there} & tests),
+    )
+
+
+def _is_same(told: Told, etag: str | None) -> bool:
+    return etag is not None and told.etag in (None, "", etag)
+
+
+def read_defects(labelled: LabelledImages, category: Category, embedder: Embedder) -> Defects:
+    """Read every confirmed defect, and keep the features of those that may be learned from.
+
+    Args:
+        labelled: of the category.
+        category: with everything set that its images say.
+        embedder: of the category.
+
+    Raises:
+        CacheTooSmall: neither memory nor disk has room.
+    """
+    uris = [each.uri for each in labelled.defects]
+    if not uris:
+        return Defects()
+    backbone = embedder.backbone
+    shapes = level_shapes(backbone, category.embedding, category.preprocessing.size)
+    bank = reserve(category, len(uris), shapes, backbone.mean.device)
+    kept: list[str] = []
+    uri_of: dict[str, str] = {}
+    for batch in embedder.read(uris, category.preprocessing):
+        for row, image in enumerate(batch.images):
+            is_new = image.sha256 not in uri_of
+            uri_of.setdefault(image.sha256, image.uri)
+            if is_new and not is_for_gate(image.uri):
+                bank.write(len(kept), [plane[row : row + 1] for plane in batch.planes.values()])
+                kept.append(image.uri)
+    embedder.flush()
+    return Defects(bank=bank, uris=kept, uri_of=uri_of)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assigned:
+    """Where each good image goes."""
+
+    parts: NDArray[np.int8]  # ``Part`` of each, (N,)
+    by_score: NDArray[np.bool_]  # may train and never set a threshold, (N,)
+    called_defects: Sequence[str] = ()  # listed images with the content of a confirmed defect
+
+
+def assign(
+    category: Category, good: GoodImages, labelled: LabelledImages, defects: Defects
+) -> Assigned:
+    """Split good images into those that train and those that calibrate, as their labels allow.
+
+    Without labels it is ``split_by_content``.
+
+    Raises:
+        TooFewImages: see ``split_by_content``.
+    """
+    by_score = labelled.rows(good.uris, label="good", by_score=True)
+    is_unsure = labelled.rows(good.uris, label="unsure", by_score=False)
+    is_defect = np.array([content in defects.uri_of for content in good.hashes], bool)
+    own = np.flatnonzero(~(by_score | is_defect))
+    hashes, bursts = ([of[row] for row in own] for of in (good.hashes, good.bursts))
+    parts = np.full(len(good.uris), Part.TRAIN, np.int8)
+    parts[own] = split_by_content(hashes, category.calibration_config, bursts)
+    held_out = {good.bursts[row] for row in np.flatnonzero(parts == Part.CALIBRATION)}
+    beside = np.array([burst in held_out for burst in good.bursts], bool)
+    parts[by_score & ~first_copies(good.hashes)] = Part.DUPLICATE
+    unfit = is_defect | (is_unsure & (parts == Part.TRAIN)) | (by_score & beside)
+    parts[unfit & (parts != Part.DUPLICATE)] = Part.LEFT_OUT
+    joined = {each.uri for each in labelled.joining}
+    named = [good.uris[row] for row in np.flatnonzero(is_defect) if good.uris[row] not in joined]
+    return Assigned(parts=parts, by_score=by_score, called_defects=named)
+
+
+def say(labelled: LabelledImages, assigned: Assigned, defects: Defects) -> list[str]:
+    """Return what a person should know of a category's labels, a sentence each."""
+    good = [each for each in labelled.joining if each.label == "good"]
+    lines = []
+    if labelled.joining or labelled.defects:
+        free = sum(not each.by_score for each in labelled.joining)
+        lines.append(
+            f"labels: {len(good)} confirmed good images join training; {free} images that were "
+            f"chosen whatever their score may set the threshold; of {len(defects.uri_of)} "
+            f"confirmed defects {len(defects.uris)} may be learned from"
+        )
+    kinds = {
+        "left out: their content is labelled defect": assigned.called_defects,
+        "gone or replaced since they were labelled": labelled.gone,
+        "are test images, from which nothing is learned": labelled.tests,
+    }
+    return lines + [
+        f"labels: {len(uris)} images {what}: {some(list(uris), 3)}"
+        for what, uris in kinds.items()
+        if uris
+    ]
