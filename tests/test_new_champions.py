@@ -9,17 +9,19 @@ from night_maker import NIGHT, NightMaker
 from test_report import read
 from test_report_alerts import MOVED, two_categories
 
+from pipeline.night.fleet import hold
 from pipeline.night.fleet.fleet import Fleet
 from pipeline.night.folder import NightFolder
 from pipeline.report.writing import write_report
 
 NIGHTS = ["2026-03-05", "2026-03-08", "2026-03-09", "2026-03-10"]
+EARLIER = ["2026-03-01", "2026-03-02", "2026-03-03"]
 OTHER = {"model_version": "7", "model_digest": "0" * 64}
 
 
 def scored_before(maker: NightMaker, **others: list[str]) -> None:
     """Earlier nights with the same champions, but on some another version of a category."""
-    for night in NIGHTS:
+    for night in [*EARLIER, *NIGHTS]:
         champions = {
             name: replace(champion, **OTHER) if night in others.get(name, []) else champion
             for name, champion in maker.champions.items()
@@ -45,7 +47,7 @@ def maker(tmp_path: Path) -> NightMaker:
 
 
 def test_flags_beyond_chance_of_a_new_version_come_with_the_way_back(maker: NightMaker) -> None:
-    scored_before(maker, cable=NIGHTS[:3], bottle=NIGHTS[:3])
+    scored_before(maker, cable=EARLIER + NIGHTS[:3], bottle=EARLIER + NIGHTS[:3])
     assert [line[:2] for line in told(maker)] == [
         [
             "cable",
@@ -59,7 +61,7 @@ def test_flags_beyond_chance_of_a_new_version_come_with_the_way_back(maker: Nigh
 
 
 def test_a_shift_counts_as_well_and_stands_above_the_alerts(maker: NightMaker) -> None:
-    scored_before(maker, bottle=NIGHTS)
+    scored_before(maker, bottle=EARLIER + NIGHTS)
     (line,) = told(maker, "bottle")
     assert line[0] == "bottle"
     assert line[1].startswith("has shifted as a whole; version 1 scores it since 2026-03-1")
@@ -76,12 +78,30 @@ def test_a_version_that_has_scored_for_three_nights_is_not_new(
     assert told(maker) == []
 
 
+@pytest.mark.parametrize("cable", [NIGHTS, NIGHTS[1:3], EARLIER[2:] + NIGHTS])
+def test_a_version_that_came_back_is_not_new(maker: NightMaker, cable: list[str]) -> None:
+    scored_before(maker, cable=cable)
+    assert told(maker) == []
+
+
+def test_where_a_fleet_is_pinned_the_way_back_is_that_of_the_fleet(maker: NightMaker) -> None:
+    scored_before(maker, cable=EARLIER + NIGHTS[:3])
+    out = maker.folder.out
+    before = Fleet.read(NightFolder(out, NIGHTS[2]).fleet).store(out)
+    now = Fleet(champions=maker.champions).store(out)
+    hold.hold(out, now)
+    assert shlex.split(told(maker)[0][2])[1:] == ["fleet", "pin", out, "--night", NIGHTS[2]]
+    hold.hold(out, before)
+    hold.hold(out, now)
+    assert shlex.split(told(maker)[0][2])[1:] == ["fleet", "rollback", out]
+
+
 def test_without_earlier_nights_nothing_is_new(maker: NightMaker) -> None:
     assert told(maker, "bottle") == []
 
 
 def test_a_damaged_fleet_of_an_earlier_night_stops_no_report(maker: NightMaker) -> None:
-    scored_before(maker, cable=NIGHTS[:3])
+    scored_before(maker, cable=EARLIER + NIGHTS[:3])
     Path(NightFolder(str(maker.out), NIGHTS[3]).fleet).write_text("{")
     ((category, said, _),) = told(maker)
     assert (category, said.split("since ")[1]) == ("cable", f"{NIGHT}, before it version 7")
