@@ -295,6 +295,7 @@ def test_a_renamed_category_need_not_be_onboarded_again(
         "nightshift.steel would be called nightshift.plate, 1 version, challenger 1, champion 1"
         in (answer.out)
     )
+    assert "name its folder plate/; steel/ is scored by it too until" in answer.out
     answer = run("category", "rename", "steel", "plate", "--json")
     assert json.loads(answer.out)["in_registry"]
     assert "was, before, called nightshift.plate" in run("category", "rename", "steel", "plate").out

@@ -49,7 +49,8 @@ def rename(  # noqa: PLR0913, PLR0917  options of a command
     _print_places(done, out, dry_run)
     typer.echo(f"left to do in the catalogue: name it {new}, and let its `images` stay {old}'s")
     typer.echo(
-        f"left to do in dumps: images of its folder {old}/ would be unrouted, {new}/ is meant"
+        f"left to do in dumps: name its folder {new}/; {old}/ is scored by it too until another "
+        f"category is called so"
     )
 
 
