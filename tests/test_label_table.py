@@ -292,6 +292,38 @@ def test_how_an_image_was_chosen_stays_when_its_label_changes(night: NightMaker)
     assert set(chosen(night).values()) == {"audit"}
 
 
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_sample_that_lost_a_label_is_none_until_it_has_one_again(
+    night: NightMaker, whole: bool
+) -> None:
+    names = [f"{index:02d}.png" for index in range(20)] if whole else drawn(night)
+    import_lines(night, names)
+    later = MORNING + dt.timedelta(1)
+    import_lines(night, names[-1:], "undo", labelled_at=later)
+    kept = chosen(night)
+    assert sorted(kept) == sorted(names[:-1])
+    assert {*kept.values()} <= {"flagged", "unknown"} | ({"audit"} if whole else set())
+    assert list(kept.values()).count("audit") in {0, AUDIT_IMAGES}
+    import_lines(night, names[-1:], "defect", labelled_at=later + dt.timedelta(1))
+    assert chosen(night) == dict.fromkeys(names, "whole_dump" if whole else "audit")
+
+
+def test_an_undo_breaks_the_sample_of_its_own_night_and_category_only() -> None:
+    kept = {"chosen": "audit", "image_etag": "e"}
+    rows = [
+        label("a.png", "good", **kept),
+        label("b.png", "good", **kept),
+        label("c.png", "good", **kept, night="2026-03-13"),
+        label("d.png", "good", **kept, category="cable"),
+        label("e.png", "good", **kept | {"chosen": "whole_dump"}, night=None),
+        label("a.png", "undo", 1),
+    ]
+    told = standing(to_rows(rows))
+    found = dict(zip(said(told), told["chosen"].to_pylist(), strict=True))
+    assert found.pop("b.png") == "unknown"
+    assert found == {"c.png": "audit", "d.png": "audit", "e.png": "whole_dump"}
+
+
 def test_the_audit_is_the_same_for_everybody_and_another_every_night() -> None:
     uris = [f"s3://dump/{index}.png" for index in range(1000)]
     assert audit_sample("2026-03-12", uris) == audit_sample("2026-03-12", reversed(uris))
@@ -400,6 +432,16 @@ def test_a_name_that_nobody_has_any_more_is_not_listed(tmp_path: Path) -> None:
     table = LabelTable(str(tmp_path))
     assert table.categories() == ["jar"]
     assert set(said(table.of_category("jar"))) == {"a.png"}
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "coco", "fiftyone"])
+def test_results_without_labels_are_exported_to_no_file(night: NightMaker, kind: str) -> None:
+    file = night.out / "labels.json"
+    arguments = ["labels", "export", str(night.out), "--to", str(file), "--format", kind]
+    done = CliRunner().invoke(app, arguments)
+    assert (done.exit_code, done.stdout.count("\n")) == (0, 1)
+    assert "not written: there is no label" in done.stdout
+    assert not file.exists()
 
 
 @pytest.mark.parametrize("command", ["show", "export"])

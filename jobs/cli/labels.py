@@ -143,5 +143,8 @@ def export(
     from pipeline.labels.label_table import table_beside  # noqa: PLC0415
 
     content = export_labels(table_beside(out), kind, only or [])
+    if not content:
+        typer.echo(f"{to} is not written: there is no label{' of these categories' * bool(only)}")
+        return
     storage.write_bytes(storage.absolute(to), content)
     typer.echo(f"{to}: {len(content):,} bytes")

@@ -24,7 +24,7 @@ FORMATS: tuple[Format, ...] = ("jsonl", "coco", "fiftyone")
 
 
 def export_labels(table: LabelTable, kind: Format, categories: Sequence[str] = ()) -> bytes:
-    """Return the labels of categories, by default of all, as the content of a file.
+    """Return the labels of categories, by default of all, as the content of a file; empty: none.
 
     COCO has its boxes in pixels: images with regions are opened for their size, and one that
     cannot be is without a box there.
@@ -35,6 +35,8 @@ def export_labels(table: LabelTable, kind: Format, categories: Sequence[str] = (
     names = list(categories) or table.categories()
     tables = [standing(rows) for rows in read_ahead(table.of_category, names)]
     rows = pa.concat_tables([LABEL_SCHEMA.empty_table(), *tables]).to_pylist()
+    if not rows:
+        return b""
     if kind == "coco":
         return _to_json(coco.document(rows, _sizes(rows)))
     if kind == "fiftyone":

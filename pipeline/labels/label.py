@@ -43,6 +43,8 @@ LABEL_SCHEMA = pa.schema(
         pa.field("chosen", pa.string(), nullable=False),
     ]
 )
+ORDER = [(name, "ascending") for name in ("image_uri", "labelled_at", "label")]
+SAMPLE = ("category", "night", "chosen")  # columns that say of which sample an image is
 LATER = {"kind", "regions", "labelled_by", "chosen"}  # columns that earlier releases had not
 
 
@@ -108,13 +110,41 @@ def latest(rows: pa.Table) -> pa.Table:
     """The last label of each image, also where it takes one back; sorted by address.
 
     How the image was chosen is taken from all that was ever said of it: that it was drawn for the
-    audit stays true when somebody changes its label.
+    audit stays true when somebody changes its label. An audit sample or a whole dump that has lost
+    a label by an undo is none any more: what is left of it may have been chosen by what it shows.
 
     Args:
         rows: LABEL_SCHEMA, in any order.
     """
-    order = [(name, "ascending") for name in ("image_uri", "labelled_at", "label")]
-    rows = rows.sort_by(order)
+    last = _latest(rows)
+    broken = _broken_samples(last, rows)
+    if not broken:
+        return last
+    samples = zip(*(rows[name].to_pylist() for name in SAMPLE), strict=True)
+    chosen = ["unknown" if s in broken else s[-1] for s in samples]
+    return _latest(_with(rows, "chosen", chosen))
+
+
+def _broken_samples(last: pa.Table, rows: pa.Table) -> set[tuple[str, ...]]:
+    """Samples of nights of which an image has no label any more."""
+    drawn = pc.is_in(last["chosen"], value_set=pa.array(WHATEVER_THE_SCORE))
+    undone = last.filter(pc.and_(drawn, pc.equal(last["label"], "undo")))["image_uri"]
+    own = rows.filter(pc.is_in(rows["image_uri"], value_set=undone.combine_chunks()))
+    samples = zip(*(own[name].to_pylist() for name in SAMPLE), strict=True)
+    return {s for s in samples if s[1] is not None and s[2] in WHATEVER_THE_SCORE}
+
+
+def _latest(rows: pa.Table) -> pa.Table:
+    """The last label of each image; those that are labelled once need no looking through."""
+    counts = rows["image_uri"].value_counts()
+    several = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
+    is_several = pc.is_in(rows["image_uri"], value_set=several)
+    once = rows.filter(pc.invert(is_several))
+    return pa.concat_tables([once, _last_of_several(rows.filter(is_several))]).sort_by(ORDER)
+
+
+def _last_of_several(rows: pa.Table) -> pa.Table:
+    rows = rows.sort_by(ORDER)
     last: dict[Image, int] = {}
     rank: dict[Image, int] = defaultdict(int)
     said = zip(_images(rows), rows["chosen"].to_pylist(), strict=True)
@@ -124,14 +154,13 @@ def latest(rows: pa.Table) -> pa.Table:
             rank[image] = max(rank[image], CHOSEN.index(chosen))
     found = _once(last, rows["image_etag"].to_pylist())
     kept = rows.take(pa.array([last[image] for image in found], pa.int64()))
-    columns = {
-        "image_etag": list(found.values()),
-        "chosen": [CHOSEN[rank[image]] for image in found],
-    }
-    for name, values in columns.items():
-        place = kept.schema.get_field_index(name)
-        kept = kept.set_column(place, LABEL_SCHEMA.field(name), pa.array(values, pa.string()))
-    return kept
+    chosen = [CHOSEN[rank[image]] for image in found]
+    return _with(_with(kept, "image_etag", list(found.values())), "chosen", chosen)
+
+
+def _with(rows: pa.Table, name: str, values: Sequence[str | None]) -> pa.Table:
+    place = rows.schema.get_field_index(name)
+    return rows.set_column(place, LABEL_SCHEMA.field(name), pa.array(values, pa.string()))
 
 
 def _once(last: Mapping[Image, int], etags: Sequence[str | None]) -> dict[Image, str | None]:
@@ -188,6 +217,11 @@ def contradicted(rows: pa.Table) -> list[str]:
     Somebody who changes his own mind contradicts nobody; of labels without a name nobody knows
     whose they are, so that each is a voice of its own.
     """
+    good, defect = (
+        rows.filter(pc.equal(rows["label"], v))["image_uri"] for v in ("good", "defect")
+    )
+    both = defect.filter(pc.is_in(defect, value_set=good.combine_chunks()))
+    rows = rows.filter(pc.is_in(rows["image_uri"], value_set=both.combine_chunks()))
     voices: dict[Image, dict[str, str]] = defaultdict(dict)
     ordered = rows.sort_by("labelled_at")
     said = (ordered[name].to_pylist() for name in ("labelled_by", "label"))
