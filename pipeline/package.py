@@ -1,8 +1,8 @@
 """What onboarding a category leaves: a folder that the registry stores and scoring reads.
 
 head.safetensors   the folded head and the header that says what it belongs to
-calibration.json   calibration scores, threshold, scale of the anomaly maps, and how bright,
-                   contrasty and sharp the calibration images are
+calibration.json   calibration scores, threshold, scale of the anomaly maps, the level of regions,
+                   and how bright, contrasty and sharp the calibration images are
 check.png          good images by which another engine is checked, see ``engine_check.py``
 training_images.json  what the training images look like, see ``inspection/training_summary.py``
 onboarding.json    the record: settings, data, loss curve, metrics, timings
@@ -27,6 +27,7 @@ from model.kind import Heads
 from pipeline.calibration import Calibration
 from pipeline.engine_check import CHECK_FILE, EngineCheck, from_png, to_png
 from pipeline.images.image_statistics import Values, read_values
+from pipeline.images.regions import RegionRule
 from pipeline.inspection.training_summary import TRAINING_IMAGES_FILE, TrainingImages
 
 HEAD_FILE = "head.safetensors"
@@ -72,12 +73,14 @@ class Reference:
     statistics: Values = field(default_factory=dict)  # none in a package of an earlier release
     modes: tuple[str, ...] = ()  # of the good images' files, likewise: "RGB", "L;uint16"
     check: EngineCheck | None = None  # likewise; and where the numeric mode is not float32
+    regions: RegionRule | None = None  # likewise
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; ``from_json`` gives back an equal reference."""
-        check = {"engine_check": self.check.to_json()} if self.check else {}
+        later: dict[str, Any] = {"engine_check": self.check.to_json()} if self.check else {}
+        later |= {"regions": asdict(self.regions)} if self.regions else {}
         return {
-            **check,
+            **later,
             **self.calibration.to_json(),
             "map_scale": asdict(self.map_scale),
             "image_statistics": dict(self.statistics),
@@ -93,6 +96,7 @@ class Reference:
             statistics=read_values(data.get("image_statistics", {})),
             modes=tuple(data.get("image_modes", ())),
             check=EngineCheck.from_json(check) if (check := data.get("engine_check")) else None,
+            regions=RegionRule(**rule) if (rule := data.get("regions")) else None,
         )
 
 

@@ -33,6 +33,9 @@ def test_what_is_written_is_read_again(folder: Path, tmp_path: Path) -> None:
     copy = Package.read(tmp_path / "copy")
     assert copy.header == package.header
     assert (copy.reference, copy.record) == (package.reference, package.record)
+    rule = package.reference.regions
+    assert rule is not None
+    assert (rule.rate, rule.num_images) == (0.1, package.record.counts["calibration"])
     first, second = package.heads.state_dict(), copy.heads.state_dict()
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -129,6 +132,7 @@ def test_the_digest_is_of_what_decides_and_of_nothing_else(folder: Path, tmp_pat
     for name, change in (
         ("threshold", {"calibration": threshold}),
         ("scale", {"map_scale": scale}),
+        ("regions", {"regions": None}),
     ):
         reference = dataclasses.replace(package.reference, **change)
         assert digest_of(name, reference=reference) != digest

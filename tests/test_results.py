@@ -10,6 +10,7 @@ import pytest
 from pipeline import storage
 from pipeline.night.folder import NightError, NightFolder
 from pipeline.night.results import (
+    LATER,
     RESULT_SCHEMA,
     ResultsError,
     by_category,
@@ -52,6 +53,9 @@ def test_the_schema_is_the_one_that_others_read() -> None:
         "p_value:double flagged:bool flagged_fdr:bool threshold:float false_alarm_rate:double "
         "model_name:string model_version:string model_digest:string map_uri:string "
         "brightness:float contrast:float sharpness:float image_mode:string outside_range:float "
+        "image_width:int32 image_height:int32 regions:list<item: struct<x: int32, y: int32, "
+        "width: int32, height: int32, area: int64, share: float, peak: float, centroid_x: float, "
+        "centroid_y: float>> num_regions:int32 area_share:float "
         "scored_at:timestamp[us, tz=UTC] shard:string"
     )
     assert " ".join(f"{field.name}:{field.type}" for field in RESULT_SCHEMA) == expected
@@ -189,17 +193,24 @@ def test_a_row_without_a_score_of_an_earlier_release_is_flagged_by_nothing(
     assert read_night(folder)["flagged"].to_pylist() == [False, True]
 
 
-def test_rows_of_an_earlier_release_do_not_know_how_their_files_were_coded(
+def test_rows_of_an_earlier_release_do_not_know_what_later_columns_say(
     folder: NightFolder,
 ) -> None:
-    later = ["image_mode", "outside_range"]
-    rows = table(scored("a.png", 1.0, False)).drop_columns(later)
+    """And they may lie beside rows that do."""
+    rows = table(scored("a.png", 1.0, False)).drop_columns(list(LATER))
     (parent := Path(folder.shard("00000-aaa")).parent).mkdir(parents=True)
     pq.write_table(rows, parent / "00000-aaa.parquet")
+    region = dict.fromkeys(("x", "y", "width", "height", "area"), 4) | {"share": 0.25, "peak": 2.0}
+    region |= {"centroid_x": 6.0, "centroid_y": 6.0}
+    known = {"image_mode": "L", "regions": [region], "num_regions": 1, "area_share": 0.25}
+    write_shard(folder, "00001-bbb", table(scored("b.png", 2.0, True, **known)))
     night = read_night(folder)
     assert night.schema.equals(RESULT_SCHEMA)
-    assert night.select(later).to_pylist() == [dict.fromkeys(later)]
-    assert night["score"].to_pylist() == [1.0]
+    assert night["score"].to_pylist() == [1.0, 2.0]
+    assert night.select(LATER).to_pylist() == [
+        dict.fromkeys(LATER),
+        dict.fromkeys(LATER) | known,
+    ]
 
 
 OLD_SUMMARY = {

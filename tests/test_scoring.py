@@ -23,6 +23,7 @@ from model.backbone import Backbone, BackboneConfig
 from pipeline import storage
 from pipeline.calibration import CalibrationConfig, fit
 from pipeline.images.decode import read_image
+from pipeline.images.regions import RegionRule
 from pipeline.night.fleet.fleet import Champion, Fleet
 from pipeline.night.folder import NightFolder
 from pipeline.night.listing import list_dump
@@ -203,6 +204,28 @@ def test_an_unusual_image_below_the_threshold_has_a_map_too(fleet: Fleet, tmp_pa
     assert row["p_value"] == pytest.approx(2 / 101)
     assert not row["flagged"]
     assert storage.exists(row["map_uri"])
+
+
+def test_images_have_regions_where_their_champion_has_a_level_for_them(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    """And they do not depend on whether a map is kept."""
+    levels = {"steel": RegionRule(threshold=-1e6, rate=0.1, num_images=9), "wood": None}
+    for name, rule in levels.items():
+        reference = dataclasses.replace(fleet.champions[name].reference, regions=rule)
+        fleet = with_champion(fleet, name, reference=reference)
+    fleet = with_calibration(fleet, "steel", [1e6] * 9)
+    manifest = write_dump(f"{tmp_path}/dump", num_images=1)
+    rows = by_name(score(fleet, tmp_path, manifest))
+    steel, wood = rows["steel/0.png"], rows["wood/0.png"]
+    assert (steel["map_uri"], steel["num_regions"]) == (None, 1)
+    assert (steel["image_width"], steel["image_height"]) == (96, 96)
+    (region,) = steel["regions"]
+    assert [region[name] for name in ("x", "y", "width", "height")] == [0, 0, 96, 96]
+    assert (steel["area_share"], wood["image_width"]) == (1.0, 96)
+    assert [wood[name] for name in ("regions", "num_regions", "area_share")] == [None] * 3
+    failed = rows["steel/empty.png"]
+    assert [failed[name] for name in ("regions", "num_regions", "image_width")] == [None] * 3
 
 
 def test_an_image_has_the_same_bits_in_whatever_company(fleet: Fleet, tmp_path: Path) -> None:

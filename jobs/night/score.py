@@ -35,6 +35,7 @@ from pipeline.night.scoring.detectors import HEADS_BYTES
 from pipeline.night.scoring.plan import ROWS_PER_SHARD, NightPlan, plan_night
 from pipeline.night.settling.settle import settle
 from pipeline.night.summary import Summary
+from pipeline.pages.words import plural
 from pipeline.registry import category_names, connection, models
 from pipeline.report.writing import write_report
 
@@ -108,6 +109,12 @@ def score(
     fleet = _snapshot(images.categories, folder, anew=replace)
     plan = plan_night(images.manifest, fleet, folder, rows_per_shard)
     logger.info("night %s: %d shards, %d to score", folder.night, len(plan.names), len(plan.tasks))
+    if old := fleet.without_regions:
+        logger.warning(
+            "%s of an earlier release, first of %s: their images get no regions; onboard again for "
+            "them",
+            *(plural(len(old), "champion"), old[0]),
+        )
     scoring_started = time.monotonic()
     num_scored = 0
     if plan.tasks:

@@ -99,6 +99,8 @@ class Settings(Strict):
     calibration_share: float = Field(0.2, gt=0, le=0.5)
     calibration: Method = "split"
     fdr: float = Field(DEFAULT_FDR, gt=0, lt=1)  # share of good images on the night's list
+    # Share of good images that show any region, at most; None: the false-alarm rate.
+    region_rate: float | None = Field(default=None, gt=0, lt=1)
     max_images: PositiveInt | None = None  # good images to learn from, chosen at random; None: all
     exclude: ExcludeSetting = None
     labels: LabelsSetting = ()  # results whose labels are learned from

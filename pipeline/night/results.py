@@ -19,6 +19,13 @@ from pipeline.images.image_statistics import STATISTICS
 from pipeline.images.prefetch import read_ahead
 from pipeline.night.folder import SUFFIX, NightFolder
 
+REGION = pa.struct(
+    [
+        *(pa.field(name, pa.int32()) for name in ("x", "y", "width", "height")),
+        pa.field("area", pa.int64()),
+        *(pa.field(name, pa.float32()) for name in ("share", "peak", "centroid_x", "centroid_y")),
+    ]
+)
 # A status other than ok leaves empty what only a scored image has; it is flagged by nothing.
 RESULT_SCHEMA = pa.schema(
     [
@@ -40,12 +47,18 @@ RESULT_SCHEMA = pa.schema(
         *(pa.field(name, pa.float32()) for name in STATISTICS),
         pa.field("image_mode", pa.string()),  # of the file: RGB, L, L;uint16
         pa.field("outside_range", pa.float32()),  # share of the file's numbers
+        pa.field("image_width", pa.int32()),  # of the upright image, pixels
+        pa.field("image_height", pa.int32()),
+        pa.field("regions", pa.list_(REGION)),  # in its pixels; null where the champion has none
+        pa.field("num_regions", pa.int32()),
+        pa.field("area_share", pa.float32()),  # of all regions together
         pa.field("scored_at", pa.timestamp("us", tz="UTC")),
         pa.field("shard", pa.string(), nullable=False),
     ]
 )
 
-LATER = ("image_mode", "outside_range")  # null in the rows of earlier releases
+REGIONS = ("image_width", "image_height", "regions", "num_regions", "area_share")
+LATER = ("image_mode", "outside_range", *REGIONS)  # null in the rows of earlier releases
 FLAGS = ("flagged", "flagged_fdr")  # earlier releases left them null where there is no score
 PARALLEL_READS = 8
 FINAL = pa.array([ImageStatus.OK.value, ImageStatus.UNROUTED.value])

@@ -4,9 +4,10 @@ One line per image after a line of column names, which are those of the result r
 (``RESULT_SCHEMA`` in ``results.py``), ordered by category and address within each shard. UTF-8,
 commas, texts in double quotes, an empty cell where there is no value, true and false, times in
 UTC. A name or an error text may begin as a formula does, and a spreadsheet would run it: such a
-text has a single quote in front.
+text has a single quote in front. Regions are JSON.
 """
 
+import json
 import tempfile
 from pathlib import Path
 
@@ -34,10 +35,18 @@ def write_csv(folder: NightFolder, uri: str) -> None:
     """
     with tempfile.TemporaryDirectory(prefix="nightshift-csv-") as scratch:
         path = Path(scratch, "rows.csv")
-        with csv.CSVWriter(path, RESULT_SCHEMA) as file:
+        with csv.CSVWriter(path, _flat(RESULT_SCHEMA.empty_table()).schema) as file:
             for rows in each_shard(folder):
-                file.write_table(_without_formulas(rows))
+                file.write_table(_without_formulas(_flat(rows)))
         storage.write_file(uri, path)
+
+
+def _flat(rows: pa.Table) -> pa.Table:
+    """Write lists as JSON: a cell holds none."""
+    column = rows.schema.get_field_index("regions")
+    lists = rows["regions"].to_pylist()
+    texts = [None if each is None else json.dumps(each) for each in lists]
+    return rows.set_column(column, "regions", pa.array(texts, pa.string()))
 
 
 def _without_formulas(rows: pa.Table) -> pa.Table:

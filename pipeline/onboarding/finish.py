@@ -19,6 +19,7 @@ from model.kind import Heads
 from pipeline.calibration import Calibration, Part, fit
 from pipeline.datasets.samples import of_split
 from pipeline.images.image_statistics import Values, condense
+from pipeline.images.regions import fit_rule
 from pipeline.measuring.labelled import ScoredSamples, measure, read_marks, score_samples
 from pipeline.onboarding.check_images import check_images
 from pipeline.onboarding.examples import examples, worst_unseen
@@ -62,6 +63,7 @@ def finish(prepared: PreparedCategory) -> tuple[Package, dict[str, NDArray[np.ui
             statistics=_statistics(prepared, unseen),
             modes=prepared.good.modes,
             check=check,
+            regions=fit_rule(unseen.highest, category.region_rate or category.false_alarm_rate),
         ),
         record=replace(record, findings=[*record.findings, *findings_of_size(detector.heads)]),
         check_images=pictures,

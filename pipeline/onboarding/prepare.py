@@ -23,6 +23,7 @@ from pipeline.datasets.layouts import Sample
 from pipeline.feature_store.embedder import Embedder, embedder_of
 from pipeline.feature_store.place import StorePlace
 from pipeline.images.batches import BATCH_IMAGES
+from pipeline.images.regions import refuse_few
 from pipeline.inspection.category_summary import space_of_backbone
 from pipeline.inspection.known_categories import KnownCategories
 from pipeline.inspection.training_summary import TrainingImages, describe
@@ -55,6 +56,7 @@ class UnseenScores:
     images: torch.Tensor  # (N,), indices into the bank
     scores: NDArray[np.float32]  # (N,)
     map_median: float  # level of an ordinary map
+    highest: NDArray[np.float32]  # (N,), level of each one's map at its highest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,6 +163,9 @@ def prepare(
     lines = inspect_good(good.images)
     assigned = assign(category, good, labelled, defects)
     parts = without_suspects(category, good.images, lines, assigned.parts, labelled.confirmed)
+    unseen = Part.TRAIN if category.calibration == "cross" else Part.CALIBRATION
+    num_unseen = int(np.count_nonzero(parts == unseen))
+    refuse_few(num_unseen, category.region_rate or category.false_alarm_rate)
     train = np.flatnonzero(parts == Part.TRAIN)
     pairs = make_pairs(category, good, train, embedder, progress)
     return PreparedCategory(
@@ -215,14 +220,17 @@ def make_detector(prepared: PreparedCategory, trainer: Trainer) -> Detector:
 @torch.inference_mode()
 def score_unseen(prepared: PreparedCategory, trainer: Trainer, detector: Detector) -> UnseenScores:
     """Score good images by heads that have not been trained on them."""
-    scores, medians, images = [], [], []
+    scores, medians, highest, images = [], [], [], []
     for heads, index in prepared.unseen(trainer, detector):
         batch_scores, patch_scores = heads(prepared.good.bank.images(index))
         scores.append(batch_scores.cpu().numpy())
-        medians.append(detector.maps(patch_scores).flatten(1).median(dim=1).values.cpu().numpy())
+        levels = torch.cat([detector.maps(each) for each in patch_scores.split(1)]).flatten(1)
+        medians.append(levels.median(dim=1).values.cpu().numpy())
+        highest.append(levels.amax(dim=1).cpu().numpy())
         images.append(index)
     return UnseenScores(
         images=torch.cat(images),
         scores=np.concatenate(scores),
         map_median=float(np.median(np.concatenate(medians))),
+        highest=np.concatenate(highest),
     )

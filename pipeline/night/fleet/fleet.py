@@ -166,6 +166,11 @@ class Fleet:
         """Categories that had a champion when the fleet was made, and have none in it."""
         return sorted({*self.without_images, *self.unusable})
 
+    @property
+    def without_regions(self) -> list[str]:
+        """Categories whose champions were onboarded before there were regions."""
+        return sorted(n for n, each in self.champions.items() if each.reference.regions is None)
+
     def of_night(self, categories: Collection[str], so_far: Mapping[str, Champion]) -> "Fleet":
         """Return what a night of these categories needs of the fleet.
 

@@ -30,9 +30,10 @@ from pipeline.images.batches import batches, stack
 from pipeline.images.decode import ImageRead, ImageStatus
 from pipeline.images.page_numbers import page_uri
 from pipeline.images.prefetch import NUM_THREADS, read_ahead, read_as_ready
-from pipeline.night.fleet.fleet import Champion, Fleet
+from pipeline.night.fleet.fleet import Fleet
 from pipeline.night.folder import NightFolder
 from pipeline.night.results import FLAGS, RESULT_SCHEMA, write_shard
+from pipeline.night.scoring.decisions import decide, look
 from pipeline.night.scoring.detectors import HEADS_BYTES, Detectors, Network
 from pipeline.night.scoring.file_reader import InThreads, Listed, Page, Reader, Source
 from pipeline.night.scoring.observer import Observer, timed
@@ -44,7 +45,6 @@ from pipeline.storage.retry import Retry
 
 UPLOADS = 4  # threads
 IN_FLIGHT = 2  # batches at a time: while one waits for its slowest thread, another one works
-MAP_P_VALUE = 0.05  # maps are kept of flagged images and of those nearly as unusual
 
 Clock = Callable[[], dt.datetime]
 
@@ -269,18 +269,15 @@ class ShardScorer:
         start = 0
         for category, same in groupby(categories):
             stop = start + len(list(same))
-            yield from _decide(self.fleet.champions[category], scores_B[start:stop])
+            yield from decide(self.fleet.champions[category], scores_B[start:stop])
             start = stop
 
     def _result(self, item: _Item, fields: dict[str, Any], patch_scores_1hw: Tensor) -> _Result:
-        image = item.image
+        champion = self.fleet.champions[item.category]
         fields |= item.page.statistics
-        fields |= {"image_mode": image.mode, "outside_range": image.outside}
-        if not fields["flagged"] and fields["p_value"] > MAP_P_VALUE:
-            return _Result(item, fields)
-        (scores_HW,) = self.detectors.maps(item.category, patch_scores_1hw).cpu().numpy()
-        scale = self.fleet.champions[item.category].reference.map_scale
-        return _Result(item, fields, scale.to_grey(scores_HW))
+        make_map = partial(self.detectors.maps, item.category)
+        more, levels = look(champion, item.image, fields, patch_scores_1hw, make_map)
+        return _Result(item, fields | more, levels)
 
     def _note(self, result: _Result, uploads: ThreadPoolExecutor) -> None:
         """Fill in one row; its pictures are stored beside, and before it."""
@@ -310,23 +307,6 @@ class ShardScorer:
         statuses = dict(Counter(row["status"] for row in work.rows))
         num_flagged = sum(row["flagged"] for row in work.rows)
         return Written(name, statuses, num_flagged, work.scored.total())
-
-
-def _decide(champion: Champion, scores_N: NDArray[np.float32]) -> Iterator[dict[str, Any]]:
-    """Yield what a row says of each of a category's images, from its score."""
-    calibration = champion.reference.calibration
-    same = {
-        "status": ImageStatus.OK.value,
-        "flagged_fdr": False,  # settled when the whole night is there
-        "threshold": calibration.threshold,
-        "false_alarm_rate": calibration.false_alarm_rate,
-        "model_name": champion.model_name,
-        "model_version": champion.model_version,
-        "model_digest": champion.model_digest,
-    }
-    own = scores_N, calibration.p_value(scores_N), calibration.flagged(scores_N)
-    for score, p_value, flagged in zip(*(values.tolist() for values in own), strict=True):
-        yield same | {"score": score, "p_value": p_value, "flagged": flagged}
 
 
 def _listed(row: Mapping[str, Any]) -> Listed:
