@@ -9,7 +9,7 @@ demo: $(READY)
 	$(BIN)/nightshift demo
 
 # Three workers for two cores: tests with Ray wait more than they compute.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --durations 15
+PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --durations 15
 
 # Style and types beside the tests: most of those wait now and then.
 test: $(READY)
