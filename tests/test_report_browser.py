@@ -1,5 +1,6 @@
 """The report in a real browser: what no parser sees."""
 
+import dataclasses
 import functools
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler
@@ -7,14 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from night_maker import NIGHT, NightMaker, hostile_night, solar_night
+from night_maker import HOSTILE_NAMES, NIGHT, NightMaker, hostile_night, solar_night
 from PIL import Image
 from playwright.sync_api import Browser, Error
 from report_visit import Visit, open_browser
 from test_report_data import EVIL
 from web_server import Quiet, serving
 
+from model.preprocessing import Preprocessing
 from pipeline.images import heatmap
+from pipeline.night.results import REGIONS
 from pipeline.pages.words import visible
 from pipeline.report.writing import write_report
 
@@ -128,6 +131,7 @@ def test_the_browser_lays_the_colours_of_the_overlay_over_the_original(
     levels = np.arange(256, dtype=np.uint8)[None, :224].repeat(224, axis=0)
     maker.add_scored("bottle", "1.png", 3.0)
     row = maker.rows[0]
+    row |= dict.fromkeys(REGIONS)
     Image.fromarray(levels).save(row["map_uri"])
     thumbnail = maker.folder.picture("bottle", row["image_uri"], "thumbnails")
     visit = Visit(browser, write_report(maker.write()))
@@ -144,6 +148,36 @@ def test_the_browser_lays_the_colours_of_the_overlay_over_the_original(
     stack.screenshot(path=tmp_path / "original.png")
     original = np.asarray(Image.open(tmp_path / "original.png").convert("RGB"), int)
     assert np.abs(original - np.asarray(Image.open(thumbnail), int)).max() <= 2
+    visit.close()
+
+
+def test_boxes_lie_where_the_regions_are_on_a_picture_of_any_shape(
+    browser: Browser, tmp_path: Path
+) -> None:
+    """The upper right quarter of a picture twice as wide as high, in the middle of a square."""
+    maker = NightMaker(tmp_path)
+    maker.add_champion("bottle")
+    champion, wide = maker.champions["bottle"], Preprocessing(crop=(64, 128), fit="stretch")
+    maker.champions["bottle"] = dataclasses.replace(champion, preprocessing=wide)
+    maker.add_scored("bottle", HOSTILE_NAMES[1], 9.0)
+    region = dict.fromkeys(("area", "share", "peak", "centroid_x", "centroid_y"), 1)
+    region |= {"x": 500, "y": 0, "width": 500, "height": 300}
+    known = {"image_width": 1000, "image_height": 600, "num_regions": 1, "area_share": 0.25}
+    maker.rows[0] |= known | {"regions": [region]}
+    visit = Visit(browser, write_report(maker.write()))
+    tile = visit.page.locator(".tile .stack").bounding_box()
+    box = visit.page.locator(".tile rect.line").bounding_box()
+    assert tile is not None
+    assert box is not None
+    side = tile["width"]
+    expected = {"x": side / 2, "y": side / 4, "width": side / 2, "height": side / 4}
+    found = {name: box[name] - tile.get(name, 0) * (name in "xy") for name in expected}
+    assert found == pytest.approx(expected, abs=2.5)  # the line has a width
+    label = visit.page.locator(".tile svg").get_attribute("aria-label")
+    assert label == f"1 region of {visible(HOSTILE_NAMES[1])}"
+    visit.press("j", "Enter")
+    assert "1, 25 % of the image" in visit.page.locator("#view-facts").inner_text()
+    assert visit.complaints == []
     visit.close()
 
 

@@ -16,6 +16,7 @@ from night_maker import HOSTILE_NAMES, NIGHT, NightMaker
 from numpy.typing import NDArray
 from recount import recount
 
+from model.preprocessing import Preprocessing
 from pipeline import storage
 from pipeline.night.fleet.fleet import Fleet
 from pipeline.night.folder import NightFolder
@@ -149,6 +150,19 @@ def test_statistics_are_handed_over_where_the_results_have_them() -> None:
     files = list(data_files(["bottle"], listed, table([]), {}).values())
     assert content(files[1])[1]["statistics"] == {"brightness": [0.25, None]}
     assert files_of([image("a")])["images-0-0"][1]["statistics"] == {}
+
+
+def test_regions_are_boxes_in_pixels_of_the_picture_that_is_shown() -> None:
+    """Of 200 x 400 pixels the middle 200 x 200 are seen, on 64 x 64."""
+    region = {"x": 150, "y": 50, "width": 100, "height": 25}
+    known = {"image_width": 400, "image_height": 200, "regions": [region], "num_regions": 17}
+    rows = [image("a", **known, area_share=0.03125), image("b"), image("c", "cable")]
+    ways = dict.fromkeys(("bottle", "cable"), Preprocessing(resize=64, crop=64))
+    files = data_files(["bottle", "cable"], table(rows), table([]), {}, ways)
+    _, (_, bottle), (_, cable) = map(content, files.values())
+    assert (bottle["size"], bottle["boxes"]) == ([64, 64], [[[16, 16, 32, 8]], []])
+    assert (bottle["regions"], bottle["area_share"]) == ([17, None], [0.0312, None])
+    assert "boxes" not in cable
 
 
 def test_failures_are_indexed_by_category_and_status_and_long_errors_cut() -> None:

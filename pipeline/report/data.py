@@ -21,7 +21,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import ArrayLike
 
+from model.preprocessing import Preprocessing
 from pipeline.night.folder import picture_name
+from pipeline.report.boxes import boxes_of
 from pipeline.report.rows import MODEL
 
 FOLDER = "data"
@@ -34,7 +36,11 @@ STATISTICS = ("brightness", "contrast", "sharpness")
 
 
 def data_files(
-    categories: Sequence[str], notable: pa.Table, failed: pa.Table, labels: Mapping[str, str]
+    categories: Sequence[str],
+    notable: pa.Table,
+    failed: pa.Table,
+    labels: Mapping[str, str],
+    ways: Mapping[str, Preprocessing] | None = None,
 ) -> dict[str, bytes]:
     """The files by name, the index first.
 
@@ -43,9 +49,12 @@ def data_files(
         notable: images, as ``rows.worst_images`` orders them.
         failed: images without a score, as ``rows.first_failures`` orders them.
         labels: what people said so far, by image_uri.
+        ways: how the champions read images, by category; boxes are drawn by it.
     """
     notable, failed = _in_order(notable, categories), _in_order(failed, categories)
-    pages = dict(_image_pages(notable, categories, labels)) | dict(_failure_pages(failed))
+    pages = dict(_image_pages(notable, categories, labels, ways or {})) | dict(
+        _failure_pages(failed)
+    )
     index = {
         "categories": list(categories),
         "page_rows": PAGE_ROWS,
@@ -109,17 +118,23 @@ def _base64(values: ArrayLike, kind: str) -> str:
 
 
 def _image_pages(
-    rows: pa.Table, categories: Sequence[str], labels: Mapping[str, str]
+    rows: pa.Table,
+    categories: Sequence[str],
+    labels: Mapping[str, str],
+    ways: Mapping[str, Preprocessing],
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     start = 0
     for number, count in enumerate(_counts(rows, categories)):
         for page, first in enumerate(range(0, count, PAGE_ROWS)):
             own = rows.slice(start + first, min(PAGE_ROWS, count - first))
-            yield f"images-{number}-{page}", _image_page(own, labels)
+            way = ways.get(categories[number])
+            yield f"images-{number}-{page}", _image_page(own, labels, way)
         start += count
 
 
-def _image_page(rows: pa.Table, labels: Mapping[str, str]) -> dict[str, Any]:
+def _image_page(
+    rows: pa.Table, labels: Mapping[str, str], way: Preprocessing | None
+) -> dict[str, Any]:
     columns = rows.to_pydict()
     models = list(zip(*(columns[name] for name in MODEL), strict=True))
     distinct = sorted(set(models), key=str)
@@ -134,6 +149,7 @@ def _image_page(rows: pa.Table, labels: Mapping[str, str]) -> dict[str, Any]:
         "model": [distinct.index(model) for model in models],
         "label": [labels.get(uri) for uri in columns["image_uri"]],
         "statistics": {name: _short(columns[name]) for name in statistics},
+        **boxes_of(columns, way),
     }
 
 

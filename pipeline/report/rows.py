@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pipeline.images.decode import ImageStatus
 from pipeline.images.image_statistics import STATISTICS
 from pipeline.night.folder import NightFolder
-from pipeline.night.results import RESULT_SCHEMA, each_shard
+from pipeline.night.results import REGIONS, RESULT_SCHEMA, each_shard
 
 NOTABLE_P_VALUE = 0.05  # flagged images and discoveries are notable too; the others are left out
 MAX_IMAGES = 200_000  # kept of a night
@@ -23,7 +23,7 @@ MAX_FAILURES = 20_000  # kept of a night
 MODEL = ("model_name", "model_version")
 DRAWN = {"category", "status", "score", "flagged", "scored_at"}
 OF_AN_IMAGE = {"image_uri", "image_etag", "category", "score", "p_value", "flagged"}
-OF_AN_IMAGE |= {"flagged_fdr", *STATISTICS, *MODEL}
+OF_AN_IMAGE |= {"flagged_fdr", *STATISTICS, *MODEL, *REGIONS}
 OF_A_FAILURE = {"image_uri", "category", "status", "error"}
 
 

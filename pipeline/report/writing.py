@@ -64,7 +64,8 @@ def write_report(
     calibrations = {name: c.reference.calibration.scores for name, c in fleet.champions.items()}
     categories = verdict.assess(summary["categories"], calibrations)
     names = [each.category for each in categories]
-    files = data_files(names, rows.notable, rows.failed, _said(folder, rows, names))
+    ways = {name: champion.preprocessing for name, champion in fleet.champions.items()}
+    files = data_files(names, rows.notable, rows.failed, _said(folder, rows, names), ways)
     page = report_page.render(
         _context(rows, fleet, summary, categories),
         new_champions=new_champions(folder, fleet.champions, categories),

@@ -15,11 +15,14 @@ from scipy import ndimage
 
 from model.preprocessing import Preprocessing
 from pipeline.calibration import CalibrationConfig
+from pipeline.images.placement import placement
+from pipeline.images.regions import RegionRule, find_regions
 from pipeline.night.fleet.fleet import Champion, Fleet
 from pipeline.night.folder import NightFolder, PictureKind
 from pipeline.night.results import FLAGS, RESULT_SCHEMA, write_shard
 from pipeline.night.scoring.pictures import write_pictures
 from pipeline.night.summary import write_summary
+from pipeline.package import THRESHOLD_GREY
 
 NIGHT = "2026-03-12"
 CROP = 224
@@ -86,6 +89,7 @@ class NightMaker:
             pixels = self._texture() if picture is None else picture
             row["map_uri"] = self.folder.picture(category, row["image_uri"], "maps")
             levels = plausible_map(pixels, score / calibration.threshold)
+            row |= regions_of(levels, pixels.shape[:2], champion.preprocessing)
             write_pictures(self.folder, category, row["image_uri"], levels, square(pixels))
         self.rows.append(row)
 
@@ -126,6 +130,16 @@ class NightMaker:
         image[row : row + 4, column - 30 : column + 30] -= 70
         grey = np.clip(image, 0, 255).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2)
+
+
+def regions_of(
+    levels: NDArray[np.uint8], size: tuple[int, ...], way: Preprocessing
+) -> dict[str, Any]:
+    """The columns of a row: what the picture of the map shows as anomalous."""
+    height, width = size[:2]
+    rule = RegionRule(threshold=float(THRESHOLD_GREY), rate=RATE, num_images=199)
+    found = find_regions(levels.astype(np.float32), rule, placement((height, width), way))
+    return found.to_row() | {"image_height": height, "image_width": width}
 
 
 def plausible_map(pixels: NDArray[np.uint8], severity: float) -> NDArray[np.uint8]:

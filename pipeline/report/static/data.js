@@ -61,6 +61,8 @@ const plural = (number, noun) => `${count(number)} ${noun}${number === 1 ? "" : 
 const decimal = (number) => (number === null ? "none" : number.toPrecision(3));
 const pValue = (number) => (number === null ? "none" : String(Number(number.toPrecision(2))));
 
+const percent = (share) => `${Number((share * 100).toPrecision(2))} %`;
+
 const find = (id) => document.getElementById(id);
 const make = (tag, attributes = {}, ...children) => {
   const element = document.createElement(tag);

@@ -41,6 +41,10 @@ const fetchImage = async (id) => {
     pValue: page.p_value[row],
     model: page.models[page.model[row]],
     label: page.label[row],
+    size: page.size,
+    boxes: page.boxes?.[row] ?? [],
+    regions: page.regions?.[row],
+    areaShare: page.area_share?.[row],
     flagged: Boolean(images.bits[id] & FLAGGED),
     isDiscovery: Boolean(images.bits[id] & DISCOVERY),
     picture: `${encodeURIComponent(images.categories[number])}/${page.picture[row]}`,
@@ -142,7 +146,23 @@ const makePictures = (image) => {
     picture.addEventListener("error", () => picture.replaceWith(make("p", { class: "gone" }, text)));
   gone(under, "No picture was stored of this image");
   gone(heat, "No heat map was stored of this image");
-  return make("div", { class: "stack" }, under, heat);
+  return make("div", { class: "stack" }, under, heat, ...makeBoxes(image));
+};
+
+// Where the image is anomalous, in pixels of the picture, which the drawing fits as pictures do.
+const makeBoxes = (image) => {
+  if (!image.boxes.length) return [];
+  const draw = (tag, attributes) => {
+    const element = document.createElementNS(find("colours").namespaceURI, tag);
+    for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+    return element;
+  };
+  const label = `${plural(image.regions, "region")} of ${fileName(image.uri)}`;
+  const boxes = draw("svg", { class: "boxes", viewBox: `0 0 ${image.size.join(" ")}`, role: "img", "aria-label": label });
+  const parts = image.boxes.flatMap(([x, y, width, height]) =>
+    ["halo", "line"].map((kind) => draw("rect", { class: kind, x, y, width, height })));
+  boxes.append(...parts);
+  return [boxes];
 };
 
 const stateOf = (image) =>

@@ -18,6 +18,8 @@ const fillView = () => {
     ["Decision", stateOf(image)],
     ["Score", decimal(image.score)],
     ["p-value", pValue(image.pValue)],
+    ...(image.regions === undefined || image.regions === null ? []
+      : [["Regions", `${count(image.regions)}, ${percent(image.areaShare)} of the image`]]),
     ["Model", visible(`${image.model[0] ?? "unknown"}, version ${image.model[1] ?? "unknown"}`)],
     ...image.statistics.filter(([, value]) => value !== null).map(([name, value]) => [name, decimal(value)]),
   ];
