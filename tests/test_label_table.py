@@ -247,6 +247,13 @@ def test_the_audit_counts_when_all_that_were_drawn_have_a_label(night: NightMake
     assert chosen(night) == dict.fromkeys(sample, "audit")
 
 
+def test_the_size_of_the_sample_is_what_the_night_was_scored_with(night: NightMaker) -> None:
+    summary = json.loads(Path(night.folder.summary).read_text())
+    Path(night.folder.summary).write_text(json.dumps(summary | {"audit_images": 2}))
+    import_lines(night, drawn(night)[:2])
+    assert chosen(night) == dict.fromkeys(drawn(night)[:2], "audit")
+
+
 def test_what_a_line_claims_of_its_choice_is_not_believed_where_results_are(
     night: NightMaker,
 ) -> None:

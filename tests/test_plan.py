@@ -14,12 +14,13 @@ from factory import make_fleet, with_champion, write_images
 
 from pipeline import storage
 from pipeline.images.decode import read_pages
+from pipeline.labels.audit import audit_sample
 from pipeline.night.fleet.fleet import Fleet
 from pipeline.night.folder import NightFolder
 from pipeline.night.listing import list_dump
 from pipeline.night.manifest import MANIFEST_SCHEMA
 from pipeline.night.record import is_reported, note_reported
-from pipeline.night.results import read_night, remove_shards, stored_shards
+from pipeline.night.results import by_category, read_night, remove_shards, stored_shards
 from pipeline.night.scoring import file_reader
 from pipeline.night.scoring import plan as planning
 from pipeline.night.scoring.plan import NightPlan, plan_night
@@ -295,3 +296,22 @@ def test_rows_of_a_stored_shard_count_only_for_the_same_image(factory: Factory) 
     replaced = task.shard.rows.set_column(1, "image_etag", other)
     moved = dataclasses.replace(task.shard, rows=replaced)
     assert planning.rows_made(Task("x", moved, tuple(stored)), factory.folder) == {}
+
+
+def test_pictures_are_kept_of_the_audit_sample_whatever_the_score(factory: Factory) -> None:
+    listed = list_dump(str(factory.dump)).images
+    for name, count in (("some", 1), ("none", 0)):
+        folder = NightFolder(str(factory.dump.parent / name), NIGHT)
+        plan = plan_night(listed, factory.fleet, folder, ROWS_PER_SHARD, count)
+        ShardScorer(factory.fleet, folder).write(plan.tasks)
+        rows = read_night(folder)
+        for category, images in by_category(rows).items():
+            drawn = {*audit_sample(NIGHT, images["image_uri"].to_pylist(), 2 * count)}
+            kept = images.filter(pc.is_valid(images["map_uri"]))["image_uri"].to_pylist()
+            usual = {
+                row["image_uri"]
+                for row in images.to_pylist()
+                if row["p_value"] > 0.05 and not row["flagged"]
+            }
+            assert {*kept} & usual == drawn & usual
+            assert all(Path(folder.picture(category, uri, "thumbnails")).is_file() for uri in drawn)

@@ -34,6 +34,10 @@ def score(  # noqa: PLR0913, PLR0917  options of a command
         str | None,
         typer.Option(help="manifest.json of an S3 Inventory: read instead of listing the prefix."),
     ] = None,
+    audit_images: Annotated[
+        int,
+        typer.Option(min=0, max=1000, help="Of each category, drawn to be labelled by chance."),
+    ] = 5,
     as_json: Json = False,
 ) -> None:
     """Score every image of a dump with its category's champion.
@@ -54,7 +58,7 @@ def score(  # noqa: PLR0913, PLR0917  options of a command
 
     source = InventoriedDump(prefix=dump, inventory=inventory) if inventory else dump
     with redirect_stdout(sys.stderr):
-        done = job.score(source, folder, budget, replace=replace)
+        done = job.score(source, folder, budget, replace=replace, audit_images=audit_images)
         if csv is not None:
             write_csv(folder, storage.absolute(csv))
     if as_json:

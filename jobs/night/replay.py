@@ -139,7 +139,7 @@ def _score(nights: Sequence[NightFolder]) -> int:
     if not left:
         return 0
     with cluster():  # one for all nights
-        return sum(score(night.manifest, night).num_scored for night in left)
+        return sum(score(night.manifest, night, audit_images=0).num_scored for night in left)
 
 
 def _compared(

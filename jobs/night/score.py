@@ -21,6 +21,7 @@ from jobs.night.scoring_worker import ScoringWorker
 from jobs.terminal.progress import Display
 from pipeline.catalogue.rename_table import note_renames, read_renames
 from pipeline.images.decode import ImageStatus
+from pipeline.labels.audit import AUDIT_IMAGES
 from pipeline.night.dumps import Change, take_in
 from pipeline.night.error_budget import ErrorBudget
 from pipeline.night.fleet.fleet import Fleet, champions_so_far
@@ -84,13 +85,14 @@ class Night:
         return sum(count for status, count in totals.items() if status != ImageStatus.OK)
 
 
-def score(
+def score(  # noqa: PLR0913  each is something a test or an operator chooses
     dump: str | InventoriedDump,
     folder: NightFolder,
     budget: ErrorBudget | None = None,
     *,
     replace: bool = False,
     rows_per_shard: int = ROWS_PER_SHARD,
+    audit_images: int = AUDIT_IMAGES,
 ) -> Night:
     """Add a dump to a night, score every image of the night exactly once and report on it all.
 
@@ -103,11 +105,12 @@ def score(
         budget: how many images may fail.
         replace: this dump alone is the night from now on, scored with today's champions.
         rows_per_shard: images of one category that are stored together.
+        audit_images: of a category, that are to be labelled whatever their score.
     """
     started = time.monotonic()
     images, change = take_in(dump, folder, replace=replace)
     fleet = _snapshot(images.categories, folder, anew=replace)
-    plan = plan_night(images.manifest, fleet, folder, rows_per_shard)
+    plan = plan_night(images.manifest, fleet, folder, rows_per_shard, audit_images)
     logger.info("night %s: %d shards, %d to score", folder.night, len(plan.names), len(plan.tasks))
     if old := fleet.without_regions:
         logger.warning(
@@ -122,7 +125,7 @@ def score(
             num_scored = _score(plan, folder)
     scoring_s = time.monotonic() - scoring_started
     remove_shards(folder, plan.stale)
-    summary = settle(folder, fleet, images.num_other_files)
+    summary = settle(folder, fleet, images.num_other_files, audit_images)
     if not is_reported(folder, stored_shards(folder)):
         write_report(folder, fleet)
         note_reported(folder, stored_shards(folder))

@@ -4,12 +4,23 @@ What people label because it was flagged was chosen by its score, and says nothi
 flagged. The audit sample is drawn among all scored images of a category, flagged or not, by a hash
 of their addresses: anybody can draw it again, and nobody can choose it. It counts where every image
 that was drawn has a label; otherwise those with a label might be the flagged ones among them.
+
+Which images can be scored is known when the whole night is. Pictures are kept earlier, of the
+first of all listed images: a larger sample, so that some of it may fail.
 """
 
 import hashlib
+import heapq
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 AUDIT_IMAGES = 5  # of a category and night: what a person labels every morning without pain
+KEPT = 2  # times as many pictures are kept: as many images may fail
+
+
+def place(night: str, image_uri: str) -> bytes:
+    """Where an image stands in the draw of its category and night; the first ones are drawn."""
+    return hashlib.sha256(f"{night} {image_uri}".encode(errors="surrogatepass")).digest()
 
 
 def audit_sample(night: str, image_uris: Iterable[str], count: int = AUDIT_IMAGES) -> list[str]:
@@ -20,8 +31,28 @@ def audit_sample(night: str, image_uris: Iterable[str], count: int = AUDIT_IMAGE
         image_uris: all scored images of the category, in any order.
         count: images to draw; all where there are fewer.
     """
+    return heapq.nsmallest(count, image_uris, key=lambda uri: place(night, uri))
 
-    def place(uri: str) -> bytes:
-        return hashlib.sha256(f"{night} {uri}".encode(errors="surrogatepass")).digest()
 
-    return sorted(image_uris, key=place)[:count]
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """Which images of a category may be drawn, as far as its listing tells before it is scored."""
+
+    night: str
+    limit: bytes  # the last place of which pictures are kept
+
+    def may_have(self, image_uri: str) -> bool:
+        """Whether an image, or a page of a file, may be in the audit sample."""
+        return place(self.night, image_uri) <= self.limit
+
+
+def draw(night: str, image_uris: Iterable[str], count: int) -> Draw:
+    """Prepare the draw of a category's audit sample.
+
+    Args:
+        night: its date.
+        image_uris: all listed images of the category.
+        count: images of the sample.
+    """
+    kept = audit_sample(night, image_uris, KEPT * count)
+    return Draw(night, place(night, kept[-1]) if kept else b"")

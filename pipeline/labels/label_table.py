@@ -96,11 +96,21 @@ class LabelTable:
         Raises:
             LabelsError: a stored file is damaged.
         """
+        return self.of_nights([night], categories)
+
+    def of_nights(self, nights: Collection[str | None], categories: Iterable[str]) -> pa.Table:
+        """Every label that was ever given to these categories' images of some nights.
+
+        Raises:
+            LabelsError: a stored file is damaged.
+        """
         wanted = {*categories}
         there = sorted({*map(file_name, wanted)} & self._folders)
         listed = read_ahead(self._files, there, PARALLEL)
-        names = [uri for files in listed for uri in files if _night_of(uri) == (night or NO_NIGHT)]
-        earlier = _of(self._earlier, "night", night or NO_NIGHT)
+        dates = {night or NO_NIGHT for night in nights}
+        names = [uri for files in listed for uri in files if _night_of(uri) in dates]
+        of_night = pc.is_in(self._earlier["night"], value_set=pa.array(sorted(dates), pa.string()))
+        earlier = self._earlier.filter(of_night)
         own = pc.is_in(earlier["category"], value_set=pa.array(sorted(wanted), pa.string()))
         return pa.concat_tables([self._read(names), earlier.filter(own)])
 
@@ -218,10 +228,6 @@ def _night_of(uri: str) -> str:
 def _distinct(rows: pa.Table) -> list[str]:
     names: list[str] = rows["category"].unique().to_pylist()
     return names
-
-
-def _of(rows: pa.Table, column: str, value: str) -> pa.Table:
-    return rows.filter(pc.equal(rows[column], value))
 
 
 def _parts(rows: pa.Table) -> list[pa.Table]:

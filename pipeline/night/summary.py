@@ -4,6 +4,7 @@ import json
 from typing import Any, TypedDict
 
 from pipeline import storage
+from pipeline.labels.audit import AUDIT_IMAGES
 from pipeline.night.folder import NightFolder
 from pipeline.night.results import ResultsError
 
@@ -77,6 +78,7 @@ class Summary(TypedDict):
     drifted: list[str]  # categories with a drift alert
     night: str
     other_files: dict[str, int]  # files of the dumps that are no images, by kind
+    audit_images: int  # of a category, drawn to be labelled whatever their score
 
 
 def write_summary(folder: NightFolder, summary: Summary) -> None:
@@ -107,6 +109,7 @@ def read_summary(folder: NightFolder) -> Summary:
             "drifted": [name for name, entry in categories.items() if entry["drift"]["alert"]],
             "night": folder.night,
             "other_files": document.get("other_files", {}),
+            "audit_images": document.get("audit_images", AUDIT_IMAGES),
         }
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ResultsError(

@@ -34,6 +34,7 @@ def recount(
         "drifted": [name for name, entry in categories.items() if entry["drift"]["alert"]],
         "night": night,
         "other_files": {},
+        "audit_images": 5,
     }
 
 

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from pipeline.images.decode import ImageStatus
 from pipeline.images.prefetch import read_ahead
+from pipeline.labels.audit import AUDIT_IMAGES
 from pipeline.night.folder import NightFolder
 from pipeline.night.results import PARALLEL_READS, RESULT_SCHEMA, read_shard, stored_shards
 from pipeline.night.summary import read_summary
@@ -52,6 +53,14 @@ class JudgedNight:
         for category, uri in zip(*columns, strict=True):
             found[category].append(uri)
         return found
+
+    @cached_property
+    def audit_images(self) -> int:
+        """Images of a category that were drawn for the audit."""
+        try:
+            return read_summary(self.folder)["audit_images"]
+        except ObjectMissing:
+            return AUDIT_IMAGES
 
     @cached_property
     def categories(self) -> Collection[str]:

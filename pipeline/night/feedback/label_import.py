@@ -224,7 +224,7 @@ def _chosen_at_random(last: pa.Table, night: JudgedNight, categories: Sequence[s
     again = []
     for category in categories:
         labelled = {row["image_uri"] for row in told[category]}
-        found = _at_random(labelled, night.folder.night, night.scored.get(category, ()))
+        found = _at_random(labelled, night, category)
         again += [
             {**row, "chosen": found[row["image_uri"]]}
             for row in told[category]
@@ -233,10 +233,11 @@ def _chosen_at_random(last: pa.Table, night: JudgedNight, categories: Sequence[s
     return pa.Table.from_pylist(again, schema=LABEL_SCHEMA)
 
 
-def _at_random(labelled: set[str], night: str, scored: Sequence[str]) -> dict[str, Chosen]:
+def _at_random(labelled: set[str], night: JudgedNight, category: str) -> dict[str, Chosen]:
     """Images of a category that were chosen whatever their score, by the labelled ones."""
     found: dict[str, Chosen] = {}
-    sample = audit_sample(night, scored)
+    scored = night.scored.get(category, ())
+    sample = audit_sample(night.folder.night, scored, night.audit_images)
     if labelled.issuperset(sample):
         found |= dict.fromkeys(sample, "audit")
     if labelled.issuperset(scored):

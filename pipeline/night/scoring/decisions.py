@@ -17,12 +17,14 @@ MAP_P_VALUE = 0.05  # maps are kept of flagged images and of those nearly as unu
 Levels = NDArray[np.uint8]  # (H, W), grey, of an anomaly map
 
 
-def look(
+def look(  # noqa: PLR0913  all that is known of an image
     champion: Champion,
     image: ImageRead,
     fields: Mapping[str, Any],
     patch_scores_1hw: Tensor,
     make_map: Callable[[Tensor], Tensor],
+    *,
+    is_drawn: bool,
 ) -> tuple[dict[str, Any], Levels | None]:
     """Return what a row says of an image beside its score, and its map where that is kept.
 
@@ -34,11 +36,12 @@ def look(
         fields: what ``decide`` said.
         patch_scores_1hw: of the image alone.
         make_map: gives anomaly maps of patch scores.
+        is_drawn: whether its map is kept whatever its score.
     """
     more: dict[str, Any] = {"image_mode": image.mode, "outside_range": image.outside}
     if image.size is not None:
         more |= {"image_height": image.size[0], "image_width": image.size[1]}
-    is_kept = fields["flagged"] or fields["p_value"] <= MAP_P_VALUE
+    is_kept = is_drawn or fields["flagged"] or fields["p_value"] <= MAP_P_VALUE
     rule = champion.reference.regions
     may_have_any = rule is not None and rule.may_have_any(patch_scores_1hw.cpu().numpy())
     map_HW = None

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from pipeline import storage
 from pipeline.images.page_numbers import PAGE, split_page
+from pipeline.labels.audit import AUDIT_IMAGES, Draw, draw
 from pipeline.night.fleet.fleet import Fleet
 from pipeline.night.folder import NightFolder
 from pipeline.night.manifest import Shard, shards
@@ -77,7 +78,11 @@ def identity(category: str, fleet: Fleet) -> str:
 
 
 def plan_night(
-    manifest: pa.Table, fleet: Fleet, folder: NightFolder, rows_per_shard: int = ROWS_PER_SHARD
+    manifest: pa.Table,
+    fleet: Fleet,
+    folder: NightFolder,
+    rows_per_shard: int = ROWS_PER_SHARD,
+    audit_images: int = AUDIT_IMAGES,
 ) -> NightPlan:
     """Compare what the night needs with what is stored.
 
@@ -86,6 +91,7 @@ def plan_night(
         fleet: its champions.
         folder: where its results go.
         rows_per_shard: images of one category that are stored together.
+        audit_images: of a category, that are to be labelled whatever their score.
     """
     stored = stored_shards(folder)
     finished = stored.keys()
@@ -97,11 +103,30 @@ def plan_night(
     )
     left = {n: shard for n, shard in needed.items() if n not in finished or n in retry}
     earlier = _earlier(left, stale, folder)
+    draws = _draws(manifest, {s.category for s in left.values()}, folder.night, audit_images)
     tasks = [
-        Task(name, shard, (*([name] if name in retry else []), *earlier[name]))
+        Task(
+            name,
+            shard,
+            (*([name] if name in retry else []), *earlier[name]),
+            draws.get(shard.category),
+        )
         for name, shard in left.items()
     ]
     return NightPlan(tasks=tasks, names=frozenset(needed), stale=frozenset(stale))
+
+
+def _draws(
+    manifest: pa.Table, categories: Iterable[str], night: str, audit_images: int
+) -> dict[str, Draw]:
+    """Prepare the audit sample of each category that is left."""
+    wanted = pa.array(sorted(categories), pa.string())
+    rows = manifest.filter(pc.is_in(manifest["category"], value_set=wanted))
+    columns = (rows[name].to_pylist() for name in ("category", "image_uri"))
+    uris = defaultdict(list)
+    for category, uri in zip(*columns, strict=True):
+        uris[category].append(uri)
+    return {name: draw(night, own, audit_images) for name, own in uris.items() if audit_images}
 
 
 def rows_made(task: Task, folder: NightFolder) -> dict[str, list[dict[str, Any]]]:

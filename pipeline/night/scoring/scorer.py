@@ -276,7 +276,10 @@ class ShardScorer:
         champion = self.fleet.champions[item.category]
         fields |= item.page.statistics
         make_map = partial(self.detectors.maps, item.category)
-        more, levels = look(champion, item.image, fields, patch_scores_1hw, make_map)
+        audit = item.work.task.audit
+        is_drawn = audit is not None and audit.may_have(item.image.uri)
+        seen = item.image, fields, patch_scores_1hw
+        more, levels = look(champion, *seen, make_map, is_drawn=is_drawn)
         return _Result(item, fields | more, levels)
 
     def _note(self, result: _Result, uploads: ThreadPoolExecutor) -> None:

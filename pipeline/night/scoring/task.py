@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+from pipeline.labels.audit import Draw
 from pipeline.night.manifest import Shard
 
 
@@ -12,6 +13,7 @@ class Task:
     name: str  # of its results
     shard: Shard
     reuse: tuple[str, ...] = ()  # stored shards that may hold some of its rows, ready made
+    audit: Draw | None = None  # whose images keep their pictures whatever their score
 
     def again(self) -> "Task":
         """Return what is left when its worker was lost: nothing, where it was stored already."""

@@ -19,6 +19,7 @@ from pipeline import storage
 from pipeline.images.batches import batches
 from pipeline.images.decode import ImageStatus
 from pipeline.images.prefetch import read_ahead
+from pipeline.labels.audit import AUDIT_IMAGES
 from pipeline.night.fleet.fleet import Champion, Fleet
 from pipeline.night.folder import NightFolder
 from pipeline.night.record import (
@@ -54,7 +55,10 @@ SHARDS_AT_ONCE = 32
 
 
 def settle(
-    folder: NightFolder, fleet: Fleet, other_files: Mapping[str, int] | None = None
+    folder: NightFolder,
+    fleet: Fleet,
+    other_files: Mapping[str, int] | None = None,
+    audit_images: int = AUDIT_IMAGES,
 ) -> Summary:
     """Settle a night and return its summary.
 
@@ -63,6 +67,7 @@ def settle(
             summary are written there.
         fleet: what it was scored with.
         other_files: files of its dumps that are no images, by kind.
+        audit_images: of a category, that are to be labelled whatever their score.
 
     Raises:
         ResultsError: a shard is damaged, an image is there twice, or was scored by a champion that
@@ -72,7 +77,7 @@ def settle(
     before = stored_shards(folder)
     noted = dict(other_files or {})
     known = _settled_before(folder) if read_record(folder, before) else None
-    if known and known["other_files"] == noted:
+    if known and (known["other_files"], known["audit_images"]) == (noted, audit_images):
         return known
     shards = sorted(before)
     counts = count(folder, shards, fleet)
@@ -93,6 +98,7 @@ def settle(
     for entry in categories.values():
         add_reading_alerts(entry)
     summary = _summarise(folder, categories, fleet, noted)
+    summary["audit_images"] = audit_images
     write_summary(folder, summary)
     after = stored_shards(folder)
     if _unchanged(before, after, unsettled):
@@ -232,4 +238,5 @@ def _summarise(
         "drifted": [name for name, entry in categories.items() if entry["drift"]["alert"]],
         "night": folder.night,
         "other_files": other_files,
+        "audit_images": AUDIT_IMAGES,
     }

@@ -1,0 +1,111 @@
+"""How many defects are not flagged: what the audit samples say of a category.
+
+The missed share is that of all scored images that are defects and were not flagged. A sample that
+was drawn whatever the score and is labelled whole estimates it without bias: its own missed share.
+Several samples together estimate the mean over their nights, each night with the weight of its
+sample, and their count of missed images spreads less than a binomial one with that mean. So the
+exact binomial interval covers that mean at its level at least.
+
+An image of which people are unsure counts as good for the share and its lower end, and as missed
+for the upper end.
+
+Sources: Clopper and Pearson 1934, Biometrika 26; Hoeffding 1956, Annals of Mathematical Statistics
+27, theorem 4, for samples of nights whose shares differ and for draws without replacement.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from scipy import special
+
+from pipeline.labels.label import WHATEVER_THE_SCORE, latest
+
+LEVEL = 0.95  # of the interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class Missed:
+    """Audited images, counted."""
+
+    nights: int = 0
+    images: int = 0  # in samples that are labelled whole
+    missed: int = 0  # defects that were not flagged
+    unsure: int = 0  # of which people are unsure, and that were not flagged
+
+    def __add__(self, other: "Missed") -> "Missed":
+        """Both together; the nights are those of the one with more."""
+        return Missed(
+            nights=max(self.nights, other.nights),
+            images=self.images + other.images,
+            missed=self.missed + other.missed,
+            unsure=self.unsure + other.unsure,
+        )
+
+    @property
+    def share(self) -> float | None:
+        """Of all scored images that are missed defects; None without an audit."""
+        return self.missed / self.images if self.images else None
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Ends of its interval at LEVEL."""
+        return _interval(self.missed, self.unsure, self.images)
+
+
+def _interval(missed: int, unsure: int, images: int) -> tuple[float, float]:
+    tail, most = (1 - LEVEL) / 2, missed + unsure
+    low = special.betaincinv(missed, images - missed + 1, tail) if missed else 0.0
+    high = special.betaincinv(most + 1, images - most, 1 - tail) if most < images else 1.0
+    return float(low), float(high)
+
+
+def missed_by_night(rows: pa.Table) -> dict[str, Missed]:
+    """Count what one category's audits have found, by night.
+
+    Only samples that are labelled whole count, of images whose night's results were there when
+    they were labelled: nobody knows of others whether they were flagged.
+
+    Args:
+        rows: every label of one category, of some nights or of all, LABEL_SCHEMA.
+    """
+    last = latest(rows)
+    drawn = last.filter(pc.is_in(last["chosen"], value_set=pa.array(WHATEVER_THE_SCORE)))
+    said = dict(_columns(drawn, "image_uri", "label"))
+    samples: dict[str, set[str]] = defaultdict(set)
+    in_results: dict[str, dict[str, bool]] = defaultdict(dict)  # whether they were flagged
+    for night, uri, chosen in _columns(rows, "night", "image_uri", "chosen"):
+        if chosen in WHATEVER_THE_SCORE:
+            samples[night].add(uri)
+        else:
+            in_results[night][uri] = in_results[night].get(uri, False) or chosen == "flagged"
+    return {
+        night: _count([(said[uri], in_results[night][uri]) for uri in sample])
+        for night, sample in samples.items()
+        if night is not None
+        and sample <= in_results[night].keys()
+        and "undo" not in {said.get(uri, "undo") for uri in sample}
+    }
+
+
+def _columns(rows: pa.Table, *names: str) -> Iterable[tuple[Any, ...]]:
+    return zip(*(rows[name].to_pylist() for name in names), strict=True)
+
+
+def _count(sample: Sequence[tuple[str, bool]]) -> Missed:
+    """Count a sample by what is said of each image and whether it was flagged."""
+    return Missed(
+        nights=1,
+        images=len(sample),
+        missed=sample.count(("defect", False)),
+        unsure=sample.count(("unsure", False)),
+    )
+
+
+def together(nights: Iterable[Missed]) -> Missed:
+    """Return what several nights of one category found."""
+    nights = list(nights)
+    return replace(sum(nights, Missed()), nights=len(nights))
