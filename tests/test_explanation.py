@@ -11,6 +11,7 @@ from PIL import Image
 
 from pipeline import storage
 from pipeline.night.feedback.explanation import explain, find_row
+from pipeline.night.fleet.fleet import Fleet
 from pipeline.night.folder import NightError, NightFolder
 from pipeline.night.results import read_night
 
@@ -38,6 +39,24 @@ def test_a_score_is_made_again_to_the_bit(folder: NightFolder) -> None:
         assert explanation.picture is not None
         assert explanation.picture.shape == (64, 128, 3)
         json.dumps(explanation.to_json(), default=str)
+
+
+def test_regions_are_found_again_framed_and_said(run: Run, folder: NightFolder) -> None:
+    reference = Fleet.read(folder.fleet).champions["steel"].reference
+    assert reference.regions is not None
+    (uri, row) = next(
+        (row["image_uri"], row) for row in read_night(folder).to_pylist() if row["num_regions"]
+    )
+    explanation = explain(uri, folder)
+    assert explanation.regions["num_regions"] == row["num_regions"]
+    found, stored = explanation.regions["regions"], row["regions"]
+    for name in ("x", "y", "width", "height", "area"):
+        assert [each[name] for each in found] == [each[name] for each in stored]
+    assert explanation.picture is not None
+    corner = round(found[0]["y"] * 64 / 96), 64 + round(found[0]["x"] * 64 / 96)
+    assert explanation.picture[corner].tolist() == [255, 255, 255]
+    answer = run("explain", uri, "--out", folder.out, "--night", NIGHT)
+    assert f"region     {found[0]['width']} x {found[0]['height']} at " in answer.out
 
 
 def test_what_cannot_be_made_again_says_why(folder: NightFolder, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from jobs.cli.options import Features, FeaturesGb, Json, Night
 from jobs.cli.printing import print_study
 from jobs.cli.promotion import promote, recalibrate
 from jobs.cli.prune import prune
+from jobs.cli.regions import regions_app
 from jobs.cli.replay_command import replay
 from jobs.cli.synthesis import synthesise
 from jobs.terminal.tables import number, print_json
@@ -38,6 +39,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(labels.app, name="labels")
+app.add_typer(regions_app, name="regions")
 app.add_typer(fleet_app, name="fleet")
 app.add_typer(cache_app, name="cache")
 app.add_typer(category_app, name="category")

@@ -33,6 +33,11 @@ def print_explanation(explanation: Explanation) -> None:
         typer.echo(f"package    {champion.package}")
     if row["map_uri"]:
         typer.echo(f"map        {row['map_uri']}")
+    for each in explanation.regions.get("regions", ()):
+        typer.echo(
+            f"region     {each['width']} x {each['height']} at {each['x']}, {each['y']}: "
+            f"{each['share']:.2%} of the image, highest {number(each['peak'])}"
+        )
     if explanation.score is not None:
         typer.echo(
             f"made again {number(explanation.score)}, difference {number(explanation.difference)}"

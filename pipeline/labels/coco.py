@@ -10,6 +10,7 @@ height in pixels.
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 from pipeline.labels.foreign import OWN, Box, Marked, NotUnderstood
@@ -82,28 +83,34 @@ def _shares(box: Sequence[float], width: float, height: float) -> Box:
     return [left / width, top / height, wide / width, high / height]
 
 
-def document(rows: Sequence[Mapping[str, Any]], sizes: Mapping[str, Size]) -> dict[str, Any]:
-    """Return labels as a COCO data set.
+def document(marked: Sequence[Marked], sizes: Mapping[str, Size]) -> dict[str, Any]:
+    """Return images with one word each as a COCO data set.
 
     Args:
-        rows: of LABEL_SCHEMA as plain values, one for each image, none of them an undo.
-        sizes: of images with regions, by address; a region without it is left to the own part.
+        marked: the images.
+        sizes: of images with boxes, by address; a box without it is left to the own part.
     """
-    words = sorted({word_of(row) for row in rows})
+    words = sorted({image.words[0] for image in marked})
     numbers = {word: number for number, word in enumerate(words, start=1)}
     listed: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for number, row in enumerate(rows, start=1):
-        entry: dict[str, Any] = {"id": number, "file_name": row["image_uri"]}
-        if size := sizes.get(row["image_uri"]):
+    for number, image in enumerate(marked, start=1):
+        entry: dict[str, Any] = {"id": number, "file_name": image.uri}
+        if size := sizes.get(image.uri):
             entry |= {"width": size[0], "height": size[1]}
-        listed.append(entry | {OWN: own_part(row)})
-        for box in _pixels(row["regions"] or (), size) or [[]]:
+        listed.append(entry | {OWN: image.own})
+        for box, detail in zip_longest(_pixels(image.boxes, size) or [[]], image.details):
             annotation = {"id": len(annotations) + 1, "image_id": number}
-            annotation["category_id"] = numbers[word_of(row)]
-            annotations.append(annotation | _of_box(box))
+            annotation["category_id"] = numbers[image.words[0]]
+            annotations.append({**annotation, **_of_box(box), **(detail or {})})
     categories = [{"id": number, "name": word} for word, number in numbers.items()]
     return {"images": listed, "annotations": annotations, "categories": categories}
+
+
+def of_label(row: Mapping[str, Any]) -> Marked:
+    """Return a row of LABEL_SCHEMA as plain values, which is no undo, for ``document``."""
+    words, boxes = [word_of(row)], row["regions"] or ()
+    return Marked(uri=row["image_uri"], words=words, boxes=boxes, own=own_part(row))
 
 
 def word_of(row: Mapping[str, Any]) -> str:

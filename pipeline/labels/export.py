@@ -38,13 +38,14 @@ def export_labels(table: LabelTable, kind: Format, categories: Sequence[str] = (
     if not rows:
         return b""
     if kind == "coco":
-        return _to_json(coco.document(rows, _sizes(rows)))
+        return to_json(coco.document(list(map(coco.of_label, rows)), _sizes(rows)))
     if kind == "fiftyone":
-        return _to_json(fiftyone.document(rows))
+        return to_json(fiftyone.document(list(map(coco.of_label, rows))))
     return b"".join(json.dumps(coco.own_part(row)).encode() + b"\n" for row in rows)
 
 
-def _to_json(document: dict[str, Any]) -> bytes:
+def to_json(document: dict[str, Any]) -> bytes:
+    """Return a document as the content of a file."""
     return json.dumps(document, indent=1).encode() + b"\n"
 
 

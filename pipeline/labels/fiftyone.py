@@ -7,9 +7,9 @@ Source: https://docs.voxel51.com/user_guide/export_datasets.html, FiftyOneDatase
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
-from pipeline.labels.coco import own_part, word_of
 from pipeline.labels.foreign import OWN, Marked, NotUnderstood
 
 FIELD = "ground_truth"  # that we write, and prefer where there are several
@@ -69,21 +69,19 @@ def _marked(sample: Mapping[str, Any], name: str) -> Marked:
     )
 
 
-def document(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return labels as the ``samples.json`` of a data set.
-
-    Args:
-        rows: of LABEL_SCHEMA as plain values, one for each image, none of them an undo.
-    """
-    return {"samples": [_sample(row) for row in rows]}
+def document(marked: Sequence[Marked]) -> dict[str, Any]:
+    """Return images with one word each as the ``samples.json`` of a data set."""
+    return {"samples": [_sample(image) for image in marked]}
 
 
-def _sample(row: Mapping[str, Any]) -> dict[str, Any]:
-    word, boxes = word_of(row), row["regions"] or ()
-    detections = [{"_cls": "Detection", "label": word, "bounding_box": box} for box in boxes]
+def _sample(image: Marked) -> dict[str, Any]:
+    (word,) = image.words
+    detections = [
+        {"_cls": "Detection", "label": word, "bounding_box": box, **(detail or {})}
+        for box, detail in zip_longest(image.boxes, image.details)
+    ]
     value: dict[str, Any] = {"_cls": "Classification", "label": word}
     if detections:
         value = {"_cls": "Detections", "detections": detections}
-    tags = [row["category"], row["label"]]
-    own = own_part(row)
-    return {"filepath": row["image_uri"], "tags": tags, FIELD: value, OWN: own}
+    tags = [image.own[name] for name in ("category", "label") if name in image.own]
+    return {"filepath": image.uri, "tags": tags, FIELD: value, OWN: image.own}

@@ -13,6 +13,7 @@ from pipeline.labels.label import Label, LabelsError, Said
 from pipeline.storage import absolute
 
 OWN = "nightshift"  # key of what our own exports say beside
+REGIONS = "regions"  # what it says of a file that holds no labels, but what detectors found
 PROVENANCE = ("image_etag", "category", "night", "model_name", "model_version", "chosen")
 UNSURE_WORDS = frozenset(("unsure", "unknown", "uncertain", "unclear"))
 SAID = ("label", "kind", "regions", "labelled_by", "labelled_at")
@@ -32,6 +33,7 @@ class Marked:
     boxes: Sequence[Box] = ()  # shares of the sides, see Label
     own: Mapping[str, Any] = field(default_factory=dict)  # what an export of ours said beside
     problem: str = ""
+    details: Sequence[Mapping[str, Any]] = ()  # what else an export says of each box
 
 
 @dataclass(frozen=True, kw_only=True)

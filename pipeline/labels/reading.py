@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from pipeline.labels import coco, fiftyone
-from pipeline.labels.foreign import Marked, Source, to_label
+from pipeline.labels.foreign import OWN, REGIONS, Marked, NotUnderstood, Source, to_label
 from pipeline.labels.label import Label, LabelsError
 
 CLOCKS_DIFFER = dt.timedelta(days=1)
@@ -37,6 +37,11 @@ def read_labels(data: bytes, source: Source) -> Read:
     """
     data = data.removeprefix(BYTE_ORDER_MARK)
     document = _document(data)
+    if document.get(OWN) == REGIONS:
+        raise NotUnderstood(
+            f"{source.uri} holds regions that detectors found, and no labels. Correct them in an "
+            f"annotation tool and import what it writes."
+        )
     for kind in (coco, fiftyone):
         if kind.is_one(document):
             return _refuse_future(_of_manifest(kind.images(document), source), source)

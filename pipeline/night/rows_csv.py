@@ -37,7 +37,7 @@ def write_csv(folder: NightFolder, uri: str) -> None:
         path = Path(scratch, "rows.csv")
         with csv.CSVWriter(path, _flat(RESULT_SCHEMA.empty_table()).schema) as file:
             for rows in each_shard(folder):
-                file.write_table(_without_formulas(_flat(rows)))
+                file.write_table(without_formulas(_flat(rows)))
         storage.write_file(uri, path)
 
 
@@ -49,7 +49,8 @@ def _flat(rows: pa.Table) -> pa.Table:
     return rows.set_column(column, "regions", pa.array(texts, pa.string()))
 
 
-def _without_formulas(rows: pa.Table) -> pa.Table:
+def without_formulas(rows: pa.Table) -> pa.Table:
+    """Put a single quote in front of texts that a spreadsheet would run."""
     for index, field in enumerate(rows.schema):
         if field.type == pa.string():
             texts = rows.column(index)

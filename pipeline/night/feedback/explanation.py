@@ -1,8 +1,8 @@
 """Why an image was flagged, or was not: its row, made again with the files that scored it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -11,15 +11,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw
 
 from pipeline import storage
 from pipeline.images import heatmap
-from pipeline.images.decode import ImageStatus, read_image
+from pipeline.images.decode import ImageRead, ImageStatus, read_image
 from pipeline.images.page_numbers import split_page
+from pipeline.images.placement import placement
 from pipeline.night.fleet.fleet import Champion, Fleet
 from pipeline.night.folder import NightError, NightFolder
 from pipeline.night.manifest import read_manifest, shard_prefix
 from pipeline.night.results import PARALLEL_READS, read_shard, stored_shards
+from pipeline.night.scoring.decisions import regions_of
 from pipeline.night.scoring.detectors import Detectors
 from pipeline.storage import StorageError
 
@@ -33,6 +36,7 @@ class Explanation:
     status: str  # of the image now
     error: str | None = None
     score: float | None = None  # made again; None where the image cannot be scored any more
+    regions: Mapping[str, Any] = field(default_factory=dict)  # their columns, likewise
     picture: NDArray[np.uint8] | None = None  # (H, 2 W, 3): what was scored, its map over it
 
     @property
@@ -49,6 +53,7 @@ class Explanation:
             return answer
         scores = np.array(self.champion.reference.calibration.scores)
         calibration = {"num_images": len(scores), "median": float(np.median(scores))}
+        answer["now"] |= {"regions": self.regions.get("regions")}
         return answer | {
             "package": self.champion.package,
             "calibration": calibration | {"highest": float(scores.max())},
@@ -75,13 +80,30 @@ def explain(image_uri: str, folder: NightFolder) -> Explanation:
     scores, patch_scores = detectors.score([champion.category], pixels)
     maps = detectors.maps(champion.category, patch_scores).numpy()
     coloured = heatmap.overlay(image.pixels, champion.reference.map_scale.to_grey(maps[0]))
+    regions = regions_of(champion, image, maps[0])
     return Explanation(
         row=row,
         champion=champion,
         status=ImageStatus.OK.value,
         score=scores.item(),
-        picture=np.concatenate([image.pixels, coloured], axis=1),
+        regions=regions,
+        picture=np.concatenate([image.pixels, _framed(coloured, image, regions, champion)], axis=1),
     )
+
+
+def _framed(
+    picture: NDArray[np.uint8], image: ImageRead, found: Mapping[str, Any], champion: Champion
+) -> NDArray[np.uint8]:
+    """Return a picture of the crop with the boxes of regions."""
+    framed = Image.fromarray(picture)
+    draw, (height, width) = ImageDraw.Draw(framed), picture.shape[:2]
+    for each in found.get("regions", ()):
+        assert image.size is not None, "it has regions"
+        box = each["x"], each["y"], each["width"], each["height"]
+        x, y, wide, high = placement(image.size, champion.preprocessing).to_shares(box)
+        ends = x * width, y * height, (x + wide) * width - 1, (y + high) * height - 1
+        draw.rectangle([round(end) for end in ends], outline="white")
+    return np.asarray(framed)
 
 
 def find_row(image_uri: str, folder: NightFolder) -> dict[str, Any]:
