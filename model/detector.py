@@ -23,12 +23,14 @@ from model.errors import CategoryFault
 from model.int8 import Ranges, read_ranges
 from model.kind import Heads
 from model.kinds import KINDS
+from model.label_head import LabelledHeads, is_labelled, of_kind, read_label_head
 from model.mixed_batch import score_embedded, score_images
 from model.precision import Precision
 from model.preprocessing import Preprocessing
 
 FORMAT_VERSION = 3  # of the header's fields and of what the tensors mean
 NEXT_FORMAT = 4  # knows files of more than 8 bits or several pages, rectangles, and int8
+LABELLED_FORMAT = 5  # beside the kind's heads one that learned from labels
 HEADER_KEY = "nightshift"
 
 DetectorParts = tuple["DetectorHeader", Heads]
@@ -152,9 +154,10 @@ def save_detector(path: Path, heads: Heads, header: DetectorHeader) -> None:
 
     tensors = {name: _stored(name, value) for name, value in heads.state_dict().items()}
     is_first = header.preprocessing.is_for_all_releases and header.ranges is None
+    version = FORMAT_VERSION if is_first else NEXT_FORMAT
     fields = asdict(header) | {
         "preprocessing": header.preprocessing.to_json(),
-        "format_version": FORMAT_VERSION if is_first else NEXT_FORMAT,
+        "format_version": LABELLED_FORMAT if isinstance(heads, LabelledHeads) else version,
     }
     if header.ranges is None:
         del fields["ranges"]
@@ -195,7 +198,7 @@ def _reader(path: Path, version: Any) -> Reader:
     """Return what reads a format version."""
     if version in READABLE:
         return READABLE[version]
-    newer = isinstance(version, int) and version > NEXT_FORMAT
+    newer = isinstance(version, int) and version > max(READABLE)
     raise DetectorFileError(
         f"{path} has format version {version}, this Nightshift reads "
         f"{', '.join(map(str, READABLE))}. {'Upgrade to' if newer else 'Use'} the release that "
@@ -219,11 +222,19 @@ def _read(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> DetectorPart
         raise ValueError(f"no detector {header.detector!r}; known: {', '.join(KINDS)}")
     values = {name: value.float() for name, value in tensors.items()}
     try:
-        return header, KINDS[header.detector].read_heads(values, header.channels)
+        return header, _read_heads(values, header)
     except (KeyError, ValueError) as error:
         shapes = {name: tuple(value.shape) for name, value in tensors.items()}
         raise ValueError(f"tensors {shapes} do not fit its header: {error}") from error
 
 
+def _read_heads(values: Mapping[str, Tensor], header: DetectorHeader) -> Heads:
+    read = KINDS[header.detector].read_heads
+    if not is_labelled(values):
+        return read(values, header.channels)
+    labels = read_label_head(values, header.channels)
+    return LabelledHeads(read(of_kind(values), header.channels), labels)
+
+
 # A later format adds its reader and keeps the others.
-READABLE: dict[int, Reader] = {FORMAT_VERSION: _read, NEXT_FORMAT: _read}
+READABLE: dict[int, Reader] = dict.fromkeys((FORMAT_VERSION, NEXT_FORMAT, LABELLED_FORMAT), _read)

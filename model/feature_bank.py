@@ -63,6 +63,13 @@ class FeatureBank:
         """Patches of an image."""
         return math.prod(self.grid)
 
+    def first(self, num_images: int) -> "FeatureBank":
+        """Return a bank of the first images, which shares their memory."""
+        levels = iter(self.levels)
+        return FeatureBank(
+            num_images, self._shapes, self.device, lambda _: next(levels)[:num_images]
+        )
+
     def write(self, first: int, pooled: Sequence[Tensor]) -> None:
         """Store a batch of pooled (B, C, H, W) levels as images ``first`` and following."""
         for store, level_BCHW in zip(self.levels, pooled, strict=True):

@@ -26,6 +26,8 @@ from model.detector import Detector, DetectorHeader
 from model.embedding import Embedding, mean_levels
 from model.export import trace
 from model.folding import FoldedHead, FoldedHeads
+from model.kind import Heads
+from model.label_head import LabelHead, LabelledHeads
 from model.preprocessing import Preprocessing
 from pipeline.calibration import CalibrationConfig, fit
 from pipeline.package import Package, package_digest
@@ -69,6 +71,7 @@ class Case(NamedTuple):
     kind: Literal["paper", "official"]
     image_head: bool
     middle: tuple[int, ...] = ()
+    labelled: bool = False  # whether a head learned from labels
 
 
 LITE = BackboneConfig(name="efficientnet_lite0")
@@ -78,7 +81,7 @@ RESNET_DEEP = BackboneConfig(name="resnet18", weights="random", layers=(2, 3, 4)
 CASES = [  # both kinds, both backbones; then every backbone with every kind, with and without image
     Case(LITE, "paper", image_head=True),
     Case(RESNET_DEEP, "official", image_head=True),
-    Case(RESNET, "paper", image_head=False, middle=(2, 3, 5)),
+    Case(RESNET, "paper", image_head=False, middle=(2, 3, 5), labelled=True),
     Case(LITE, "official", image_head=False),
 ]
 
@@ -105,7 +108,11 @@ def make_detector(case: Case) -> Detector:
         embedding=embedding,
         preprocessing=Preprocessing(resize=CROP, crop=CROP),
     )
-    return Detector(backbone, FoldedHeads(patch, image), header)
+    heads: Heads = FoldedHeads(patch, image)
+    if case.labelled:
+        weight = torch.linspace(-1, 1, 4 * sum(channels)) / sum(channels)
+        heads = LabelledHeads(heads, LabelHead(weight, torch.tensor(0.5)))
+    return Detector(backbone, heads, header)
 
 
 def fill(head: FoldedHead) -> None:

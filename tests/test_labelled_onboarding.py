@@ -16,6 +16,7 @@ import pytest
 from command_line import Run
 from scipy import stats
 
+from model.label_head import LabelledHeads
 from pipeline.calibration import CalibrationConfig, Part, fit
 from pipeline.catalogue.catalogue import CatalogueError, load_catalogue
 from pipeline.labels.label import Label, LabelsError, to_rows
@@ -23,10 +24,12 @@ from pipeline.labels.label_table import LabelTable
 from pipeline.labels.parts import is_for_gate
 from pipeline.labels.told import Told
 from pipeline.onboarding.features import GoodImages
-from pipeline.onboarding.finish import finish
+from pipeline.onboarding.finish import finish, write_package
 from pipeline.onboarding.key import onboarding_key
 from pipeline.onboarding.labelled_images import Defects, LabelledImages, assign
 from pipeline.onboarding.prepare import PreparedCategory, prepare
+from pipeline.package import Package
+from pipeline.predictor import Predictor
 
 Said = Mapping[Path, tuple[str, str]]  # label, and how the image was chosen
 
@@ -132,6 +135,32 @@ def test_what_a_label_calls_a_defect_is_good_nowhere_and_named(steel: Factory) -
     assert str(listed[3]) in finding
     assert not {str(path) for path in night if is_for_gate(str(path))} & {*prepared.defects.uris}
     assert parts_of(prepared, night) == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("defects", "members", "finding"),
+    [
+        (12, 2, "labels: a head learned from 12 confirmed defects; with it, defects that it had "),
+        (9, 2, "labels: no head learns from 9 confirmed defects: it takes 10 "),
+        (12, 1, "labels: no head learns from 12 confirmed defects: this detector has no members"),
+    ],
+)
+def test_a_head_learns_from_enough_confirmed_defects(
+    steel: Factory, tmp_path: Path, defects: int, members: int, finding: str
+) -> None:
+    scratched = steel.new(defects, scratched=True)
+    others = steel.new(2, scratched=True, for_gate=True)
+    add_labels(steel.out, dict.fromkeys([*scratched, *others], ("defect", "flagged")))
+    prepared = steel.prepare(training={"members": members, "passes": 1, "steps_per_pass": 1})
+    for _ in prepared.trainer.run():
+        pass
+    write_package(prepared, tmp_path / "package")
+    package = Package.read(tmp_path / "package")
+    assert isinstance(package.heads, LabelledHeads) == ("a head learned" in finding)
+    assert any(line.startswith(finding) for line in package.record.findings)
+    assert package.record.counts["defects"] == defects
+    said = Predictor(package, factory.backbone()).predict([str(path) for path in others])
+    assert said["flagged"].all() or not isinstance(package.heads, LabelledHeads)
 
 
 def test_images_that_are_gone_or_replaced_are_counted_and_named(steel: Factory) -> None:

@@ -33,6 +33,7 @@ from pipeline.measuring.labelled import Marks, ScoredSamples, measure, read_mark
 from pipeline.measuring.metrics import Curve, PixelCurves, image_curve, image_metrics, pixel_curves
 from pipeline.onboarding.features import extract
 from pipeline.onboarding.found_settings import found_settings
+from pipeline.onboarding.label_head import with_label_head
 from pipeline.onboarding.pairs import needs_pairs
 from pipeline.onboarding.prepare import (
     PreparedCategory,
@@ -227,6 +228,7 @@ def _run_seed(
         category.recipe.with_seed(seed),
         prepared.pairs,
     )
+    trainer = with_label_head(trainer, prepared.good, prepared.parts, prepared.defects)
     seen, looking_s = _train(prepared, trainer, test)
     detector = make_detector(prepared, trainer)
     fit_s = time.perf_counter() - started - looking_s

@@ -21,6 +21,7 @@ from pipeline.datasets.samples import of_split
 from pipeline.images.image_statistics import Values, condense
 from pipeline.images.regions import fit_rule
 from pipeline.measuring.labelled import ScoredSamples, measure, read_marks, score_samples
+from pipeline.onboarding import label_head
 from pipeline.onboarding.check_images import check_images
 from pipeline.onboarding.examples import examples, worst_unseen
 from pipeline.onboarding.health import measure_health, refuse_unhealthy
@@ -115,7 +116,7 @@ def _record(
     }
     metrics = {"threshold": calibration.threshold}
     metrics |= {f"health_{name}": value for name, value in health.items()}
-    findings = [*prepared.findings]
+    findings = [*prepared.findings, *label_head.say(prepared.trainer, len(prepared.defects.uris))]
     if scored.samples:
         marks = read_marks(scored.samples, category.preprocessing)
         metrics |= measure(scored, calibration, marks)

@@ -35,6 +35,7 @@ from pipeline.onboarding.contamination import (
 )
 from pipeline.onboarding.features import GoodImages, Progress, extract, training_uris
 from pipeline.onboarding.found_settings import with_found_settings
+from pipeline.onboarding.label_head import with_label_head
 from pipeline.onboarding.labelled_images import (
     Defects,
     assign,
@@ -168,6 +169,7 @@ def prepare(
     refuse_few(num_unseen, category.region_rate or category.false_alarm_rate)
     train = np.flatnonzero(parts == Part.TRAIN)
     pairs = make_pairs(category, good, train, embedder, progress)
+    trainer = make_trainer(good, parts, category.detector, category.recipe, pairs)
     return PreparedCategory(
         category=category,
         samples=samples,
@@ -179,7 +181,7 @@ def prepare(
         has_learned_from_labels=bool(labelled.joining or defects.uris),
         pairs=pairs,
         embedder=embedder,
-        trainer=make_trainer(good, parts, category.detector, category.recipe, pairs),
+        trainer=with_label_head(trainer, good, parts, defects),
         described=describe(good.images, space_of_backbone(backbone, category.embedding)),
         started=started,
         embedded=time.monotonic(),
