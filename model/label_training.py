@@ -64,15 +64,11 @@ class LabelTrainer:
             defects: features of the confirmed ones, all of the bank's images.
         """
         self.trainer, self.bank, self.defects = trainer, training_set.bank, defects
+        self.recipe: Any = trainer.recipe
         pairs = zip(training_set.images.tolist(), training_set.folds.tolist(), strict=True)
         self.fold_of: dict[int, int] = dict(pairs)
         self.choice: LabelChoice | None = None
         self._members: dict[int, LabelHead] = {}
-
-    @property
-    def recipe(self) -> Any:
-        """The kind's."""
-        return self.trainer.recipe
 
     @property
     def num_passes(self) -> int:

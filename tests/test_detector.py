@@ -166,11 +166,11 @@ def header_fields(backbone: Backbone) -> dict[str, object]:
     [
         (
             {"format_version": 99},
-            "version 99, this Nightshift reads 3, 4. Upgrade to the rel",
+            "version 99, this Nightshift reads 3, 4, 5. Upgrade to the rel",
         ),
         (
             {"format_version": 2},
-            "version 2, this Nightshift reads 3, 4. Use the release that",
+            "version 2, this Nightshift reads 3, 4, 5. Use the release that",
         ),
         ({"backbone": "vgg16"}, "damaged header"),
         ({"layers": [3, 2]}, "damaged header"),
