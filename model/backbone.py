@@ -26,6 +26,7 @@ from model.efficientnet_lite import EfficientNetLite0
 from model.int8 import Ranges, measure_ranges, rounded
 from model.made_images import made_images
 from model.precision import PRECISIONS, Precision, disable_tf32, no_int8, require
+from model.seeded import seeded
 from model.thread_pool import map_threads
 from model.weights import (
     RANDOM,
@@ -132,8 +133,7 @@ class Backbone(nn.Module):
         self.config = config
         self.num_images_seen = 0  # proves that features are computed once per image
         spec = BACKBONES[config.name]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)  # "random" is a known network too
+        with seeded(0):  # "random" is a known network too
             trunk = spec.trunk(config.layers).eval()
         if config.weights != RANDOM:
             load_into(trunk, _state(config, spec), config.name)

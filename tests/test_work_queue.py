@@ -153,6 +153,56 @@ def test_when_nobody_is_left_what_waits_is_given_up_with_the_reason() -> None:
     assert list(news.held) == ["a"]
 
 
+def ahead(queue: WorkQueue, slot: str = "a") -> str | None:
+    job = queue.ahead(slot)
+    return job.name if job is not None else None
+
+
+def test_what_a_slot_makes_ready_is_what_it_is_given_next() -> None:
+    queue = WorkQueue(jobs(4, 3, 2, 1))
+    assert (taken(queue, "a"), taken(queue, "b")) == ("4", "3")
+    assert [ahead(queue, slot) for slot in "ab"] == ["2", "1"]
+    queue.end("b", "3")
+    queue.end("a", "4")
+    assert (taken(queue, "b"), taken(queue, "a")) == ("1", "2")
+
+
+def test_a_slot_with_nothing_else_to_do_is_given_what_another_makes_ready() -> None:
+    queue = WorkQueue(jobs(3, 2))
+    assert (taken(queue, "a"), ahead(queue, "a")) == ("3", "2")
+    assert taken(queue, "b") == "2"
+    queue.end("a", "3")
+    assert taken(queue, "a") is None
+
+
+def test_nothing_is_made_ready_of_what_the_slot_has_not_loaded() -> None:
+    queue = WorkQueue([*jobs(9, group="r"), *jobs(8, 7, group="w")])
+    assert (taken(queue, "a"), ahead(queue, "a")) == ("r9", None)
+    assert (taken(queue, "b"), ahead(queue, "b")) == ("w8", "w7")
+
+
+def test_a_job_that_kills_the_worker_that_makes_it_ready_is_the_one_given_up() -> None:
+    queue = WorkQueue(jobs(2, 1))
+    deaths = 0
+    while (name := taken(queue)) is not None:
+        if "1" in (name, ahead(queue)):  # 1 kills whoever touches it
+            deaths += 1
+        else:
+            queue.end("a", name)
+    assert deaths == 1 + MOST_DEATHS
+    ended = {each.name: each.error for each in queue.news(0).ended}
+    assert ended == {"2": None, "1": f"it ended its worker's process ({MOST_DEATHS} times)"}
+
+
+def test_a_lost_slot_makes_nothing_ready() -> None:
+    queue = WorkQueue(jobs(3, 2, 1))
+    assert (taken(queue, "a"), ahead(queue, "a")) == ("3", "2")
+    queue.give_back("a", "its node was lost")
+    assert ahead(queue, "a") is None
+    assert taken(queue, "b") == "3"
+    assert ahead(queue, "b") == "2"
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_a_thousand_categories_on_eight_slots_that_come_and_go(seed: int) -> None:
     """Every category ends once, and slots that are there work over 95 % of the time."""

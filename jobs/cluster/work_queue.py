@@ -72,6 +72,7 @@ class WorkQueue(ProgressBoard):
         self._waiting = sorted(jobs, key=lambda job: -job.size)
         self._held: dict[str, _Held] = {}
         self._groups: dict[str, str] = {}  # by slot: what it has loaded
+        self._ahead: dict[str, str] = {}  # by slot: the job that it makes ready
         self._deaths: Counter[str] = Counter()
         self._reasons: dict[str, str] = {}
         self._lost_nodes: Counter[str] = Counter()
@@ -92,6 +93,23 @@ class WorkQueue(ProgressBoard):
         if job is not None:
             self._held[slot] = _Held(job=job, node=node, worker=worker)
             self._groups[slot] = job.group
+        return job
+
+    def ahead(self, slot: str) -> Job | None:
+        """Return what the slot may make ready beside its job: most likely its next one.
+
+        Another slot that has nothing else to do is given it all the same. None: nothing of what
+        the slot has loaded waits, or its job has lost a worker: what was beside it may have done
+        that, and would again.
+        """
+        if slot not in self._held or self._deaths[self._held[slot].job.name]:
+            return None
+        theirs = {name for other, name in self._ahead.items() if other != slot}
+        loaded = self._groups[slot]
+        free = (job for job in self._waiting if job.group == loaded and job.name not in theirs)
+        job = next(free, None)
+        if job is not None:
+            self._ahead[slot] = job.name
         return job
 
     def keep(self, slot: str) -> None:
@@ -124,6 +142,7 @@ class WorkQueue(ProgressBoard):
         if slot not in self._held or name not in {None, self._held[slot].job.name}:
             return
         job = self._held[slot].job
+        self._ahead.pop(slot, None)
         self._lose_node(slot, reason)
         if self._held.pop(slot, None) is not None and job.name not in self._over:
             self._waiting.insert(0, job)
@@ -147,9 +166,14 @@ class WorkQueue(ProgressBoard):
     def _next(self, slot: str) -> Job | None:
         if not self._waiting:
             return None
-        loaded = self._groups.get(slot)
-        of_group = (place for place, job in enumerate(self._waiting) if job.group == loaded)
-        return self._waiting.pop(next(of_group, 0))
+        own, loaded = self._ahead.pop(slot, None), self._groups.get(slot)
+        theirs = {*self._ahead.values()}
+
+        def order(place: int) -> tuple[bool, bool, bool, int]:
+            job = self._waiting[place]
+            return job.name != own, job.name in theirs, job.group != loaded, place
+
+        return self._waiting.pop(min(range(len(self._waiting)), key=order))
 
     def _count_loss(self, slot: str, node: str) -> None:
         """Count that the worker with a slot's job is gone; at the last time the job ends."""

@@ -191,6 +191,7 @@ def _fan_out(todo: list[_Todo], options: OnboardingOptions) -> dict[str, Outcome
         "summaries": _collect_summaries(options.runs),
     }
     resources = resources_for(len(todo))
+    config["makes_ahead"] = bool(resources.gpus)  # training on CPUs leaves none to read with
     slots = Slots(loop=run, config=config, runs=options.runs, resources=resources)
     finished: list[Future[Outcome]] = []
     by_name = {each.category.name: each for each in todo}

@@ -7,7 +7,7 @@ import logging
 import tempfile
 import time
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from jobs.cluster.beside import ask
 from jobs.cluster.join import reason
 from jobs.cluster.progress_board import DONE, FAILED, Reporter
 from jobs.cluster.work_queue import Job
+from jobs.onboard.ahead import Ahead, Begun
 from model.errors import NightshiftError
 from pipeline.backbones import LoadedBackbone, own_device
 from pipeline.catalogue.catalogue import Category
@@ -45,6 +46,11 @@ class OnboardingWorker:
     features: StorePlace | None
     backbone: LoadedBackbone
     others: KnownCategories
+    makes_ahead: bool  # the next category ready, beside the one that trains
+    ahead: Ahead = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.ahead = Ahead(self._begin)
 
     def work(self) -> None:
         """Onboard categories until none waits.
@@ -71,20 +77,24 @@ class OnboardingWorker:
     def _onboard(self, job: Job) -> str | None:
         """Leave the category's package in its place, or say why there is none."""
         reporter = Reporter(self.queue, job.name)
-        category = Category.model_validate(job.payload["category"])
         try:
             files = UnfinishedOnboarding(job.payload["place"])
             if not files.is_complete:
-                self._train(category, files, reporter)
+                begun = self.ahead.take(job)
+                if self.makes_ahead:
+                    self.ahead.start(ask(self.queue.ahead, self.slot))
+                self._train(begun, files, reporter)
         except NightshiftError as error:  # trying again would not help
             reporter.tell(FAILED, 1, 1)
             return reason(error)
         reporter.tell(DONE, 1, 1)
         return None
 
-    def _train(self, category: Category, files: UnfinishedOnboarding, reporter: Reporter) -> None:
-        """Prepare, train from where it stopped, write the package."""
-        state = files.load()
+    def _begin(self, job: Job) -> Begun:
+        """Read, split and embed a category's images."""
+        reporter = Reporter(self.queue, job.name)
+        category = Category.model_validate(job.payload["category"])
+        state = UnfinishedOnboarding(job.payload["place"]).load()
         if state is not None:  # another try on another machine might choose another
             category = category.model_copy(update={"precision": state["precision"]})
         prepared = prepare(
@@ -94,11 +104,15 @@ class OnboardingWorker:
             self.features,
             self.backbone,
         )
-        prepared = compare(prepared, self.others)
-        trainer = prepared.trainer
-        if state is not None:
-            trainer.load_state_dict(state)
-            logger.info("resumed %s at pass %d", category.name, len(trainer.reports))
+        return Begun(prepared=compare(prepared, self.others), state=state)
+
+    def _train(self, begun: Begun, files: UnfinishedOnboarding, reporter: Reporter) -> None:
+        """Train from where it stopped, write the package."""
+        prepared, trainer = begun.prepared, begun.prepared.trainer
+        if begun.state is not None:
+            trainer.load_state_dict(begun.state)
+            name = prepared.category.name
+            logger.info("resumed %s at pass %d", name, len(trainer.reports))
         precision = {"precision": prepared.backbone.config.precision}
         saved = time.monotonic()
         for _ in trainer.run():

@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.seeded import seeded
+
 TIME_WAVES = 32  # frequencies of the time, each a sine and a cosine
 GROUPS = 8  # of channels that are normalised together
 
@@ -54,8 +56,7 @@ class Denoiser(nn.Module):
     def __init__(self, shape: Shape, seed: int) -> None:
         super().__init__()
         self.shape = shape
-        with torch.random.fork_rng(devices=[]):  # modules draw from the process's own generator
-            torch.manual_seed(seed)
+        with seeded(seed):
             self._build([shape.width * multiple for multiple in shape.multiples])
 
     def _build(self, widths: list[int]) -> None:

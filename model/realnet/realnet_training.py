@@ -25,6 +25,7 @@ from model.realnet.network import RealNet
 from model.realnet.realnet_heads import NETWORK, RealNetHeads, folded_state
 from model.realnet.realnet_recipe import RealNetRecipe
 from model.realnet.selected_features import SelectedFeatures
+from model.seeded import seeded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +47,7 @@ class RealNetTrainer:
         self.device = training_set.bank.device
         self.generator = torch.Generator().manual_seed(recipe.seed)
         channels = recipe.counts(training_set.bank.level_channels)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(recipe.seed)
+        with seeded(recipe.seed):
             network = RealNet(channels, recipe.structure_of(channels))
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
         self.optimiser = torch.optim.Adam(self.network.parameters(), lr=recipe.learning_rate)
