@@ -52,9 +52,9 @@ def test_of_few_images_all_may_be_drawn_and_of_no_sample_none() -> None:
 def test_a_defect_that_is_not_flagged_is_missed_and_nothing_else() -> None:
     words = {"a": "defect", "b": "defect", "c": "good", "d": "unsure", "e": "good"}
     assert found(audited(words, flagged="ac")) == {
-        NIGHT: Missed(nights=1, images=5, missed=1, unsure=1)
+        NIGHT: Missed(samples=1, images=5, missed=1, unsure=1)
     }
-    assert found(audited(words, flagged="abd"))[NIGHT] == Missed(nights=1, images=5)
+    assert found(audited(words, flagged="abd"))[NIGHT] == Missed(samples=1, images=5)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_the_interval_is_the_exact_one(share: Missed, low: float, high: float) -
 def test_the_last_label_counts_and_the_night_is_that_of_the_draw() -> None:
     labels = audited({"a": "good", "b": "good"})
     later = said("a", "defect", "unknown", 1, night="2026-03-20")
-    assert found([*labels, later]) == {NIGHT: Missed(nights=1, images=2, missed=1)}
+    assert found([*labels, later]) == {NIGHT: Missed(samples=1, images=2, missed=1)}
 
 
 def test_a_sample_that_lost_a_label_says_nothing() -> None:
@@ -91,7 +91,7 @@ def test_a_claim_without_results_says_nothing_since_nobody_knows_what_was_flagge
 def test_nights_add_up_and_an_audit_that_never_was_has_no_share() -> None:
     nights = audited({"a": "defect", "b": "good"})
     nights += audited({"c": "good", "d": "good", "e": "good"}, night="2026-03-13")
-    assert together(found(nights).values()) == Missed(nights=2, images=5, missed=1)
+    assert together(found(nights).values()) == Missed(samples=2, images=5, missed=1)
     assert together(found(nights).values()).share == 1 / 5
     assert (together([]).share, together([]).interval) == (None, (0.0, 1.0))
 

@@ -39,7 +39,7 @@ def test_a_night_without_drift_raises_no_alert(tmp_path: Path) -> None:
 def test_an_alert_comes_first_and_folds_its_images_away(tmp_path: Path) -> None:
     page = with_drift(two_categories(tmp_path), {"cable": MOVED})
     assert [section.attributes["aria-labelledby"] for section in page.all("section")] == [
-        "alerts", "categories", "images",
+        "alerts", "categories", "audit", "images",
     ]  # fmt: skip
     [alert] = page.all("li", "alert")
     assert alert.all("h3")[0].text == "cable"

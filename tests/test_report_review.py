@@ -386,3 +386,22 @@ def test_discoveries_can_be_chosen_where_there_are_any(
     states = visit.tiles.locator(".badge").all_inner_texts()
     assert states == ["Flagged, discovery", "Not flagged, discovery"]
     visit.close()
+
+
+def test_images_worth_a_label_come_within_a_budget_and_half_of_them_are_audit(
+    visit: Visit,
+) -> None:
+    visit.page.get_by_role("button", name="Look at the images most worth a label").click()
+    visit.choose("budget", "20")
+    assert visit.page.locator("#matches").inner_text() == "20 images match"
+    badges = visit.page.locator("figure.tile .badge").all_inner_texts()
+    assert [badge.endswith(", audit") for badge in badges] == 2 * (5 * [True] + 5 * [False])
+    visit.page.get_by_role("button", name="Look at the audit sample").click()
+    visit.settle()
+    badges = visit.page.locator("figure.tile .badge").all_inner_texts()
+    assert len(badges) == 10
+    assert all(badge.endswith(", audit") for badge in badges)
+    usual = visit.page.locator("figure.tile.unflagged").first
+    assert usual.locator("[data-judge=good]").inner_text() == "Good"
+    usual.locator("[data-judge=good]").click()
+    assert "1 false alarm" in visit.page.locator("#given").inner_text()

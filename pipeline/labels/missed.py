@@ -15,7 +15,7 @@ Sources: Clopper and Pearson 1934, Biometrika 26; Hoeffding 1956, Annals of Math
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -27,23 +27,14 @@ from pipeline.labels.label import WHATEVER_THE_SCORE, latest
 LEVEL = 0.95  # of the interval
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Missed:
     """Audited images, counted."""
 
-    nights: int = 0
-    images: int = 0  # in samples that are labelled whole
+    samples: int = 0  # each of one category and night
+    images: int = 0  # of these; each sample is labelled whole
     missed: int = 0  # defects that were not flagged
     unsure: int = 0  # of which people are unsure, and that were not flagged
-
-    def __add__(self, other: "Missed") -> "Missed":
-        """Both together; the nights are those of the one with more."""
-        return Missed(
-            nights=max(self.nights, other.nights),
-            images=self.images + other.images,
-            missed=self.missed + other.missed,
-            unsure=self.unsure + other.unsure,
-        )
 
     @property
     def share(self) -> float | None:
@@ -98,14 +89,14 @@ def _columns(rows: pa.Table, *names: str) -> Iterable[tuple[Any, ...]]:
 def _count(sample: Sequence[tuple[str, bool]]) -> Missed:
     """Count a sample by what is said of each image and whether it was flagged."""
     return Missed(
-        nights=1,
+        samples=1,
         images=len(sample),
         missed=sample.count(("defect", False)),
         unsure=sample.count(("unsure", False)),
     )
 
 
-def together(nights: Iterable[Missed]) -> Missed:
-    """Return what several nights of one category found."""
-    nights = list(nights)
-    return replace(sum(nights, Missed()), nights=len(nights))
+def together(samples: Iterable[Missed]) -> Missed:
+    """Return what several samples found."""
+    counts = [astuple(sample) for sample in samples]
+    return Missed(*map(sum, zip(*counts, strict=True)))

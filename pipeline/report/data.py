@@ -30,26 +30,29 @@ FOLDER = "data"
 SUFFIX = ".js"
 PAGE_ROWS = 200  # images or failures in one file
 MAX_ERROR = 500  # characters of an error text
-FLAGGED, DISCOVERY, DEFECT, GOOD = 1, 2, 4, 8  # bits of an image in the index
+FLAGGED, DISCOVERY, DEFECT, GOOD, AUDIT, USUAL = 1, 2, 4, 8, 16, 32  # bits in the index
 LABEL_BITS = {"defect": DEFECT, "good": GOOD}
 STATISTICS = ("brightness", "contrast", "sharpness")
 
 
-def data_files(
+def data_files(  # noqa: PLR0913, PLR0917  all that the page may show
     categories: Sequence[str],
     notable: pa.Table,
     failed: pa.Table,
     labels: Mapping[str, str],
     ways: Mapping[str, Preprocessing] | None = None,
+    queue: Sequence[str] = (),
 ) -> dict[str, bytes]:
     """The files by name, the index first.
 
     Args:
         categories: all of the night, in the order of the page.
-        notable: images, as ``rows.worst_images`` orders them.
+        notable: images, as ``rows.worst_images`` orders them; columns ``audit`` and ``usual``, if
+            there, say which are in the audit sample and which are there for nothing else.
         failed: images without a score, as ``rows.first_failures`` orders them.
         labels: what people said so far, by image_uri.
         ways: how the champions read images, by category; boxes are drawn by it.
+        queue: addresses of images, those whose label is worth most first.
     """
     notable, failed = _in_order(notable, categories), _in_order(failed, categories)
     pages = dict(_image_pages(notable, categories, labels, ways or {})) | dict(
@@ -60,6 +63,7 @@ def data_files(
         "page_rows": PAGE_ROWS,
         "images": _image_index(notable, categories, labels),
         "failures": _failure_index(failed, categories),
+        "queue": _places(notable, queue),
     }
     contents = {name: _call(name, content) for name, content in [("index", index), *pages.items()]}
     digest = hashlib.sha256(b"".join(contents.values())).hexdigest()[:12]
@@ -85,6 +89,9 @@ def _image_index(
     bits = np.fromiter((LABEL_BITS.get(labels.get(uri, ""), 0) for uri in uris), np.uint8)
     bits |= rows["flagged"].to_numpy() * np.uint8(FLAGGED)
     bits |= rows["flagged_fdr"].to_numpy() * np.uint8(DISCOVERY)
+    for name, bit in (("audit", AUDIT), ("usual", USUAL)):
+        if name in rows.column_names:
+            bits |= rows[name].to_numpy() * np.uint8(bit)
     return {
         "counts": _counts(rows, categories),
         "score": _base64(rows["score"].to_numpy(), "<f4"),
@@ -92,6 +99,14 @@ def _image_index(
         "bits": _base64(bits, "u1"),
         "key": _base64([int(picture_name(uri)[:8], 16) for uri in uris], "<u4"),
     }
+
+
+def _places(rows: pa.Table, uris: Sequence[str]) -> list[int]:
+    """Numbers of images in the index."""
+    numbers: list[int] = pc.index_in(
+        pa.array(uris, pa.string()), value_set=rows["image_uri"].combine_chunks()
+    ).to_pylist()
+    return numbers
 
 
 def _failure_index(rows: pa.Table, categories: Sequence[str]) -> dict[str, Any]:

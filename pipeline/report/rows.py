@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from pipeline.images.decode import ImageStatus
 from pipeline.images.image_statistics import STATISTICS
+from pipeline.labels.audit import AUDIT_IMAGES, audit_sample
 from pipeline.night.folder import NightFolder
-from pipeline.night.results import REGIONS, RESULT_SCHEMA, each_shard
+from pipeline.night.results import REGIONS, RESULT_SCHEMA, by_category, each_shard
 
 NOTABLE_P_VALUE = 0.05  # flagged images and discoveries are notable too; the others are left out
 MAX_IMAGES = 200_000  # kept of a night
@@ -34,8 +35,21 @@ class NightRows:
     drawn: pa.Table  # every row, without the columns that only one image needs
     notable: pa.Table  # by category, flagged first, then by score
     num_notable: int  # kept or not
+    audit: pa.Table  # every category's audit sample; some of it is notable too
     failed: pa.Table  # by category, status and address
     num_failed: int  # kept or not
+
+    @property
+    def images(self) -> pa.Table:
+        """Notable images and the audit sample, in the order of ``notable``; columns say which."""
+        known = self.notable["image_uri"].combine_chunks()
+        is_more = pc.invert(pc.is_in(self.audit["image_uri"], value_set=known))
+        more = self.audit.filter(is_more).select(self.notable.column_names)
+        both = worst_images(pa.concat_tables([self.notable, more]), MAX_IMAGES + more.num_rows)
+        for name, uris in (("audit", self.audit["image_uri"]), ("usual", more["image_uri"])):
+            is_one = pc.is_in(both["image_uri"], value_set=uris.combine_chunks())
+            both = both.append_column(name, is_one)
+        return both
 
 
 @dataclass
@@ -60,25 +74,39 @@ class _Pile:
         return self.thin(_concat(self.rows), self.limit)
 
 
-def read_report_rows(folder: NightFolder) -> NightRows:
+def read_report_rows(folder: NightFolder, audit_images: int = AUDIT_IMAGES) -> NightRows:
     """Read a night once, from its first shard to its last.
+
+    Args:
+        folder: the night.
+        audit_images: of each category's audit sample.
 
     Raises:
         ResultsError: a shard is damaged or of another format.
     """
     notable, failed = _Pile(worst_images, MAX_IMAGES), _Pile(first_failures, MAX_FAILURES)
-    drawn = []
+    drawn, audit = [], []
     for rows in each_shard(folder):
         drawn.append(_select(rows, DRAWN))
         notable.add(_select(rows, OF_AN_IMAGE).filter(_is_notable(rows)))
+        audit.append(_audit(_select(rows, OF_AN_IMAGE | {"status"}), folder.night, audit_images))
         failed.add(_select(rows, OF_A_FAILURE).filter(_has_failed(rows)))
     return NightRows(
         drawn=_concat(drawn),
         notable=notable.result(),
         num_notable=notable.num_seen,
+        audit=_audit(_concat(audit), folder.night, audit_images),
         failed=failed.result(),
         num_failed=failed.num_seen,
     )
+
+
+def _audit(rows: pa.Table, night: str, count: int) -> pa.Table:
+    """The audit sample of each category of these rows; of parts of a night: those it may have."""
+    scored = rows.filter(pc.equal(rows["status"], ImageStatus.OK.value))
+    uris = {name: own["image_uri"].to_pylist() for name, own in by_category(scored).items()}
+    sample = [uri for own in uris.values() for uri in audit_sample(night, own, count)]
+    return scored.filter(pc.is_in(scored["image_uri"], value_set=pa.array(sample, pa.string())))
 
 
 def _concat(tables: list[pa.Table]) -> pa.Table:

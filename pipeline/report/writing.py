@@ -14,6 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from pipeline import storage
 from pipeline.images.file_names import kinds_in_words
 from pipeline.labels.label import labels_of
@@ -26,8 +29,10 @@ from pipeline.pages import words
 from pipeline.report import document as report_page
 from pipeline.report import verdict, view
 from pipeline.report.alerts import Alert, make_alerts
+from pipeline.report.audit_findings import audit_findings, dates_of_weeks
 from pipeline.report.data import FOLDER, LABEL_BITS, data_files
 from pipeline.report.new_champions import new_champions
+from pipeline.report.review_queue import review_queue
 from pipeline.report.rows import NightRows, read_report_rows
 from pipeline.report.verdict import Assessment
 
@@ -60,14 +65,27 @@ def write_report(
         ServiceAway: the storage does not answer.
     """
     fleet, summary = _read(folder, fleet)
-    rows = read_report_rows(folder)
+    rows = read_report_rows(folder, summary["audit_images"])
     calibrations = {name: c.reference.calibration.scores for name, c in fleet.champions.items()}
     categories = verdict.assess(summary["categories"], calibrations)
     names = [each.category for each in categories]
     ways = {name: champion.preprocessing for name, champion in fleet.champions.items()}
-    files = data_files(names, rows.notable, rows.failed, _said(folder, rows, names), ways)
+    images = rows.images
+    labels = LabelTable(folder.out).of_nights(dates_of_weeks(folder.night), names)
+    said = _said(labels.filter(pc.equal(labels["night"], folder.night)), images)
+    samples = {name: own["image_uri"].to_pylist() for name, own in by_category(rows.audit).items()}
+    rates = {
+        name: champion.reference.calibration.false_alarm_rate
+        for name, champion in fleet.champions.items()
+        if name not in summary["drifted"]  # such a category is looked at as a whole
+    }
+    queue = review_queue(folder.night, rows.notable, samples, said, rates)
+    known = {uri: label for uri, label in said.items() if label in LABEL_BITS}
+    files = data_files(names, images, rows.failed, known, ways, queue)
     page = report_page.render(
         _context(rows, fleet, summary, categories),
+        audit=audit_findings(labels, samples, said),
+        num_queued=len(queue),
         new_champions=new_champions(folder, fleet.champions, categories),
         night=folder.night,
         date=words.long_date(folder.night),
@@ -98,12 +116,10 @@ def _read(folder: NightFolder, fleet: Fleet | None) -> tuple[Fleet, Summary]:
         ) from error
 
 
-def _said(folder: NightFolder, rows: NightRows, categories: Sequence[str]) -> dict[str, str]:
-    """What people said of the notable images so far."""
-    columns = (rows.notable[name].to_pylist() for name in ("image_uri", "image_etag"))
-    etags = dict(zip(*columns, strict=True))
-    said = labels_of(LabelTable(folder.out).of_night(folder.night, categories), etags)
-    return {uri: label for uri, label in said.items() if label in LABEL_BITS}
+def _said(labels: pa.Table, images: pa.Table) -> dict[str, str]:
+    """What people said of the night's images so far."""
+    columns = (images[name].to_pylist() for name in ("image_uri", "image_etag"))
+    return labels_of(labels, dict(zip(*columns, strict=True)))
 
 
 def _write_all(folder: str, files: Mapping[str, bytes]) -> None:

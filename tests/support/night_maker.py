@@ -17,6 +17,7 @@ from model.preprocessing import Preprocessing
 from pipeline.calibration import CalibrationConfig
 from pipeline.images.placement import placement
 from pipeline.images.regions import RegionRule, find_regions
+from pipeline.labels.audit import audit_sample
 from pipeline.night.fleet.fleet import Champion, Fleet
 from pipeline.night.folder import NightFolder, PictureKind
 from pipeline.night.results import FLAGS, RESULT_SCHEMA, write_shard
@@ -52,6 +53,7 @@ class NightMaker:
     seed: int = 0
     rows: list[dict[str, Any]] = field(default_factory=list)
     champions: dict[str, Champion] = field(default_factory=dict)
+    pictures: dict[str, Any] = field(default_factory=dict)  # of images that the audit may draw
 
     def __post_init__(self) -> None:
         self.random = np.random.default_rng(self.seed)
@@ -87,17 +89,38 @@ class NightMaker:
         }
         if flagged or p_value <= 0.05:
             pixels = self._texture() if picture is None else picture
-            row["map_uri"] = self.folder.picture(category, row["image_uri"], "maps")
-            levels = plausible_map(pixels, score / calibration.threshold)
-            row |= regions_of(levels, pixels.shape[:2], champion.preprocessing)
-            write_pictures(self.folder, category, row["image_uri"], levels, square(pixels))
+            self._write_pictures(row, pixels, score / calibration.threshold)
+        else:
+            self.pictures[row["image_uri"]] = picture
         self.rows.append(row)
+
+    def _write_pictures(self, row: dict[str, Any], pixels: Any, severity: float) -> None:
+        category, uri = row["category"], row["image_uri"]
+        row["map_uri"] = self.folder.picture(category, uri, "maps")
+        levels = plausible_map(pixels, severity)
+        row |= regions_of(levels, pixels.shape[:2], self.champions[category].preprocessing)
+        write_pictures(self.folder, category, uri, levels, square(pixels))
+
+    def _write_audit(self) -> None:
+        """Keep the pictures of the audit sample too, as a scoring job does."""
+        for category in self.champions:
+            scored = {
+                row["image_uri"]: row
+                for row in self.rows
+                if (row["category"], row["status"]) == (category, "ok")
+            }
+            for uri in audit_sample(NIGHT, scored):
+                if scored[uri]["map_uri"] is None:
+                    picture = self.pictures[uri]
+                    pixels = self._texture() if picture is None else picture
+                    self._write_pictures(scored[uri], pixels, 0.5)
 
     def add_unscored(self, category: str, name: str, status: str, error: str | None = None) -> None:
         self.rows.append(self._row(category, name, status) | {"error": error})
 
     def write(self, rows_per_shard: int = 100, drifts: Drifts | None = None) -> NightFolder:
         """Store shards, fleet and summary as they are when a night is settled."""
+        self._write_audit()
         table = pa.Table.from_pylist(self.rows, schema=RESULT_SCHEMA)
         for start in range(0, table.num_rows, rows_per_shard):
             name = f"{start // rows_per_shard:05d}-0123456789ab"

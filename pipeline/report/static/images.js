@@ -1,7 +1,8 @@
 // The notable images: all of them sorted and filtered by the index, one page of them shown.
 
 const PAGE_IMAGES = 24;
-const FLAGGED = 1, DISCOVERY = 2, DEFECT = 4, GOOD = 8; // bits of an image in the index
+// Bits of an image in the index; a usual image is there for the audit alone.
+const FLAGGED = 1, DISCOVERY = 2, DEFECT = 4, GOOD = 8, AUDIT = 16, USUAL = 32;
 const images = { ids: [], at: 0, current: -1, shown: [], folded: new Set(), turn: 0 };
 
 const openImages = (index, categories) => {
@@ -14,6 +15,7 @@ const openImages = (index, categories) => {
     bits: numbers(Uint8Array, index.images.bits),
     key: numbers(Uint32Array, index.images.key),
     label: new Uint8Array(total), // as in CODES; 0 without one
+    queue: new Map(index.queue.map((id, place) => [id, place])),
     folded: new Set(JSON.parse(root.dataset.folded)),
   });
   const own = new Map();
@@ -46,6 +48,7 @@ const fetchImage = async (id) => {
     regions: page.regions?.[row],
     areaShare: page.area_share?.[row],
     flagged: Boolean(images.bits[id] & FLAGGED),
+    isAudit: Boolean(images.bits[id] & AUDIT),
     isDiscovery: Boolean(images.bits[id] & DISCOVERY),
     picture: `${encodeURIComponent(images.categories[number])}/${page.picture[row]}`,
   };
@@ -54,8 +57,10 @@ const fetchImage = async (id) => {
 const SHOWN = {
   flagged: (id) => images.bits[id] & FLAGGED,
   discoveries: (id) => images.bits[id] & DISCOVERY,
-  unflagged: (id) => !(images.bits[id] & FLAGGED),
-  all: () => true,
+  unflagged: (id) => !(images.bits[id] & (FLAGGED | USUAL)),
+  all: (id) => !(images.bits[id] & USUAL),
+  audit: (id) => images.bits[id] & AUDIT,
+  first: (id) => images.queue.get(id) < Number(find("budget").value),
   open: (id) => images.bits[id] & FLAGGED && !images.label[id],
   defect: (id) => images.label[id] === CODES.defect,
   good: (id) => images.label[id] === CODES.good,
@@ -73,7 +78,10 @@ const ORDERS = {
 };
 
 const chooseImages = () => {
-  const wanted = SHOWN[find("show").value];
+  const show = find("show").value;
+  const wanted = SHOWN[show];
+  find("within").hidden = show !== "first";
+  find("sort").disabled = show === "first";
   const only = find("category").value === "" ? -1 : Number(find("category").value);
   const limit = Math.fround(find("p-value").value); // as the index holds p-values: 0.05 is 0.05
   const ids = [], foldedAway = new Map();
@@ -84,7 +92,8 @@ const chooseImages = () => {
     if (images.folded.has(number)) foldedAway.set(number, (foldedAway.get(number) ?? 0) + 1);
     else ids.push(id);
   }
-  images.ids = ids.sort(ORDERS[find("sort").value]);
+  const byWorth = (a, b) => images.queue.get(a) - images.queue.get(b);
+  images.ids = ids.sort(show === "first" ? byWorth : ORDERS[find("sort").value]);
   showFold(foldedAway);
   return showImages(0);
 };
@@ -166,7 +175,9 @@ const makeBoxes = (image) => {
 };
 
 const stateOf = (image) =>
-  `${image.flagged ? "Flagged" : "Not flagged"}${image.isDiscovery ? ", discovery" : ""}`;
+  `${image.flagged ? "Flagged" : "Not flagged"}${image.isDiscovery ? ", discovery" : ""}${image.isAudit ? ", audit" : ""}`;
+
+const goodWord = (image) => (image.flagged ? "False alarm" : "Good");
 
 const makeTile = (image, position) => {
   const pictures = makePictures(image);
@@ -179,7 +190,7 @@ const makeTile = (image, position) => {
         make("span", {}, "score ", make("b", {}, decimal(image.score))),
         make("span", {}, "p-value ", make("b", {}, pValue(image.pValue)))),
       make("bdi", { class: "uri", title: visible(image.uri) }, make("b", {}, fileName(image.uri))),
-      make("p", { class: "judge" }, makeJudge(image, "defect", "Defect"), makeJudge(image, "good", "False alarm"))));
+      make("p", { class: "judge" }, makeJudge(image, "defect", "Defect"), makeJudge(image, "good", goodWord(image)))));
   const index = images.at * PAGE_IMAGES + position;
   tile.addEventListener("focusin", () => setCurrent(index, false));
   pictures.addEventListener("click", () => openView(index));

@@ -23,6 +23,7 @@ const fillView = () => {
     ["Model", visible(`${image.model[0] ?? "unknown"}, version ${image.model[1] ?? "unknown"}`)],
     ...image.statistics.filter(([, value]) => value !== null).map(([name, value]) => [name, decimal(value)]),
   ];
+  view.querySelector("[data-judge=good]").textContent = goodWord(image);
   find("view-picture").replaceChildren(makePictures(image));
   find("view-facts").replaceChildren(
     ...facts.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, make("bdi", {}, value)))));

@@ -66,14 +66,27 @@ const showCategory = (category, unfold) => {
   return chooseImages().then(() => moveTo(0));
 };
 
+const showChoice = (name) => {
+  find("show").value = name;
+  find("category").value = "";
+  find("p-value").value = "1";
+  find("images").scrollIntoView();
+  return chooseImages().then(() => moveTo(0));
+};
+
 const start = async () => {
   const index = await load("index");
   if (find("tiles")) startLabels();
   openImages(index, index.categories);
   if (find("tiles")) {
     fillSelect(find("category"), categoryOptions(index.images.counts, index.categories));
-    if (!images.bits.some((bits) => bits & FLAGGED)) find("show").value = "all";
-    onFilters(["show", "category", "p-value", "sort"], chooseImages);
+    if (!images.bits.some((bits) => bits & FLAGGED)) {
+      find("show").value = images.bits.every((bits) => bits & USUAL) ? "audit" : "all";
+    }
+    onFilters(["show", "category", "p-value", "sort", "budget"], chooseImages);
+    for (const button of document.querySelectorAll("[data-show]")) {
+      button.addEventListener("click", () => showChoice(button.dataset.show));
+    }
     startReview();
     await chooseImages();
   }
