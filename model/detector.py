@@ -10,6 +10,7 @@ Shapes: B images, H x W pixels of the crop, h x w patch grid.
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,14 @@ from model.embedding import Embedding
 from model.errors import CategoryFault
 from model.int8 import Ranges, read_ranges
 from model.kind import Heads
-from model.kinds import KINDS
+from model.kinds import KINDS, read_heads
 from model.label_head import LabelledHeads, is_labelled, of_kind, read_label_head
-from model.mixed_batch import score_embedded, score_images
+from model.mixed_batch import Images, score_embedded, score_images
 from model.precision import Precision
 from model.preprocessing import Preprocessing
 
 FORMAT_VERSION = 3  # of the header's fields and of what the tensors mean
-NEXT_FORMAT = 4  # knows files of more than 8 bits or several pages, rectangles, and int8
+NEXT_FORMAT = 4  # knows files of more than 8 bits or several pages, rectangles, int8, and tiles
 LABELLED_FORMAT = 5  # beside the kind's heads one that learned from labels
 HEADER_KEY = "nightshift"
 
@@ -57,8 +58,8 @@ class DetectorHeader:
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Height and width of the finest level's patch grid."""
-        height, width = self.preprocessing.size
+        """Height and width of the finest level's patch grid over a whole image."""
+        height, width = self.preprocessing.view
         return height // STRIDES[self.layers[0]], width // STRIDES[self.layers[0]]
 
     @property
@@ -94,30 +95,33 @@ class Detector(nn.Module):
         super().__init__()
         refuse_other_backbone(backbone, header)
         self.backbone, self.heads, self.header = backbone, heads, header
-        rows, columns = map(map_matrix, header.grid, header.preprocessing.size)
+        rows, columns = map(map_matrix, header.grid, header.preprocessing.view)
         self.register_buffer("rows", rows, persistent=False)
         self.register_buffer("columns", columns, persistent=False)
 
     @torch.inference_mode()
-    def forward(self, images_BHWC: Tensor) -> tuple[Tensor, Tensor]:
-        """Return image scores (B,) and patch scores (B, h, w); higher is more anomalous."""
+    def forward(self, images_BHWC: Images) -> tuple[Tensor, Tensor]:
+        """Return image scores (B,) and patch scores (B, h, w); higher is more anomalous.
+
+        Images that are cut into tiles may be of several sizes.
+        """
         heads_B = [self.heads] * len(images_BHWC)
         return score_images(self.backbone, self.header.embedding, heads_B, images_BHWC)
 
     @torch.inference_mode()
-    def score_embedded(self, pooled: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    def score_embedded(self, pooled: Sequence[Any]) -> tuple[Tensor, Tensor]:
         """Return the bits that ``forward`` returns, from levels that are pooled already."""
         return score_embedded(self.heads, pooled, alone=self.backbone.is_on_cpu)
 
     @torch.inference_mode()
-    def score_pooled(self, pooled: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    def score_pooled(self, pooled: Sequence[Any]) -> tuple[Tensor, Tensor]:
         """Return what ``forward`` returns, from levels that are pooled already."""
         scores: tuple[Tensor, Tensor] = self.heads(pooled)
         return scores
 
     @torch.inference_mode()
     def maps(self, patch_scores_Bhw: Tensor) -> Tensor:
-        """Return anomaly maps (B, H, W) at the size of the crop."""
+        """Return anomaly maps (B, H, W) at the size of the crop, or the view of a tiled image."""
         return anomaly_maps(patch_scores_Bhw, self.rows, self.columns)
 
 
@@ -229,7 +233,7 @@ def _read(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> DetectorPart
 
 
 def _read_heads(values: Mapping[str, Tensor], header: DetectorHeader) -> Heads:
-    read = KINDS[header.detector].read_heads
+    read = partial(read_heads, header.detector, header.preprocessing.tiles)
     if not is_labelled(values):
         return read(values, header.channels)
     labels = read_label_head(values, header.channels)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from model.anomaly_map import anomaly_maps
-from model.detector import Detector
+from model.detector import Detector, DetectorFileError
 
 
 class _Network(nn.Module):
@@ -31,7 +31,15 @@ def trace(detector: Detector) -> ExportedProgram:
 
     N is free; H and W are the detector's crop. Pooled features are rounded to half precision in
     the graph as they are in the detector, so the scores of both agree.
+
+    Raises:
+        DetectorFileError: the detector cuts images into tiles.
     """
+    if detector.header.preprocessing.tiles is not None:
+        raise DetectorFileError(
+            "a detector with tiles cuts images of any size, which no single graph does; export a "
+            "category without `tiles`"
+        )
     height, width = detector.header.preprocessing.size
     example = torch.zeros(2, height, width, 3, dtype=torch.uint8)  # one alone would fix N to 1
     free_batch = ({0: Dim("N")},)

@@ -38,9 +38,10 @@ class FeatureBank:
         """
         self.num_images, self.device = num_images, torch.device(device)
         self.grid = shapes[0][1:]  # the finest level's grid is the joint one
-        allocate = allocate or partial(torch.empty, dtype=torch.float16, device=device)
+        self._allocate = allocate or partial(torch.empty, dtype=torch.float16, device=device)
         self.levels = [
-            allocate((num_images, height * width, channels)) for channels, height, width in shapes
+            self._allocate((num_images, height * width, channels))
+            for channels, height, width in shapes
         ]
         self._shapes = list(shapes)
         self._taps = [
@@ -74,6 +75,15 @@ class FeatureBank:
         """Store a batch of pooled (B, C, H, W) levels as images ``first`` and following."""
         for store, level_BCHW in zip(self.levels, pooled, strict=True):
             store[first : first + len(level_BCHW)] = level_BCHW.flatten(2).transpose(1, 2)
+
+    def grow(self, num_images: int) -> None:
+        """Have room for so many images at least; what is written stays."""
+        if num_images <= self.num_images:
+            return
+        self.num_images = max(num_images, self.num_images * 3 // 2)
+        for place, store in enumerate(self.levels):
+            self.levels[place] = self._allocate((self.num_images, *store.shape[1:]))
+            self.levels[place][: len(store)] = store
 
     def images(self, index: Tensor) -> list[Tensor]:
         """Return the pooled levels (B, C, H, W) of some images, as the backbone gave them."""

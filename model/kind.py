@@ -106,7 +106,7 @@ class Pairs:
 class TrainingSet:
     """What heads are fitted to."""
 
-    bank: FeatureBank  # of good images
+    bank: Any  # of good images, a ``FeatureBank`` or, where they are cut into tiles, ``TiledBank``
     images: Tensor  # (N,), index of those to fit to
     folds: Tensor  # (N,), the fold, 0 to ``recipe.members`` - 1, that leaves each of them out
     pairs: Pairs | None = None  # for a kind that learns from synthetic anomalies

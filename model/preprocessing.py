@@ -4,13 +4,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from model.tiles import Tiles
+
 Fit = Literal["crop", "stretch", "pad"]
 Crop = int | tuple[int, int]  # side of a square; height and width of another rectangle
 Pages = Literal["one", "first", "each"]
 
 MIN_SIDE, MAX_SIDE = 32, 4096  # of what a network sees
 MAX_PIXELS = 100_000_000
-LATER = ("pixel_range", "pages", "max_pixels")  # earlier releases do not know these
+LATER = ("pixel_range", "pages", "max_pixels", "tiles")  # earlier releases do not know these
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +34,8 @@ class Preprocessing:
     # an image of its own.
     pages: Pages = "one"
     max_pixels: int = MAX_PIXELS  # of an image; larger ones are not decoded
+    # The image is cut into tiles at its own scale, and ``crop`` is a tile's side.
+    tiles: Tiles | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.crop, int) and len(set(self.crop)) == 1:
@@ -47,6 +51,8 @@ class Preprocessing:
             raise ValueError(f"resize must be at most {MAX_SIDE}, got {self.resize}")
         if self.pixel_range is not None and not 0 < self.pixel_range < float("inf"):
             raise ValueError(f"pixel_range must be a positive number, got {self.pixel_range}")
+        if self.tiles is not None and self.size != (self.tiles.size, self.tiles.size):
+            raise ValueError(f"tiles.size is {self.tiles.size}, crop is {self._crop_shown}")
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Preprocessing":
@@ -55,8 +61,9 @@ class Preprocessing:
         Raises:
             TypeError, ValueError: it did not.
         """
-        crop = values["crop"]
-        return cls(**{**values, "crop": crop if isinstance(crop, int) else tuple(crop)})
+        crop, tiles = values["crop"], values.get("tiles")
+        crop = crop if isinstance(crop, int) else tuple(crop)
+        return cls(**{**values, "crop": crop, "tiles": tiles and Tiles.from_json(tiles)})
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values; what came later is left out while it changes nothing."""
@@ -70,13 +77,27 @@ class Preprocessing:
         return (self.crop, self.crop) if isinstance(self.crop, int) else self.crop
 
     @property
+    def view(self) -> tuple[int, int]:
+        """Height and width of maps, masks and pictures of an image, pixels."""
+        return self.size if self.tiles is None else self.tiles.view
+
+    @property
+    def size_read(self) -> tuple[int, int]:
+        """Height and width of an image in memory, pixels: a whole one until it is cut."""
+        if self.tiles is None or self.tiles.image is None:
+            return self.size
+        return self.tiles.scaled(self.tiles.image)
+
+    @property
     def is_for_all_releases(self) -> bool:
         """Whether releases that read format 3 alone know everything that is set."""
         return isinstance(self.crop, int) and not self.to_json().keys() & set(LATER)
 
     @property
-    def least_side(self) -> int:
-        """Pixels of an image's shorter side below which detail would be lost."""
+    def least_side(self) -> int | None:
+        """Pixels of an image's shorter side below which detail would be lost; None: all of them."""
+        if self.tiles is not None:
+            return None
         return self.resize if self.fit == "crop" else max(self.size)
 
     @property

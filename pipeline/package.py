@@ -156,7 +156,7 @@ class Package:
             record = _read_record(json.loads((folder / RECORD_FILE).read_text()))
             images = None
             if reference.check and (folder / CHECK_FILE).exists():
-                content, size = (folder / CHECK_FILE).read_bytes(), header.preprocessing.size
+                content, size = (folder / CHECK_FILE).read_bytes(), header.preprocessing.view
                 images = from_png(content, reference.check, size)
         return cls(
             header=header,

@@ -18,9 +18,15 @@ from model.backbone import Backbone
 from model.detector import Detector
 from pipeline.backbones import fetch_backbone
 from pipeline.engine_check import refuse_other_engine
-from pipeline.images.batches import batches, stack
-from pipeline.images.decode import ImageRead, ImageStatus, UnreadableImage, read_image
-from pipeline.images.fit import to_crop
+from pipeline.images.batches import batches, pixels_of
+from pipeline.images.decode import (
+    ImageRead,
+    ImageStatus,
+    ImageTooLarge,
+    UnreadableImage,
+    as_scored,
+    read_image,
+)
 from pipeline.images.pixel_range import refuse_other_numbers, scale
 from pipeline.images.prefetch import read_ahead
 from pipeline.package import Package
@@ -102,12 +108,16 @@ class Predictor:
         else:
             error = f"expected uint8 (H, W, 3) or a URI, found {pixels.dtype} {pixels.shape}"
             return ImageRead("", ImageStatus.UNREADABLE, error)
-        return ImageRead("", ImageStatus.OK, None, to_crop(picture, preprocessing), "")
+        try:
+            scored, view = as_scored(picture, preprocessing, pixels.shape[:2])
+        except ImageTooLarge as error:
+            return ImageRead("", ImageStatus.TOO_LARGE, str(error))
+        return ImageRead("", ImageStatus.OK, None, scored, "", view=view)
 
     def _score(self, batch: list[ImageRead]) -> list[dict[str, Any]]:
         good = [image for image in batch if image.status is ImageStatus.OK]
         calibration = self.package.reference.calibration
-        scores = self.detector(stack(good))[0].numpy() if good else np.zeros(0, np.float32)
+        scores = self.detector(pixels_of(good))[0].numpy() if good else np.zeros(0, np.float32)
         values = zip(scores, calibration.p_value(scores), calibration.flagged(scores), strict=True)
         rows = []
         for image in batch:

@@ -1,10 +1,14 @@
-"""A night of every kind of detector on a real, small Ray cluster, killed and started again."""
+"""A night of every kind of detector on a real, small Ray cluster, killed and started again.
+
+The images of one category are cut into tiles.
+"""
 
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import factory
 import pytest
@@ -39,6 +43,8 @@ def dump(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Iter
     (root / "mlflow.db").write_bytes(empty_database.read_bytes())
     images = factory.make_category(root / "images", num_test=0)
     categories = [small_category(images, kind, name=kind.replace("_", "-")) for kind in KINDS]
+    cut: dict[str, Any] = {"tiles": {"size": 64}, "crop": None, "resize": None}
+    categories.append(small_category(images, "simplenet", name="cut", **cut))
     for category in categories:
         factory.write_images(root / "dump" / category.name, range(700, 700 + NUM_IMAGES))
     with pytest.MonkeyPatch.context() as monkeypatch, cluster(num_cpus=2):
@@ -66,7 +72,7 @@ def test_a_killed_night_of_every_kind_goes_on_to_the_same_rows(dump: Path, tmp_p
     finally:
         driver.kill()
         driver.wait(60)
-    total = NUM_IMAGES * len(KINDS)
+    total = NUM_IMAGES * (len(KINDS) + 1)
     night = score(str(dump), folder, rows_per_shard=4)
     assert 0 < night.num_scored < total
     assert (night.num_failed, score(str(dump), folder, rows_per_shard=4).num_scored) == (0, 0)

@@ -112,7 +112,7 @@ def feeding_here() -> Feeding | None:
 def fed(scorer: "ShardScorer", feeding: Feeding) -> "Feeders":
     """Start the feeders of the worker that calls this, beside its own reading."""
     ways = {name: champion.preprocessing for name, champion in scorer.fleet.champions.items()}
-    pixels = max((math.prod(way.size) for way in ways.values()), default=1)
+    pixels = max((math.prod(way.size_read) for way in ways.values()), default=1)
     return Feeders(_start(feeding, ways), scorer.source, pixels, feeding.store_bytes)
 
 
@@ -138,7 +138,7 @@ class Feeders:
         Args:
             feeders: with ``read`` and ``is_ready``.
             own: reads where feeders cannot.
-            pixels: of the largest image that the network sees.
+            pixels: of the largest image that is read.
             store_bytes: of the object store that requests under way may take.
         """
         self.own = own

@@ -46,8 +46,9 @@ from pipeline.catalogue.detector_settings import (
     takes_anomalies,
 )
 from pipeline.catalogue.findings import findings_of_names, nearest, read_settings
-from pipeline.catalogue.image_size import CropSetting, FitSetting
+from pipeline.catalogue.image_size import CropSetting, FitSetting, make_preprocessing
 from pipeline.catalogue.strict_yaml import shown
+from pipeline.catalogue.tiles_setting import TilesSetting
 from pipeline.catalogue.weights_file import WeightsFile, as_weights_file
 from pipeline.datasets.bursts import GroupSetting, column_of
 from pipeline.datasets.layouts import LAYOUTS
@@ -91,6 +92,7 @@ class Settings(Strict):
     crop: CropSetting = None
     # "keep": the rectangle of the good images' own proportions with crop x crop pixels.
     fit: FitSetting | None = None
+    tiles: TilesSetting = None
     # The number that is white in files of more than 8 bits; None: found in the good images.
     pixel_range: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     pages: Pages = "one"  # of a file with several, "first" takes the first
@@ -161,17 +163,7 @@ class Category(Settings):
     @property
     def preprocessing(self) -> Preprocessing:
         """How images become squares; what is not given is the preset's."""
-        preset = find_preset(self.detector, self.preset).preprocessing
-        if self.finds_crop and isinstance(self.crop, tuple):
-            raise ValueError("fit: keep finds the proportions; crop is the side of a square")
-        return Preprocessing(
-            resize=self.resize or preset.resize,
-            crop=self.crop or preset.crop,
-            fit="pad" if self.fit == "keep" else self.fit or preset.fit,
-            pixel_range=self.pixel_range,
-            pages=self.pages,
-            max_pixels=self.max_pixels,
-        )
+        return make_preprocessing(self, find_preset(self.detector, self.preset).preprocessing)
 
     @property
     def finds_crop(self) -> bool:
@@ -215,6 +207,11 @@ class Category(Settings):
             raise ValueError(
                 f"calibration: cross needs members that leave images out; "
                 f"{advice_for_cross(self.detector)}"
+            )
+        if self.tiles is not None and takes_anomalies(self.detector, recipe):
+            raise ValueError(
+                f"tiles: {self.detector} learns from anomalies made on whole crops; leave tiles "
+                f"out, or take another `detector`"
             )
         if self.anomalies is not None and not takes_anomalies(self.detector, recipe):
             raise ValueError(

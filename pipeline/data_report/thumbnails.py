@@ -26,9 +26,9 @@ def thumbnails(orders: Iterable[Order]) -> dict[str, str]:
 
 def _thumbnail(order: Order) -> str:
     read = read_image(*order)
-    if read.pixels is None:
+    if read.shown is None:
         return ""
-    image = Image.fromarray(read.pixels)
+    image = Image.fromarray(read.shown)
     image.thumbnail((SIDE, SIDE))
     stream = io.BytesIO()
     image.save(stream, "JPEG", quality=QUALITY)

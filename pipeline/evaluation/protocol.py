@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from model.detector import Detector
 from model.feature_bank import FeatureBank
 from model.kind import Trainer
+from model.tiled_bank import TiledBank
 from pipeline.calibration import Calibration, Part, fit
 from pipeline.catalogue.catalogue import Category
 from pipeline.datasets.layouts import Sample
@@ -101,7 +102,7 @@ class CategoryResult:
 class TestSet:
     """Labelled images, embedded once for all seeds, as their masks are read once."""
 
-    bank: FeatureBank
+    bank: FeatureBank | TiledBank
     images: torch.Tensor  # (N,), their places in the bank
     unscored: ScoredSamples
     marks: Marks
@@ -303,7 +304,7 @@ def _tiles(
     tiles = []
     for index in choose(scored.scores, scored.defective).tolist():
         sample = scored.samples[index]
-        pixels = read_image(sample.uri, prepared.category.preprocessing).pixels
+        pixels = read_image(sample.uri, prepared.category.preprocessing).shown
         if pixels is None:
             continue
         tiles.append(

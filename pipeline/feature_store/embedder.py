@@ -3,12 +3,16 @@
 They have the same bits either way, and the same order in memory: what is computed from them cannot
 tell where they came from.
 
-Shapes: B images, H x W pixels or positions, C channels.
+Of an image that is cut into tiles they are those of all its inputs, the thumbnail last, and what
+looks at images as a whole sees the thumbnail alone.
+
+Shapes: B images, K inputs of one, H x W pixels or positions, C channels.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,17 +21,21 @@ from torch import Tensor
 
 from model.backbone import Backbone
 from model.preprocessing import Preprocessing
+from model.tiled_bank import CHUNK, TiledImage, of_levels
+from model.tiles import Tiles
 from pipeline.catalogue.catalogue import Category
 from pipeline.feature_store.entry import Entry, EntryRecord
 from pipeline.feature_store.feature_group import FeatureGroup
 from pipeline.feature_store.identity import open_groups
 from pipeline.feature_store.place import StorePlace
 from pipeline.feature_store.planes import Setting, plane_names, pool_planes
-from pipeline.images.batches import batches, read_all
+from pipeline.images.batches import BATCH_IMAGES, batches, pixels_of, read_all
 from pipeline.images.decode import ImageRead, ImageStatus
 from pipeline.images.fingerprint import fingerprint
 from pipeline.images.image_statistics import STATISTICS, image_statistics
 from pipeline.images.prefetch import read_ahead
+
+TILED_DIM = 4  # of an entry's plane: inputs, height, width, channels
 
 Planes = dict[str, Tensor]  # half precision, (B, C, H, W), in the order that was asked for
 
@@ -39,7 +47,13 @@ class EmbeddedBatch:
     images: list[ImageRead]  # that could be read
     unreadable: list[ImageRead]
     statistics: dict[str, NDArray[np.float32]]  # by name, (B,)
-    planes: Planes  # nothing where B is 0
+    planes: Planes  # of the whole images; nothing where B is 0
+    tiled: list[TiledImage] | None = None  # all inputs of each, where images are cut into tiles
+
+    @property
+    def levels(self) -> list[Any]:
+        """What heads are given."""
+        return list(self.planes.values()) if self.tiled is None else self.tiled
 
 
 class Embedder:
@@ -74,9 +88,11 @@ class Embedder:
     def read(self, uris: Sequence[str], preprocessing: Preprocessing) -> Iterator[EmbeddedBatch]:
         """Yield all images of a list, read ahead; what the store has is not decoded."""
         recall = self._find if self.groups else None
-        for batch in batches(read_all(uris, preprocessing, recall)):
+        tiles = preprocessing.tiles
+        # The inputs of one image are a batch.
+        for batch in batches(read_all(uris, preprocessing, recall), 1 if tiles else BATCH_IMAGES):
             readable = [image for image in batch if image.status is ImageStatus.OK]
-            entries = self._entries(readable)
+            entries = self._entries(readable, tiles)
             yield EmbeddedBatch(
                 images=[
                     replace(
@@ -93,17 +109,36 @@ class Embedder:
                     for name in STATISTICS
                 },
                 planes=self._join(entries),
+                tiled=self._tiled(entries, tiles) if tiles else None,
             )
 
+    def levels_of_pixels(
+        self, images: Sequence[NDArray[np.uint8]], tiles: Tiles | None = None
+    ) -> list[Any]:
+        """Return what heads are given of made images (H, W, 3), which have no file."""
+        tiles = tiles and replace(tiles, scale=1.0)  # made images have their scale
+        entries = self._of_pixels(images, tiles)
+        return self._tiled(entries, tiles) if tiles else list(self._join(entries).values())
+
     def of_pixels(self, images: Sequence[NDArray[np.uint8]]) -> Planes:
-        """Return the features of made images (H, W, 3), which have no file."""
+        """Return the features of made images (H, W, 3), each one input of the network."""
+        return self._join(self._of_pixels(images, None))
+
+    def _of_pixels(self, images: Sequence[NDArray[np.uint8]], tiles: Tiles | None) -> list[Entry]:
         names = [f"made-{hashlib.sha256(pixels.tobytes()).hexdigest()}" for pixels in images]
         found = list(read_ahead(self._find, names)) if self.groups else [None] * len(names)
         reads = [
-            ImageRead("", ImageStatus.OK, pixels=pixels, sha256=name, stored=entry)
+            ImageRead(
+                "",
+                ImageStatus.OK,
+                pixels=pixels,
+                sha256=name,
+                stored=entry,
+                size=(pixels.shape[0], pixels.shape[1]) if tiles else None,
+            )
             for pixels, name, entry in zip(images, names, found, strict=True)
         ]
-        return self._join(self._entries(reads))
+        return self._entries(reads, tiles)
 
     def flush(self) -> None:
         """Note in the store what is there and that it was used."""
@@ -114,53 +149,85 @@ class Embedder:
         found = (group.get(content, self.names) for group in self.groups)
         return next((entry for entry in found if entry is not None), None)
 
-    def _entries(self, images: Sequence[ImageRead]) -> list[Entry]:
+    def _entries(self, images: Sequence[ImageRead], tiles: Tiles | None) -> list[Entry]:
         """Return what is known of each image, from the store or computed now, and keep that."""
-        new = iter(self._compute([image for image in images if image.stored is None]))
+        new = iter(self._compute([image for image in images if image.stored is None], tiles))
         entries = [next(new) if image.stored is None else image.stored for image in images]
         self.num_images += len(images)
         self.num_stored += sum(image.stored is not None for image in images)
         return entries
 
-    def _compute(self, images: Sequence[ImageRead]) -> list[Entry]:
-        found = [(image.pixels, image) for image in images if image.pixels is not None]
-        if not found:
-            return []
-        images_BHW3 = np.stack([pixels for pixels, _ in found])
-        statistics = image_statistics(images_BHW3)
-        prints = [fingerprint(each) if image.size else "" for each, image in found]
-        levels = self.backbone(torch.from_numpy(images_BHW3))
-        pooled = pool_planes(
-            dict(zip(self.backbone.config.layers, levels, strict=True)), self.settings
-        )
-        rows = {name: x_BCHW.permute(0, 2, 3, 1).contiguous() for name, x_BCHW in pooled.items()}
+    def _compute(self, images: Sequence[ImageRead], tiles: Tiles | None) -> list[Entry]:
+        planes: Iterable[Planes] = self._planes_of(pixels_of(images), tiles) if images else ()
         entries = [
-            Entry(
-                record=EntryRecord(
-                    content=image.sha256,
-                    statistics={name: float(v[place]) for name, v in statistics.items()},
-                    mode=image.mode,
-                    size=image.size,
-                    fingerprint=prints[place],
-                ),
-                planes={name: x_BHWC[place] for name, x_BHWC in rows.items()},
-            )
-            for place, image in enumerate(images)
+            Entry(record=_record_of(image), planes=own)
+            for image, own in zip(images, planes, strict=True)
         ]
         for group in self.groups[:1]:
             group.put(entries)
         return entries
 
+    def _planes_of(self, pixels: Sequence[Tensor], tiles: Tiles | None) -> Iterator[Planes]:
+        """Yield what the entry of each image holds: (H, W, C), or (K, H, W, C) of its inputs."""
+        if tiles is None:
+            planes = self._of_inputs(torch.stack([*pixels]))
+            yield from (_each(planes, place) for place in range(len(pixels)))
+            return
+        for image_HW3 in pixels:
+            inputs = replace(tiles, thumbnail=True).cut(image_HW3, CHUNK)
+            parts = [self._of_inputs(some) for some in inputs]
+            yield {name: torch.cat([part[name] for part in parts]) for name in self.names}
+
+    def _of_inputs(self, images_BHW3: Tensor) -> Planes:
+        """Return half-precision planes (B, H, W, C) as entries hold them."""
+        levels = self.backbone(images_BHW3)
+        pooled = pool_planes(
+            dict(zip(self.backbone.config.layers, levels, strict=True)), self.settings
+        )
+        return {name: x_BCHW.permute(0, 2, 3, 1).contiguous() for name, x_BCHW in pooled.items()}
+
     def _join(self, entries: Sequence[Entry]) -> Planes:
+        """Return planes (B, C, H, W) of whole images."""
         if not entries:
             return {}
         device = self.backbone.mean.device
         return {
-            name: torch.stack([entry.planes[name].to(device) for entry in entries]).permute(
+            name: torch.stack([_whole(entry.planes[name]).to(device) for entry in entries]).permute(
                 0, 3, 1, 2
             )
             for name in self.names
         }
+
+    def _tiled(self, entries: Sequence[Entry], tiles: Tiles) -> list[TiledImage]:
+        device = self.backbone.mean.device
+        found = []
+        for entry in entries:
+            assert entry.record.size, "of every image that is cut"
+            inputs = (entry.planes[name][: None if tiles.thumbnail else -1] for name in self.names)
+            levels = [each.to(device).permute(0, 3, 1, 2) for each in inputs]
+            found.append(of_levels(tiles.scaled(entry.record.size), levels))
+        return found
+
+
+def _record_of(image: ImageRead) -> EntryRecord:
+    assert image.shown is not None, "it could be read"
+    statistics = image_statistics(image.shown[None])
+    return EntryRecord(
+        content=image.sha256,
+        statistics={name: float(value[0]) for name, value in statistics.items()},
+        mode=image.mode,
+        size=image.size,
+        fingerprint=fingerprint(image.shown) if image.size else "",
+    )
+
+
+def _each(planes: Planes, place: int) -> Planes:
+    return {name: x_BHWC[place] for name, x_BHWC in planes.items()}
+
+
+def _whole(plane: Tensor) -> Tensor:
+    """Return a plane (H, W, C) of the whole image: of one that is cut, its thumbnail's."""
+    return plane[-1] if plane.dim() == TILED_DIM else plane
 
 
 def embedder_of(

@@ -7,14 +7,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from model.preprocessing import Preprocessing
 from pipeline.images.decode import ImageRead, Recall, read_of_file
 from pipeline.images.page_numbers import of_same_file
-from pipeline.images.prefetch import read_ahead
+from pipeline.images.prefetch import NUM_THREADS, read_ahead
 
 BATCH_IMAGES = 8
 
@@ -46,11 +45,16 @@ def read_all(
         files: Iterable[Sequence[str]] = of_same_file(uris, BATCH_IMAGES)
     else:
         files = ([uri] for uri in uris)
-    return chain.from_iterable(read_ahead(read, files))
+    # Whole images need memory; nobody waits for more than a few of them.
+    num_threads = NUM_THREADS if preprocessing.tiles is None else 1
+    return chain.from_iterable(read_ahead(read, files, num_threads))
 
 
 def stack(images: Sequence[ImageRead]) -> Tensor:
-    """Return readable images as one uint8 tensor, (B, H, W, 3)."""
-    return torch.from_numpy(
-        np.stack([image.pixels for image in images if image.pixels is not None])
-    )
+    """Return readable images of one size as one uint8 tensor, (B, H, W, 3)."""
+    return torch.stack(pixels_of(images))
+
+
+def pixels_of(images: Sequence[ImageRead]) -> list[Tensor]:
+    """Return readable images as uint8 tensors, (H, W, 3) each."""
+    return [torch.from_numpy(image.pixels) for image in images if image.pixels is not None]

@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from model.preprocessing import Preprocessing
+from model.tiles import MOST_TILES
 from pipeline.images import fit
 from pipeline.images.page_numbers import file_and_page, page_uri
 from pipeline.images.picture import (
@@ -67,17 +69,24 @@ class ImageRead:
     uri: str
     status: ImageStatus
     error: str | None = None
-    pixels: NDArray[np.uint8] | None = None  # (H, W, 3), RGB, of the size that the network sees
+    # (H, W, 3), RGB, of the size that the network sees; to be cut into tiles, of the whole image
+    pixels: NDArray[np.uint8] | None = None
     sha256: str = ""  # hex digest of the file's bytes, "" when they were not read
     mode: str | None = None  # of the file's pixels: "RGB", "L", "L;uint16"
     outside: float = 0.0  # share of the file's numbers that its category's range does not hold
     size: tuple[int, int] | None = None  # height and width in the file, turned upright
     fingerprint: str = ""  # see ``fingerprint.py``, where somebody computed it
     stored: Any = None  # what was recalled of the image, which was not decoded for it
+    view: NDArray[np.uint8] | None = None  # of an image to be cut: the whole of it, as maps show it
+
+    @property
+    def shown(self) -> NDArray[np.uint8] | None:
+        """Pixels of the whole image, (H, W, 3), of the size of its map; None where it has none."""
+        return self.pixels if self.view is None else self.view
 
     def without_pixels(self) -> "ImageRead":
         """Return all that is known of the image but its pixels, which need the memory."""
-        return replace(self, pixels=None, stored=None)
+        return replace(self, pixels=None, view=None, stored=None)
 
 
 def read_image(
@@ -154,6 +163,21 @@ def count_pages(data: bytes, preprocessing: Preprocessing) -> int:
     return _num_pages(_file(data, preprocessing))
 
 
+def announced_pixels(
+    fetch: Callable[[str], bytes], preprocessing: Preprocessing, uri: str = ""
+) -> int:
+    """Return the pixels of all tiles of a file, by its header; 0 where it says nothing."""
+    assert preprocessing.tiles is not None, "nothing else is cut"
+    try:
+        file = _file(fetch(uri), preprocessing)
+        size = preprocessing.tiles.scaled(file.announced_size)
+        tiles = preprocessing.tiles.num_inputs(size)
+        pages = _num_pages(file) if preprocessing.pages == "each" else 1
+    except (StorageError, UnreadableImage, ImageTooLarge):
+        return 0
+    return tiles * pages * preprocessing.tiles.size**2 if tiles <= MOST_TILES else 0
+
+
 def _num_pages(file: ImageFile) -> int:
     try:
         return file.num_pages
@@ -162,7 +186,37 @@ def _num_pages(file: ImageFile) -> int:
 
 
 def _file(data: bytes, preprocessing: Preprocessing) -> ImageFile:
-    return ImageFile(data, preprocessing.max_pixels, preprocessing.least_side)
+    tiles = preprocessing.tiles
+    least_scale = tiles.scale if tiles else None
+    return ImageFile(
+        data, preprocessing.max_pixels, preprocessing.least_side, least_scale=least_scale
+    )
+
+
+def as_scored(
+    image: Image.Image, preprocessing: Preprocessing, size_in_file: tuple[int, int]
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+    """Return an image's ``pixels`` and ``view`` of ``ImageRead``.
+
+    Args:
+        image: RGB; it may have been decoded smaller than it is.
+        preprocessing: how it is read.
+        size_in_file: its height and width.
+
+    Raises:
+        ImageTooLarge: it has too many tiles.
+    """
+    tiles = preprocessing.tiles
+    if tiles is None:
+        return fit.to_crop(image, preprocessing), None
+    size = tiles.scaled(size_in_file)
+    if tiles.num_tiles(size) > MOST_TILES:
+        raise ImageTooLarge(
+            f"{size_in_file[1]} x {size_in_file[0]} pixels are {tiles.num_tiles(size):,} tiles of "
+            f"{tiles.size}, at most {MOST_TILES:,} are scored; raise tiles.size, or lower "
+            f"tiles.overlap or tiles.scale, and onboard the category again"
+        )
+    return fit.to_scale(image, size), fit.to_view(image, preprocessing)
 
 
 def _recalled(
@@ -181,13 +235,13 @@ def _decode(uri: str, file: ImageFile, preprocessing: Preprocessing, page: int |
         if page is None and picture.num_pages > 1 and preprocessing.pages != "first":
             return ImageRead(uri, ImageStatus.SEVERAL_PAGES, _several(picture), None, digest)
         image, outside = as_rgb(picture, preprocessing.pixel_range)
-        pixels = fit.to_crop(image, preprocessing)
+        pixels, view = as_scored(image, preprocessing, picture.size_in_file)
     except ImageTooLarge as error:
         return ImageRead(uri, ImageStatus.TOO_LARGE, str(error), None, digest)
     except UnreadableImage as error:
         return ImageRead(uri, ImageStatus.UNREADABLE, str(error), None, digest)
     mode, size = picture.mode, picture.size_in_file
-    return ImageRead(uri, ImageStatus.OK, None, pixels, digest, mode, outside, size)
+    return ImageRead(uri, ImageStatus.OK, None, pixels, digest, mode, outside, size, view=view)
 
 
 def _several(picture: Picture) -> str:

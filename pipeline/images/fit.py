@@ -10,6 +10,7 @@ from model.preprocessing import Preprocessing
 from pipeline.images.placement import crop_box, inside_of
 
 STRIP = 16  # times as long as wide
+ROWS = 256
 
 Border = Literal["edge", "constant"]
 
@@ -29,6 +30,28 @@ def to_crop(
         return pixels
     margins = [(gap // 2, gap - gap // 2) for gap in gaps] + [(0, 0)] * (pixels.ndim - 2)
     return np.pad(pixels, margins, mode=border)
+
+
+def to_view(
+    image: Image.Image, preprocessing: Preprocessing, border: Border = "edge"
+) -> NDArray[np.uint8]:
+    """Pixels of the size of the maps: the crop, or the whole image where it is cut into tiles."""
+    if preprocessing.tiles is None:
+        return to_crop(image, preprocessing, border)
+    height, width = preprocessing.view
+    return np.array(image.resize((width, height), Image.Resampling.BILINEAR))
+
+
+def to_scale(image: Image.Image, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Pixels (H, W, 3) of a whole image at another size; a few rows at a time are copied."""
+    height, width = size
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    pixels = np.empty((height, width, 3), np.uint8)
+    for top in range(0, height, ROWS):
+        bottom = min(top + ROWS, height)
+        pixels[top:bottom] = np.asarray(image.crop((0, top, width, bottom)))
+    return pixels
 
 
 def _resized(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:

@@ -80,7 +80,7 @@ def _read_one(uri: str, preprocessing: Preprocessing) -> NDArray[np.bool_] | Non
         raise type(error)(f"mask {uri}: {error}") from error
     if levels.getextrema()[1] <= MASK_LEVEL:  # type: ignore[operator]
         return None
-    return fit.to_crop(levels, preprocessing, "constant") > MASK_LEVEL
+    return fit.to_view(levels, preprocessing, "constant") > MASK_LEVEL
 
 
 def _numbers(picture: Picture) -> NDArray[Any]:

@@ -9,6 +9,7 @@ Shapes: H x W pixels, C channels.
 
 import hashlib
 import io
+import math
 import struct
 import zlib
 from collections.abc import Iterator
@@ -119,6 +120,7 @@ class ImageFile:
         max_pixels: int,
         least_side: int | None = None,
         *,
+        least_scale: float | None = None,
         as_numbers: bool = False,
     ) -> None:
         """Open nothing yet.
@@ -129,9 +131,11 @@ class ImageFile:
             least_side: a JPEG may come out at 1/2, 1/4 or 1/8 of its size (its own scaled
                 decoding), as long as neither side falls below this many pixels. None: at its full
                 size.
+            least_scale: the same, as long as no less than this share of its sides is left.
             as_numbers: TIFF files come as the numbers that are stored, not as a person sees them.
         """
         self.data, self.max_pixels, self.least_side = data, max_pixels, least_side
+        self.least_scale = least_scale
         self.as_numbers, self.tiff = as_numbers, TiffPages.of(data)
         self._image: Image.Image | None = None
         self._frames: list[int] = []
@@ -154,6 +158,16 @@ class ImageFile:
         with _decoder_errors(self.data):
             return len(self.tiff.pages) if self.tiff else len(self._open()[1])
 
+    @property
+    def announced_size(self) -> tuple[int, int]:
+        """Height and width of the first page by its header; raises as ``page`` does."""
+        with _decoder_errors(self.data):
+            if self.tiff is not None:
+                width, height = self.tiff.size(1)
+            else:
+                width, height = self._open()[0].size
+            return height, width
+
     def page(self, number: int = 1) -> Picture:
         """Return a page, the first of which is 1.
 
@@ -169,7 +183,10 @@ class ImageFile:
             if bare is None:
                 raise
             with suppress(UnreadableImage):  # then the first reason is the better one
-                return ImageFile(bare, self.max_pixels, self.least_side)._page(number)
+                again = ImageFile(
+                    bare, self.max_pixels, self.least_side, least_scale=self.least_scale
+                )
+                return again._page(number)
             raise
 
     def _page(self, number: int) -> Picture:
@@ -210,6 +227,9 @@ class ImageFile:
         width, height = image.size
         if self.least_side is not None:
             image.draft(None, (self.least_side, self.least_side))  # does nothing but for JPEG
+        if self.least_scale is not None:
+            least = (math.ceil(self.least_scale * width), math.ceil(self.least_scale * height))
+            image.draft(None, least)
         image.load()
         turn, num_pages = _turn(image), len(frames)
         if deep is None and (image.mode == "F" or image.mode.startswith("I")):

@@ -65,21 +65,21 @@ def score_samples(
         unreadable += batch.unreadable
         if not batch.images:
             continue
-        batch_scores, patch_scores = detector.score_embedded(list(batch.planes.values()))
+        batch_scores, patch_scores = detector.score_embedded(batch.levels)
         scores.append(batch_scores.cpu().numpy())
         maps.append(detector.maps(patch_scores).half().cpu().numpy())
         scored += [by_uri[image.uri] for image in batch.images]
     return ScoredSamples(
         samples=scored,
         scores=np.concatenate(scores) if scores else np.zeros(0, np.float32),
-        maps=np.concatenate(maps) if maps else np.zeros((0, *preprocessing.size), np.float16),
+        maps=np.concatenate(maps) if maps else np.zeros((0, *preprocessing.view), np.float16),
         unreadable=unreadable,
     )
 
 
 def read_marks(samples: Sequence[Sample], preprocessing: Preprocessing) -> Marks:
     """Read every sample's masks; nothing is marked on a good one."""
-    masks = np.zeros((len(samples), *preprocessing.size), dtype=bool)
+    masks = np.zeros((len(samples), *preprocessing.view), dtype=bool)
     known = np.array([sample.is_good for sample in samples], dtype=bool)
     empty, unread = [], []
     for index, sample in enumerate(samples):

@@ -16,7 +16,8 @@ def check_images(
     """Return unseen good images (N, H, W, 3), from the least to the most unusual, and their scores.
 
     None where the detector's numeric mode is not one on every engine, or no image is left to read.
-    Features are there already: nothing goes through the backbone again.
+    Features are there already: nothing goes through the backbone again, but for images that are cut
+    into tiles: of them what maps show is held, and scored as an image of that size.
     """
     if detector.header.precision == "bfloat16":
         return None
@@ -25,11 +26,14 @@ def check_images(
     pixels, read = [], []
     for index in unseen.images[order[ranks]].tolist():
         image = read_image(prepared.good.uris[index], prepared.category.preprocessing)
-        if image.pixels is not None:  # it is not gone since
-            pixels.append(image.pixels)
+        if image.shown is not None:  # it is not gone since
+            pixels.append(image.shown)
             read.append(index)
     if not read:
         return None
-    scores = detector.score_pooled(prepared.good.bank.images(torch.tensor(read)))[0]
+    if prepared.category.tiles is None:
+        scores = detector.score_pooled(prepared.good.bank.images(torch.tensor(read)))[0]
+    else:
+        scores = detector(torch.from_numpy(np.stack(pixels)))[0]
     engine = detector.backbone.engine(detector.header.preprocessing.size)
     return EngineCheck(engine=engine, scores=tuple(scores.tolist())), np.stack(pixels)

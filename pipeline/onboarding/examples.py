@@ -41,7 +41,7 @@ def examples(
     pictures = {}
     for rank, index in enumerate(worst):
         sample = scored.samples[index]
-        pixels = read_image(sample.uri, preprocessing).pixels
+        pixels = read_image(sample.uri, preprocessing).shown
         if pixels is None:  # gone since it was scored
             continue
         levels = scale.to_grey(scored.maps[index].astype(np.float32))

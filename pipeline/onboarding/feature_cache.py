@@ -19,6 +19,7 @@ from torch import Tensor
 
 from model.errors import CategoryFault
 from model.feature_bank import FeatureBank, Shape, image_bytes
+from model.tiled_bank import TiledBank
 from pipeline.catalogue.catalogue import Category
 
 logger = logging.getLogger(__name__)
@@ -31,34 +32,52 @@ class CacheTooSmall(CategoryFault):
     """The features have no room in memory or on disk."""
 
 
-def reserve(
+def bank_of_images(
     category: Category, num_images: int, shapes: Sequence[Shape], device: torch.device
+) -> FeatureBank | TiledBank:
+    """Return room for so many images, whatever they are to the network; as ``reserve`` does."""
+    tiles = category.preprocessing.tiles
+    if tiles is None:
+        return reserve(category, num_images, shapes, device)
+    inputs = tiles.num_inputs(tiles.scaled(tiles.image)) if tiles.image else 1
+    return TiledBank(reserve(category, num_images * inputs, shapes, device, inputs), tiles)
+
+
+def reserve(
+    category: Category,
+    num_inputs: int,
+    shapes: Sequence[Shape],
+    device: torch.device,
+    inputs_an_image: int = 1,
 ) -> FeatureBank:
-    """Return room for the features of so many images.
+    """Return room for the features of so many inputs of the network.
 
     Args:
         category: says how much memory and disk its features may take.
-        num_images: how many there will be at most.
+        num_inputs: how many there will be.
         shapes: (C, H, W) of each level, finest first.
         device: where features are used, and whose memory counts.
+        inputs_an_image: that are its tiles and thumbnail.
 
     Raises:
         CacheTooSmall: neither memory nor disk has room.
     """
-    asked = num_images * image_bytes(shapes)
+    asked = num_inputs * image_bytes(shapes)
     memory, folder = int(category.cache_gb * GB), tempfile.gettempdir()
     if asked <= memory:
-        return FeatureBank(num_images, shapes, device)
+        return FeatureBank(num_inputs, shapes, device)
     disk = int(min(category.cache_disk_gb * GB, FREE_SHARE * shutil.disk_usage(folder).free))
     if asked <= disk:
         logger.info("%s: %.3g GB of features go to a file in %s", category.name, asked / GB, folder)
-        return FeatureBank(num_images, shapes, device, allocate=mapped)
-    fit = max(memory, disk) // image_bytes(shapes)
+        return FeatureBank(num_inputs, shapes, device, allocate=mapped)
+    fit = max(memory, disk) // image_bytes(shapes) // inputs_an_image
+    num_images = num_inputs // inputs_an_image
+    tiled = f" of {inputs_an_image} tiles" if inputs_an_image > 1 else ""
     fewer = f", or take fewer images: {fit} fit; `max_images: {fit}` trains on so many"
     raise CacheTooSmall(
-        f"{category.name}: the features of {num_images} images take {asked / GB:.3g} GB; there is "
-        f"room for {memory / GB:.3g} GB in memory (cache_gb) and for {disk / GB:.3g} GB in "
-        f"{folder} (half of what is free there, cache_disk_gb at most). Raise cache_gb or "
+        f"{category.name}: the features of {num_images} images{tiled} take {asked / GB:.3g} GB; "
+        f"there is room for {memory / GB:.3g} GB in memory (cache_gb) and for {disk / GB:.3g} GB "
+        f"in {folder} (half of what is free there, cache_disk_gb at most). Raise cache_gb or "
         f"cache_disk_gb, let TMPDIR name a folder with more room{fewer if fit else ''}."
     )
 

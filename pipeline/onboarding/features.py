@@ -17,13 +17,14 @@ from model.backbone import STRIDES, Backbone
 from model.embedding import Embedding
 from model.errors import CategoryFault
 from model.feature_bank import FeatureBank
+from model.tiled_bank import TiledBank
 from pipeline import storage
 from pipeline.catalogue.catalogue import Category
 from pipeline.datasets.samples import GOOD, Sample, of_split
 from pipeline.feature_store.embedder import Embedder
 from pipeline.images.decode import ImageRead
 from pipeline.inspection.image_set import Gatherer, ImageSet
-from pipeline.onboarding.feature_cache import reserve
+from pipeline.onboarding.feature_cache import bank_of_images
 from pipeline.onboarding.listed_images import stay_together
 
 logger = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ class GoodImages:
     unreadable: list[ImageRead]
     statistics: dict[str, NDArray[np.float32]]  # of the images, by name, each (N,)
     modes: tuple[str, ...]  # of their files, in alphabetical order
-    bank: FeatureBank
+    bank: FeatureBank | TiledBank
     images: ImageSet  # what checks know of them
 
     @property
@@ -90,13 +91,13 @@ def extract(
     """
     backbone = embedder.backbone
     shapes = level_shapes(backbone, category.embedding, category.preprocessing.size)
-    bank = reserve(category, len(uris), shapes, backbone.mean.device)
+    bank = bank_of_images(category, len(uris), shapes, backbone.mean.device)
     started = time.monotonic()
     gatherer = Gatherer()
     good, unreadable = gatherer.reads, gatherer.unreadable
     for batch in embedder.read(uris, category.preprocessing):
         if batch.images:
-            bank.write(len(good), list(batch.planes.values()))
+            bank.write(len(good), batch.levels)
         gatherer.add(batch)
         if progress:
             progress(len(good) + len(unreadable), len(uris))

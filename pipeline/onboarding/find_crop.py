@@ -32,8 +32,7 @@ def with_crop(category: Category, uris: Sequence[str]) -> Category:
     """
     if not category.finds_crop:
         return category
-    probes = random.Random(0).sample(list(uris), min(len(uris), NUM_PROBES))  # noqa: S311
-    ratios = list(_width_over_height(category, probes))
+    ratios = [width / height for height, width in sizes_of_some(category, uris)]
     if not ratios:
         return category  # none can be read, which reading them all tells
     height, width = rectangle(category.preprocessing.size[0], statistics.median(ratios))
@@ -65,14 +64,16 @@ def rectangle(side: int, width_over_height: float) -> tuple[int, int]:
     )
 
 
-def _width_over_height(category: Category, uris: Sequence[str]) -> Iterator[float]:
-    def read(uri: str) -> list[float]:
+def sizes_of_some(category: Category, uris: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Yield height and width of some of a category's images, of all where they are few."""
+    probes = random.Random(0).sample(list(uris), min(len(uris), NUM_PROBES))  # noqa: S311
+
+    def read(uri: str) -> list[tuple[int, int]]:
         file, page = file_and_page(uri, category.pages)
         try:
             picture = open_picture(read_bytes(file), category.max_pixels, page=page or 1)
         except (StorageError, UnreadableImage, ImageTooLarge):
             return []
-        height, width = picture.size
-        return [width / height]
+        return [picture.size]
 
-    return (ratio for found in read_ahead(read, uris) for ratio in found)
+    return (size for found in read_ahead(read, probes) for size in found)

@@ -6,8 +6,9 @@ from typing import Any
 from pipeline.catalogue.catalogue import Category
 from pipeline.onboarding.find_crop import with_crop
 from pipeline.onboarding.find_range import with_range
+from pipeline.onboarding.find_tiles import with_size_of_images
 
-FOUND = ("pixel_range", "crop", "fit")
+FOUND = ("pixel_range", "crop", "fit", "tiles")
 
 
 def with_found_settings(category: Category, uris: Sequence[str]) -> Category:
@@ -20,7 +21,7 @@ def with_found_settings(category: Category, uris: Sequence[str]) -> Category:
     Raises:
         PixelRangeError: the images do not say their range.
     """
-    return with_crop(with_range(category, uris), uris)
+    return with_size_of_images(with_crop(with_range(category, uris), uris), uris)
 
 
 def found_settings(category: Category) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from model.detector import Detector
 from model.errors import CategoryFault
 from model.kind import Heads
+from model.tiles import Tiles
 from pipeline.feature_store.embedder import Embedder
 from pipeline.images.batches import batches, read_all
 from pipeline.measuring.metrics import image_metrics
@@ -61,8 +62,10 @@ def measure_health(
         uris = [prepared.good.uris[row] for row in index.tolist()]
         images = list(read_all(uris, prepared.category.preprocessing))
         pixels = [image.pixels for image in images if image.pixels is not None]
-        made = _made(make, pixels, NUM_ANOMALIES // len(pairs))
-        anomalous.append(synthetic_scores(heads, prepared.embedder, made))
+        alike = [each for each in pixels if each.shape == pixels[0].shape]
+        made = _made(make, alike, NUM_ANOMALIES // len(pairs))
+        tiles = prepared.category.preprocessing.tiles
+        anomalous.append(synthetic_scores(heads, prepared.embedder, made, tiles))
     auroc = synthetic_auroc(unseen.scores, np.concatenate(anomalous))
     return health if auroc is None else health | {name: auroc}
 
@@ -102,12 +105,12 @@ def _made(make: Make, images: Sequence[Pixels], num: int) -> list[Pixels]:
 
 @torch.inference_mode()
 def synthetic_scores(
-    heads: Heads, embedder: Embedder, anomalous: Sequence[Pixels]
+    heads: Heads, embedder: Embedder, anomalous: Sequence[Pixels], tiles: Tiles | None = None
 ) -> NDArray[np.float32]:
     """Score synthetic anomalies (N,) on images that these heads have not seen."""
     scores = [np.zeros(0, np.float32)]
     for batch in batches(anomalous):
-        levels = list(embedder.of_pixels(batch).values())
+        levels = embedder.levels_of_pixels(batch, tiles)
         scores.append(heads(levels)[0].cpu().numpy())
     return np.concatenate(scores)
 

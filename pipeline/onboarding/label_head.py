@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 
 from model.kind import Trainer, TrainingSet
 from model.label_training import LEAST_DEFECTS, LabelTrainer
+from model.tiled_bank import TiledBank
 from pipeline.calibration import Part, fold_by_content
 from pipeline.onboarding.features import GoodImages
 from pipeline.onboarding.labelled_images import Defects
@@ -25,6 +26,8 @@ def with_label_head(
     members = trainer.recipe.members
     if defects.bank is None or len(defects.uris) < LEAST_DEFECTS or members < 2:
         return trainer
+    if isinstance(good.bank, TiledBank):  # a defect is in some tiles, and labels do not say which
+        return trainer
     train = np.flatnonzero(parts == Part.TRAIN)
     hashes, bursts = ([of[index] for index in train] for of in (good.hashes, good.bursts))
     training_set = TrainingSet(
@@ -43,7 +46,7 @@ def say(trainer: Trainer, num_defects: int) -> list[str]:
         what = (
             f"it takes {LEAST_DEFECTS} that may be learned from"
             if num_defects < LEAST_DEFECTS
-            else "this detector has no members that leave images out, which it takes"
+            else "this detector has tiles, or no members that leave images out, which it takes"
         )
         return [f"labels: no head learns from {num_defects} confirmed defects: {what}"]
     choice = trainer.choice

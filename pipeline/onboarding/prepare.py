@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from model import kinds
 from model.backbone import Backbone
 from model.detector import Detector, DetectorHeader
 from model.kind import Heads, Pairs, Trainer, TrainingSet
-from model.kinds import KINDS
 from pipeline.backbones import Fetch, fetch_backbone
 from pipeline.calibration import Part, fold_by_content
 from pipeline.catalogue.catalogue import Category
@@ -125,7 +125,7 @@ def make_trainer(
     folds = fold_by_content(hashes, recipe.members, bursts)
     images, folds_N = torch.from_numpy(train), torch.from_numpy(folds)
     training_set = TrainingSet(bank=good.bank, images=images, folds=folds_N, pairs=pairs)
-    return KINDS[detector].make_trainer(training_set, recipe)
+    return kinds.make_trainer(detector, training_set, recipe)
 
 
 def prepare(

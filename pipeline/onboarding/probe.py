@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
+from model import kinds
 from model.errors import NightshiftError
 from model.kind import TrainingSet
-from model.kinds import KINDS
 from model.recipe import Recipe
 from pipeline.backbones import LoadedBackbone, own_device
 from pipeline.catalogue.catalogue import Category
@@ -113,7 +113,7 @@ def _training_s(category: Category, good: GoodImages, num_images: int) -> float:
     images = torch.arange(num_images) % len(good.uris)
     folds = torch.arange(num_images) % recipe.members
     training_set = TrainingSet(bank=good.bank, images=images, folds=folds)
-    trainer = KINDS[category.detector].make_trainer(training_set, recipe)
+    trainer = kinds.make_trainer(category.detector, training_set, recipe)
     ready = last = time.monotonic()
     spent: dict[str, list[float]] = {}
     for _ in trainer.run():

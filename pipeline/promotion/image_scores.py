@@ -19,7 +19,7 @@ from model.mixed_batch import score_by_several
 from pipeline import storage
 from pipeline.backbones import Fetch, LoadedBackbone
 from pipeline.calibration import first_copies
-from pipeline.images.batches import batches, stack
+from pipeline.images.batches import batches, pixels_of
 from pipeline.images.decode import ImageRead, ImageStatus, read_image
 from pipeline.images.prefetch import read_ahead
 from pipeline.package import Package
@@ -83,7 +83,7 @@ def score_by_each(
                 read.uri: read.status.value for read in batch if read.status is not ImageStatus.OK
             }
             if good:
-                pixels = stack([batch[number] for number in good])
+                pixels = pixels_of([batch[number] for number in good])
                 scored = score_by_several(backbone, header.embedding, heads, pixels)
                 columns = [start + number for number in good]
                 scores_PN[np.ix_(places, columns)] = scored.cpu().numpy()

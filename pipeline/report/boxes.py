@@ -19,7 +19,7 @@ def boxes_of(columns: Mapping[str, Sequence[Any]], way: Preprocessing | None) ->
     sizes = zip(columns["image_height"], columns["image_width"], strict=True)
     each = zip(columns["regions"], sizes, strict=True)
     return {
-        "size": [way.size[1], way.size[0]],
+        "size": [way.view[1], way.view[0]],
         "boxes": [[_drawn(region, size, way) for region in own or ()] for own, size in each],
         "regions": list(columns["num_regions"]),
         "area_share": [None if v is None else float(f"{v:.3g}") for v in columns["area_share"]],
@@ -30,5 +30,5 @@ def _drawn(region: Mapping[str, int], size: tuple[int, int], way: Preprocessing)
     """Return left, top, width and height in pixels of the crop."""
     box = region["x"], region["y"], region["width"], region["height"]
     x, y, wide, high = placement(size, way).to_shares(box)
-    height, width = way.size
+    height, width = way.view
     return [round(each, 1) for each in (x * width, y * height, wide * width, high * height)]

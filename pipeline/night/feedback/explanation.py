@@ -76,10 +76,11 @@ def explain(image_uri: str, folder: NightFolder) -> Explanation:
         status = image.status.value
         return Explanation(row=row, champion=champion, status=status, error=image.error)
     detectors = Detectors({champion.category: champion})
+    assert image.shown is not None, "it has pixels"
     pixels = torch.from_numpy(image.pixels)[None]
     scores, patch_scores = detectors.score([champion.category], pixels)
     maps = detectors.maps(champion.category, patch_scores).numpy()
-    coloured = heatmap.overlay(image.pixels, champion.reference.map_scale.to_grey(maps[0]))
+    coloured = heatmap.overlay(image.shown, champion.reference.map_scale.to_grey(maps[0]))
     regions = regions_of(champion, image, maps[0])
     return Explanation(
         row=row,
@@ -87,7 +88,7 @@ def explain(image_uri: str, folder: NightFolder) -> Explanation:
         status=ImageStatus.OK.value,
         score=scores.item(),
         regions=regions,
-        picture=np.concatenate([image.pixels, _framed(coloured, image, regions, champion)], axis=1),
+        picture=np.concatenate([image.shown, _framed(coloured, image, regions, champion)], axis=1),
     )
 
 

@@ -86,7 +86,7 @@ class Champion:
             return None
         content = storage.read_bytes(uri)
         with package_errors(self.package):
-            return from_png(content, self.reference.check, self.preprocessing.size)
+            return from_png(content, self.reference.check, self.preprocessing.view)
 
     def load_training_images(self) -> TrainingImages | None:
         """Fetch what the package says of its training images; None: an earlier release made it.

@@ -4,7 +4,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import torch
 from torch import Tensor
@@ -16,7 +16,8 @@ from model.embedding import Embedding
 from model.errors import CategoryFault, NightshiftError
 from model.gpu_engine import GpuEngine
 from model.kind import Heads
-from model.mixed_batch import score_images, score_together
+from model.mixed_batch import Images, as_batch, score_images, score_tiled, score_together
+from model.tiled_heads import TiledHeads
 from pipeline.backbones import fetch_backbone
 from pipeline.engine_check import refuse_other_engine
 from pipeline.images.batches import BATCH_IMAGES
@@ -72,7 +73,7 @@ class Detectors:
         return Network(header.backbone_config, header.preprocessing.size, header.embedding)
 
     @torch.inference_mode()
-    def score(self, categories: Sequence[str], images_BHWC: Tensor) -> tuple[Tensor, Tensor]:
+    def score(self, categories: Sequence[str], images_BHWC: Images) -> tuple[Tensor, Tensor]:
         """Return image scores (B,) and patch scores (B, h, w).
 
         On a CPU an image has the same bits in whatever batch and on however many cores
@@ -80,20 +81,30 @@ class Detectors:
 
         Args:
             categories: the category of each image, sorted; all of one network.
-            images_BHWC: their pixels, uint8.
+            images_BHWC: their pixels, uint8. Images that are cut into tiles are all of one
+                category.
         """
         network = self.network(categories[0])
         heads_B = [self.heads(category) for category in categories]
+        score = partial(self._score, network)
+        if isinstance(heads_B[0], TiledHeads):
+            return score_tiled(heads_B[0], images_BHWC, score, self.batch_images)
+        return score(heads_B, as_batch(images_BHWC))
+
+    def _score(
+        self, network: Network, heads_B: Sequence[Heads], inputs_BHWC: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return what ``score`` does, of what the network sees."""
         backbone = self.backbone(network.backbone)
         if backbone.is_on_cpu:
-            return score_images(backbone, network.embedding, heads_B, images_BHWC)
-        return score_together(heads_B, self._engine(network)(images_BHWC, self.batch_images))
+            return score_images(backbone, network.embedding, heads_B, inputs_BHWC)
+        return score_together(heads_B, self._engine(network)(inputs_BHWC, self.batch_images))
 
     @torch.inference_mode()
     def maps(self, category: str, patch_scores_Bhw: Tensor) -> Tensor:
-        """Return anomaly maps (B, H, W) at the size of the crop."""
+        """Return anomaly maps (B, H, W) at the size of the crop, or the view of a tiled image."""
         header = self._header(category)
-        matrices = map(_map_matrix, header.grid, header.preprocessing.size)
+        matrices = map(_map_matrix, header.grid, header.preprocessing.view)
         rows, columns = (matrix.to(patch_scores_Bhw.device) for matrix in matrices)
         return anomaly_maps(patch_scores_Bhw, rows, columns)
 

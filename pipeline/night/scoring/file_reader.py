@@ -12,9 +12,10 @@ from typing import Protocol
 from model.errors import ServiceAway
 from model.preprocessing import Preprocessing
 from pipeline import storage
-from pipeline.images.decode import ImageRead, ImageStatus, read_pages
+from pipeline.images.decode import ImageRead, ImageStatus, announced_pixels, read_pages
 from pipeline.images.image_statistics import image_statistics
 from pipeline.night.scoring.observer import Observer, timed
+from pipeline.night.scoring.waiting_pixels import WaitingPixels
 from pipeline.storage import StorageError
 from pipeline.storage.retry import Retry
 
@@ -34,6 +35,10 @@ class Page:
 
     image: ImageRead
     statistics: Mapping[str, float] = field(default_factory=dict)
+    num_pixels: int = 0  # of its tiles, that count among ``WaitingPixels`` until they are scored
+
+
+Fetch = Callable[[str], bytes]
 
 
 class Source(Protocol):
@@ -55,10 +60,18 @@ class Reader:
     """Fetches and decodes one file after the other; many threads may use it."""
 
     def __init__(
-        self, preprocessing: Mapping[str, Preprocessing], retry: Retry, observer: Observer
+        self,
+        preprocessing: Mapping[str, Preprocessing],
+        retry: Retry,
+        observer: Observer,
+        waiting: WaitingPixels | None = None,
     ) -> None:
-        """Take how each category's images are read, how often storage is asked, and who listens."""
+        """Take how each category's images are read, how often storage is asked, and who listens.
+
+        Who scores in the same process gives back to ``waiting`` what it has scored.
+        """
         self.preprocessing, self.retry, self.observer = preprocessing, retry, observer
+        self.waiting = waiting
 
     def read(self, file: Listed) -> list[Page]:
         """Fetch and decode one file, which is one image unless each of its pages is.
@@ -72,11 +85,19 @@ class Reader:
             if self.retry.gave_up:
                 raise
             return [Page(ImageRead(file.uri, ImageStatus.UNREACHABLE, str(error)))]
+        preprocessing, num_pixels = self.preprocessing[file.category], 0
+        if preprocessing.tiles is not None and self.waiting is not None:
+            num_pixels = announced_pixels(fetch, preprocessing, file.uri)
+            self.waiting.add(num_pixels)
         with timed(self.observer, "decode"):
-            images = read_pages(file.uri, self.preprocessing[file.category], fetch)
-            return [Page(image, _statistics(image)) for image in images]
+            images = read_pages(file.uri, preprocessing, fetch)
+            shares = [num_pixels, *[0] * (len(images) - 1)]  # given back with the first page
+            return [
+                Page(image, _statistics(image), share)
+                for image, share in zip(images, shares, strict=True)
+            ]
 
-    def _fetched(self, file: Listed) -> Callable[[str], bytes]:
+    def _fetched(self, file: Listed) -> Fetch:
         """Fetch a file now; return what gives its bytes, or raises what was wrong with it."""
         with timed(self.observer, "fetch"):
             try:
@@ -100,9 +121,9 @@ class InThreads:
 
 
 def _statistics(image: ImageRead) -> dict[str, float]:
-    if image.pixels is None:
+    if image.shown is None:
         return {}
-    return {name: float(value[0]) for name, value in image_statistics(image.pixels[None]).items()}
+    return {name: float(value[0]) for name, value in image_statistics(image.shown[None]).items()}
 
 
 def _raise(error: StorageError, _: str) -> bytes:

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.errors import CategoryFault, ServiceAway
-from pipeline.images.batches import batches, stack
+from pipeline.images.batches import batches, pixels_of
 from pipeline.images.decode import ImageRead, ImageStatus
 from pipeline.images.page_numbers import page_uri
 from pipeline.images.prefetch import NUM_THREADS, read_ahead, read_as_ready
@@ -40,6 +40,7 @@ from pipeline.night.scoring.observer import Observer, timed
 from pipeline.night.scoring.pictures import write_pictures
 from pipeline.night.scoring.plan import rows_made
 from pipeline.night.scoring.task import Task, Written
+from pipeline.night.scoring.waiting_pixels import WaitingPixels
 from pipeline.storage import StorageError
 from pipeline.storage.retry import Retry
 
@@ -135,7 +136,8 @@ class ShardScorer:
         self.observer = observer or Observer()
         self.retry = retry or Retry()
         ways = {name: champion.preprocessing for name, champion in fleet.champions.items()}
-        reader = Reader(ways, self.retry, self.observer)
+        self.waiting = WaitingPixels()
+        reader = Reader(ways, self.retry, self.observer, self.waiting)
         self.source = source or InThreads(reader, num_threads)
         self.heads_retry = dataclasses.replace(self.retry)  # heads at hand prove nothing
 
@@ -164,13 +166,16 @@ class ShardScorer:
         yield from (work for work in works if not work.num_left)
         wanted = ((work, row) for work in works for row in work.missing)
         parts = batches(wanted, self.source.files_a_request)
-        read = read_as_ready(self._read, parts, self.source.num_requests, self.source.ahead)
+        guarded = self.waiting.guarded
+        ahead = self.source.num_requests, self.source.ahead
+        read = read_as_ready(guarded(self._read), parts, *ahead)
         items = (item for part in read for item in part)
-        for batch in read_ahead(self._score_batch, self._batches(items), IN_FLIGHT):
-            for result in batch:
-                self._note(result, uploads)
-                if not result.item.work.num_left:
-                    yield result.item.work
+        with self.waiting.over_with_errors():
+            for batch in read_ahead(guarded(self._score_batch), self._batches(items), IN_FLIGHT):
+                for result in batch:
+                    self._note(result, uploads)
+                    if not result.item.work.num_left:
+                        yield result.item.work
 
     def _begin(self, task: Task) -> _Work:
         """Lay out a shard's rows; those that are stored already are taken over."""
@@ -230,8 +235,8 @@ class ShardScorer:
         """Group images that can share a backbone pass; what cannot be scored passes through."""
         waiting: dict[Network, list[_Item]] = defaultdict(list)
         for item in items:
-            if item.image.status is not ImageStatus.OK:
-                yield [item]
+            if item.image.status is not ImageStatus.OK or item.image.view is not None:
+                yield [item]  # or its tiles are a batch
                 continue
             group = waiting[self.detectors.network(item.category)]
             group.append(item)
@@ -249,7 +254,7 @@ class ShardScorer:
             image = batch[0].image
             return [_Result(batch[0], {"status": image.status.value, "error": image.error})]
         with timed(self.observer, "score"):
-            pixels = stack([item.image for item in batch])
+            pixels = pixels_of([item.image for item in batch])
             categories = [item.category for item in batch]
             # Heads that had to make room are fetched again.
             image_scores, patch_scores = self.heads_retry.call(
@@ -289,10 +294,11 @@ class ShardScorer:
         if result.grey_levels is not None:
             subject = item.category, item.image.uri
             map_uri = self.folder.picture(*subject, "maps")
-            pictures = result.grey_levels, item.image.pixels
+            pictures = result.grey_levels, item.image.shown
             store = partial(write_pictures, self.folder, *subject, *pictures)
             work.pictures.append(uploads.submit(self._with_retries, store))
         work.finish_row(item.row, {**result.fields, "map_uri": map_uri})
+        self.waiting.remove(item.page.num_pixels)
 
     def _with_retries(self, store: Callable[[], Any]) -> None:
         with timed(self.observer, "write"):

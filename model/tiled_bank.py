@@ -1,0 +1,85 @@
+"""Features of images that are cut into tiles, and how heads are given them.
+
+Shapes: K inputs of an image (its tiles, then the thumbnail), C channels, h x w a level's grid.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from model.feature_bank import FeatureBank
+from model.tiles import Size, Tiles
+
+CHUNK = 16  # inputs whose features are in memory at a time
+
+
+@dataclass(frozen=True)
+class TiledImage:
+    """The pooled levels of one image's inputs, read as they are asked for."""
+
+    size: Size  # of the image that was cut, pixels
+    chunks: Callable[[], Iterator[list[Tensor]]]  # (k, C, h, w) of each level, in order
+
+
+def of_levels(size: Size, levels: Sequence[Tensor]) -> TiledImage:
+    """Return an image whose levels (K, C, h, w) are all in memory."""
+    parts = [level.split(CHUNK) for level in levels]
+    return TiledImage(size, lambda: (list(chunk) for chunk in zip(*parts, strict=True)))
+
+
+class TiledBank:
+    """Features of N images: the inputs of all of them are images of a ``FeatureBank``."""
+
+    def __init__(self, inputs: FeatureBank, tiles: Tiles) -> None:
+        """Start with no image; ``inputs`` has room for the inputs of some, and grows."""
+        self.inputs, self.tiles = inputs, tiles
+        self.sizes: list[Size] = []
+        self.starts = [0]  # of each image's inputs, and where the last one's end
+
+    @property
+    def device(self) -> torch.device:
+        """Where features are used."""
+        return self.inputs.device
+
+    @property
+    def num_images(self) -> int:
+        """Images that were written, N."""
+        return len(self.sizes)
+
+    def write(self, first: int, images: Sequence[TiledImage]) -> None:
+        """Store images as number ``first`` and following; they come in order."""
+        assert first == len(self.sizes), "images are written one after the other"
+        for image in images:
+            start = self.starts[-1]
+            self.inputs.grow(start + self.tiles.num_inputs(image.size))
+            for levels in image.chunks():
+                self.inputs.write(start, levels)
+                start += len(levels[0])
+            self.sizes.append(image.size)
+            self.starts.append(start)
+
+    def images(self, index: Tensor) -> list[TiledImage]:
+        """Return some images as heads are given them."""
+        return [
+            TiledImage(self.sizes[number], partial(self._chunks, number))
+            for number in index.tolist()
+        ]
+
+    def tiles_of(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the inputs that are tiles of some images, and of which of these each is one."""
+        counts = [self.tiles.num_tiles(self.sizes[number]) for number in index.tolist()]
+        starts = [self.starts[number] for number in index.tolist()]
+        inputs = [torch.arange(at, at + num) for at, num in zip(starts, counts, strict=True)]
+        return torch.cat(inputs), torch.arange(len(index)).repeat_interleave(torch.tensor(counts))
+
+    def thumbnails_of(self, index: Tensor) -> Tensor:
+        """Return the inputs that are thumbnails of some images."""
+        return torch.tensor([self.starts[number + 1] - 1 for number in index.tolist()])
+
+    def _chunks(self, number: int) -> Iterator[list[Tensor]]:
+        whole = torch.arange(self.starts[number], self.starts[number + 1])
+        for part in whole.split(CHUNK):
+            yield self.inputs.images(part)

@@ -1,0 +1,137 @@
+"""Fit heads to images that are cut into tiles: the kind's own trainer, once for each group.
+
+To the trainer of a group its inputs are images. Tiles of one image share its fold, so that whoever
+has not seen an image has seen none of its tiles.
+
+Shapes: N images, G groups.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from model.kind import Heads, Kind, Trainer, TrainingSet
+from model.tiled_bank import TiledBank
+from model.tiled_heads import TiledHeads
+
+NAMES = ("tiles", "thumbnail")
+
+
+class TiledTrainer:
+    """The trainers of the groups, one after the other."""
+
+    def __init__(self, training_set: TrainingSet, recipe: Any, kind: Kind) -> None:
+        """Train on a set whose bank is tiled, with the trainer of a kind."""
+        bank = training_set.bank
+        assert isinstance(bank, TiledBank)
+        self.bank, self.recipe = bank, recipe
+        self.images = training_set.images
+        tiles, whose = bank.tiles_of(self.images)
+        sets = [
+            TrainingSet(bank=bank.inputs, images=tiles, folds=training_set.folds[whose]),
+            TrainingSet(
+                bank=bank.inputs,
+                images=bank.thumbnails_of(self.images),
+                folds=training_set.folds,
+            ),
+        ][: 1 + bank.tiles.thumbnail]
+        self.trainers: list[Trainer] = [kind.make_trainer(each, recipe) for each in sets]
+        self._scale: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def num_passes(self) -> int:
+        """Passes of all groups."""
+        return sum(trainer.num_passes for trainer in self.trainers)
+
+    @property
+    def reports(self) -> list[tuple[str, Any]]:
+        """Every finished pass, in the order they ran, with the group it was for."""
+        return [
+            (f"{name}_{head}", report)
+            for name, trainer in zip(NAMES, self.trainers, strict=False)
+            for head, report in trainer.reports
+        ]
+
+    def run(self) -> Iterator[Any]:
+        """Make the passes that are left; may be stopped between any two of them."""
+        for trainer in self.trainers:
+            for report in trainer.run():
+                self._scale = None
+                yield report
+
+    def folded(self) -> TiledHeads:
+        """Return the heads as they stand, rounded to what is stored, on one scale."""
+        heads = TiledHeads([trainer.folded() for trainer in self.trainers], self.bank.tiles)
+        if self._scale is None:
+            self._scale = self._measure_scale(heads)
+        return heads.with_scale(*self._scale)
+
+    def unseen(self, heads: Heads) -> Iterator[tuple[TiledHeads, Tensor]]:
+        """Yield members with a good image that no group's has seen."""
+        assert isinstance(heads, TiledHeads)
+        number_of = {at: number for number, at in enumerate(self.bank.starts)}  # its first tile's
+        groups = [
+            trainer.unseen(own)
+            for trainer, own in zip(self.trainers, heads.groups, strict=True)
+            if isinstance(own, Heads)
+        ]
+        whole = [_one_by_one(groups[0], number_of)]
+        if len(groups) > 1:
+            last_of = {end - 1: number for number, end in enumerate(self.bank.starts[1:])}
+            whole.append(_one_by_one(groups[1], last_of))
+        for members in zip(*whole, strict=True):
+            numbers = {number for _, number in members}
+            assert len(numbers) == 1, "groups share folds, and so the order of images"
+            unseen = TiledHeads([member for member, _ in members], self.bank.tiles)
+            yield unseen.with_scale(heads.offset, heads.spread), torch.tensor([*numbers])
+
+    def health(self) -> dict[str, float]:
+        """Return by name what tells a sound fit of each group from a broken one."""
+        return {
+            f"{name}_{what}": value
+            for name, trainer in zip(NAMES, self.trainers, strict=False)
+            for what, value in trainer.health().items()
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything a restart needs."""
+        states = (trainer.state_dict() for trainer in self.trainers)
+        return dict(zip(NAMES, states, strict=False))
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a ``state_dict`` of a trainer with the same bank, images and recipe."""
+        for name, trainer in zip(NAMES, self.trainers, strict=False):
+            trainer.load_state_dict(state[name])
+        self._scale = None
+
+    @torch.no_grad()
+    def _measure_scale(self, heads: TiledHeads) -> tuple[Tensor, Tensor]:
+        """Return mean and standard deviation, (G,) each, of what unseen good images score.
+
+        A recipe without members that leave images out has only those that it has seen. Which group
+        says more is then judged by these; the threshold is set by others all the same.
+        """
+        found_NG = [
+            member.group_scores(image)
+            for member, index in self.unseen(heads)
+            for image in self.bank.images(index)
+        ] or [heads.group_scores(image) for image in self.bank.images(self.images)]
+        std, mean = torch.std_mean(torch.stack(found_NG), dim=0, correction=0)
+        return mean, std.clamp_min(1e-6)
+
+
+def _one_by_one(
+    unseen: Iterator[tuple[Heads, Tensor]], number_of: Mapping[int, int]
+) -> Iterator[tuple[Heads, int]]:
+    """Yield heads with the number of each image, one of whose inputs they come with.
+
+    Args:
+        unseen: heads with inputs that they have not seen.
+        number_of: the image of one input of each.
+    """
+    for member, index in unseen:
+        for at in index.tolist():
+            if at in number_of:
+                yield member, number_of[at]

@@ -1,0 +1,135 @@
+"""A night of images that are cut into tiles beside others: rows, pictures, and what may wait."""
+
+import threading
+from pathlib import Path
+
+import factory
+import numpy as np
+import pytest
+from PIL import Image
+
+from model.preprocessing import Preprocessing
+from model.tiles import Tiles
+from pipeline import storage
+from pipeline.images.decode import announced_pixels, read_image
+from pipeline.night.feedback.explanation import explain
+from pipeline.night.folder import NightFolder
+from pipeline.night.results import read_night
+from pipeline.night.scoring.waiting_pixels import WaitingPixels
+from pipeline.onboarding.finish import write_package
+from pipeline.onboarding.prepare import prepare
+from pipeline.predictor import Predictor
+
+NIGHT = "2026-03-12"
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Of two categories of the same images: one is cut into tiles."""
+    root = tmp_path_factory.mktemp("packages")
+    images = factory.make_category(root / "images", num_good=20, num_test=0)
+    cut = factory.category(images, "cut", tiles={"size": 64}, crop=None, resize=None)
+    for category in (cut, factory.category(images, "plain")):
+        prepared = prepare(category)
+        list(prepared.trainer.run())
+        write_package(prepared, root / category.name)
+    return {name: root / name for name in ("cut", "plain")}
+
+
+@pytest.fixture(scope="module")
+def dump(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("dump")
+    for name in ("cut", "plain"):
+        factory.write_images(root / name, range(900, 905))
+        factory.write_images(root / name, range(905, 908), scratched=True)
+    wide = np.concatenate([factory.texture(seed) for seed in range(3)], axis=1)
+    Image.fromarray(wide).save(root / "cut/wide.png")
+    Image.new("L", (64, 90_000)).save(root / "cut/endless.png")
+    (root / "cut/broken.png").write_bytes(b"no image")
+    return root
+
+
+def test_a_night_scores_what_is_cut_beside_what_is_not(
+    packages: dict[str, Path], dump: Path, tmp_path: Path
+) -> None:
+    folders = [NightFolder(str(tmp_path / name), NIGHT) for name in ("out", "again")]
+    for folder in folders:
+        factory.score_without_cluster(dump, folder, packages)
+    rows, again = (read_night(folder).sort_by("image_uri") for folder in folders)
+    assert rows["score"].equals(again["score"])
+    cut = [row for row in rows.to_pylist() if row["category"] == "cut"]
+    named = {row["image_uri"].rpartition("/")[2]: row for row in cut}
+    assert rows.num_rows == 8 + 11
+    assert named["broken.png"]["status"] == "unreadable"
+    assert named["endless.png"]["status"] == "too_large"
+    assert "2,812 tiles of 64" in named["endless.png"]["error"]
+    predictor = Predictor.load(str(packages["cut"]))
+    uris = [row["image_uri"] for row in cut if row["status"] == "ok"]
+    assert len(uris) == 9
+    expected = predictor.predict(uris).score.to_numpy()
+    assert [named[uri.rpartition("/")[2]]["score"] for uri in uris] == expected.tolist()
+    kept = next(row for row in cut if row["map_uri"])
+    assert Image.open(kept["map_uri"]).size == (96, 96)
+    explained = explain(named["wide.png"]["image_uri"], folders[0])
+    assert explained.difference == 0
+    assert explained.picture is not None
+    assert explained.picture.shape == (96, 192, 3)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "jpg"])
+def test_the_tiles_of_a_file_are_known_from_its_header(tmp_path: Path, suffix: str) -> None:
+    ways = Preprocessing(crop=64, fit="stretch", tiles=Tiles(size=64, overlap=0, scale=0.5))
+    path = tmp_path / f"board.{suffix}"
+    Image.new("RGB", (640, 256)).save(path)  # 320 x 128 at half its scale
+    assert announced_pixels(storage.read_bytes, ways, str(path)) == (5 * 2 + 1) * 64**2
+    path.write_bytes(path.read_bytes()[:10])
+    assert announced_pixels(storage.read_bytes, ways, str(path)) == 0
+    assert read_image(str(path), ways).pixels is None
+
+
+def test_readers_wait_while_too_many_tiles_wait_to_be_scored() -> None:
+    waiting, order = WaitingPixels(most=10), []
+
+    def read(num_pixels: int) -> None:
+        waiting.add(num_pixels)
+        order.append(num_pixels)
+
+    waiting.add(6)
+    readers = [threading.Thread(target=read, args=(num,)) for num in (5, 4)]
+    for reader in readers:
+        reader.start()
+    readers[1].join(10)
+    assert order == [4]
+    waiting.remove(4)
+    readers[0].join(0.05)
+    assert order == [4]
+    waiting.remove(6)
+    readers[0].join(10)
+    assert order == [4, 5]
+
+
+def test_an_image_beyond_all_that_may_wait_is_read_alone() -> None:
+    waiting = WaitingPixels(most=10)
+    waiting.add(1000)
+    reader = threading.Thread(target=waiting.add, args=(1,))
+    reader.start()
+    reader.join(0.05)
+    assert reader.is_alive()
+    waiting.remove(1000)
+    reader.join(10)
+    assert waiting.num_pixels == 1
+
+
+def test_nobody_waits_for_what_is_never_scored() -> None:
+    waiting = WaitingPixels(most=10)
+    waiting.add(10)
+    reader = threading.Thread(target=waiting.add, args=(1,))
+    reader.start()
+
+    def fail(_: int) -> None:
+        raise RuntimeError("the storage is away")
+
+    with pytest.raises(RuntimeError):
+        waiting.guarded(fail)(1)
+    reader.join(10)
+    assert not reader.is_alive()
