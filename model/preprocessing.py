@@ -89,6 +89,11 @@ class Preprocessing:
         return self.tiles.scaled(self.tiles.image)
 
     @property
+    def num_inputs(self) -> int:
+        """How many inputs of the network an image becomes, of the category's usual size."""
+        return 1 if self.tiles is None else self.tiles.num_inputs(self.size_read)
+
+    @property
     def is_for_all_releases(self) -> bool:
         """Whether releases that read format 3 alone know everything that is set."""
         return isinstance(self.crop, int) and not self.to_json().keys() & set(LATER)

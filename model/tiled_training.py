@@ -16,7 +16,7 @@ from model.kind import Heads, Kind, Trainer, TrainingSet
 from model.tiled_bank import TiledBank
 from model.tiled_heads import TiledHeads
 
-NAMES = ("tiles", "thumbnail")
+GROUP_NAMES = ("tiles", "thumbnail")
 
 
 class TiledTrainer:
@@ -50,7 +50,7 @@ class TiledTrainer:
         """Every finished pass, in the order they ran, with the group it was for."""
         return [
             (f"{name}_{head}", report)
-            for name, trainer in zip(NAMES, self.trainers, strict=False)
+            for name, trainer in zip(GROUP_NAMES, self.trainers, strict=False)
             for head, report in trainer.reports
         ]
 
@@ -91,18 +91,18 @@ class TiledTrainer:
         """Return by name what tells a sound fit of each group from a broken one."""
         return {
             f"{name}_{what}": value
-            for name, trainer in zip(NAMES, self.trainers, strict=False)
+            for name, trainer in zip(GROUP_NAMES, self.trainers, strict=False)
             for what, value in trainer.health().items()
         }
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything a restart needs."""
         states = (trainer.state_dict() for trainer in self.trainers)
-        return dict(zip(NAMES, states, strict=False))
+        return dict(zip(GROUP_NAMES, states, strict=False))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a ``state_dict`` of a trainer with the same bank, images and recipe."""
-        for name, trainer in zip(NAMES, self.trainers, strict=False):
+        for name, trainer in zip(GROUP_NAMES, self.trainers, strict=False):
             trainer.load_state_dict(state[name])
         self._scale = None
 

@@ -143,8 +143,14 @@ def _in_json(guess: Any, asked: _Asked) -> dict[str, Any]:
             "by_probe": len(guess.probed),
             "unknown": list(guess.unknown),
             "probed": list(guess.probes),
+            **({"tiled": [_rate_of(each) for each in guess.tiled]} if guess.tiled else {}),
         },
     }
+
+
+def _rate_of(probed: Any) -> dict[str, Any]:
+    rate = {"inputs": probed.inputs, "images_per_s": 1 / probed.image_s}
+    return {"category": probed.category, **rate}
 
 
 def _in_words(guess: Any, asked: _Asked) -> Iterator[str]:
@@ -158,6 +164,11 @@ def _in_words(guess: Any, asked: _Asked) -> Iterator[str]:
     if guess.probed:
         names = ", ".join(guess.probes)
         yield f"  {len(guess.probed):,} by a few images of {names}, on this machine as it is now"
+    for each in guess.tiled:
+        yield (
+            f"  {each.category}: each image is {each.inputs:,} inputs of the network, "
+            f"{1 / each.image_s:.3g} images/s read and embedded"
+        )
     if guess.unknown:
         yield f"  {len(guess.unknown):,} not counted: nothing is known of {guess.unknown[0]}"
 

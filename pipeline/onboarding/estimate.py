@@ -24,6 +24,7 @@ class Estimate:
     probed: Mapping[str, float]  # by category, from the probes
     unknown: tuple[str, ...]  # categories of which nothing is known
     probes: tuple[str, ...]  # categories that were looked at
+    tiled: tuple[Probed, ...] = ()  # those of them whose images are cut into tiles
 
     @property
     def seconds(self) -> float:
@@ -66,7 +67,13 @@ def estimate(
         else:
             unknown.append(name)
     looked_at = tuple(each.category for each in probes)
-    return Estimate(recorded=recorded, probed=probed, unknown=tuple(unknown), probes=looked_at)
+    return Estimate(
+        recorded=recorded,
+        probed=probed,
+        unknown=tuple(unknown),
+        probes=looked_at,
+        tiled=tuple(each for each in probes if each.inputs > 1),
+    )
 
 
 def recorded_rate(outcome: Mapping[str, object]) -> float | None:

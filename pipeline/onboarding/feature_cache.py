@@ -39,7 +39,7 @@ def bank_of_images(
     tiles = category.preprocessing.tiles
     if tiles is None:
         return reserve(category, num_images, shapes, device)
-    inputs = tiles.num_inputs(tiles.scaled(tiles.image)) if tiles.image else 1
+    inputs = category.preprocessing.num_inputs
     return TiledBank(reserve(category, num_images * inputs, shapes, device, inputs), tiles)
 
 

@@ -17,6 +17,7 @@ from model import kinds
 from model.errors import NightshiftError
 from model.kind import TrainingSet
 from model.recipe import Recipe
+from model.tiled_training import GROUP_NAMES
 from pipeline.backbones import LoadedBackbone, own_device
 from pipeline.catalogue.catalogue import Category
 from pipeline.feature_store.embedder import embedder_of
@@ -28,6 +29,7 @@ from pipeline.onboarding.pairs import needs_pairs
 
 PROBE_S = 20.0  # no further category is begun after
 TRAINING_S = 5.0  # a training that takes longer is stopped, and taken to go on as it began
+FEW_IMAGES = 2  # of each batch, where each is many inputs
 PASSES = 4  # of each head that are made, where heads are trained in passes
 MOST_IMAGES = 128  # more of them give a training no more to choose its patches from
 # Kinds that can be trained on a few images over and over in no time: the others are fitted to a
@@ -45,11 +47,13 @@ class Probed:
     image_s: float  # to read, decode and embed one
     training_s: float  # of the whole training
     num_images: int | None  # that it was on, where it takes longer for more; up to MOST_IMAGES
+    inputs: int = 1  # of the network, that an image becomes
 
 
 def kind_of_work(category: Category) -> str:
     """Name what makes an image of one category take as long as one of another."""
-    return repr((category.backbone_config, category.detector, category.preprocessing.size))
+    own = category.name if category.tiles else ""  # how many tiles its images have, nobody knows
+    return repr((category.backbone_config, category.detector, category.preprocessing.size, own))
 
 
 def choose(categories: Sequence[Category], num_files: Mapping[str, int]) -> list[Category]:
@@ -88,11 +92,12 @@ def probe(categories: Sequence[Category], limit_s: float = PROBE_S) -> Iterator[
 def _probe(category: Category, backbones: LoadedBackbone) -> Probed:
     """Time two batches; the first has the engine made ready, and counts only if it is alone."""
     all_uris = training_uris(category, list_images(category).samples)
-    uris = all_uris[: 2 * BATCH_IMAGES]
+    batch = BATCH_IMAGES if category.tiles is None else FEW_IMAGES
+    uris = all_uris[: 2 * batch]
     category = with_found_settings(category, uris)
     embedder = embedder_of(category, backbones(category.backbone_config).to(own_device()))
-    first, second = uris[:BATCH_IMAGES], uris[BATCH_IMAGES:]
-    for measured in [first, second] if len(second) == BATCH_IMAGES else [first]:
+    first, second = uris[:batch], uris[batch:]
+    for measured in [first, second] if len(second) == batch else [first]:
         started = time.monotonic()
         good = extract(measured, category, embedder)
         image_s = (time.monotonic() - started) / len(measured)
@@ -103,12 +108,16 @@ def _probe(category: Category, backbones: LoadedBackbone) -> Probed:
         image_s=image_s,
         training_s=_training_s(category, good, num_images),
         num_images=num_images if grows else None,
+        inputs=category.preprocessing.num_inputs,
     )
 
 
 def _training_s(category: Category, good: GoodImages, num_images: int) -> float:
     """Return how long a training on so many images takes; the few that are there stand for all."""
     recipe, passes = shortened(category.recipe)
+    if category.tiles is not None:
+        groups = GROUP_NAMES[: 1 + category.tiles.thumbnail]
+        passes = {f"{group}_{name}": num for group in groups for name, num in passes.items()}
     started = time.monotonic()
     images = torch.arange(num_images) % len(good.uris)
     folds = torch.arange(num_images) % recipe.members

@@ -145,6 +145,12 @@ def load_study(
         for category in categories
         if category.detector not in studied
     ]
+    findings += [
+        f"study: {category.name} has tiles, and a study searches heads of whole crops; leave it "
+        f"out with --only"
+        for category in categories
+        if category.tiles is not None
+    ]
     for category in categories if not findings else ():
         findings += [
             f"study.space.{f} ({category.name})" for f in findings_of_values(space, category)

@@ -70,4 +70,5 @@ def scaled(preprocessing: Preprocessing, size: int) -> Preprocessing:
     if height != width and preprocessing.fit == "pad":  # the network wants a square to learn from
         preprocessing = replace(preprocessing, fit="stretch")
     resize = round(preprocessing.resize * size / min(height, width))
-    return replace(preprocessing, crop=size, resize=min(max(resize, size), MAX_SIDE))
+    resize = min(max(resize, size), MAX_SIDE)
+    return replace(preprocessing, crop=size, resize=resize, tiles=None)
