@@ -13,7 +13,7 @@ from model.feature_bank import FeatureBank
 from model.kind import TrainingSet
 from model.kinds import KINDS
 from model.label_head import LabelHead, LabelledHeads, describe
-from model.label_training import LabelTrainer, fit, log_p
+from model.label_training import LabelTrainer, fit, least_t, log_p
 from model.memory_bank import MemoryBankRecipe
 from model.preprocessing import Preprocessing
 from pipeline.calibration import CalibrationConfig
@@ -61,6 +61,11 @@ def test_an_image_is_described_by_what_its_channels_and_its_least_usual_places_s
 def test_p_values_count_good_images_that_score_as_high() -> None:
     found = log_p(torch.tensor([0.0, 2.0, 2.5, 9.0]), torch.tensor([3.0, 1.0, 2.0]))
     assert found.exp().tolist() == pytest.approx([4 / 4, 3 / 4, 2 / 4, 1 / 4])
+
+
+def test_what_chance_allows_is_what_the_tables_of_students_t_say() -> None:
+    found = [least_t(number) for number in (10, 21, 101)]
+    assert found == pytest.approx([2.262, 2.086, 1.984], abs=1e-3)
 
 
 def test_good_images_are_at_nought_and_defects_above() -> None:

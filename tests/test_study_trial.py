@@ -1,13 +1,18 @@
 """One training of a study: stopped and scored on its way, and what it is scored by."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from studied import make_context, make_study
+from factory import write_images
+from studied import SECTION, make_context, make_study
+from test_labelled_onboarding import add_labels
 
 from model.errors import NightshiftError
+from pipeline.labels.parts import is_for_gate
+from pipeline.labels.told import with_labels_of
 from pipeline.study.check import keep_head, measure_heads, read_head
 from pipeline.study.feature_view import wanted_views
 from pipeline.study.objective import Scored, objective
@@ -155,3 +160,30 @@ def test_an_error_of_ours_is_no_result(
     trial = StudyTrial(context, {"layers": [2, 7]})
     with pytest.raises((ValueError, KeyError, FileNotFoundError)):
         trial.advance(0)
+
+
+def test_confirmed_defects_judge_in_place_of_made_anomalies_and_none_of_the_gates(
+    tmp_path: Path,
+) -> None:
+    """A head is judged by the half that may be learned from, once there are ten of them."""
+    study = make_study(tmp_path)
+    night, out = tmp_path / "night", tmp_path / "out"
+    write_images(night, range(900_000, 900_060), scratched=True)
+    halves: dict[bool, list[Path]] = {True: [], False: []}
+    for path in sorted(night.iterdir()):
+        halves[is_for_gate(str(path))].append(path)
+    nine, tenth = halves[False][:9], halves[False][9:10]
+    for number, labelled in enumerate((nine, [*tenth, *halves[True]])):
+        add_labels(out, dict.fromkeys(labelled, ("defect", "flagged")))
+        (category,) = with_labels_of(study.categories, [str(out)])
+        labelled_study = dataclasses.replace(study, categories=[category])
+        ((key, view),) = wanted_views(labelled_study).items()
+        place = str(tmp_path / f"features{number}")
+        build_view(view, fold_plan(study.settings), place, None)
+        context = make_context(labelled_study, {key: place}, tmp_path)
+        run = context.run(CONFIGURATION, "steel", repeat=0)
+        run.train_to(1.0)
+        scored = run.evaluate()
+        assert scored.anomalous.sum() == (10 if number else SECTION["anomalies"])
+        assert scored.marked[scored.anomalous].all() == (not number)  # nobody marked a defect
+        assert objective(scored.metrics(), "balanced") <= 1

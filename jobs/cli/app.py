@@ -21,7 +21,7 @@ from jobs.cli.fleet import fleet_app
 from jobs.cli.inspect_command import inspect
 from jobs.cli.night import score
 from jobs.cli.onboarding import onboard
-from jobs.cli.options import Features, FeaturesGb, Json, Night
+from jobs.cli.options import Features, FeaturesGb, Json, Night, WithLabels
 from jobs.cli.printing import print_study
 from jobs.cli.promotion import promote, recalibrate
 from jobs.cli.prune import prune
@@ -142,6 +142,7 @@ def tune(  # noqa: PLR0913, PLR0917  options of a command
     write_catalogue: Annotated[
         str | None, typer.Option(help="Also write the winners as a catalogue here.")
     ] = None,
+    with_labels: WithLabels = None,
     features: Features = None,
     features_gb: FeaturesGb = DEFAULT_GB,
     as_json: Json = False,
@@ -149,9 +150,10 @@ def tune(  # noqa: PLR0913, PLR0917  options of a command
     """Search training settings for each category and for all; registers and promotes nothing."""
     from pipeline import storage  # noqa: PLC0415
     from pipeline.catalogue.catalogue import load_catalogue, select  # noqa: PLC0415
+    from pipeline.labels.told import with_labels_of  # noqa: PLC0415
     from pipeline.study.settings import load_study  # noqa: PLC0415
 
-    categories = select(load_catalogue(catalogue), only or [])
+    categories = with_labels_of(select(load_catalogue(catalogue), only or []), with_labels or [])
     asked = load_study(catalogue, study, categories, {"trials": trials} if trials else {})
     from jobs.study import tune as job  # noqa: PLC0415  not before the catalogue is known to be right
 

@@ -8,6 +8,7 @@ are in no set: what a study chooses cannot bend the threshold's promise.
 good/       the images that would train, in folds by content; a trial leaves one fold out
 anomalies/  synthetic ones on the images of each fold
 labelled/   labelled images to judge by, where the catalogue names some
+confirmed/  defects that people labelled, which then take the place of the synthetic anomalies
 test/       written after the choice, to check it
 
 Shapes: N images, H x W positions of a level, C channels.

@@ -23,6 +23,7 @@ from pipeline.images.decode import ImageRead
 from pipeline.measuring.labelled import read_marks
 from pipeline.onboarding.features import refuse_many_unreadable, training_uris
 from pipeline.onboarding.found_settings import with_found_settings
+from pipeline.onboarding.labelled_images import find_labelled
 from pipeline.onboarding.listed_images import list_images, stay_together
 from pipeline.onboarding.page_samples import page_samples
 from pipeline.onboarding.synthetic import make_anomalies
@@ -33,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 LEAST_HELD_OUT = 5  # good images of a fold; fewer say nothing of a false alarm
 BACKGROUNDS = 64  # images of a fold on which its anomalies are made
+LEAST_CONFIRMED = 10  # defects by which trials are judged
 THIN = 4  # every so many-th row and column of a map counts
 
 Pixels = NDArray[np.uint8]
@@ -66,8 +68,8 @@ def build_view(
     """Write the sets of a view below ``uri`` unless they are there; return what it took.
 
     Raises:
-        LayoutError, TooManyUnreadable, TooFewImages, WeightsError, NothingChanges: nothing can be
-            learned about this category.
+        LayoutError, TooManyUnreadable, TooFewImages, WeightsError, NothingChanges, LabelsError:
+            nothing can be learned about this category.
     """
     if is_there(storage.join(uri, "good")):  # it is published last
         return Passes()
@@ -77,6 +79,8 @@ def build_view(
     view = ranged(view, samples)
     category = view.category
     uris = training_uris(category, samples)
+    told = find_labelled(category, samples, uris).defects
+    uris = [uri for uri in uris if uri not in {each.uri for each in told}]
     refuse_few(category, len(uris), plan)
     embedder = embedder_of_view(view, device)
     with TemporaryDirectory(prefix="nightshift-study-") as scratch:
@@ -87,6 +91,9 @@ def build_view(
             tests = {sample.uri for sample in of_split(samples, "test")}
             scored = read_labelled(category, labelled, tests)
             num_judged = write_labelled(view, scored, embedder, storage.join(uri, "labelled"))
+        defects = [Sample(e.uri, "test", "defect") for e in told if not e.is_for_gate]
+        if labelled is None and len(defects) >= LEAST_CONFIRMED:
+            num_judged = write_labelled(view, defects, embedder, storage.join(uri, "confirmed"))
         num_anomalies = len(plan.used) * plan.num_anomalies
         marked = SetWriter(Path(scratch, "anomalies"), view, num_anomalies)
         _write_anomalies(marked, folds_by_uri, plan, embedder)

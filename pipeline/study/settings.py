@@ -106,7 +106,8 @@ class Study:
         found = {f"study.{name}": value for name, value in settings.items()}
         found |= {f"space.{name}": domain.to_json() for name, domain in self.space.items()}
         for category in self.categories:
-            settings = category.model_dump(mode="json", exclude={"name"})
+            unset = () if category.labels else ("labels",)  # of studies of earlier releases, too
+            settings = category.model_dump(mode="json", exclude={"name", *unset})
             found |= {f"{category.name}.{name}": value for name, value in settings.items()}
         return found
 

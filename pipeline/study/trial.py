@@ -88,20 +88,29 @@ class HeadRun:
         labelled = storage.join(self.features, "labelled")
         if is_there(labelled):
             return evaluate_labelled(head, labelled, self.category, self.device)
+        bad = self._anomalous(head)
+        good, good_maps = score(head, self.bank, self.unseen, self.category)
+        num_good = len(good)
+        return Scored(
+            scores=np.concatenate([good, bad.scores]),
+            anomalous=np.arange(num_good + len(bad.scores)) >= num_good,
+            maps=np.concatenate([good_maps, bad.maps]),
+            masks=np.concatenate([np.zeros((num_good, *bad.masks.shape[1:]), bool), bad.masks]),
+            marked=np.concatenate([np.ones(num_good, bool), bad.marked]),
+        )
+
+    def _anomalous(self, head: FoldedHead) -> Scored:
+        """Score the confirmed defects or, without enough of them, the fold's made anomalies."""
+        confirmed = storage.join(self.features, "confirmed")
+        if is_there(confirmed):
+            return evaluate_labelled(head, confirmed, self.category, self.device)
         features = storage.join(self.features, "anomalies")
         chosen = np.flatnonzero(np.array(about(features)["folds"]) == self.split.fold)
         bank = open_bank(features, self.category, self.device)
-        good, good_maps = score(head, self.bank, self.unseen, self.category)
-        bad, bad_maps = score(head, bank, torch.from_numpy(chosen), self.category)
+        scores, maps = score(head, bank, torch.from_numpy(chosen), self.category)
+        every = np.ones(len(scores), bool)
         marks = masks(features)[chosen]
-        total = len(good) + len(bad)
-        return Scored(
-            scores=np.concatenate([good, bad]),
-            anomalous=np.arange(total) >= len(good),
-            maps=np.concatenate([good_maps, bad_maps]),
-            masks=np.concatenate([np.zeros((len(good), *marks.shape[1:]), bool), marks]),
-            marked=np.ones(total, bool),
-        )
+        return Scored(scores=scores, anomalous=every, maps=maps, masks=marks, marked=every)
 
 
 def trial_config(category: Category, split: Split) -> TrainingConfig:
