@@ -2,10 +2,11 @@
 
 import sys
 from contextlib import redirect_stdout
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
+from jobs.cli.exit_codes import ExitCode
 from jobs.cli.options import Json
 from jobs.terminal.tables import number, print_json
 
@@ -71,8 +72,11 @@ def _to_json(made: Any) -> dict[str, Any]:
     }
 
 
-def promote(  # noqa: PLR0913, PLR0917  options of a command
-    category: Category,
+def promote(  # noqa: PLR0913  options of a command
+    category: Annotated[
+        str | None, typer.Argument(help="Category with a challenger; none with --all.")
+    ] = None,
+    *,
     out: Annotated[str, typer.Option(help="Folder or s3:// prefix of the results.")],
     nights: Annotated[int, typer.Option(min=1, help="Last nights whose images are drawn.")] = 5,
     images: Annotated[int, typer.Option(min=1, help="Images drawn of them in all.")] = 500,
@@ -82,6 +86,9 @@ def promote(  # noqa: PLR0913, PLR0917  options of a command
     version: Annotated[
         int | None, typer.Option(min=1, help="Version to judge; else the challenger.")
     ] = None,
+    all_: Annotated[
+        bool, typer.Option("--all", help="Ask about every category that has a challenger.")
+    ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Promote whatever the verdict; needs --because.")
     ] = False,
@@ -90,8 +97,13 @@ def promote(  # noqa: PLR0913, PLR0917  options of a command
 ) -> None:
     """Compare a category's challenger with its champion; promote it where the evidence says so.
 
-    The verdict is PROMOTE, KEEP or NEEDS LABELS; each of them is a success.
+    The verdict is PROMOTE, KEEP or NEEDS LABELS; each of them is a success. With --all at most 5 %
+    of the promotions of one call are no better than their champion, on average.
     """
+    if all_ == (category is not None):
+        raise typer.BadParameter("name one category, or give --all")
+    if all_ and (force or version is not None):
+        raise typer.BadParameter("--force and --version are for one category")
     because = because.strip()
     if force != bool(because):
         raise typer.BadParameter("--force and --because go together, and the reason is not empty")
@@ -110,10 +122,38 @@ def promote(  # noqa: PLR0913, PLR0917  options of a command
     )
     with redirect_stdout(sys.stderr):
         connection.connect(connection.ONBOARDINGS)
-        answer = ask(category, options)
+        if category is None:
+            from pipeline.promotion.fleet_gate import ask_all  # noqa: PLC0415
+
+            done = ask_all(options)
+        else:
+            answer = ask(category, options)
+    if category is None:
+        _answer_all(done, as_json=as_json)
     if as_json:
         print_json(answer.to_json())
         return
+    _print(answer)
+
+
+def _answer_all(done: Any, *, as_json: bool) -> NoReturn:
+    from pipeline.promotion.fleet_gate import headline  # noqa: PLC0415
+
+    if as_json:
+        print_json(done.to_json())
+    else:
+        for answer in done.answers:
+            promoted = "; it is champion now" if answer.promoted else ""
+            typer.echo(f"{answer.category}: {answer.verdict}. {answer.reason}{promoted}")
+        typer.echo(headline(done))
+        typer.echo(f"page: {done.page}")
+    for name, why in done.failed.items():
+        typer.echo(f"nightshift: {name}: {why}", err=True)
+    raise typer.Exit(ExitCode.PARTLY if done.failed else ExitCode.DONE)
+
+
+def _print(answer: Any) -> None:
+    category = answer.category
     promoted = "; it is champion now" if answer.promoted else ""
     typer.echo(
         f"{category}: {answer.verdict}. Version {answer.challenger} against "

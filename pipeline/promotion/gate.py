@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 
 from model.detector import Detector
 from model.errors import CategoryFault, NightshiftError
+from model.preprocessing import Preprocessing
 from pipeline.backbones import Fetch, LoadedBackbone
 from pipeline.evaluation.cost import measure_cost
 from pipeline.package import Package, PackageError
@@ -57,6 +58,21 @@ def ask(category: str, options: GateOptions) -> GateAnswer:
         LabelsError, ManifestError: stored files are damaged.
         RegistryError, StorageError: MLflow or the storage is away.
     """
+    return conclude(compared(category, options, LoadedBackbone()), options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """A challenger that was judged; nothing is written or promoted yet."""
+
+    answer: GateAnswer
+    challenger: RegisteredVersion
+    preprocessing: Preprocessing  # how its images are read
+    digest: str = ""  # of the evidence; empty where there is none
+
+
+def compared(category: str, options: GateOptions, fetch: Fetch) -> Compared:
+    """Judge a category's challenger; ``fetch`` loads backbones. Raises as ``ask``."""
     known = aliases.history(category)
     challenger = _challenger(category, known, options.version)
     if challenger.is_champion:
@@ -64,7 +80,6 @@ def ask(category: str, options: GateOptions) -> GateAnswer:
             f"{category}: version {challenger.version} is the champion, and there is no other "
             f"challenger. Onboard or recalibrate the category first, or name a --version."
         )
-    fetch = LoadedBackbone()
     with ExitStack() as stack:
         own = stack.enter_context(fetched(challenger)).package
         _detector(own, fetch)
@@ -72,14 +87,25 @@ def ask(category: str, options: GateOptions) -> GateAnswer:
         usable = _usable_champion(champion, stack, fetch, forced=bool(options.force_because))
         if isinstance(usable, Package):
             assert champion is not None
-            answer = _compared(category, (champion, usable), (challenger, own), options, fetch)
-        else:
-            answer = _without_champion(category, champion, challenger, usable)
-    page = write_gate_page(answer, options.out, own.header.preprocessing)
-    answer = _carry_out(answer, challenger, options)
+            return _compared(category, (champion, usable), (challenger, own), options, fetch)
+        answer = _without_champion(category, champion, challenger, usable)
+        way = own.header.preprocessing
+        return Compared(answer=answer, challenger=challenger, preprocessing=way)
+
+
+def conclude(judged: Compared, options: GateOptions) -> GateAnswer:
+    """Keep the evidence, write the page, and promote where the verdict says so.
+
+    Raises:
+        RegistryError, StorageError: MLflow or the storage is away.
+    """
+    if judged.digest:
+        _note(judged.answer, judged.challenger, judged.digest)
+    page = write_gate_page(judged.answer, options.out, judged.preprocessing)
+    answer = _carry_out(judged.answer, judged.challenger, options)
     if answer.promoted:
         with suppress(NightshiftError):  # the champion has changed, and that has to be reported
-            write_gate_page(answer, options.out, own.header.preprocessing)
+            write_gate_page(answer, options.out, judged.preprocessing)
     return replace(answer, page=page)
 
 
@@ -151,7 +177,7 @@ def _compared(
     challenger: tuple[RegisteredVersion, Package],
     options: GateOptions,
     fetch: Fetch,
-) -> GateAnswer:
+) -> Compared:
     packages = champion[1], challenger[1]
     learned = bool(packages[1].record.settings.get("labels"))
     images = gather(category, options.out, options.nights, options.images, kept_half=learned)
@@ -174,8 +200,12 @@ def _compared(
         judgement=judgement,
         cost=_cost(*packages, fetch),
     )
-    _note(answer, challenger[0], digest)
-    return answer
+    return Compared(
+        answer=answer,
+        challenger=challenger[0],
+        preprocessing=packages[1].header.preprocessing,
+        digest=digest,
+    )
 
 
 def _nothing(evidence: Evidence, options: GateOptions) -> str:
