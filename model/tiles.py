@@ -11,6 +11,7 @@ h x w the patch grid of an input.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal
 
 import torch
@@ -21,6 +22,7 @@ from model.embedding import resize
 
 STEP = 32  # pixels; a multiple of every backbone's stride
 LEAST_SIZE, MOST_SIZE = 64, 4096
+BAND = 256  # rows of an image that are resized at a time
 MOST_OVERLAP = 0.75
 MOST_TILES = 1024  # of an image
 LONGEST_VIEW = 1024  # pixels of a joined map's longer side
@@ -94,19 +96,15 @@ class Tiles:
 
     def cut(self, image_HWC: Tensor, most: int) -> Iterator[Tensor]:
         """Yield the inputs of a scaled image in order, (k, S, S, 3), at most so many at a time."""
-        height, width = image_HWC.shape[:2]
-        corners = self.corners((height, width))
-        for start in range(0, len(corners), most):
-            yield torch.stack([self._tile(image_HWC, *at) for at in corners[start : start + most]])
-        if self.thumbnail:
-            yield self.thumbnail_of(image_HWC)
+        inputs = self._inputs(image_HWC)
+        while some := list(islice(inputs, most)):
+            yield torch.stack(some)
 
     def thumbnail_of(self, image_HWC: Tensor) -> Tensor:
         """Return the whole image as one input, (1, S, S, 3)."""
-        pixels = image_HWC.permute(2, 0, 1)[None]
-        side = (self.size, self.size)
-        shrunk = F.interpolate(pixels, size=side, mode="bilinear", antialias=True)
-        return shrunk.permute(0, 2, 3, 1).contiguous()
+        # Row by row, then column by column, as at once, which would copy all pixels.
+        rows = [_shrunk(rows, (len(rows), self.size)) for rows in image_HWC.split(BAND)]
+        return _shrunk(torch.cat(rows), (self.size, self.size))[None]
 
     def join(self, patches_Khw: Tensor, size: Size, grid: Size) -> Tensor:
         """Return the patch scores of an image's inputs as those of its whole, on another grid.
@@ -135,6 +133,13 @@ class Tiles:
             joined = torch.maximum(joined, _on_grid(patches_Khw[-1], grid))
         return joined
 
+    def _inputs(self, image_HWC: Tensor) -> Iterator[Tensor]:
+        height, width = image_HWC.shape[:2]
+        for top, left in self.corners((height, width)):
+            yield self._tile(image_HWC, top, left)
+        if self.thumbnail:
+            yield self.thumbnail_of(image_HWC)[0]
+
     def _starts(self, length: int) -> list[int]:
         last = max(self.size, -(-length // STEP) * STEP) - self.size
         step = max(STEP, int(self.size * (1 - self.overlap)) // STEP * STEP)
@@ -150,6 +155,13 @@ class Tiles:
                 repeats[axis] = missing
                 part = torch.cat([part, border.repeat(repeats)], dim=axis)
         return part
+
+
+def _shrunk(image_HWC: Tensor, size: Size) -> Tensor:
+    """Return uint8 pixels at another size: bilinear, antialiased."""
+    pixels = image_HWC.permute(2, 0, 1)[None]
+    resized = F.interpolate(pixels, size=size, mode="bilinear", antialias=True)
+    return resized[0].permute(1, 2, 0).contiguous()
 
 
 def _window(side: int) -> Tensor:

@@ -151,7 +151,7 @@ def eight_bits(image: Image.Image) -> Image.Image:
         black = Image.new("RGB", image.size)
         black.paste(colours, mask=colours)
         return black
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")  # which would copy it
 
 
 def colours_of(picture: Picture) -> NDArray[Any]:
