@@ -28,10 +28,11 @@ from model.label_head import LabelledHeads, is_labelled, of_kind, read_label_hea
 from model.mixed_batch import Images, score_embedded, score_images
 from model.precision import Precision
 from model.preprocessing import Preprocessing
+from model.zones import EVERYWHERE, Zones, read_zones
 
 FORMAT_VERSION = 3  # of the header's fields and of what the tensors mean
 NEXT_FORMAT = 4  # knows files of more than 8 bits or several pages, rectangles, int8, and tiles
-LABELLED_FORMAT = 5  # beside the kind's heads one that learned from labels
+LATEST_FORMAT = 5  # knows heads beside the kind's that learned from labels, and zones
 HEADER_KEY = "nightshift"
 
 DetectorParts = tuple["DetectorHeader", Heads]
@@ -55,6 +56,7 @@ class DetectorHeader:
     precision: Precision = "float32"  # numeric mode of the backbone
     ranges: Ranges | None = None  # by which it is rounded to int8
     detector: str = "simplenet"
+    zones: Zones = EVERYWHERE  # of the finest grid
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -159,10 +161,14 @@ def save_detector(path: Path, heads: Heads, header: DetectorHeader) -> None:
     tensors = {name: _stored(name, value) for name, value in heads.state_dict().items()}
     is_first = header.preprocessing.is_for_all_releases and header.ranges is None
     version = FORMAT_VERSION if is_first else NEXT_FORMAT
+    has_zones = not header.zones.is_everywhere or header.preprocessing.drawn_on is not None
+    is_latest = has_zones or isinstance(heads, LabelledHeads)
     fields = asdict(header) | {
         "preprocessing": header.preprocessing.to_json(),
-        "format_version": LABELLED_FORMAT if isinstance(heads, LabelledHeads) else version,
+        "format_version": LATEST_FORMAT if is_latest else version,
     }
+    if header.zones.is_everywhere:
+        del fields["zones"]
     if header.ranges is None:
         del fields["ranges"]
     save_file(tensors, path, metadata={HEADER_KEY: json.dumps(fields, sort_keys=True)})
@@ -217,6 +223,7 @@ def _read(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> DetectorPart
         "embedding": Embedding(**fields["embedding"]),
         "preprocessing": Preprocessing.from_json(fields["preprocessing"]),
         "ranges": read_ranges(fields.get("ranges")),
+        "zones": read_zones(fields.get("zones", {})),
     }
     header = DetectorHeader(**fields | parts)
     header.backbone_config  # noqa: B018  checks the backbone's name and the layers
@@ -226,7 +233,7 @@ def _read(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> DetectorPart
         raise ValueError(f"no detector {header.detector!r}; known: {', '.join(KINDS)}")
     values = {name: value.float() for name, value in tensors.items()}
     try:
-        return header, _read_heads(values, header)
+        return header, _read_heads(values, header).with_zones(header.zones)
     except (KeyError, ValueError) as error:
         shapes = {name: tuple(value.shape) for name, value in tensors.items()}
         raise ValueError(f"tensors {shapes} do not fit its header: {error}") from error
@@ -241,4 +248,4 @@ def _read_heads(values: Mapping[str, Tensor], header: DetectorHeader) -> Heads:
 
 
 # A later format adds its reader and keeps the others.
-READABLE: dict[int, Reader] = dict.fromkeys((FORMAT_VERSION, NEXT_FORMAT, LABELLED_FORMAT), _read)
+READABLE: dict[int, Reader] = dict.fromkeys((FORMAT_VERSION, NEXT_FORMAT, LATEST_FORMAT), _read)

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.embedding import mean_levels
 from model.folding import FoldedHeads, read_heads
 from model.kind import Heads, Kind, Preset, TrainingSet
 from model.memory_bank import (
@@ -84,18 +83,20 @@ class EnsembleHeads(Heads):
         patch, image = self.simplenet.patch(levels), self.simplenet.image
         assert image is not None, "the recipe asks for it"
         distances_B, distances = self.memory_bank(levels)
-        means = mean_levels(levels)
+        means = self.zones.means(levels)
         apart_B2 = torch.stack([distances_B, self.pooled.of_means(means)], dim=1)
         bank_B, pooled_B = ((apart_B2 - self.offset) / self.spread).unbind(dim=1)
         image_B = image(means).flatten()
-        scores = (patch.flatten(1).amax(dim=1) + image_B + bank_B + pooled_B) / 4
-        return scores, (patch + (distances - self.offset[0]) / self.spread[0]) / 2
+        scores = (self.zones.highest(patch) + image_B + bank_B + pooled_B) / 4
+        patch_scores = (patch + (distances - self.offset[0]) / self.spread[0]) / 2
+        return scores, self.zones.filled(patch_scores)
 
     def in_float32(self) -> "EnsembleHeads":
         """Return the same heads with matrices in float32."""
         pooled = {name: value.float() for name, value in self.pooled.named_buffers()}
         parts = (self.simplenet.in_float32(), self.memory_bank.in_float32(), PooledDistance(pooled))
-        return EnsembleHeads(*parts).with_scale(self.offset, self.spread)
+        heads = EnsembleHeads(*parts).with_scale(self.offset, self.spread)
+        return heads.with_zones(self.zones)
 
     def with_scale(self, offset: Tensor, spread: Tensor) -> "EnsembleHeads":
         """Set mean and spread of the last two, (2,) each; return these heads."""
@@ -135,7 +136,7 @@ class EnsembleTrainer:
         """Return the heads as they stand, rounded to what is stored, on one scale."""
         heads = EnsembleHeads(
             self.simplenet.folded(), self.memory_bank.folded(), fit_pooled(self.means_NC)
-        )
+        ).with_zones(self.bank.zones)
         if self._scale is None:  # neither part changes any more
             self._scale = self._measure_scale(heads)
         return heads.with_scale(*self._scale)
@@ -150,10 +151,8 @@ class EnsembleTrainer:
             strict=True,  # the same images in the same order: they share the folds
         )
         for (simplenet, index), (bank, _), pooled in parts:
-            yield (
-                EnsembleHeads(simplenet, bank, pooled).with_scale(heads.offset, heads.spread),
-                index,
-            )
+            member = EnsembleHeads(simplenet, bank, pooled).with_zones(heads.zones)
+            yield member.with_scale(heads.offset, heads.spread), index
 
     def health(self) -> dict[str, float]:
         """Return what tells a sound training from a broken one."""
@@ -186,7 +185,8 @@ class EnsembleTrainer:
         found = []
         for member, index in self.unseen(heads):
             levels = self.bank.images(index)
-            found.append(torch.stack([member.memory_bank(levels)[0], member.pooled(levels)], dim=1))
+            pooled_B = member.pooled.of_means(member.zones.means(levels))
+            found.append(torch.stack([member.memory_bank(levels)[0], pooled_B], dim=1))
         std, mean = torch.std_mean(torch.cat(found), dim=0, correction=0)
         return mean, std.clamp_min(1e-6)
 

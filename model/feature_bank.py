@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from model.embedding import resize
+from model.zones import EVERYWHERE
 
 Shape = tuple[int, int, int]
 Allocate = Callable[[Shape], Tensor]  # gives a half-precision tensor of a shape
@@ -43,6 +44,7 @@ class FeatureBank:
             self._allocate((num_images, height * width, channels))
             for channels, height, width in shapes
         ]
+        self.zones = EVERYWHERE  # what of an image counts
         self._shapes = list(shapes)
         self._taps = [
             tuple(taps.to(device) for taps in _bilinear_taps(shape[1:], self.grid))
@@ -93,12 +95,15 @@ class FeatureBank:
         ]
 
     def image_means(self, index: Tensor) -> Tensor:
-        """Return the mean feature (N, C) of some images, level beside level, in float32."""
-        means = [
-            torch.cat([self._take(store, part).float().mean(dim=1) for part in index.split(64)])
-            for store in self.levels
-        ]
-        return torch.cat(means, dim=1)
+        """Return the mean feature (N, C) of what counts of some images, level beside level."""
+        if not self.zones.ignored:
+            means = [
+                torch.cat([self._take(store, part).float().mean(dim=1) for part in index.split(64)])
+                for store in self.levels
+            ]
+            return torch.cat(means, dim=1)
+        parts = (self.zones.means(self.images(part)) for part in index.split(64))
+        return torch.cat([torch.cat(means, dim=1).flatten(1) for means in parts])
 
     def patches(self, image_K: Tensor, position_K: Tensor) -> Tensor:
         """Return joint features (K, C) of single positions of the finest grid, in float32."""

@@ -166,10 +166,10 @@ class FoldedHeads(Heads):
         more; what the other one says counts half.
         """
         patch_scores = self.patch(levels)
-        scores = patch_scores.flatten(1).amax(dim=1)
+        scores = self.zones.highest(patch_scores)
         if self.image is not None:
-            scores = join_scores(scores, self.image(mean_levels(levels)).flatten())
-        return scores, patch_scores
+            scores = join_scores(scores, self.image(self.zones.means(levels)).flatten())
+        return scores, self.zones.filled(patch_scores)
 
     @staticmethod
     def score_each(heads_B: Sequence[Heads], levels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -188,12 +188,12 @@ class FoldedHeads(Heads):
     def in_float32(self) -> "FoldedHeads":
         """Return the same heads with matrices in float32."""
         patch, *image = (head.in_float32() for head in self.heads)
-        return FoldedHeads(patch, *image)
+        return FoldedHeads(patch, *image).with_zones(self.zones)
 
     def split(self, members: int) -> list["FoldedHeads"]:
         """Return the members apart."""
         parts = zip(*(head.split(members) for head in self.heads), strict=True)
-        return [FoldedHeads(*heads) for heads in parts]
+        return [FoldedHeads(*heads).with_zones(self.zones) for heads in parts]
 
     def set_scale(self, unseen: Iterable[tuple["FoldedHeads", Sequence[Tensor]]]) -> None:
         """Make both heads' scores compare.
@@ -203,21 +203,22 @@ class FoldedHeads(Heads):
         """
         patch, image = [], []
         for member, levels in unseen:
-            patch.append(member.patch(levels).flatten(1).amax(dim=1))
+            patch.append(self.zones.highest(member.patch(levels)))
             if member.image is not None:
-                image.append(member.image(mean_levels(levels)).flatten())
+                image.append(member.image(self.zones.means(levels)).flatten())
         self.patch.set_scale(torch.cat(patch))
         if self.image is not None:
             self.image.set_scale(torch.cat(image))
 
 
 def _stackable(heads_B: Sequence[FoldedHeads]) -> bool:
-    """Whether all heads have the same shape, and no layer between the first and the last."""
+    """Whether all heads have the same shape, no layer between first and last, and no zones."""
     shapes = {
         tuple((name, tuple(value.shape)) for name, value in heads.state_dict().items())
         for heads in set(heads_B)
     }
-    return len(shapes) == 1 and not heads_B[0].patch.deeper
+    has_zones = any(not heads.zones.is_everywhere for heads in heads_B)
+    return len(shapes) == 1 and not heads_B[0].patch.deeper and not has_zones
 
 
 def _score_stacked(

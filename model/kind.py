@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from model.embedding import EmbeddingKind
 from model.feature_bank import FeatureBank
 from model.precision import PRECISIONS, Precision
 from model.preprocessing import Preprocessing
+from model.zones import EVERYWHERE, Zones
 
 
 class Heads(nn.Module, ABC):
@@ -28,6 +29,15 @@ class Heads(nn.Module, ABC):
     Its state are buffers; those with two dimensions or more are rounded to half precision before
     anything is scored, so that a file, which holds halves, scores exactly as they do.
     """
+
+    zones = EVERYWHERE  # what of an image counts; no buffer, the header of a file holds it
+
+    def with_zones(self, zones: Zones) -> Self:
+        """Set what counts, for these heads and for all that they are made of; return them."""
+        for module in self.modules():
+            if isinstance(module, Heads):
+                module.zones = zones
+        return self
 
     @abstractmethod
     def forward(self, levels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

@@ -16,20 +16,24 @@ from torch import Tensor, nn
 
 from model.embedding import join_levels
 from model.kind import Heads
+from model.zones import EVERYWHERE, Zones
 
 TOP_SHARE = 1 / 49  # of the positions; 16 of a grid of 28 x 28
 KIND, OWN = "kind.", "labels."  # how the names of tensors begin
 
 
-def describe(levels: Sequence[Tensor], patch_scores_Bhw: Tensor) -> Tensor:
+def describe(
+    levels: Sequence[Tensor], patch_scores_Bhw: Tensor, zones: Zones = EVERYWHERE
+) -> Tensor:
     """Return the features (B, F) of images.
 
     Args:
         levels: pooled (B, C, h, w) maps.
         patch_scores_Bhw: what the kind's heads say of them.
+        zones: which positions count.
     """
-    joint_BCP = join_levels(levels).flatten(2)
-    flat_BP = patch_scores_Bhw.flatten(1)
+    joint_BCP = zones.positions(join_levels(levels))
+    flat_BP = zones.positions(patch_scores_Bhw)
     num_top = max(math.ceil(TOP_SHARE * flat_BP.shape[1]), 1)
     top_B1K = flat_BP.topk(num_top, dim=1).indices[:, None]
     top_BC = joint_BCP.gather(2, top_B1K.expand(-1, joint_BCP.shape[1], -1)).mean(dim=2)
@@ -60,12 +64,12 @@ class LabelledHeads(Heads):
     def __init__(self, kind: Heads, labels: LabelHead) -> None:
         """Join the two."""
         super().__init__()
-        self.kind, self.labels = kind, labels
+        self.kind, self.labels, self.zones = kind, labels, kind.zones
 
     def forward(self, levels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return image scores (B,) and the kind's patch scores (B, h, w)."""
         scores, patch_scores = self.kind(levels)
-        return scores + self.labels(describe(levels, patch_scores)), patch_scores
+        return scores + self.labels(describe(levels, patch_scores, self.zones)), patch_scores
 
     def in_float32(self) -> "LabelledHeads":
         """Return the same heads with matrices in float32."""

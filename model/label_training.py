@@ -160,7 +160,7 @@ class LabelTrainer:
 
 def _seen_by(heads: Heads, levels: list[Tensor]) -> Described:
     scores, patch_scores = heads(levels)
-    return Described(scores=scores, features=describe(levels, patch_scores))
+    return Described(scores=scores, features=describe(levels, patch_scores, heads.zones))
 
 
 def _join(parts: list[Described], join: Any) -> Described:

@@ -97,18 +97,21 @@ class MemoryBank(Heads):
 
     def in_float32(self) -> "MemoryBank":
         """Return the same bank with matrices in float32."""
-        return MemoryBank({name: value.float() for name, value in self.named_buffers()})
+        tensors = {name: value.float() for name, value in self.named_buffers()}
+        return MemoryBank(tensors).with_zones(self.zones)
 
     def forward(self, levels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return image scores (B,) and patch scores (B, h, w): distances to the nearest vector."""
         points_BDP = self._points(levels)
         vectors_KD = self.vectors.float()
         squares_BKP = _squares(points_BDP, vectors_KD)
-        patch_scores = squares_BKP.amin(dim=1).clamp_min(0).sqrt()
-        scores = patch_scores.amax(dim=1)
+        distances_BP = squares_BKP.amin(dim=1).clamp_min(0).sqrt()
+        patch_scores = distances_BP.unflatten(1, levels[0].shape[2:])
+        scores = self.zones.highest(patch_scores)
         if self.num_neighbours:
-            scores = scores * self._weight(points_BDP, vectors_KD, squares_BKP, patch_scores)
-        return scores, patch_scores.unflatten(1, levels[0].shape[2:])
+            worst_B = self.zones.worst(patch_scores)
+            scores = scores * self._weight(points_BDP, vectors_KD, squares_BKP, worst_B)
+        return scores, self.zones.filled(patch_scores)
 
     def _points(self, levels: Sequence[Tensor]) -> Tensor:
         """Return each patch in the space of the vectors, (B, D, P)."""
@@ -123,13 +126,12 @@ class MemoryBank(Heads):
         return (centred * self.scale[:, None, None]).flatten(2)
 
     def _weight(
-        self, points_BDP: Tensor, vectors_KD: Tensor, squares_BKP: Tensor, patch_scores_BP: Tensor
+        self, points_BDP: Tensor, vectors_KD: Tensor, squares_BKP: Tensor, worst_B: Tensor
     ) -> Tensor:
         """Return what an image's score is multiplied with (B,): equation 7 of the paper.
 
         It is larger where the nearest vector is rare itself, far from its neighbours.
         """
-        worst_B = patch_scores_BP.argmax(dim=1)
         own_B = torch.arange(len(worst_B), device=worst_B.device)
         nearest_B = squares_BKP[own_B, :, worst_B].argmin(dim=1)
         near_BD = vectors_KD[nearest_B]
@@ -183,7 +185,7 @@ class MemoryBankTrainer:
     def folded(self) -> MemoryBank:
         """Return the fit to all images."""
         assert self._whole is not None, "run first"
-        return MemoryBank(self._whole.state_dict())
+        return MemoryBank(self._whole.state_dict()).with_zones(self.bank.zones)
 
     def unseen(self, heads: Heads) -> Iterator[tuple[MemoryBank, Tensor]]:
         """Yield fits that leave images out with these, a few at a time."""
@@ -209,7 +211,7 @@ class MemoryBankTrainer:
         """Continue from a ``state_dict``."""
         if "whole" in state:
             tensors = {name: value.to(self.bank.device) for name, value in state["whole"].items()}
-            self._whole = MemoryBank(tensors)
+            self._whole = MemoryBank(tensors).with_zones(self.bank.zones)
 
 
 def fit(bank: FeatureBank, images: Tensor, recipe: MemoryBankRecipe) -> MemoryBank:
@@ -228,7 +230,7 @@ def fit(bank: FeatureBank, images: Tensor, recipe: MemoryBankRecipe) -> MemoryBa
     tensors |= {"centre": space.centre, "scale": space.scale}
     tensors |= {"vectors": points_PD[chosen_K].half().float()}
     tensors |= {"neighbours": torch.tensor(float(recipe.neighbours), device=bank.device)}
-    return MemoryBank(tensors)
+    return MemoryBank(tensors).with_zones(bank.zones)
 
 
 def read_memory_bank(tensors: Mapping[str, Tensor], channels: Sequence[int]) -> MemoryBank:

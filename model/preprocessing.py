@@ -1,5 +1,6 @@
 """How an image file becomes what a network expects to see: a rectangle of pixels."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -12,7 +13,8 @@ Pages = Literal["one", "first", "each"]
 
 MIN_SIDE, MAX_SIDE = 32, 4096  # of what a network sees
 MAX_PIXELS = 100_000_000
-LATER = ("pixel_range", "pages", "max_pixels", "tiles")  # earlier releases do not know these
+# Earlier releases do not know these.
+LATER = ("pixel_range", "pages", "max_pixels", "tiles", "roi", "drawn_on")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +38,12 @@ class Preprocessing:
     max_pixels: int = MAX_PIXELS  # of an image; larger ones are not decoded
     # The image is cut into tiles at its own scale, and ``crop`` is a tile's side.
     tiles: Tiles | None = None
+    # Left, top, width and height of what is cut out of an image before it is resized, in pixels of
+    # one of ``drawn_on``; None: nothing is.
+    roi: tuple[int, int, int, int] | None = None
+    # Height and width of the image on which zones were drawn. They hold in shares for images of
+    # these proportions; others are refused. None: images may have any.
+    drawn_on: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.crop, int) and len(set(self.crop)) == 1:
@@ -53,6 +61,8 @@ class Preprocessing:
             raise ValueError(f"pixel_range must be a positive number, got {self.pixel_range}")
         if self.tiles is not None and self.size != (self.tiles.size, self.tiles.size):
             raise ValueError(f"tiles.size is {self.tiles.size}, crop is {self._crop_shown}")
+        if self.roi is not None and self.drawn_on is None:
+            raise ValueError("a roi needs the size of the image that it was drawn on")
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Preprocessing":
@@ -61,9 +71,9 @@ class Preprocessing:
         Raises:
             TypeError, ValueError: it did not.
         """
-        crop, tiles = values["crop"], values.get("tiles")
-        crop = crop if isinstance(crop, int) else tuple(crop)
-        return cls(**{**values, "crop": crop, "tiles": tiles and Tiles.from_json(tiles)})
+        lists = {name: tuple(v) for name, v in values.items() if isinstance(v, list | tuple)}
+        tiles = values.get("tiles")
+        return cls(**{**values, **lists, "tiles": tiles and Tiles.from_json(tiles)})
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values; what came later is left out while it changes nothing."""
@@ -103,7 +113,10 @@ class Preprocessing:
         """Pixels of an image's shorter side below which detail would be lost; None: all of them."""
         if self.tiles is not None:
             return None
-        return self.resize if self.fit == "crop" else max(self.size)
+        least = self.resize if self.fit == "crop" else max(self.size)
+        if self.roi is None or self.drawn_on is None:
+            return least
+        return math.ceil(least * min(self.drawn_on) / min(self.roi[2:]))
 
     @property
     def _crop_shown(self) -> str:

@@ -135,7 +135,7 @@ class RecipeTrainer:
         channels = self.bank.level_channels
         heads = {name: trainer.folded(channels) for name, trainer in self.trainers.items()}
         folded = FoldedHeads(heads["patch"], heads.get("image"))
-        folded.round_to_half()
+        folded.with_zones(self.bank.zones).round_to_half()
         if self.recipe.members > 1:
             unseen = self.unseen(folded)
             folded.set_scale((member, self.bank.images(index)) for member, index in unseen)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from model.feature_bank import FeatureBank
 from model.tiles import Size, Tiles
+from model.zones import EVERYWHERE
 
 CHUNK = 16  # inputs whose features are in memory at a time
 
@@ -32,6 +33,8 @@ def of_levels(size: Size, levels: Sequence[Tensor]) -> TiledImage:
 
 class TiledBank:
     """Features of N images: the inputs of all of them are images of a ``FeatureBank``."""
+
+    zones = EVERYWHERE  # what of an image counts
 
     def __init__(self, inputs: FeatureBank, tiles: Tiles) -> None:
         """Start with no image; ``inputs`` has room for the inputs of some, and grows."""

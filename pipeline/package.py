@@ -24,6 +24,7 @@ from PIL import Image
 from model.detector import DetectorHeader, load_detector, save_detector
 from model.errors import CategoryFault
 from model.kind import Heads
+from model.zones import EVERYWHERE, Zones, read_zones
 from pipeline.calibration import Calibration
 from pipeline.engine_check import CHECK_FILE, EngineCheck, from_png, to_png
 from pipeline.images.image_statistics import Values, read_values
@@ -74,11 +75,13 @@ class Reference:
     modes: tuple[str, ...] = ()  # of the good images' files, likewise: "RGB", "L;uint16"
     check: EngineCheck | None = None  # likewise; and where the numeric mode is not float32
     regions: RegionRule | None = None  # likewise
+    zones: Zones = EVERYWHERE  # as the heads have them, for whoever draws them
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; ``from_json`` gives back an equal reference."""
         later: dict[str, Any] = {"engine_check": self.check.to_json()} if self.check else {}
         later |= {"regions": asdict(self.regions)} if self.regions else {}
+        later |= {} if self.zones.is_everywhere else {"zones": asdict(self.zones)}
         return {
             **later,
             **self.calibration.to_json(),
@@ -96,6 +99,7 @@ class Reference:
             statistics=read_values(data.get("image_statistics", {})),
             modes=tuple(data.get("image_modes", ())),
             check=EngineCheck.from_json(check) if (check := data.get("engine_check")) else None,
+            zones=read_zones(data.get("zones", {})),
             regions=RegionRule(**rule) if (rule := data.get("regions")) else None,
         )
 

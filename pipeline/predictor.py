@@ -112,6 +112,8 @@ class Predictor:
             scored, view = as_scored(picture, preprocessing, pixels.shape[:2])
         except ImageTooLarge as error:
             return ImageRead("", ImageStatus.TOO_LARGE, str(error))
+        except UnreadableImage as unlike:
+            return ImageRead("", ImageStatus.UNREADABLE, str(unlike))
         return ImageRead("", ImageStatus.OK, None, scored, "", view=view)
 
     def _score(self, batch: list[ImageRead]) -> list[dict[str, Any]]:

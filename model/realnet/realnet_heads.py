@@ -55,7 +55,8 @@ class RealNetHeads(Heads):
 
     def in_float32(self) -> "RealNetHeads":
         """Return the same heads with matrices in float32."""
-        return RealNetHeads({name: value.float() for name, value in self.state_dict().items()})
+        tensors = {name: value.float() for name, value in self.state_dict().items()}
+        return RealNetHeads(tensors).with_zones(self.zones)
 
     def forward(self, levels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return image scores (B,) and patch scores (B, g, g), logits."""
@@ -75,8 +76,9 @@ class RealNetHeads(Heads):
         _, logits = self.network(selected)
         patch_scores = _on_grid(logits, levels[0].shape[2:])
         side = max(min(patch_scores.shape[1:]) // SQUARES, 1)
-        squares = F.avg_pool2d(patch_scores[:, None], side, stride=1)
-        return squares.flatten(1).amax(dim=1), patch_scores
+        squares = self.zones.mean_squares(patch_scores, side)
+        scores = self.zones.of_squares(side).highest(squares)
+        return scores, self.zones.filled(patch_scores)
 
     def _column(self, name: str, level: int) -> Tensor:
         return self.get_buffer(f"{name}{level}")[:, None, None]

@@ -93,7 +93,7 @@ class RealNetTrainer:
         for level, channels in enumerate(self.features.channels):
             tensors[f"index{level}"] = channels.index.float()
             tensors |= {f"mean{level}": channels.mean, f"scale{level}": channels.scale}
-        return RealNetHeads(tensors)
+        return RealNetHeads(tensors).with_zones(self.training_set.bank.zones)
 
     def unseen(self, heads: Heads) -> Iterator[tuple[Heads, Tensor]]:
         """Yield nothing: the one network has seen every image."""

@@ -13,7 +13,6 @@ from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     Field,
@@ -22,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from model.backbone import BACKBONES, BackboneConfig
+from model.backbone import BackboneConfig
 from model.embedding import Embedding, EmbeddingKind
 from model.errors import NightshiftError
 from model.kinds import KINDS
@@ -47,11 +46,12 @@ from pipeline.catalogue.detector_settings import (
 )
 from pipeline.catalogue.findings import findings_of_names, nearest, read_settings
 from pipeline.catalogue.image_size import CropSetting, FitSetting, make_preprocessing
+from pipeline.catalogue.known_names import BackboneName, DetectorName, LayoutName, PatchSize
 from pipeline.catalogue.strict_yaml import shown
 from pipeline.catalogue.tiles_setting import TilesSetting
 from pipeline.catalogue.weights_file import WeightsFile, as_weights_file
+from pipeline.catalogue.zone_settings import ZoneSettings
 from pipeline.datasets.bursts import GroupSetting, column_of
-from pipeline.datasets.layouts import LAYOUTS
 
 SECTIONS = ("defaults", "categories", "study")  # the last is read by pipeline/study/settings.py
 DETECTOR, PRESET = "simplenet", "default"  # of a category that names none
@@ -60,21 +60,6 @@ MOST_FINDINGS = 40  # lines of one message
 
 class CatalogueError(NightshiftError):
     """The catalogue cannot be read or does not say what it must."""
-
-
-def _known(kind: str, names: Collection[str]) -> AfterValidator:
-    def check(given: str) -> str:
-        if given not in names:
-            raise ValueError(f"no {kind} `{given}`{nearest(given, list(names))}")
-        return given
-
-    return AfterValidator(check)
-
-
-BackboneName = Annotated[str, _known("backbone", BACKBONES)]
-LayoutName = Annotated[str, _known("layout", LAYOUTS)]
-DetectorName = Annotated[str, _known("detector", KINDS)]
-PatchSize = Literal[1, 3, 5, 7]
 
 
 class Settings(Strict):
@@ -116,6 +101,7 @@ class Settings(Strict):
     training: Training = Training()
     memory_bank: MemoryBankSettings = MemoryBankSettings()
     realnet: RealNetSettings = RealNetSettings()
+    zones: ZoneSettings = ZoneSettings()
 
 
 class Category(Settings):
@@ -245,7 +231,11 @@ class Category(Settings):
         )
 
 
-NESTED: dict[str, type[BaseModel]] = {**DETECTOR_SECTIONS, "weights": WeightsFile}
+NESTED: dict[str, type[BaseModel]] = {
+    **DETECTOR_SECTIONS,
+    "weights": WeightsFile,
+    "zones": ZoneSettings,
+}
 
 
 def load_catalogue(uri: str) -> list[Category]:

@@ -7,10 +7,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model.preprocessing import Preprocessing
-from pipeline.images.placement import crop_box, inside_of
+from pipeline.images.picture import UnreadableImage
+from pipeline.images.placement import crop_box, inside_of, roi_of
 
 STRIP = 16  # times as long as wide
 ROWS = 256
+PROPORTIONS = 1.02  # times longer or shorter: one pixel of a thumbnail of 64
 
 Border = Literal["edge", "constant"]
 
@@ -22,8 +24,13 @@ def to_crop(
 
     Fit "crop" equals torchvision's Resize (bilinear, antialiased) and CenterCrop on the same PIL
     image, but only the crop is computed, so a long strip costs no more than a square. Fit "pad"
-    repeats the border, or adds zeros where it is "constant".
+    repeats the border, or adds zeros where it is "constant". Where there is a region of interest,
+    it is the image.
+
+    Raises:
+        UnreadableImage: zones were drawn on an image of other proportions.
     """
+    image = _looked_at(image, preprocessing)
     pixels = np.array(_resized(image, preprocessing))
     gaps = [size - edge for size, edge in zip(preprocessing.size, pixels.shape[:2], strict=True)]
     if gaps == [0, 0]:
@@ -52,6 +59,22 @@ def to_scale(image: Image.Image, size: tuple[int, int]) -> NDArray[np.uint8]:
         bottom = min(top + ROWS, height)
         pixels[top:bottom] = np.asarray(image.crop((0, top, width, bottom)))
     return pixels
+
+
+def _looked_at(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
+    if preprocessing.drawn_on is None:
+        return image
+    height, width = preprocessing.drawn_on
+    ratio = image.width * height / (image.height * width)
+    if not 1 / PROPORTIONS <= ratio <= PROPORTIONS:
+        raise UnreadableImage(
+            f"{image.width} x {image.height} pixels have other proportions than the {width} x "
+            f"{height} on which the category's zones were drawn; give images of one camera setting "
+            f"a category of their own"
+        )
+    whole = 0, 0, *image.size
+    box = roi_of((image.height, image.width), preprocessing)
+    return image if box == whole else image.crop(box)
 
 
 def _resized(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:

@@ -48,20 +48,39 @@ def placement(size: tuple[int, int], preprocessing: Preprocessing) -> Placement:
         size: height and width of the upright image.
         preprocessing: how it is read.
     """
+    left, top, right, bottom = roi_of(size, preprocessing)
+    inner = _placed(bottom - top, right - left, preprocessing)
+    return Placement(size, (inner[0] + left, inner[1] + top, inner[2], inner[3]))
+
+
+def roi_of(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[int, int, int, int]:
+    """Return left, top, right and bottom, in pixels of an image, of what is looked at at all."""
     height, width = size
+    if preprocessing.roi is None or preprocessing.drawn_on is None:
+        return 0, 0, width, height
+    x, y, wide, high = preprocessing.roi
+    across, down = width / preprocessing.drawn_on[1], height / preprocessing.drawn_on[0]
+    left, top = round(x * across), round(y * down)
+    right, bottom = round((x + wide) * across), round((y + high) * down)
+    return left, top, max(right, left + 1), max(bottom, top + 1)
+
+
+def _placed(height: int, width: int, preprocessing: Preprocessing) -> Box:
+    """Return the rectangle in pixels of what is looked at; of tiles joined again it is all."""
+    if preprocessing.tiles is not None:
+        return 0.0, 0.0, float(width), float(height)
     high, wide = preprocessing.size
     match preprocessing.fit:
         case "crop":
             left, top, right, bottom = crop_box((width, height), preprocessing.resize, (wide, high))
-            box = left, top, right - left, bottom - top
+            return left, top, right - left, bottom - top
         case "stretch":
-            box = 0.0, 0.0, float(width), float(height)
+            return 0.0, 0.0, float(width), float(height)
         case "pad":
             inside = inside_of((width, height), (wide, high))
             across, down = width / inside[0], height / inside[1]
             margins = (wide - inside[0]) // 2, (high - inside[1]) // 2
-            box = -margins[0] * across, -margins[1] * down, wide * across, high * down
-    return Placement(size, box)
+            return -margins[0] * across, -margins[1] * down, wide * across, high * down
 
 
 def crop_box(size: tuple[int, int], resize: int, crop: tuple[int, int]) -> Box:

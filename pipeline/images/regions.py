@@ -28,6 +28,7 @@ class RegionRule:
     threshold: float  # a float32 value; what lies above it belongs to a region
     rate: float  # share of good images with any region, at most
     num_images: int  # held-out good images that the level rests on
+    least: int = 1  # positions of a map that a region has at least
 
     def may_have_any(self, patch_scores: NDArray[np.float32]) -> bool:
         """Whether an image can have a region at all.
@@ -59,12 +60,32 @@ class Regions:
 NO_REGIONS = Regions(listed=[], number=0, area_share=0.0)
 
 
-def fit_rule(highest_N: NDArray[np.float32], rate: float) -> RegionRule:
+def highest_level(map_HW: NDArray[np.float32], least: int) -> float:
+    """Return the highest level at which, and not above which, a map has a region.
+
+    It is one of its levels: where at most that is asked for, a region has ``least`` positions.
+    """
+    if least == 1:
+        return float(map_HW.max())
+    levels = np.unique(map_HW)
+    low, high = 0, len(levels) - 1  # above the last one nothing lies
+    while low < high:
+        middle = (low + high) // 2
+        labels_HW, _ = ndimage.label(map_HW > levels[middle], TOUCHING)
+        if np.bincount(labels_HW.ravel())[1:].max(initial=0) >= least:
+            low = middle + 1
+        else:
+            high = middle
+    return float(levels[low])
+
+
+def fit_rule(highest_N: NDArray[np.float32], rate: float, least: int = 1) -> RegionRule:
     """Return the lowest level that at most a share of good images exceeds anywhere.
 
     Args:
-        highest_N: the highest level of the map of each held-out good image.
+        highest_N: ``highest_level`` of the map of each held-out good image.
         rate: the share, in (0, 1).
+        least: positions of a map that a region has at least.
 
     Raises:
         TooFewImages: they cannot certify the share.
@@ -72,7 +93,7 @@ def fit_rule(highest_N: NDArray[np.float32], rate: float) -> RegionRule:
     """
     refuse_few(len(highest_N), rate)
     made = fit(highest_N, CalibrationConfig(false_alarm_rate=rate))
-    return RegionRule(threshold=made.threshold, rate=rate, num_images=len(highest_N))
+    return RegionRule(threshold=made.threshold, rate=rate, num_images=len(highest_N), least=least)
 
 
 def refuse_few(num_images: int, rate: float) -> None:
@@ -103,7 +124,9 @@ def find_regions(map_HW: NDArray[np.float32], rule: RegionRule, place: Placement
     if not number:
         return NO_REGIONS
     sizes = np.bincount(labels_HW.ravel())[1:]
-    largest = np.argsort(-sizes, kind="stable")[:MAX_REGIONS]
+    is_one = sizes >= rule.least
+    number, total = int(np.count_nonzero(is_one)), int(sizes[is_one].sum())
+    largest = np.argsort(-sizes, kind="stable")[: min(number, MAX_REGIONS)]
     windows = ndimage.find_objects(labels_HW)
     image_area = float(place.size[0] * place.size[1])
     pixel = place.box[2] * place.box[3] / map_HW.size  # of the map, in pixels of the image
@@ -113,7 +136,7 @@ def find_regions(map_HW: NDArray[np.float32], rule: RegionRule, place: Placement
         own = {"area": round(area), "share": area / image_area}
         is_own = labels_HW[windows[index]] == index + 1
         listed.append(_describe(map_HW, windows[index], is_own, place) | own)
-    share = min(float(sizes.sum()) * pixel / image_area, 1.0)
+    share = min(total * pixel / image_area, 1.0)
     return Regions(listed=listed, number=number, area_share=share)
 
 

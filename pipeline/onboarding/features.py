@@ -26,6 +26,7 @@ from pipeline.images.decode import ImageRead
 from pipeline.inspection.image_set import Gatherer, ImageSet
 from pipeline.onboarding.feature_cache import bank_of_images
 from pipeline.onboarding.listed_images import stay_together
+from pipeline.onboarding.zones import zones_of
 
 logger = logging.getLogger(__name__)
 
@@ -88,10 +89,12 @@ def extract(
     Raises:
         UnreadableImages: more than a tenth cannot be read.
         CacheTooSmall: neither memory nor disk has room.
+        ZonesError: nothing of an image would count.
     """
     backbone = embedder.backbone
     shapes = level_shapes(backbone, category.embedding, category.preprocessing.size)
     bank = bank_of_images(category, len(uris), shapes, backbone.mean.device)
+    bank.zones = zones_of(category)
     started = time.monotonic()
     gatherer = Gatherer()
     good, unreadable = gatherer.reads, gatherer.unreadable

@@ -10,6 +10,7 @@ from model.preprocessing import MAX_SIDE, MIN_SIDE
 from pipeline.catalogue.catalogue import Category
 from pipeline.images.page_numbers import file_and_page
 from pipeline.images.picture import ImageTooLarge, UnreadableImage, open_picture
+from pipeline.images.placement import roi_of
 from pipeline.images.prefetch import read_ahead
 from pipeline.storage import StorageError, read_bytes
 
@@ -74,6 +75,7 @@ def sizes_of_some(category: Category, uris: Sequence[str]) -> Iterator[tuple[int
             picture = open_picture(read_bytes(file), category.max_pixels, page=page or 1)
         except (StorageError, UnreadableImage, ImageTooLarge):
             return []
-        return [picture.size]
+        left, top, right, bottom = roi_of(picture.size, category.preprocessing)
+        return [(bottom - top, right - left)]
 
     return (size for found in read_ahead(read, probes) for size in found)

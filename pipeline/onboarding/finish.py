@@ -17,15 +17,17 @@ from numpy.typing import NDArray
 
 from model.kind import Heads
 from pipeline.calibration import Calibration, Part, fit
+from pipeline.catalogue.catalogue import Category
 from pipeline.datasets.samples import of_split
 from pipeline.images.image_statistics import Values, condense
-from pipeline.images.regions import fit_rule
+from pipeline.images.regions import RegionRule, fit_rule
 from pipeline.measuring.labelled import ScoredSamples, measure, read_marks, score_samples
 from pipeline.onboarding import label_head
 from pipeline.onboarding.check_images import check_images
 from pipeline.onboarding.examples import examples, worst_unseen
 from pipeline.onboarding.health import measure_health, refuse_unhealthy
 from pipeline.onboarding.prepare import PreparedCategory, UnseenScores, make_detector, score_unseen
+from pipeline.onboarding.zones import least_positions
 from pipeline.package import MapScale, OnboardingRecord, Package, Reference
 
 LARGE_MEGABYTES = 10
@@ -64,7 +66,8 @@ def finish(prepared: PreparedCategory) -> tuple[Package, dict[str, NDArray[np.ui
             statistics=_statistics(prepared, unseen),
             modes=prepared.good.modes,
             check=check,
-            regions=fit_rule(unseen.highest, category.region_rate or category.false_alarm_rate),
+            regions=_rule(category, unseen),
+            zones=detector.header.zones,
         ),
         record=replace(record, findings=[*record.findings, *findings_of_size(detector.heads)]),
         check_images=pictures,
@@ -92,6 +95,11 @@ def write_package(prepared: PreparedCategory, folder: Path) -> Package:
     package, examples = finish(prepared)
     package.write(folder, examples)
     return package
+
+
+def _rule(category: Category, unseen: UnseenScores) -> RegionRule:
+    rate = category.region_rate or category.false_alarm_rate
+    return fit_rule(unseen.highest, rate, least_positions(category, category.preprocessing.size))
 
 
 def _statistics(prepared: PreparedCategory, unseen: UnseenScores) -> Values:

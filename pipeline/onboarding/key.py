@@ -69,7 +69,10 @@ def identify(category: Category, earlier_names: Sequence[str] = ()) -> Identity:
         earlier_names: that it had before.
     """
     files = files_of(category)
+    mask = category.zones.ignore
     parts = [] if category.anomalies is None else [_listed(category.anomalies).parts[0]]
+    if isinstance(mask, str):
+        parts.append(json.dumps(["ignore", storage.etags_of([mask]).get(mask)]).encode())
     if excluded := _excluded_of(category):
         parts.append(json.dumps(["exclude", excluded]).encode())
     if told := told_of(category.name, category.labels):

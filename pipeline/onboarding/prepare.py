@@ -23,7 +23,7 @@ from pipeline.datasets.layouts import Sample
 from pipeline.feature_store.embedder import Embedder, embedder_of
 from pipeline.feature_store.place import StorePlace
 from pipeline.images.batches import BATCH_IMAGES
-from pipeline.images.regions import refuse_few
+from pipeline.images.regions import highest_level, refuse_few
 from pipeline.inspection.category_summary import space_of_backbone
 from pipeline.inspection.known_categories import KnownCategories
 from pipeline.inspection.training_summary import TrainingImages, describe
@@ -46,6 +46,7 @@ from pipeline.onboarding.labelled_images import (
 from pipeline.onboarding.listed_images import list_images
 from pipeline.onboarding.pairs import make_pairs
 from pipeline.onboarding.precision_probe import choose_precision
+from pipeline.onboarding.zones import least_positions
 
 Unseen = tuple[Heads, torch.Tensor]  # heads, and indices into the bank of unseen images
 
@@ -215,6 +216,7 @@ def make_detector(prepared: PreparedCategory, trainer: Trainer) -> Detector:
         embedding=category.embedding,
         preprocessing=category.preprocessing,
         detector=category.detector,
+        zones=prepared.good.bank.zones,
     )
     return Detector(prepared.backbone, trainer.folded(), header).to(prepared.good.bank.device)
 
@@ -223,16 +225,17 @@ def make_detector(prepared: PreparedCategory, trainer: Trainer) -> Detector:
 def score_unseen(prepared: PreparedCategory, trainer: Trainer, detector: Detector) -> UnseenScores:
     """Score good images by heads that have not been trained on them."""
     scores, medians, highest, images = [], [], [], []
+    least = least_positions(prepared.category, detector.header.preprocessing.size)
     for heads, index in prepared.unseen(trainer, detector):
         batch_scores, patch_scores = heads(prepared.good.bank.images(index))
         scores.append(batch_scores.cpu().numpy())
-        levels = torch.cat([detector.maps(each) for each in patch_scores.split(1)]).flatten(1)
-        medians.append(levels.median(dim=1).values.cpu().numpy())
-        highest.append(levels.amax(dim=1).cpu().numpy())
+        levels = torch.cat([detector.maps(each) for each in patch_scores.split(1)])
+        medians.append(levels.flatten(1).median(dim=1).values.cpu().numpy())
+        highest += [highest_level(each, least) for each in levels.cpu().numpy()]
         images.append(index)
     return UnseenScores(
         images=torch.cat(images),
         scores=np.concatenate(scores),
         map_median=float(np.median(np.concatenate(medians))),
-        highest=np.concatenate(highest),
+        highest=np.array(highest, np.float32),
     )

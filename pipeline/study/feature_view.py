@@ -37,6 +37,7 @@ from pipeline.feature_store.embedder import Embedder, Planes
 from pipeline.feature_store.place import StorePlace
 from pipeline.feature_store.planes import Setting, names_of, plane_name
 from pipeline.images.batches import batches
+from pipeline.onboarding.zones import zones_of
 from pipeline.storage.local import local_path
 from pipeline.study.feature_copies import own_copies
 from pipeline.study.settings import Study
@@ -179,7 +180,9 @@ def open_bank(uri: str, category: Category, device: str = "cpu") -> FeatureBank:
         for rows, layer in zip(arrays, layers, strict=True)
     ]
     stores = map(torch.from_numpy, arrays)
-    return FeatureBank(len(arrays[0]), shapes, device, allocate=lambda _: next(stores))
+    bank = FeatureBank(len(arrays[0]), shapes, device, allocate=lambda _: next(stores))
+    bank.zones = zones_of(category)
+    return bank
 
 
 def _local(uri: str, name: str) -> Path:

@@ -13,15 +13,10 @@ from pydantic import BaseModel, BeforeValidator, Field, PositiveFloat, PositiveI
 from model.kinds import KINDS
 from pipeline import storage
 from pipeline.catalogue.addresses import Context, ImagesAddress
-from pipeline.catalogue.catalogue import (
-    BackboneName,
-    CatalogueError,
-    Category,
-    LayoutName,
-    read_document,
-)
+from pipeline.catalogue.catalogue import CatalogueError, Category, read_document
 from pipeline.catalogue.detector_settings import Strict
 from pipeline.catalogue.findings import read_settings
+from pipeline.catalogue.known_names import BackboneName, LayoutName
 from pipeline.catalogue.weights_file import WeightsFile, as_weights_file
 from pipeline.feature_store.place import StorePlace
 from pipeline.study.space import (

@@ -23,8 +23,9 @@ from pydantic import (
 from model.preprocessing import Fit
 from model.simplenet import Adaptor, Loss
 from model.training import SigmaUnit
-from pipeline.catalogue.catalogue import BackboneName, Category, PatchSize
+from pipeline.catalogue.catalogue import Category
 from pipeline.catalogue.findings import nearest
+from pipeline.catalogue.known_names import BackboneName, PatchSize
 from pipeline.catalogue.strict_yaml import shown
 from pipeline.catalogue.weights_file import WeightsFile
 

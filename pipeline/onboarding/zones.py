@@ -1,0 +1,101 @@
+"""From zones in pixels of an image to positions of a category's grid."""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from model.backbone import STRIDES
+from model.errors import CategoryFault
+from model.zones import EVERYWHERE, Zones
+from pipeline.catalogue.catalogue import Category
+from pipeline.images import fit
+from pipeline.images.masks import MASK_LEVEL, mask_levels
+from pipeline.images.picture import ImageTooLarge, UnreadableImage
+from pipeline.images.placement import placement
+from pipeline.storage import read_bytes
+
+IGNORED_SHARE = 0.5  # of a position, from which on it does not count
+
+
+class ZonesError(CategoryFault):
+    """Zones that leave nothing to score, or a mask that does not belong to its images."""
+
+
+def zones_of(category: Category) -> Zones:
+    """Return what counts on the finest grid of a category, whose crop is known.
+
+    Raises:
+        ZonesError: nothing would count, or less than the least area; or the mask cannot be used.
+        StorageError: the mask cannot be read.
+    """
+    size = category.preprocessing.size
+    grid = size[0] // STRIDES[category.layers[0]], size[1] // STRIDES[category.layers[0]]
+    ignored = _ignored(category, grid)
+    num_counting = grid[0] * grid[1] if ignored is None else int(np.count_nonzero(~ignored))
+    if not num_counting:
+        raise ZonesError(
+            f"{category.name}: zones.ignore covers all that is looked at, so nothing is left to "
+            f"score; draw it smaller"
+        )
+    least = least_positions(category, grid)
+    if least > num_counting:
+        raise ZonesError(
+            f"{category.name}: zones.min_area {category.zones.min_area:g} pixels are {least} "
+            f"positions of the anomaly map, and {num_counting} count; lower it"
+        )
+    if ignored is None and least == 1:
+        return EVERYWHERE
+    rows = () if ignored is None else tuple("".join("01"[i] for i in row) for row in ignored * 1)
+    return Zones(ignored=rows if ignored is not None and ignored.any() else (), min_area=least)
+
+
+def least_positions(category: Category, grid: tuple[int, int]) -> int:
+    """Return the least area in positions of a map of height and width, at least one."""
+    zones = category.zones
+    if zones.min_area is None or zones.size is None:
+        return 1
+    box = placement(zones.size, category.preprocessing).box
+    return max(1, math.ceil(zones.min_area * grid[0] * grid[1] / (box[2] * box[3])))
+
+
+def marked_image(category: Category) -> Image.Image | None:
+    """Return what is ignored of an image of the zones' size, above MASK_LEVEL; None: nothing.
+
+    Raises:
+        ZonesError: the mask cannot be used.
+        StorageError: it cannot be read.
+    """
+    zones = category.zones
+    if zones.ignore is None or zones.size is None:
+        return None
+    height, width = zones.size
+    if isinstance(zones.ignore, str):
+        try:
+            levels = mask_levels(read_bytes(zones.ignore))
+        except (UnreadableImage, ImageTooLarge) as error:
+            raise ZonesError(f"{category.name}: zones.ignore {zones.ignore}: {error}") from error
+        if levels.size != (width, height):
+            raise ZonesError(
+                f"{category.name}: zones.ignore {zones.ignore} has {levels.width} x "
+                f"{levels.height} pixels, zones.size says {width} x {height}; give the mask and "
+                f"the size of one and the same image"
+            )
+        return levels
+    levels = Image.new("L", (width, height))
+    draw = ImageDraw.Draw(levels)
+    for polygon in zones.ignore:
+        draw.polygon(list(polygon), fill=255)
+    return levels
+
+
+def _ignored(category: Category, grid: tuple[int, int]) -> NDArray[np.bool_] | None:
+    levels = marked_image(category)
+    if levels is None:
+        return None
+    crop_HW = fit.to_crop(levels, category.preprocessing, "constant") > MASK_LEVEL
+    (height, width), (rows, columns) = crop_HW.shape, grid
+    blocks = crop_HW.reshape(rows, height // rows, columns, width // columns)
+    ignored: NDArray[np.bool_] = blocks.mean(axis=(1, 3)) > IGNORED_SHARE
+    return ignored
