@@ -1,6 +1,7 @@
 """The data files beside the page: what they hold, how they are cut, that nothing escapes them."""
 
 import base64
+import dataclasses
 import hashlib
 import json
 import re
@@ -11,13 +12,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import s3fs
+from champions import made_up_champion
 from labelled import import_file
 from night_maker import HOSTILE_NAMES, NIGHT, NightMaker
 from numpy.typing import NDArray
 from recount import recount
 
 from model.preprocessing import Preprocessing
+from model.zones import Zones
 from pipeline import storage
+from pipeline.calibration import CalibrationConfig
 from pipeline.night.fleet.fleet import Fleet
 from pipeline.night.folder import NightFolder
 from pipeline.night.results import RESULT_SCHEMA, write_shard
@@ -153,16 +157,21 @@ def test_statistics_are_handed_over_where_the_results_have_them() -> None:
 
 
 def test_regions_are_boxes_in_pixels_of_the_picture_that_is_shown() -> None:
-    """Of 200 x 400 pixels the middle 200 x 200 are seen, on 64 x 64."""
+    """Of 200 x 400 pixels the middle 200 x 200 are seen, on 64 x 64 with a grid of 8 x 8."""
     region = {"x": 150, "y": 50, "width": 100, "height": 25}
     known = {"image_width": 400, "image_height": 200, "regions": [region], "num_regions": 17}
     rows = [image("a", **known, area_share=0.03125), image("b"), image("c", "cable")]
-    ways = dict.fromkeys(("bottle", "cable"), Preprocessing(resize=64, crop=64))
-    files = data_files(["bottle", "cable"], table(rows), table([]), {}, ways)
+    way, config = Preprocessing(resize=64, crop=64), CalibrationConfig(false_alarm_rate=0.1)
+    whole = made_up_champion("bottle", range(9), config, preprocessing=way)
+    zones = Zones(ignored=("01100011", *["00000000"] * 7))
+    partly = dataclasses.replace(whole.reference, zones=zones)
+    champions = {"bottle": whole, "cable": dataclasses.replace(whole, reference=partly)}
+    files = data_files(["bottle", "cable"], table(rows), table([]), {}, champions)
     _, (_, bottle), (_, cable) = map(content, files.values())
     assert (bottle["size"], bottle["boxes"]) == ([64, 64], [[[16, 16, 32, 8]], []])
     assert (bottle["regions"], bottle["area_share"]) == ([17, None], [0.0312, None])
-    assert "boxes" not in cable
+    assert ("ignored" in bottle, "boxes" in cable, cable["size"]) == (False, False, [64, 64])
+    assert cable["ignored"] == [[8, 0, 16, 8], [48, 0, 16, 8]]
 
 
 def test_failures_are_indexed_by_category_and_status_and_long_errors_cut() -> None:

@@ -24,6 +24,7 @@ class CategoryReport:
     least_usual: Sequence[dict[str, Any]] = ()  # uri, score, suspected
     preprocessing: Preprocessing | None = None  # how its pictures are read; None: there are none
     error: str | None = None  # why it could not be looked at
+    zones_picture: str = ""  # a data: address; none where all of an image counts
 
     @property
     def verdict(self) -> Verdict:
@@ -52,6 +53,7 @@ def report_on(reading: Reading) -> CategoryReport:
     if reading.findings:
         finding = "; ".join(reading.findings)
         lines.append(Line(check=Check(name="layout", verdict=Verdict.PASS, finding=finding)))
+    lines += [reading.zones] if reading.zones else []
     index, scores = images.least_usual
     flags = are_suspects(scores)
     shown = max(LEAST_LISTED, round(LISTED_SHARE * len(index)))
@@ -65,6 +67,7 @@ def report_on(reading: Reading) -> CategoryReport:
             for place, score, flag in ranked
         ],
         preprocessing=reading.category.preprocessing,
+        zones_picture=reading.zones_picture,
     )
 
 

@@ -17,6 +17,7 @@ from pipeline.pages.environment import render_page
 SCRIPT = Path(__file__).with_name("static") / "exclude.js"
 TEMPLATE = "data_report/static/inspection.html.j2"
 MOST_OF_LINE, MOST_PICTURES = 12, 240  # images shown of one line, and on the page
+MOST_ZONES = 48  # categories whose zones are drawn
 MOST_ROWS = 2_000  # categories in the table
 
 COUNTED: Mapping[str, Mapping[str, Sequence[str]]] = {  # lines whose images the page counts
@@ -48,6 +49,7 @@ def inspection_page(answer: Mapping[str, Any], reports: Mapping[str, CategoryRep
         "num_more": len(ranked) - len(ranked[:MOST_ROWS]),
         "shown": shown,
         "pictures": pictures,
+        "zones": [(n, r.zones_picture) for n, r in reports.items() if r.zones_picture][:MOST_ZONES],
     }
     script = SCRIPT if answer["kind"] != "dump" else None  # a dump has no catalogue to change
     return render_page(TEMPLATE, values, script=script)

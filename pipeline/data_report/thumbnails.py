@@ -30,6 +30,11 @@ def _thumbnail(order: Order) -> str:
         return ""
     image = Image.fromarray(read.shown)
     image.thumbnail((SIDE, SIDE))
+    return as_address(image)
+
+
+def as_address(image: Image.Image) -> str:
+    """Return a picture as a data: address."""
     stream = io.BytesIO()
     image.save(stream, "JPEG", quality=QUALITY)
     return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"

@@ -1,21 +1,30 @@
 """The boxes of regions as the page draws them: over the rectangle that the network saw."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from model.preprocessing import Preprocessing
 from pipeline.images.placement import placement
+from pipeline.night.fleet.fleet import Champion
 
 
-def boxes_of(columns: Mapping[str, Sequence[Any]], way: Preprocessing | None) -> dict[str, Any]:
-    """Return what a page of images says of their regions; nothing where no image has any.
+def boxes_of(columns: Mapping[str, Sequence[Any]], champion: Champion | None) -> dict[str, Any]:
+    """Return what a page of images says of regions and of what does not count.
 
     Args:
         columns: of result rows of one category.
-        way: how its champion reads images.
+        champion: of the category.
     """
-    if way is None or not any(columns["num_regions"]):
+    if champion is None:
         return {}
+    way, zones = champion.preprocessing, champion.reference.zones
+    drawn = {"size": [way.size[1], way.size[0]]}
+    ignored = drawn | {"ignored": _runs(zones.ignored, way.size)} if zones.ignored else {}
+    return ignored | (_regions(columns, way) if any(columns["num_regions"]) else {})
+
+
+def _regions(columns: Mapping[str, Sequence[Any]], way: Preprocessing) -> dict[str, Any]:
     sizes = zip(columns["image_height"], columns["image_width"], strict=True)
     each = zip(columns["regions"], sizes, strict=True)
     return {
@@ -24,6 +33,16 @@ def boxes_of(columns: Mapping[str, Sequence[Any]], way: Preprocessing | None) ->
         "regions": list(columns["num_regions"]),
         "area_share": [None if v is None else float(f"{v:.3g}") for v in columns["area_share"]],
     }
+
+
+def _runs(ignored: Sequence[str], size: tuple[int, int]) -> list[list[float]]:
+    """Return runs of ignored positions of each row as boxes in pixels of the crop."""
+    high, wide = size[0] / len(ignored), size[1] / len(ignored[0])
+    return [
+        [run.start() * wide, number * high, (run.end() - run.start()) * wide, high]
+        for number, row in enumerate(ignored)
+        for run in re.finditer("1+", row)
+    ]
 
 
 def _drawn(region: Mapping[str, int], size: tuple[int, int], way: Preprocessing) -> list[float]:

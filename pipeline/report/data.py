@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import ArrayLike
 
-from model.preprocessing import Preprocessing
+from pipeline.night.fleet.fleet import Champion
 from pipeline.night.folder import picture_name
 from pipeline.report.boxes import boxes_of
 from pipeline.report.rows import MODEL
@@ -40,7 +40,7 @@ def data_files(  # noqa: PLR0913, PLR0917  all that the page may show
     notable: pa.Table,
     failed: pa.Table,
     labels: Mapping[str, str],
-    ways: Mapping[str, Preprocessing] | None = None,
+    champions: Mapping[str, Champion] | None = None,
     queue: Sequence[str] = (),
 ) -> dict[str, bytes]:
     """The files by name, the index first.
@@ -51,11 +51,11 @@ def data_files(  # noqa: PLR0913, PLR0917  all that the page may show
             there, say which are in the audit sample and which are there for nothing else.
         failed: images without a score, as ``rows.first_failures`` orders them.
         labels: what people said so far, by image_uri.
-        ways: how the champions read images, by category; boxes are drawn by it.
+        champions: by category; boxes are drawn by how they read images.
         queue: addresses of images, those whose label is worth most first.
     """
     notable, failed = _in_order(notable, categories), _in_order(failed, categories)
-    pages = dict(_image_pages(notable, categories, labels, ways or {})) | dict(
+    pages = dict(_image_pages(notable, categories, labels, champions or {})) | dict(
         _failure_pages(failed)
     )
     index = {
@@ -136,19 +136,19 @@ def _image_pages(
     rows: pa.Table,
     categories: Sequence[str],
     labels: Mapping[str, str],
-    ways: Mapping[str, Preprocessing],
+    champions: Mapping[str, Champion],
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     start = 0
     for number, count in enumerate(_counts(rows, categories)):
         for page, first in enumerate(range(0, count, PAGE_ROWS)):
             own = rows.slice(start + first, min(PAGE_ROWS, count - first))
-            way = ways.get(categories[number])
-            yield f"images-{number}-{page}", _image_page(own, labels, way)
+            champion = champions.get(categories[number])
+            yield f"images-{number}-{page}", _image_page(own, labels, champion)
         start += count
 
 
 def _image_page(
-    rows: pa.Table, labels: Mapping[str, str], way: Preprocessing | None
+    rows: pa.Table, labels: Mapping[str, str], champion: Champion | None
 ) -> dict[str, Any]:
     columns = rows.to_pydict()
     models = list(zip(*(columns[name] for name in MODEL), strict=True))
@@ -164,7 +164,7 @@ def _image_page(
         "model": [distinct.index(model) for model in models],
         "label": [labels.get(uri) for uri in columns["image_uri"]],
         "statistics": {name: _short(columns[name]) for name in statistics},
-        **boxes_of(columns, way),
+        **boxes_of(columns, champion),
     }
 
 

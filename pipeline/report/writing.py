@@ -69,7 +69,6 @@ def write_report(
     calibrations = {name: c.reference.calibration.scores for name, c in fleet.champions.items()}
     categories = verdict.assess(summary["categories"], calibrations)
     names = [each.category for each in categories]
-    ways = {name: champion.preprocessing for name, champion in fleet.champions.items()}
     images = rows.images
     labels = LabelTable(folder.out).of_nights(dates_of_weeks(folder.night), names)
     said = _said(labels.filter(pc.equal(labels["night"], folder.night)), images)
@@ -81,7 +80,7 @@ def write_report(
     }
     queue = review_queue(folder.night, rows.notable, samples, said, rates)
     known = {uri: label for uri, label in said.items() if label in LABEL_BITS}
-    files = data_files(names, images, rows.failed, known, ways, queue)
+    files = data_files(names, images, rows.failed, known, fleet.champions, queue)
     page = report_page.render(
         _context(rows, fleet, summary, categories),
         audit=audit_findings(labels, samples, said),

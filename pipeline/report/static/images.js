@@ -44,6 +44,7 @@ const fetchImage = async (id) => {
     model: page.models[page.model[row]],
     label: page.label[row],
     size: page.size,
+    ignored: page.ignored ?? [],
     boxes: page.boxes?.[row] ?? [],
     regions: page.regions?.[row],
     areaShare: page.area_share?.[row],
@@ -158,19 +159,19 @@ const makePictures = (image) => {
   return make("div", { class: "stack" }, under, heat, ...makeBoxes(image));
 };
 
-// Where the image is anomalous, in pixels of the picture, which the drawing fits as pictures do.
+// Where the image is anomalous and what of it does not count, in pixels of the picture, which the drawing fits as pictures do.
 const makeBoxes = (image) => {
-  if (!image.boxes.length) return [];
+  if (!image.boxes.length && !image.ignored.length) return [];
   const draw = (tag, attributes) => {
     const element = document.createElementNS(find("colours").namespaceURI, tag);
     for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
     return element;
   };
-  const label = `${plural(image.regions, "region")} of ${fileName(image.uri)}`;
+  const label = `${plural(image.regions ?? 0, "region")} of ${fileName(image.uri)}`;
   const boxes = draw("svg", { class: "boxes", viewBox: `0 0 ${image.size.join(" ")}`, role: "img", "aria-label": label });
-  const parts = image.boxes.flatMap(([x, y, width, height]) =>
-    ["halo", "line"].map((kind) => draw("rect", { class: kind, x, y, width, height })));
-  boxes.append(...parts);
+  const rect = (kind, [x, y, width, height]) => draw("rect", { class: kind, x, y, width, height });
+  boxes.append(...image.ignored.map((box) => rect("ignored", box)));
+  boxes.append(...image.boxes.flatMap((box) => [rect("halo", box), rect("line", box)]));
   return [boxes];
 };
 
