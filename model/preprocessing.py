@@ -61,8 +61,6 @@ class Preprocessing:
             raise ValueError(f"pixel_range must be a positive number, got {self.pixel_range}")
         if self.tiles is not None and self.size != (self.tiles.size, self.tiles.size):
             raise ValueError(f"tiles.size is {self.tiles.size}, crop is {self._crop_shown}")
-        if self.roi is not None and self.drawn_on is None:
-            raise ValueError("a roi needs the size of the image that it was drawn on")
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Preprocessing":

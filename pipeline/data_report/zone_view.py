@@ -52,8 +52,7 @@ def picture_of_zones(category: Category, uris: Sequence[str]) -> str:
         pixels = np.where(is_ignored[..., None], (pixels * 0.4 + np.array(IGNORED) * 0.6), pixels)
     image = Image.fromarray(pixels.astype(np.uint8))
     if category.zones.roi is not None:
-        roi = tuple(map(float, category.zones.roi))
-        x, y, wide, high = placement(whole.drawn_on, whole).to_shares((roi[0], roi[1], *roi[2:4]))
+        x, y, wide, high = placement(whole.drawn_on, whole).to_shares(category.zones.roi)
         ends = [x * SIDE, y * SIDE, (x + wide) * SIDE - 1, (y + high) * SIDE - 1]
         ImageDraw.Draw(image).rectangle(ends, outline=FRAME, width=2)
     return as_address(image)

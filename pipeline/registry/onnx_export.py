@@ -89,6 +89,11 @@ def export_onnx(category: str, uri: str, number: int | None = None) -> Exported:
             f"which ONNX runtimes would do in float32, with other scores than its threshold was "
             f"set for. Set `precision: float32` and onboard the category again."
         )
+    if package.header.zones.min_area > 1:
+        raise ExportError(
+            f"{version.name} version {version.version} has zones.min_area, which no graph of "
+            f"tensors can say. Onboard the category without it."
+        )
     metadata = _metadata(version, package, digest)
     detector = Detector(
         fetch_backbone(package.header.backbone_config), package.heads, package.header

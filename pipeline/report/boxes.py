@@ -19,8 +19,8 @@ def boxes_of(columns: Mapping[str, Sequence[Any]], champion: Champion | None) ->
     if champion is None:
         return {}
     way, zones = champion.preprocessing, champion.reference.zones
-    drawn = {"size": [way.size[1], way.size[0]]}
-    ignored = drawn | {"ignored": _runs(zones.ignored, way.size)} if zones.ignored else {}
+    drawn = {"size": [way.view[1], way.view[0]]}
+    ignored = drawn | {"ignored": _runs(zones.ignored, way.view)} if zones.ignored else {}
     return ignored | (_regions(columns, way) if any(columns["num_regions"]) else {})
 
 
@@ -36,7 +36,7 @@ def _regions(columns: Mapping[str, Sequence[Any]], way: Preprocessing) -> dict[s
 
 
 def _runs(ignored: Sequence[str], size: tuple[int, int]) -> list[list[float]]:
-    """Return runs of ignored positions of each row as boxes in pixels of the crop."""
+    """Return runs of ignored positions of each row as boxes in pixels of the picture."""
     high, wide = size[0] / len(ignored), size[1] / len(ignored[0])
     return [
         [run.start() * wide, number * high, (run.end() - run.start()) * wide, high]
@@ -46,7 +46,7 @@ def _runs(ignored: Sequence[str], size: tuple[int, int]) -> list[list[float]]:
 
 
 def _drawn(region: Mapping[str, int], size: tuple[int, int], way: Preprocessing) -> list[float]:
-    """Return left, top, width and height in pixels of the crop."""
+    """Return left, top, width and height in pixels of the picture."""
     box = region["x"], region["y"], region["width"], region["height"]
     x, y, wide, high = placement(size, way).to_shares(box)
     height, width = way.view
