@@ -10,10 +10,9 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from pipeline import storage
 from pipeline.catalogue.catalogue import Category
 from pipeline.labels.label import LABEL_SCHEMA, WHATEVER_THE_SCORE, standing
-from pipeline.labels.label_table import table_beside
+from pipeline.labels.label_table import LabelTable, table_beside
 from pipeline.labels.parts import is_for_gate
 
 COLUMNS = ("image_uri", "image_etag", "label", "chosen")
@@ -36,12 +35,14 @@ class Told(NamedTuple):
 def told_of(category: str, outs: Sequence[str]) -> list[Told]:
     """Return what the tables beside some results tell of a category, sorted by address.
 
+    Nothing where there are no results yet: a catalogue names them before the first night.
+
     Raises:
-        LabelsError: there are no such results, or a stored file is damaged.
+        LabelsError: a stored file is damaged.
     """
     if not outs:
         return []
-    tables = [table_beside(out).of_category(category) for out in outs]
+    tables = [LabelTable(out).of_category(category) for out in outs]
     rows = standing(pa.concat_tables([LABEL_SCHEMA.empty_table(), *tables]))
     columns = (rows[name].to_pylist() for name in COLUMNS)
     found = [
@@ -56,8 +57,12 @@ def _is_silent(each: Told) -> bool:
 
 
 def with_labels_of(categories: Sequence[Category], outs: Sequence[str]) -> list[Category]:
-    """Return categories that learn from the labels of some more results."""
-    places = tuple(storage.absolute(out) for out in outs)
+    """Return categories that learn from the labels of some more results.
+
+    Raises:
+        LabelsError: such results are not there.
+    """
+    places = tuple(table_beside(out).out for out in outs)
     return [
         category.model_copy(update={"labels": tuple(dict.fromkeys((*category.labels, *places)))})
         for category in categories
