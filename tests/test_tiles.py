@@ -27,10 +27,11 @@ from model.tiles import MOST_TILES, Tiles
 from model.training import TrainingConfig
 from pipeline.catalogue.catalogue import Category
 from pipeline.feature_store.embedder import Embedder, embedder_of
-from pipeline.images.decode import ImageStatus, read_image
+from pipeline.images.decode import ImageRead, ImageStatus, read_image
 from pipeline.onboarding.finish import write_package
 from pipeline.onboarding.key import onboarding_key
 from pipeline.onboarding.prepare import prepare
+from pipeline.onboarding.squeeze import say_squeeze
 from pipeline.package import Package
 from pipeline.predictor import Predictor
 
@@ -331,3 +332,24 @@ def test_a_detector_with_tiles_is_not_for_releases_that_know_none() -> None:
     assert not ways.is_for_all_releases
     assert Preprocessing.from_json(ways.to_json()) == ways
     assert "tiles" not in Preprocessing().to_json()
+
+
+@pytest.mark.parametrize(
+    ("size", "ways", "said"),
+    [
+        (
+            (1500, 2000),
+            Preprocessing(fit="stretch"),
+            "8.9 pixels become one, and a defect",
+        ),
+        ((1500, 2000), Preprocessing(), "5.9 pixels become one"),  # the shorter side to 256
+        ((800, 800), Preprocessing(fit="stretch"), ""),
+        ((1500, 2000), Preprocessing(crop=64, fit="stretch", tiles=TILES), ""),
+    ],
+)
+def test_it_is_said_what_a_squeeze_leaves_of_a_defect(
+    size: tuple[int, int], ways: Preprocessing, said: str
+) -> None:
+    lines = say_squeeze([ImageRead("a.png", ImageStatus.OK, size=size)] * 3, ways)
+    assert len(lines) == bool(said)
+    assert said in "".join(lines)

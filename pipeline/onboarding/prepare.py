@@ -46,6 +46,7 @@ from pipeline.onboarding.labelled_images import (
 from pipeline.onboarding.listed_images import list_images
 from pipeline.onboarding.pairs import make_pairs
 from pipeline.onboarding.precision_probe import choose_precision
+from pipeline.onboarding.squeeze import say_squeeze
 from pipeline.onboarding.zones import least_positions
 
 Unseen = tuple[Heads, torch.Tensor]  # heads, and indices into the bank of unseen images
@@ -174,7 +175,12 @@ def prepare(
     return PreparedCategory(
         category=category,
         samples=samples,
-        findings=(*listing.findings, *say(labelled, assigned, defects), *in_words(lines)),
+        findings=(
+            *listing.findings,
+            *say(labelled, assigned, defects),
+            *in_words(lines),
+            *say_squeeze(good.images.reads, category.preprocessing),
+        ),
         good=good,
         parts=parts,
         by_score=assigned.by_score,

@@ -53,7 +53,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 SIZES = (8, 12, 16, 24, 32, 40)  # pixels, longer side of a defect
 HEIGHT, WIDTH = 1500, 2000
-NUM_GOOD, NUM_TEST_GOOD, NUM_OF_SIZE = 60, 60, 20
+NUM_GOOD, NUM_OF_SIZE = 60, 20  # to train on and, as many, to test; defects of each size
 GRID = (256, 256)  # on which maps are compared
 RATE = 0.05
 
@@ -69,7 +69,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--settings", nargs="+", default=["plain 224", "crop 448", "tiles 256"])
     parser.add_argument("--detector", default="simplenet")
-    parser.add_argument("--max-images", type=int)
+    parser.add_argument("--max-images", type=int, help="to train on")
+    parser.add_argument("--good", type=int, default=NUM_GOOD, help="of the made set, twice")
+    parser.add_argument("--of-size", type=int, default=NUM_OF_SIZE, help="defects of the made set")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     console = Console(highlight=False, soft_wrap=True)
@@ -77,7 +79,7 @@ def main() -> None:
         images = arguments.data / arguments.of
         if arguments.of == "small_defects":
             images = Path(scratch, "made")
-            make_small_defects(images, arguments.data)
+            make_small_defects(images, arguments.data, arguments.good, arguments.of_size)
         for name in arguments.settings:
             category = Category(
                 name=arguments.of.replace("_", "-"),
@@ -179,14 +181,14 @@ def _mean_and_std(values: Sequence[float]) -> list[float]:
     return [round(fmean(values), 4), round(spread, 4)]
 
 
-def make_small_defects(folder: Path, source: Path) -> None:
+def make_small_defects(folder: Path, source: Path, num_good: int, num_of_size: int) -> None:
     """Write the set of small defects, in the mvtec layout, without masks."""
     cut_outs = list(_cut_outs(source))
     bottles = sorted((source / "bottle/train/good").iterdir())
     bottles += sorted((source / "bottle/test/good").iterdir())
     number = 0
-    sets = [("train/good", 0, NUM_GOOD), ("test/good", 0, NUM_TEST_GOOD)]
-    sets += [(f"test/px{size:02d}", size, NUM_OF_SIZE) for size in SIZES]
+    sets = [("train/good", 0, num_good), ("test/good", 0, num_good)]
+    sets += [(f"test/px{size:02d}", size, num_of_size) for size in SIZES]
     for name, size, count in sets:
         (folder / name).mkdir(parents=True)
         for _ in range(count):
