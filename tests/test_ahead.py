@@ -18,6 +18,7 @@ from model.errors import CategoryFault
 from model.seeded import seeded
 from pipeline.backbones import LoadedBackbone
 from pipeline.inspection.known_categories import KnownCategories
+from pipeline.onboarding.feature_cache import CacheTooSmall
 from pipeline.onboarding.unfinished import UnfinishedOnboarding
 from pipeline.package import Package
 
@@ -84,7 +85,9 @@ def test_a_category_that_is_no_good_is_said_when_its_turn_comes() -> None:
     assert len(made.by) == 1
 
 
-@pytest.mark.parametrize("error", [MemoryError("3 GB"), RuntimeError("CUDA out of memory")])
+@pytest.mark.parametrize(
+    "error", [MemoryError("3 GB"), RuntimeError("out of memory"), CacheTooSmall("")]
+)
 def test_what_two_categories_had_no_room_for_is_tried_again_alone(error: Exception) -> None:
     made = Made()
     made.raises = [error]

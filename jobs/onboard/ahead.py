@@ -14,6 +14,7 @@ from typing import Any
 
 from jobs.cluster.work_queue import Job
 from model.errors import NightshiftError
+from pipeline.onboarding.feature_cache import CacheTooSmall
 from pipeline.onboarding.prepare import PreparedCategory
 
 logger = logging.getLogger(__name__)
@@ -63,11 +64,11 @@ class Ahead:
             return self._begin(job)
         try:
             return begun.result().taken_up()
-        except NightshiftError:  # trying again would not help
-            raise
-        except Exception:  # such as memory that two categories do not share
+        except Exception as error:
+            if isinstance(error, NightshiftError) and not isinstance(error, CacheTooSmall):
+                raise  # trying again would not help
             logger.info("%s is made ready once more, alone", job.name, exc_info=True)
-            return self._begin(job)
+        return self._begin(job)
 
     def _work(self, job: Job, begun: Future[Begun]) -> None:
         try:

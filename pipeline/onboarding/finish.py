@@ -129,7 +129,7 @@ def _record(
         marks = read_marks(scored.samples, category.preprocessing)
         metrics |= measure(scored, calibration, marks)
         findings += marks.findings
-    num_listed = len(of_split(prepared.samples, "train"))
+    listed = {sample.uri for sample in of_split(prepared.samples, "train")}
     per_part = np.bincount(prepared.parts, minlength=len(Part))
     return OnboardingRecord(
         category=category.name,
@@ -144,7 +144,9 @@ def _record(
             },
             **({"defects": len(prepared.defects.uris)} if prepared.defects.uris else {}),
             "unreadable": len(good.unreadable),
-            "beyond_max_images": num_listed - len(good.uris) - len(good.unreadable),
+            "beyond_max_images": len(
+                listed - {*good.uris, *(each.uri for each in good.unreadable)}
+            ),
             "test": len(scored.samples),
             "test_unreadable": len(scored.unreadable),
         },

@@ -78,7 +78,8 @@ def find_labelled(
     etags = storage.etags_of({split_page(each.uri)[0] for each in told})
     there = [each for each in told if _is_same(each, etags.get(split_page(each.uri)[0]))]
     kept = [each for each in there if each.uri not in tests]
-    joining = [each for each in kept if each.label != "defect" and each.uri not in {*listed}]
+    known = {*listed}
+    joining = [each for each in kept if each.label != "defect" and each.uri not in known]
     return LabelledImages(
         joining=sorted(joining, key=lambda each: each.by_score),
         confirmed=frozenset(each.uri for each in kept if each.label == "good"),
