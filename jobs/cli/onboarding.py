@@ -26,6 +26,10 @@ def onboard(  # noqa: PLR0913, PLR0917  options of a command
         bool, typer.Option("--dry-run", help="Say what there is to do, and do nothing.")
     ] = False,
     with_labels: WithLabels = None,
+    out: Annotated[
+        str | None,
+        typer.Option(help="Results by which `promote: gate` judges, instead of `results:`."),
+    ] = None,
     promote: Annotated[bool, typer.Option(help="Make the new versions champions.")] = True,
     slots: Annotated[
         int, typer.Option(min=1, help="GPUs or CPU slots that a dry run counts on.")
@@ -50,6 +54,9 @@ def onboard(  # noqa: PLR0913, PLR0917  options of a command
 
     runs = storage.absolute(runs)
     categories = with_labels_of(select(load_catalogue(catalogue), only or []), with_labels or [])
+    if out is not None:
+        given = {"results": storage.absolute(out)}
+        categories = [category.model_copy(update=given) for category in categories]
     if only_failed:
         from pipeline.onboarding.overview import failed_categories  # noqa: PLC0415
 

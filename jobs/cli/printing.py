@@ -29,6 +29,7 @@ def print_outcomes(outcomes: list[dict[str, Any]]) -> None:
     for outcome in outcomes:
         note, features = _note(outcome["counts"] or {}), outcome["features"]
         notes = [*([note] if note else []), *([in_words(features)] if features else [])]
+        notes += [f"gate: {outcome['gate']}"] if outcome["gate"] else []
         for line in [*notes, *(outcome["findings"] or ())]:
             typer.echo(f"{outcome['category']}: {line}")
 

@@ -20,6 +20,7 @@ from typing import Any
 from jobs.cluster.join import cluster, reason, resources_for
 from jobs.cluster.slots import Slots
 from jobs.cluster.work_queue import Ended, Job
+from jobs.onboard.gated import ask_gate, refuse_without_results, waits
 from jobs.onboard.train_loop import run
 from jobs.terminal.progress import Display
 from model.errors import CategoryFault, NightshiftError
@@ -62,6 +63,7 @@ class Outcome:
     model: str | None = None
     version: str | None = None
     is_champion: bool = False
+    gate: str | None = None  # what the gate said; None where it was not asked
     counts: dict[str, int] | None = None
     metrics: dict[str, float] | None = None
     timings_s: dict[str, float] | None = None
@@ -100,6 +102,7 @@ def onboard(categories: Sequence[Category], options: OnboardingOptions) -> list[
     Raises:
         ServiceAway: what every category needs is away.
     """
+    refuse_without_results(categories if options.promote else ())
     connection.connect(connection.ONBOARDINGS)
     looks = _look_up_all(categories, options)
     outcomes = {look.category: look for look in looks if isinstance(look, Outcome)}
@@ -107,6 +110,10 @@ def onboard(categories: Sequence[Category], options: OnboardingOptions) -> list[
     if todo:
         with cluster():
             outcomes |= _fan_out(todo, options)
+    waiting = [category for category in categories if outcomes[category.name].gate is not None]
+    for name, (promoted, said) in ask_gate(waiting).items():
+        is_champion = promoted == outcomes[name].version
+        outcomes[name] = replace(outcomes[name], is_champion=is_champion, gate=said)
     found = [outcomes[category.name] for category in categories]
     try:
         page = add_to_overview(options.runs, to_json(found), dt.datetime.now(dt.UTC))
@@ -276,8 +283,12 @@ def _registered(
     options: OnboardingOptions,
     record: dict[str, Any] | None = None,
 ) -> Outcome:
+    gate = None
     if options.promote and not version.is_champion and not _stays(status, version):
-        version = models.promote(version)
+        if waits(category, version):
+            gate = "not asked: it is not the challenger"
+        else:
+            version = models.promote(version)
     details = {name: (record or {}).get(name) for name in DETAILS}
     return Outcome(
         category=category.name,
@@ -285,6 +296,7 @@ def _registered(
         model=version.name,
         version=version.version,
         is_champion=version.is_champion,
+        gate=gate,
         **details,
     )
 

@@ -91,6 +91,8 @@ class Settings(Strict):
     max_images: PositiveInt | None = None  # good images to learn from, chosen at random; None: all
     exclude: ExcludeSetting = None
     labels: LabelsSetting = ()  # results whose labels are learned from
+    promote: Literal["always", "gate"] = "always"  # new versions go live, or ask the gate
+    results: ImagesAddress | None = None  # by whose nights and labels the gate judges
     group: GroupSetting = None  # what is shot together stays together
     contamination: Literal["report", "drop", "refuse"] = "report"  # of suspected defects
     cache_gb: float = Field(4.0, gt=0, allow_inf_nan=False)  # memory for features, 10^9 bytes

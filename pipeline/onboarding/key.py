@@ -39,6 +39,7 @@ FIRST_SETTINGS, FIRST_TRAINING = frozenset(SETTINGS.split()), frozenset(TRAINING
 GONE_TRAINING = {"kept": None}
 # By what they come to for this category: a file of `exclude` and a table of labels are of many.
 COUNTED_OTHERWISE = {"exclude", "labels"}
+WITHOUT_EFFECT = {"promote", "results"}  # on what is onboarded
 
 
 @dataclass(frozen=True)
@@ -143,5 +144,5 @@ def _excluded_of(category: Category) -> list[str]:
 
 def _that_count(settings: BaseModel, first: Collection[str]) -> dict[str, Any]:
     """Return the values of the first settings and of those that differ from their default."""
-    names = {*first, *settings.model_dump(exclude_defaults=True)} - COUNTED_OTHERWISE
-    return settings.model_dump(include=names)
+    names = {*first, *settings.model_dump(exclude_defaults=True)}
+    return settings.model_dump(include=names - COUNTED_OTHERWISE - WITHOUT_EFFECT)

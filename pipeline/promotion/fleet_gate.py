@@ -15,7 +15,7 @@ independent tests: categories share no image.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -32,7 +32,6 @@ from pipeline.registry import models
 from pipeline.registry.aliases import CHALLENGER
 
 TEMPLATE = "promotion/static/fleet_gate.html.j2"
-Told = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,26 +50,26 @@ class FleetAnswer:
         return {**asdict(replace(self, answers=())), "answers": answers}
 
 
-def ask_all(options: GateOptions, told: Told = lambda _: None) -> FleetAnswer:
+def ask_all(options: GateOptions, only: Collection[str] | None = None) -> FleetAnswer:
     """Ask about every category that has a challenger; one that fails stops no other.
 
     Args:
         options: how each is asked about; ``level`` is that of all together.
-        told: called with each category's name when it was compared.
+        only: names of categories; by default all.
 
     Raises:
         ServiceAway: MLflow or the storage does not answer.
     """
     fetch, judged, failed = LoadedBackbone(), [], {}
     versions = models.with_alias(CHALLENGER)
-    for category in sorted(name for name, each in versions.items() if not each.is_champion):
+    names = {name for name, each in versions.items() if not each.is_champion}
+    for category in sorted(names if only is None else names & {*only}):
         try:
             judged.append(compared(category, options, fetch))
         except ServiceAway:
             raise
         except NightshiftError as error:
             failed[category] = str(error)
-        told(category)
     ready, num_judged = _together(judged, options.level)
     answers = []
     for each in ready:

@@ -1,0 +1,59 @@
+"""New versions that wait for the gate: categories whose catalogue says ``promote: gate``.
+
+The first version of a category has nobody to beat and goes live at once. A later one stays a
+challenger until all of its onboarding are there; then the gate is asked about them together.
+"""
+
+import logging
+from collections import defaultdict
+from collections.abc import Sequence
+
+from model.errors import NightshiftError
+from pipeline.catalogue.catalogue import CatalogueError, Category
+from pipeline.promotion.fleet_gate import ask_all
+from pipeline.promotion.gate import GateOptions
+from pipeline.registry import aliases
+from pipeline.registry.aliases import CHAMPION
+from pipeline.registry.models import RegisteredVersion
+
+logger = logging.getLogger(__name__)
+
+
+def refuse_without_results(categories: Sequence[Category]) -> None:
+    """Raise CatalogueError where the gate is to be asked and has nothing to judge by."""
+    names = [each.name for each in categories if each.promote == "gate" and each.results is None]
+    if names:
+        raise CatalogueError(
+            f"promote: gate of {len(names):,} categories, first {names[0]}, needs the nights to "
+            f"judge by; give `results:` in the catalogue or --out, as `score --out`"
+        )
+
+
+def waits(category: Category, version: RegisteredVersion) -> bool:
+    """Whether a version has to ask the gate: there is a champion, and it is another one."""
+    if category.promote != "gate" or version.is_champion:
+        return False
+    return CHAMPION in aliases.history(category.name).aliases
+
+
+def ask_gate(categories: Sequence[Category]) -> dict[str, tuple[str | None, str]]:
+    """Ask about the challengers of categories; the version that was promoted, and what was said.
+
+    What cannot be asked stays as it is, and says so: what was onboarded is onboarded.
+    """
+    by_results: dict[str, list[str]] = defaultdict(list)
+    for category in categories:
+        by_results[category.results or ""].append(category.name)
+    said: dict[str, tuple[str | None, str]] = {}
+    for out, names in by_results.items():
+        try:
+            done = ask_all(GateOptions(out=out), names)
+        except NightshiftError as error:
+            said |= dict.fromkeys(names, (None, f"the gate could not be asked: {error}"))
+            continue
+        for answer in done.answers:
+            promoted = answer.challenger if answer.promoted else None
+            said[answer.category] = promoted, f"{answer.verdict}: {answer.reason}"
+        said |= {name: (None, f"could not be asked: {why}") for name, why in done.failed.items()}
+        logger.info("gate: %s", done.page)
+    return said
