@@ -28,7 +28,7 @@ from model.kind import Heads, Trainer, TrainingSet
 from model.kinds import KINDS
 from model.label_training import LEAST_DEFECTS, LabelTrainer
 from pipeline.backbones import fetch_backbone
-from pipeline.calibration import fit, fold_by_content
+from pipeline.calibration import Calibration, fit, fold_by_content
 from pipeline.catalogue.catalogue import Category, load_catalogue
 from pipeline.feature_store.embedder import embedder_of
 from pipeline.labels.audit import audit_sample
@@ -115,25 +115,26 @@ def score(heads: Heads, images: Images, index: Index) -> NDArray[np.float32]:
     return np.concatenate([heads(images.bank.images(block))[0].numpy() for block in blocks])
 
 
-def flags(trainer: Trainer, images: Images, own: Index, labels: Labels | None) -> NDArray[np.bool_]:
-    """Calibrate a trainer's heads and return which of some images they flag."""
+def calibrate(trainer: Trainer, images: Images, labels: Labels | None) -> tuple[Heads, Calibration]:
+    """Return a trainer's heads and their calibration."""
     heads, scores = trainer.folded(), []
     for member, index in trainer.unseen(heads):
         free = index if labels is None else index[~torch.isin(index, torch.tensor(labels.by_score))]
         if len(free):
             scores.append(score(member, images, free.numpy()))
-    calibration = fit(np.concatenate(scores), images.category.calibration_config)
-    return calibration.flagged(score(heads, images, own))
+    return heads, fit(np.concatenate(scores), images.category.calibration_config)
 
 
-def mornings(images: Images, champion: Trainer, shown: Index, seed: int) -> Labels:
+def mornings(
+    images: Images, champion: tuple[Heads, Calibration], shown: Index, seed: int
+) -> Labels:
     """Draw five nights of the images to be shown, and label each morning."""
     random = np.random.default_rng(seed)
     good = shown[~images.is_defect[shown]]
     defects = random.permutation(shown[images.is_defect[shown]])
-    heads = champion.folded()
-    scores = dict(zip(shown.tolist(), score(heads, images, shown), strict=True))
-    flagged = dict(zip(shown.tolist(), flags(champion, images, shown, None), strict=True))
+    own_scores = score(champion[0], images, shown)
+    scores = dict(zip(shown.tolist(), own_scores, strict=True))
+    flagged = dict(zip(shown.tolist(), champion[1].flagged(own_scores), strict=True))
     said: dict[int, bool] = {}  # whether the image was chosen by its score
     for night in range(NIGHTS):
         new = defects[night * DEFECTS_A_NIGHT :][:DEFECTS_A_NIGHT]
@@ -171,21 +172,20 @@ def compare(images: Images, seed: int, keep: Path) -> Iterator[tuple[str, float,
     listed = np.intersect1d(np.flatnonzero(images.is_train), first)
     name = f"{images.category.name}-{images.category.detector}-{seed}"
     champion, _ = train(images, listed, seed, keep / f"{name}-none.pt")
-    labels = mornings(images, champion, shown, seed)
+    found = {"no learning": calibrate(champion, images, None)}
+    labels = mornings(images, found["no learning"], shown, seed)
     joined = np.concatenate([listed, labels.good])
     again, own = train(images, joined, seed, keep / f"{name}-good.pt")
-    found = {
-        "no learning": flags(champion, images, unseen, None),
-        "good images": flags(again, images, unseen, labels),
-    }
+    found["good images"] = calibrate(again, images, labels)
     if len(labels.defects) >= LEAST_DEFECTS:
         fed = LabelTrainer(again, own, defect_bank(images, labels.defects))
-        found["defects too"] = flags(fed, images, unseen, labels)
+        found["defects too"] = calibrate(fed, images, labels)
         Console(stderr=True).print(
             f"{name}: {labels.num_given} labels, {fed.choice}", soft_wrap=True
         )
     bad = images.is_defect[unseen]
-    for arm, flagged in found.items():
+    for arm, (heads, calibration) in found.items():
+        flagged = calibration.flagged(score(heads, images, unseen))
         yield arm, float(flagged[bad].mean()), int(flagged[~bad].sum()), int((~bad).sum())
 
 
@@ -200,7 +200,10 @@ def main() -> None:
     torch.set_num_threads(1)
     for category in load_catalogue(asked.catalogue):
         images = embed(category, asked.keep)
-        rows = [row for seed in range(asked.seeds) for row in compare(images, seed, asked.keep)]
+        rows = []
+        for seed in range(asked.seeds):
+            rows += list(compare(images, seed, asked.keep))
+            Console(stderr=True).print(rows[-3:])
         for arm in dict.fromkeys(row[0] for row in rows):
             recalls = [recall for name, recall, _, _ in rows if name == arm]
             alarms, good = (sum(row[n] for row in rows if row[0] == arm) for n in (2, 3))
