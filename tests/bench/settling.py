@@ -3,6 +3,7 @@
 import tempfile
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +13,7 @@ from pipeline.calibration import CalibrationConfig, fit
 from pipeline.images.image_statistics import STATISTICS, condense
 from pipeline.night.fleet.fleet import Champion, Fleet
 from pipeline.night.folder import NightFolder
-from pipeline.night.results import RESULT_SCHEMA, write_shard
+from pipeline.night.results import REGION, RESULT_SCHEMA, write_shard
 from pipeline.night.settling.settle import settle
 from pipeline.package import MapScale, Reference
 from tests.bench.material import NIGHT
@@ -80,7 +81,7 @@ def _fleet() -> Fleet:
 
 
 def _write_night(out: str, num_images: int) -> None:
-    """A tenth of the categories has a fifth of defects."""
+    """A tenth of the categories has a fifth of defects; a tenth of all images have two regions."""
     random = np.random.default_rng(1)
     tables = []
     for number, champion in enumerate(_fleet().champions.values()):
@@ -96,6 +97,7 @@ def _write_night(out: str, num_images: int) -> None:
             "flagged_fdr": [False] * num_images,
             "shard": ["s"] * num_images,
             **{name: random.normal(100, 5, num_images) for name in STATISTICS},
+            **_regions(random, num_images),
         }
         empty = {f.name: pa.nulls(num_images, f.type) for f in RESULT_SCHEMA if f.name not in known}
         tables.append(pa.table(known | empty).select(RESULT_SCHEMA.names).cast(RESULT_SCHEMA))
@@ -103,3 +105,19 @@ def _write_night(out: str, num_images: int) -> None:
     for start in range(0, rows.num_rows, ROWS_PER_SHARD):
         name = f"{start // ROWS_PER_SHARD:05d}-0123456789ab"
         write_shard(NightFolder(out, NIGHT), name, rows.slice(start, ROWS_PER_SHARD))
+
+
+def _regions(random: np.random.Generator, num_images: int) -> dict[str, Any]:
+    numbers = np.where(random.random(num_images) < 0.1, 2, 0).astype(np.int32)
+    fields = [
+        pa.array(random.integers(0, 2000, numbers.sum()), pa.int64()).cast(f.type) for f in REGION
+    ]
+    parts = pa.StructArray.from_arrays(fields, fields=list(REGION))
+    offsets = pa.array([0, *numbers.cumsum()], pa.int32())
+    return {
+        "regions": pa.ListArray.from_arrays(offsets, parts),
+        "num_regions": numbers,
+        "area_share": numbers / 100,
+        "image_width": np.full(num_images, 2000),
+        "image_height": np.full(num_images, 1500),
+    }
