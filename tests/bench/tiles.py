@@ -1,6 +1,7 @@
 """Tiles with a thumbnail beside the whole image as one input: what is found, and how small.
 
-``python -m tests.bench.tiles magnetic_tile|small_defects --data DIR [--seeds N]``. Every setting's
+``python -m tests.bench.tiles magnetic_tile|small_defects --data DIR [--seeds N]``, or ``memory``:
+what an image of 1, 9 and 100 megapixels takes to be decoded and cut. Every setting's
 images are embedded once; heads of all seeds are trained on good images alone, and score the test
 images as they come. Maps of all settings are compared on one grid.
 
@@ -12,7 +13,10 @@ Shapes: S seeds, N images, H x W pixels.
 """
 
 import argparse
+import gc
 import json
+import resource
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -30,9 +34,12 @@ from scipy import ndimage
 from skimage import data
 
 from model.detector import Detector
+from model.preprocessing import Preprocessing
+from model.tiles import Tiles
 from pipeline.calibration import fit
 from pipeline.catalogue.catalogue import Category
 from pipeline.datasets.samples import Sample, of_split
+from pipeline.images.decode import read_image
 from pipeline.measuring.labelled import read_marks
 from pipeline.measuring.metrics import image_metrics, pixel_metrics
 from pipeline.onboarding.prepare import (
@@ -52,10 +59,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "tiles 256 alone": {"tiles": {"size": 256, "thumbnail": False}},
 }
 SIZES = (8, 12, 16, 24, 32, 40)  # pixels, longer side of a defect
-HEIGHT, WIDTH = 1500, 2000
+WIDTH = 2000  # pixels of a background, four to three
 NUM_GOOD, NUM_OF_SIZE = 60, 20  # to train on and, as many, to test; defects of each size
 GRID = (256, 256)  # on which maps are compared
 RATE = 0.05
+SIDES = (1000, 3000, 10_000)  # pixels of the images whose memory is measured
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -63,23 +71,29 @@ Floats = NDArray[np.float32]
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.tiles", description=__doc__)
-    parser.add_argument("of", choices=["magnetic_tile", "small_defects"])
-    parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
+    parser.add_argument("of", choices=["magnetic_tile", "small_defects", "memory"])
+    parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the data sets")
     parser.add_argument("--weights", help="of resnet18")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--settings", nargs="+", default=["plain 224", "crop 448", "tiles 256"])
     parser.add_argument("--detector", default="simplenet")
     parser.add_argument("--max-images", type=int, help="to train on")
     parser.add_argument("--good", type=int, default=NUM_GOOD, help="of the made set, twice")
+    parser.add_argument("--width", type=int, default=WIDTH, help="of its images, pixels")
     parser.add_argument("--of-size", type=int, default=NUM_OF_SIZE, help="defects of the made set")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     console = Console(highlight=False, soft_wrap=True)
     with TemporaryDirectory() as scratch:
+        if arguments.of == "memory":
+            for side in SIDES:
+                console.print(memory_of(side, Path(scratch, f"{side}.jpg")))
+            return
         images = arguments.data / arguments.of
         if arguments.of == "small_defects":
             images = Path(scratch, "made")
-            make_small_defects(images, arguments.data, arguments.good, arguments.of_size)
+            counts = arguments.good, arguments.of_size
+            make_small_defects(images, arguments.data, arguments.width, counts)
         for name in arguments.settings:
             category = Category(
                 name=arguments.of.replace("_", "-"),
@@ -181,8 +195,59 @@ def _mean_and_std(values: Sequence[float]) -> list[float]:
     return [round(fmean(values), 4), round(spread, 4)]
 
 
-def make_small_defects(folder: Path, source: Path, num_good: int, num_of_size: int) -> None:
-    """Write the set of small defects, in the mvtec layout, without masks."""
+def memory_of(side: int, path: Path) -> str:
+    """Say what a square JPEG takes beyond what the process has: decoded, then cut into tiles."""
+    tiles = Tiles(size=512, image=(side, side))
+    ways = Preprocessing(crop=512, fit="stretch", tiles=tiles, max_pixels=side**2)
+    coarse = np.random.default_rng(0).integers(0, 256, (side // 50, side // 50, 3), dtype=np.uint8)
+    Image.fromarray(coarse).resize((side, side)).save(path, quality=80)
+    with Peak() as decoding:
+        read = read_image(str(path), ways)
+    assert read.pixels is not None
+    with Peak() as cutting:
+        num_inputs = sum(len(chunk) for chunk in tiles.cut(torch.from_numpy(read.pixels), 16))
+    kept = read.pixels.nbytes
+    return (
+        f"{side} x {side} ({kept / 1e6:.0f} MB of pixels, {num_inputs} inputs): decoding "
+        f"+{decoding.megabytes:.0f} MB, cutting +{cutting.megabytes:.0f} MB"
+    )
+
+
+class Peak:
+    """The most memory that a block takes beyond what was there, looked at a hundred times a s."""
+
+    def __enter__(self) -> "Peak":
+        gc.collect()
+        self._before, self._highest, self._is_over = _resident(), 0.0, threading.Event()
+        self._watch = threading.Thread(target=self._look)
+        self._watch.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        self._watch.join()
+        self.megabytes = self._highest - self._before
+
+    def _look(self) -> None:
+        while not self._is_over.wait(0.01):
+            self._highest = max(self._highest, _resident())
+
+
+def _resident() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 1e6
+
+
+def make_small_defects(folder: Path, source: Path, width: int, counts: tuple[int, int]) -> None:
+    """Write the set of small defects, in the mvtec layout, without masks.
+
+    Args:
+        folder: where it goes.
+        source: the folder of bottle and magnetic tile.
+        width: of an image.
+        counts: good images to train on, and as many to test; defects of each size.
+    """
+    num_good, num_of_size = counts
     cut_outs = list(_cut_outs(source))
     bottles = sorted((source / "bottle/train/good").iterdir())
     bottles += sorted((source / "bottle/test/good").iterdir())
@@ -193,26 +258,27 @@ def make_small_defects(folder: Path, source: Path, num_good: int, num_of_size: i
         (folder / name).mkdir(parents=True)
         for _ in range(count):
             random = np.random.default_rng(number)
-            image = _background(random, bottles[number % len(bottles)])
+            image = _background(random, bottles[number % len(bottles)], width)
             if size:
                 _paste(image, cut_outs[random.integers(len(cut_outs))], size, random)
             Image.fromarray(image).save(folder / name / f"{number:04d}.png", compress_level=1)
             number += 1
 
 
-def _background(random: np.random.Generator, bottle: Path) -> Pixels:
+def _background(random: np.random.Generator, bottle: Path, width: int) -> Pixels:
     """Return a bottle on blended textures, each mirrored over the whole and shifted at random."""
-    blended = np.zeros((HEIGHT, WIDTH))
+    height = width * 3 // 4
+    blended = np.zeros((height, width))
     for texture, weight in ((data.brick(), 0.5), (data.gravel(), 0.3), (data.grass(), 0.2)):
         top, left = random.integers(1024, size=2)
-        rows, columns = np.arange(HEIGHT) + top, np.arange(WIDTH) + left
+        rows, columns = np.arange(height) + top, np.arange(width) + left
         rows, columns = (np.minimum(at % 1024, 1023 - at % 1024) for at in (rows, columns))
         blended += weight * texture[np.ix_(rows, columns)]
     image = np.repeat(blended[..., None], 3, axis=2).astype(np.uint8)
     pixels = np.asarray(Image.open(bottle).convert("RGB"))
     side = pixels.shape[0]
-    top = (HEIGHT - side) // 2 + random.integers(-100, 101)
-    left = (WIDTH - side) // 2 + random.integers(-100, 101)
+    top = (height - side) // 2 + random.integers(-100, 101)
+    left = (width - side) // 2 + random.integers(-100, 101)
     image[top : top + side, left : left + side] = pixels
     return image
 
@@ -248,7 +314,8 @@ def _paste(
     small = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS))
     soft = Image.fromarray(mask).resize((width, height), Image.Resampling.BILINEAR)
     opacity = np.asarray(soft)[..., None].clip(0, 1)
-    top, left = random.integers(HEIGHT - height), random.integers(WIDTH - width)
+    top = random.integers(image.shape[0] - height)
+    left = random.integers(image.shape[1] - width)
     part = image[top : top + height, left : left + width]
     part[:] = np.rint(part * (1 - opacity) + small * opacity)
 
