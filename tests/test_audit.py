@@ -51,10 +51,8 @@ def test_of_few_images_all_may_be_drawn_and_of_no_sample_none() -> None:
 
 def test_a_defect_that_is_not_flagged_is_missed_and_nothing_else() -> None:
     words = {"a": "defect", "b": "defect", "c": "good", "d": "unsure", "e": "good"}
-    assert found(audited(words, flagged="ac")) == {
-        NIGHT: Missed(samples=1, images=5, missed=1, unsure=1)
-    }
-    assert found(audited(words, flagged="abd"))[NIGHT] == Missed(samples=1, images=5)
+    assert found(audited(words, flagged="ac")) == {NIGHT: Missed(images=5, missed=1, unsure=1)}
+    assert found(audited(words, flagged="abd"))[NIGHT] == Missed(images=5)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +72,32 @@ def test_the_interval_is_the_exact_one(share: Missed, low: float, high: float) -
 def test_the_last_label_counts_and_the_night_is_that_of_the_draw() -> None:
     labels = audited({"a": "good", "b": "good"})
     later = said("a", "defect", "unknown", 1, night="2026-03-20")
-    assert found([*labels, later]) == {NIGHT: Missed(samples=1, images=2, missed=1)}
+    assert found([*labels, later]) == {NIGHT: Missed(images=2, missed=1)}
+
+
+@pytest.mark.parametrize(
+    ("words", "missed"), [(("defect", "good"), [1, 0]), (("good", "defect"), [0, 1])]
+)
+def test_a_file_that_is_overwritten_every_night_is_another_image_each_time(
+    words: tuple[str, str], missed: list[int]
+) -> None:
+    first, second = (
+        audited({"camera1.png": word}, image_etag=etag, night=night, labelled_at=at)
+        for word, etag, night, at in zip(
+            words, "ab", (NIGHT, "2026-03-13"), (MORNING, MORNING + dt.timedelta(1)), strict=True
+        )
+    )
+    assert [each.missed for each in found(first + second).values()] == missed
+    later = said("camera1.png", "defect", "unknown", 5000)  # without an etag: of every such file
+    assert [each.missed for each in found([*first, *second, later]).values()] == [1, 1]
+    replaced = said("camera1.png", "good", "unknown", 6000, image_etag="b")
+    again = found([*first, *second, later, replaced])
+    assert [each.missed for each in again.values()] == [1, 0]
+
+
+def test_a_label_speaks_of_a_drawn_image_whose_etag_nobody_knew() -> None:
+    again = said("a", "defect", "unknown", 1, image_etag="e", night="2026-03-20")
+    assert found([*audited({"a": "good"}), again]) == {NIGHT: Missed(images=1, missed=1)}
 
 
 def test_a_sample_that_lost_a_label_says_nothing() -> None:
@@ -91,7 +114,7 @@ def test_a_claim_without_results_says_nothing_since_nobody_knows_what_was_flagge
 def test_nights_add_up_and_an_audit_that_never_was_has_no_share() -> None:
     nights = audited({"a": "defect", "b": "good"})
     nights += audited({"c": "good", "d": "good", "e": "good"}, night="2026-03-13")
-    assert together(found(nights).values()) == Missed(samples=2, images=5, missed=1)
+    assert together(found(nights).values()) == Missed(images=5, missed=1)
     assert together(found(nights).values()).share == 1 / 5
     assert (together([]).share, together([]).interval) == (None, (0.0, 1.0))
 

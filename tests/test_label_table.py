@@ -269,6 +269,42 @@ def test_a_dump_that_is_labelled_whole_counts_whole_and_failed_images_are_not_mi
     assert chosen(night) == dict.fromkeys(names, "whole_dump")
 
 
+def whole_choices(night: NightMaker, scores: dict[str, float], *, only_flags: bool) -> set[str]:
+    """What an import takes labels of a small night's images for."""
+    maker = NightMaker(night.out / "small")
+    maker.add_champion("bottle")
+    for name, score in scores.items():
+        maker.add_scored("bottle", name, score)
+    maker.write()
+    import_lines(maker, [name for name in scores if scores[name] > 1 or not only_flags])
+    return {*chosen(maker).values()}
+
+
+@pytest.mark.parametrize(
+    "scores", [{"a": 9.0}, dict.fromkeys("abcd", 9.0), dict.fromkeys("abcdefg", 9.0)]
+)
+def test_whoever_labels_flags_alone_completes_no_choice(
+    night: NightMaker, scores: dict[str, float]
+) -> None:
+    assert whole_choices(night, scores, only_flags=True) == {"flagged"}
+
+
+def test_a_choice_counts_from_five_scored_images_on_one_of_them_not_flagged(
+    night: NightMaker,
+) -> None:
+    four = dict.fromkeys("abc", 9.0) | {"d": 0.5}
+    assert whole_choices(night, four, only_flags=False) == {"flagged", "unknown"}
+    five = four | {"e": 9.0}
+    assert whole_choices(night, five, only_flags=False) == {"whole_dump"}
+
+
+def test_a_sample_of_one_image_is_none(night: NightMaker) -> None:
+    summary = json.loads(Path(night.folder.summary).read_text())
+    Path(night.folder.summary).write_text(json.dumps(summary | {"audit_images": 1}))
+    import_lines(night, drawn(night)[:1])
+    assert "audit" not in chosen(night).values()
+
+
 def test_the_work_of_an_import_does_not_grow_with_the_square_of_its_categories(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -61,6 +61,24 @@ def test_the_queue_has_an_end() -> None:
     assert len(queue(table, {"bottle": [f"b{n}" for n in range(5)]})) == MOST
 
 
+def test_the_end_of_the_queue_cuts_no_sample() -> None:
+    audit = {"bottle": [f"b{n}" for n in range(MOST - 3)], "cable": [f"c{n}" for n in range(5)]}
+    found = queue(images(b1=0.01), audit)
+    assert len(found) == MOST + 2
+    assert {"c0", "c1", "c2", "c3", "c4"} <= {*found}
+
+
+def test_a_category_with_too_few_images_has_no_sample_to_label(tmp_path: Path) -> None:
+    maker = NightMaker(tmp_path)
+    for category, number in (("bottle", 4), ("cable", 5)):
+        maker.add_champion(category)
+        for index in range(number):
+            maker.add_scored(category, f"{index}.png", 0.5)
+    maker.write()
+    index = index_of(Path(write_report(maker.folder)))
+    assert index["images"]["counts"] == [0, 5]  # type: ignore[index]
+
+
 def label(name: str, word: str, chosen: str, night: str) -> Label:
     at = dt.datetime.fromisoformat(f"{night}T23:00+00:00")
     fields = {"category": "bottle", "night": night, "chosen": chosen, "labelled_at": at}

@@ -5,16 +5,21 @@ flagged. The audit sample is drawn among all scored images of a category, flagge
 of their addresses: anybody can draw it again, and nobody can choose it. It counts where every image
 that was drawn has a label; otherwise those with a label might be the flagged ones among them.
 
+Whoever labels flags alone must not complete a choice by it: of a category with one image a night
+every flag would be a whole sample, and only nights with a flag would be counted. So a category
+needs a few scored images, and a choice one that was not flagged.
+
 Which images can be scored is known when the whole night is. Pictures are kept earlier, of the
 first of all listed images: a larger sample, so that some of it may fail.
 """
 
 import hashlib
 import heapq
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 AUDIT_IMAGES = 5  # of a category and night: what a person labels every morning without pain
+LEAST_SCORED = 5  # images of a category and night; of fewer no choice counts
 KEPT = 2  # times as many pictures are kept: as many images may fail
 
 
@@ -32,6 +37,18 @@ def audit_sample(night: str, image_uris: Iterable[str], count: int = AUDIT_IMAGE
         count: images to draw; all where there are fewer.
     """
     return heapq.nsmallest(count, image_uris, key=lambda uri: place(night, uri))
+
+
+def counts_as_random(chosen: Collection[str], num_scored: int, flagged: Collection[str]) -> bool:
+    """Whether images that all have a label were chosen whatever their score, and not as flags.
+
+    Args:
+        chosen: addresses of one category's and night's images.
+        num_scored: images of the category that were scored that night.
+        flagged: addresses of those that were flagged.
+    """
+    is_enough = num_scored >= LEAST_SCORED and len(chosen) > 1
+    return is_enough and any(uri not in flagged for uri in chosen)
 
 
 @dataclass(frozen=True, slots=True)

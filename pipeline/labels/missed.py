@@ -1,10 +1,11 @@
 """How many defects are not flagged: what the audit samples say of a category.
 
-The missed share is that of all scored images that are defects and were not flagged. A sample that
-was drawn whatever the score and is labelled whole estimates it without bias: its own missed share.
-Several samples together estimate the mean over their nights, each night with the weight of its
-sample, and their count of missed images spreads less than a binomial one with that mean. So the
-exact binomial interval covers that mean at its level at least.
+The missed share of a category and night is that of its scored images that are defects and were not
+flagged. A sample that was drawn whatever the score and is labelled whole estimates it without bias:
+its own missed share. Several samples together estimate the mean over their categories and nights,
+each with the weight of its sample and not of all its images, and their count of missed images
+spreads less than a binomial one with that mean. So the exact binomial interval covers that mean at
+its level at least.
 
 An image of which people are unsure counts as good for the share and its lower end, and as missed
 for the upper end.
@@ -14,7 +15,7 @@ Sources: Clopper and Pearson 1934, Biometrika 26; Hoeffding 1956, Annals of Math
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
 
@@ -22,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy import special
 
-from pipeline.labels.label import WHATEVER_THE_SCORE, latest
+from pipeline.labels.label import WHATEVER_THE_SCORE, Image, latest
 
 LEVEL = 0.95  # of the interval
 
@@ -31,14 +32,13 @@ LEVEL = 0.95  # of the interval
 class Missed:
     """Audited images, counted."""
 
-    samples: int = 0  # each of one category and night
-    images: int = 0  # of these; each sample is labelled whole
+    images: int = 0  # of samples that are labelled whole
     missed: int = 0  # defects that were not flagged
     unsure: int = 0  # of which people are unsure, and that were not flagged
 
     @property
     def share(self) -> float | None:
-        """Of all scored images that are missed defects; None without an audit."""
+        """Of the images that are missed defects; None without an audit."""
         return self.missed / self.images if self.images else None
 
     @property
@@ -57,29 +57,41 @@ def _interval(missed: int, unsure: int, images: int) -> tuple[float, float]:
 def missed_by_night(rows: pa.Table) -> dict[str, Missed]:
     """Count what one category's audits have found, by night.
 
-    Only samples that are labelled whole count, of images whose night's results were there when
-    they were labelled: nobody knows of others whether they were flagged.
+    Only samples that are labelled whole count, of which it was told whether each image was flagged.
+    That is told by an import that finds it in its night's results; a label of an image that was in
+    no results, then or now, is taken for one of an image that was not flagged.
 
     Args:
         rows: every label of one category, of some nights or of all, LABEL_SCHEMA.
     """
-    last = latest(rows)
-    drawn = last.filter(pc.is_in(last["chosen"], value_set=pa.array(WHATEVER_THE_SCORE)))
-    said = dict(_columns(drawn, "image_uri", "label"))
-    samples: dict[str, set[str]] = defaultdict(set)
+    said = _said(rows)
+    samples: dict[str, dict[str, Image]] = defaultdict(dict)  # the images by address
     in_results: dict[str, dict[str, bool]] = defaultdict(dict)  # whether they were flagged
-    for night, uri, chosen in _columns(rows, "night", "image_uri", "chosen"):
+    ordered = rows.sort_by("labelled_at")
+    columns = ("night", "image_uri", "image_etag", "chosen")
+    for night, uri, etag, chosen in _columns(ordered, *columns):
         if chosen in WHATEVER_THE_SCORE:
-            samples[night].add(uri)
+            samples[night][uri] = (uri, etag or None)
         else:
             in_results[night][uri] = in_results[night].get(uri, False) or chosen == "flagged"
+    labels = {night: {u: said(image) for u, image in own.items()} for night, own in samples.items()}
     return {
-        night: _count([(said[uri], in_results[night][uri]) for uri in sample])
-        for night, sample in samples.items()
+        night: _count([(label, in_results[night][uri]) for uri, label in own.items()])
+        for night, own in labels.items()
         if night is not None
-        and sample <= in_results[night].keys()
-        and "undo" not in {said.get(uri, "undo") for uri in sample}
+        and own.keys() <= in_results[night].keys()
+        and "undo" not in own.values()
     }
+
+
+def _said(rows: pa.Table) -> Callable[[Image], str]:
+    """What counts of a drawn image; where one of two etags is not known, what its address has."""
+    last = latest(rows)
+    drawn = last.filter(pc.is_in(last["chosen"], value_set=pa.array(WHATEVER_THE_SCORE)))
+    said: dict[Image, str] = {}
+    for uri, etag, label in _columns(drawn, "image_uri", "image_etag", "label"):
+        said[uri, etag or None] = said[uri, None] = label
+    return lambda image: said.get(image) or said.get((image[0], None), "undo")
 
 
 def _columns(rows: pa.Table, *names: str) -> Iterable[tuple[Any, ...]]:
@@ -89,7 +101,6 @@ def _columns(rows: pa.Table, *names: str) -> Iterable[tuple[Any, ...]]:
 def _count(sample: Sequence[tuple[str, bool]]) -> Missed:
     """Count a sample by what is said of each image and whether it was flagged."""
     return Missed(
-        samples=1,
         images=len(sample),
         missed=sample.count(("defect", False)),
         unsure=sample.count(("unsure", False)),

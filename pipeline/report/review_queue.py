@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from pipeline.labels.audit import place
 
-MOST = 500  # images; a person labels fewer in a morning
+MOST = 500  # images, and the rest of a sample; a person labels fewer in a morning
 
 
 def review_queue(
@@ -38,8 +38,11 @@ def review_queue(
     turns = sorted(audit.keys() & rates.keys(), key=lambda category: place(night, category))
     samples = [[uri for uri in audit[name] if uri not in labelled] for name in turns]
     near = iter(_nearest(images, rates, drawn | {*labelled}))
-    mixed = ([*sample, *islice(near, len(sample))] for sample in samples)
-    return list(islice(chain(chain.from_iterable(mixed), near), MOST))
+    queue: list[str] = []
+    for sample in samples:
+        if len(queue) < MOST:  # a sample that has begun counts only as a whole
+            queue += [*sample, *islice(near, len(sample))]
+    return queue + list(islice(near, max(MOST - len(queue), 0)))
 
 
 def _nearest(images: pa.Table, rates: Mapping[str, float], without: Collection[str]) -> list[str]:

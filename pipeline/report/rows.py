@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline.images.decode import ImageStatus
 from pipeline.images.image_statistics import STATISTICS
-from pipeline.labels.audit import AUDIT_IMAGES, audit_sample
+from pipeline.labels.audit import AUDIT_IMAGES, LEAST_SCORED, audit_sample
 from pipeline.night.folder import NightFolder
 from pipeline.night.results import REGIONS, RESULT_SCHEMA, by_category, each_shard
 
@@ -35,7 +35,7 @@ class NightRows:
     drawn: pa.Table  # every row, without the columns that only one image needs
     notable: pa.Table  # by category, flagged first, then by score
     num_notable: int  # kept or not
-    audit: pa.Table  # every category's audit sample; some of it is notable too
+    audit: pa.Table  # each category's sample, if it can count; some is notable too
     failed: pa.Table  # by category, status and address
     num_failed: int  # kept or not
 
@@ -91,11 +91,12 @@ def read_report_rows(folder: NightFolder, audit_images: int = AUDIT_IMAGES) -> N
         notable.add(_select(rows, OF_AN_IMAGE).filter(_is_notable(rows)))
         audit.append(_audit(_select(rows, OF_AN_IMAGE | {"status"}), folder.night, audit_images))
         failed.add(_select(rows, OF_A_FAILURE).filter(_has_failed(rows)))
+    whole = _concat(drawn)
     return NightRows(
-        drawn=_concat(drawn),
+        drawn=whole,
         notable=notable.result(),
         num_notable=notable.num_seen,
-        audit=_audit(_concat(audit), folder.night, audit_images),
+        audit=_audit(_of_large(_concat(audit), whole), folder.night, audit_images),
         failed=failed.result(),
         num_failed=failed.num_seen,
     )
@@ -107,6 +108,14 @@ def _audit(rows: pa.Table, night: str, count: int) -> pa.Table:
     uris = {name: own["image_uri"].to_pylist() for name, own in by_category(scored).items()}
     sample = [uri for own in uris.values() for uri in audit_sample(night, own, count)]
     return scored.filter(pc.is_in(scored["image_uri"], value_set=pa.array(sample, pa.string())))
+
+
+def _of_large(rows: pa.Table, night: pa.Table) -> pa.Table:
+    """Rows of categories with enough scored images in the night for their sample to count."""
+    is_scored = pc.equal(night["status"], ImageStatus.OK.value)
+    counts = night.filter(is_scored)["category"].value_counts()
+    large = counts.filter(pc.greater_equal(counts.field("counts"), LEAST_SCORED)).field("values")
+    return rows.filter(pc.is_in(rows["category"], value_set=large))
 
 
 def _concat(tables: list[pa.Table]) -> pa.Table:

@@ -55,6 +55,11 @@ class JudgedNight:
         return found
 
     @cached_property
+    def flagged(self) -> Collection[str]:
+        """Addresses of the flagged images."""
+        return {*self.table.filter(self.table["flagged"])["image_uri"].to_pylist()}
+
+    @cached_property
     def audit_images(self) -> int:
         """Images of a category that were drawn for the audit."""
         try:

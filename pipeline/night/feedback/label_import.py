@@ -3,7 +3,7 @@
 Every label of a night is checked against the results that it speaks of; one bad entry refuses the
 whole file, so that nobody has to find out which half of it was taken. How an image was chosen is
 found out here and asked of nobody: the results say what was flagged, and a night's audit sample or
-whole dump counts once all of its images have a label.
+whole dump counts once all of its images have a label, unless flags alone may have completed it.
 """
 
 import datetime as dt
@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import storage
-from pipeline.labels.audit import audit_sample
+from pipeline.labels.audit import audit_sample, counts_as_random
 from pipeline.labels.foreign import Source
 from pipeline.labels.label import (
     LABEL_SCHEMA,
@@ -238,10 +238,10 @@ def _at_random(labelled: set[str], night: JudgedNight, category: str) -> dict[st
     found: dict[str, Chosen] = {}
     scored = night.scored.get(category, ())
     sample = audit_sample(night.folder.night, scored, night.audit_images)
-    if labelled.issuperset(sample):
-        found |= dict.fromkeys(sample, "audit")
-    if labelled.issuperset(scored):
-        found |= dict.fromkeys(scored, "whole_dump")
+    choices: tuple[tuple[Chosen, Sequence[str]], ...] = (("audit", sample), ("whole_dump", scored))
+    for name, own in choices:
+        if labelled.issuperset(own) and counts_as_random(own, len(scored), night.flagged):
+            found |= dict.fromkeys(own, name)
     return found
 
 

@@ -16,6 +16,7 @@ const openImages = (index, categories) => {
     key: numbers(Uint32Array, index.images.key),
     label: new Uint8Array(total), // as in CODES; 0 without one
     queue: new Map(index.queue.map((id, place) => [id, place])),
+    inQueue: index.queue,
     folded: new Set(JSON.parse(root.dataset.folded)),
   });
   const own = new Map();
@@ -61,10 +62,18 @@ const SHOWN = {
   unflagged: (id) => !(images.bits[id] & (FLAGGED | USUAL)),
   all: (id) => !(images.bits[id] & USUAL),
   audit: (id) => images.bits[id] & AUDIT,
-  first: (id) => images.queue.get(id) < Number(find("budget").value),
+  first: (id) => images.queue.get(id) < budgetEnd(),
   open: (id) => images.bits[id] & FLAGGED && !images.label[id],
   defect: (id) => images.label[id] === CODES.defect,
   good: (id) => images.label[id] === CODES.good,
+};
+// Where the budget ends: after a sample that has begun, since it counts only as a whole.
+const budgetEnd = () => {
+  const isOfSample = (place) => images.bits[images.inQueue[place]] & AUDIT;
+  const categoryAt = (place) => images.category[images.inQueue[place]];
+  let end = Math.min(Number(find("budget").value), images.inQueue.length);
+  while (isOfSample(end - 1) && isOfSample(end) && categoryAt(end) === categoryAt(end - 1)) end += 1;
+  return end;
 };
 const rankOf = (id) => id - images.starts[images.category[id]];
 const calm = (id) => (images.bits[id] & FLAGGED ? 0 : 1);
