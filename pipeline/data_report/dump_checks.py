@@ -18,7 +18,7 @@ from pipeline.inspection.category_summary import TINY, CategorySummary
 from pipeline.inspection.found import Found, Line, line_of
 from pipeline.inspection.image_set import ImageSet
 from pipeline.inspection.pixel_checks import VISIBLE_FACTOR, VISIBLE_STEP
-from pipeline.inspection.robust_tail import critical_spread
+from pipeline.inspection.robust_tail import critical_spread_of_new
 from pipeline.inspection.strangers import RATE, nearest_others
 from pipeline.inspection.training_summary import in_words
 from pipeline.night.error_budget import FEW, ErrorBudget
@@ -145,7 +145,7 @@ def _looks(reading: DumpReading, others: Sequence[CategorySummary]) -> list[Line
         )
         return [Line(check=passed("another category", finding))]
     relative = own.distances(images.pooled) / own.usual if len(images.reads) else np.zeros(0)
-    unusual = np.flatnonzero(_are_unusual(relative, own))
+    unusual = np.flatnonzero(_are_unusual(relative, reading))
     unusual = unusual[np.argsort(-relative[unusual], kind="stable")]
     names = nearest_others(images.pooled[unusual], own, others) if len(unusual) else []
     alike, unlike = [], []
@@ -163,12 +163,17 @@ def _looks(reading: DumpReading, others: Sequence[CategorySummary]) -> list[Line
     ]
 
 
-def _are_unusual(relative: NDArray[np.float64], own: CategorySummary) -> NDArray[np.bool_]:
+def _are_unusual(relative: NDArray[np.float64], reading: DumpReading) -> NDArray[np.bool_]:
     """Which images lie beyond what the central part of the training images allows for, (N,)."""
+    own, known = reading.own, reading.trained_on
+    assert own is not None
+    assert known is not None
     low, middle, high = own.quartiles
     logarithms = np.log(np.maximum(relative * own.usual, TINY))
     spread = (logarithms - middle) / max(high - low, TINY)
-    beyond: NDArray[np.bool_] = spread > critical_spread(len(relative), RATE)
+    beyond: NDArray[np.bool_] = spread > critical_spread_of_new(
+        len(relative), known.num_images, RATE
+    )
     return beyond
 
 

@@ -143,7 +143,8 @@ def _unrouted(name: str, num_images: int) -> CategoryReport:
 
 def _whole(listing: Listing, by_category: Mapping[str, Sequence[str]], fleet: Fleet) -> list[Line]:
     """Return what there is to say of the dump beside its categories."""
-    without = {c: len(u) for c, u in by_category.items() if c not in fleet.champions}
+    known = {*fleet.champions, *fleet.unusable}  # one that is no good is told by its own report
+    without = {c: len(u) for c, u in by_category.items() if c not in known}
     return [
         Line(check=check)
         for check in (

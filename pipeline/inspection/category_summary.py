@@ -22,6 +22,7 @@ Floats = NDArray[np.float32]
 USUAL_SHARE = 0.95  # of a category's own images that are as near to it
 QUARTILES = (0.25, 0.5, 0.75)
 IQR_OF_NORMAL = 1.349
+FEW_IMAGES = 100  # of more, one image's part in centre and spread is too small to matter
 TINY = 1e-9  # a distance has a logarithm
 
 
@@ -66,11 +67,10 @@ class CategorySummary:
 
 def summarise(name: str, space: str, pooled_NF: Floats) -> CategorySummary:
     """Return the summary of a category's training images."""
-    low, centre_F, high = np.quantile(pooled_NF, QUARTILES, axis=0)
-    spread_F = (high - low) / IQR_OF_NORMAL
-    floor = max(1e-3 * float(spread_F.mean()), 1e-4)
-    centre_F, spread_F = _half(centre_F), _half(np.maximum(spread_F, floor))
+    centre_F, spread_F = _centre_and_spread(pooled_NF)
     own = _distances(pooled_NF, centre_F, spread_F)
+    if len(pooled_NF) <= FEW_IMAGES:
+        own = _distances_to_the_others(pooled_NF)
     return CategorySummary(
         name=name,
         space=space,
@@ -79,6 +79,25 @@ def summarise(name: str, space: str, pooled_NF: Floats) -> CategorySummary:
         usual=float(np.quantile(own, USUAL_SHARE)),
         quartiles=tuple(map(float, np.quantile(np.log(np.maximum(own, TINY)), QUARTILES))),
     )
+
+
+def _distances_to_the_others(pooled_NF: Floats) -> NDArray[np.float64]:
+    """Return how far each of few images lies from the others, as a new one does, (N,).
+
+    Its own part in centre and spread would draw it nearer than any new image can be.
+    """
+    found = np.empty(len(pooled_NF))
+    for place in range(len(pooled_NF)):
+        others = np.delete(pooled_NF, place, axis=0)
+        found[place] = _distances(pooled_NF[place : place + 1], *_centre_and_spread(others))[0]
+    return found
+
+
+def _centre_and_spread(pooled_NF: Floats) -> tuple[Floats, Floats]:
+    low, centre_F, high = np.quantile(pooled_NF, QUARTILES, axis=0)
+    spread_F = (high - low) / IQR_OF_NORMAL
+    floor = max(1e-3 * float(spread_F.mean()), 1e-4)
+    return _half(centre_F), _half(np.maximum(spread_F, floor))
 
 
 def space_of_backbone(backbone: Backbone, embedding: Embedding) -> str:

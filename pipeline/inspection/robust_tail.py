@@ -53,6 +53,30 @@ def critical_spread(num_values: int, rate: float) -> float:
     return _simulated(round(LEAST_VALUES * STEP**steps), rate)
 
 
+def critical_spread_of_new(num_new: int, num_known: int, rate: float) -> float:
+    """Return what the largest spread of new values without a fault exceeds at a rate.
+
+    Args:
+        num_new: values that are judged.
+        num_known: others of their kind, whose quartiles are the measure; of few they are uncertain.
+        rate: share of such sets in which any value is so large.
+    """
+    known = min(max(num_known, LEAST_VALUES), LARGEST_SIMULATED)
+    down = math.floor(math.log(known / LEAST_VALUES, STEP) + 1e-9)
+    up = math.ceil(math.log(max(num_new, 1), STEP) - 1e-9)
+    return _simulated_of_new(STEP**up, round(LEAST_VALUES * STEP**down), rate)
+
+
+@lru_cache(maxsize=256)
+def _simulated_of_new(num_new: float, num_known: int, rate: float) -> float:
+    random = np.random.default_rng(0)
+    draws = random.logistic(size=(NUM_SIMULATED, num_known))
+    low, middle, high = np.quantile(draws, (0.25, 0.5, 0.75), axis=1)
+    share = np.log(random.uniform(size=NUM_SIMULATED)) / num_new  # its logarithm, below the largest
+    largest = share - np.log(-np.expm1(share))
+    return float(np.quantile((largest - middle) / (high - low), 1 - rate))
+
+
 @lru_cache(maxsize=256)
 def _simulated(num_values: int, rate: float) -> float:
     draws = np.random.default_rng(0).logistic(size=(NUM_SIMULATED, num_values))
