@@ -8,13 +8,14 @@ seen it, and the calibration keeps its promise. (An image that a member leaves o
 by where the other members of the kind look.)
 
 Whether it is worth having, the defects that a member left out say: their p-values among the good
-images must become smaller by more than chance would have it. Those were flagged by heads like the
-kind's, mostly, which favours the kind alone.
+images must become smaller by more than Student's t allows by chance in 2.5 %. Several images of one
+defective part are left out together and count as one: four shots of a part are no four witnesses.
+Those were flagged by heads like the kind's, mostly, which favours the kind alone.
 
 Shapes: N good images, D defects, M members, F features, R rows.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +27,7 @@ from model.kind import Heads, Trainer, TrainingSet
 from model.label_head import LabelHead, LabelledHeads, describe
 from model.pooled_distance import shrunken_covariance
 
-LEAST_DEFECTS = 10
+LEAST_DEFECTS = 10  # of different bursts
 MOST_GOOD = 2_000  # images that a fit looks at
 STRENGTH = 0.01  # of the loss of all rows beside half of the squared weights
 MOST_STEPS = 200
@@ -47,23 +48,33 @@ class LabelChoice:
     """Whether the head was taken, and by what."""
 
     num_defects: int
-    t: float  # mean over standard error of the defects' gain in log p, each left out
+    t: float  # mean over standard error of the parts' gain in log p, each part left out
     is_taken: bool
 
 
 class LabelTrainer:
     """A kind's trainer whose heads are joined by one that learns from confirmed defects."""
 
-    def __init__(self, trainer: Trainer, training_set: TrainingSet, defects: FeatureBank) -> None:
+    def __init__(
+        self,
+        trainer: Trainer,
+        training_set: TrainingSet,
+        defects: FeatureBank,
+        bursts: Sequence[str] | None = None,
+    ) -> None:
         """Join a trainer.
 
         Args:
             trainer: of the kind, with members that leave images out.
             training_set: what it fits to.
             defects: features of the confirmed ones, all of the bank's images.
+            bursts: what each of these stays together with; by default each is for itself.
         """
         self.trainer, self.bank, self.defects = trainer, training_set.bank, defects
         self.recipe: Any = trainer.recipe
+        names = range(defects.num_images) if bursts is None else bursts
+        number_of = {name: number for number, name in enumerate(dict.fromkeys(names))}
+        self.burst_D = torch.tensor([number_of[name] for name in names])
         pairs = zip(training_set.images.tolist(), training_set.folds.tolist(), strict=True)
         self.fold_of: dict[int, int] = dict(pairs)
         self.choice: LabelChoice | None = None
@@ -117,21 +128,21 @@ class LabelTrainer:
 
     def _fit(self, heads: Heads) -> tuple[dict[int, LabelHead], LabelChoice]:
         good, folds_N, defects = self._describe(heads)
-        place_D = torch.arange(defects.scores.shape[1]).to(folds_N.device) % len(defects.scores)
+        place_D = self.burst_D.to(folds_N.device) % len(defects.scores)
         both_N, members = good.scores.clone(), {}
-        alone, joined = [], []  # scores of the defects, each by a member that has not seen it
+        alone_D = defects.scores.gather(0, place_D[None])[0]  # each by a member that left it out
+        joined_D = alone_D.clone()
         for place, fold in enumerate(folds_N.unique().tolist()):
             own, out = folds_N == fold, place_D == place
             head = _in_unit_of(
                 good.scores[~own], fit(good.features[~own], defects.features[:, ~out])
             )
             both_N[own] += head(good.features[own])
-            alone.append(defects.scores[place, out])
-            joined.append(alone[-1] + head(defects.features[place, out]))
+            joined_D[out] += head(defects.features[place, out])
             members[fold] = head
-        gains = log_p(torch.cat(alone), good.scores) - log_p(torch.cat(joined), both_N)
-        t = float(gains.mean() / (gains.std() / len(gains) ** 0.5).clamp_min(1e-9))
-        return members, LabelChoice(num_defects=len(gains), t=t, is_taken=t >= least_t(len(gains)))
+        gain_D = log_p(alone_D, good.scores) - log_p(joined_D, both_N)
+        t, least = mean_over_error(gain_D.cpu(), self.burst_D)
+        return members, LabelChoice(num_defects=len(gain_D), t=t, is_taken=t >= least)
 
     def _describe(self, heads: Heads) -> tuple[Described, Tensor, Described]:
         """Describe good images by who has not seen them, with folds (N,), and defects by all."""
@@ -177,12 +188,19 @@ def _in_unit_of(scores_N: Tensor, fitted: tuple[Tensor, Tensor]) -> LabelHead:
     return LabelHead(weight_F, bias)
 
 
-def least_t(num_defects: int) -> float:
+def mean_over_error(gain_D: Tensor, burst_D: Tensor) -> tuple[float, float]:
+    """Return the bursts' mean gain over its standard error, and what it has to exceed."""
+    gains = torch.stack([gain_D[burst_D == burst].mean() for burst in burst_D.unique()])
+    t = float(gains.mean() / (gains.std() / len(gains) ** 0.5).clamp_min(1e-9))
+    return t, least_t(len(gains))
+
+
+def least_t(num_bursts: int) -> float:
     """Return what mean over standard error exceeds by chance in 2.5 %: Student's t.
 
     Source: Abramowitz and Stegun 1964, 26.7.5; right to 0.001 from ten defects on.
     """
-    z, freedom = NORMAL_QUANTILE, num_defects - 1
+    z, freedom = NORMAL_QUANTILE, num_bursts - 1
     first = (z**3 + z) / (4 * freedom)
     second = (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
     third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * freedom**3)

@@ -13,7 +13,7 @@ from model.feature_bank import FeatureBank
 from model.kind import TrainingSet
 from model.kinds import KINDS
 from model.label_head import LabelHead, LabelledHeads, describe
-from model.label_training import LabelTrainer, fit, least_t, log_p
+from model.label_training import LabelTrainer, fit, least_t, log_p, mean_over_error
 from model.memory_bank import MemoryBankRecipe
 from model.preprocessing import Preprocessing
 from pipeline.calibration import CalibrationConfig
@@ -34,10 +34,15 @@ def make_bank(num_images: int, seed: int, shift: float = 0.0) -> FeatureBank:
     return bank
 
 
-def make_trainer(bank: FeatureBank, defects: FeatureBank, num_good: int = NUM_GOOD) -> LabelTrainer:
+def make_trainer(
+    bank: FeatureBank,
+    defects: FeatureBank,
+    num_good: int = NUM_GOOD,
+    bursts: list[str] | None = None,
+) -> LabelTrainer:
     images = torch.arange(num_good)
     own = TrainingSet(bank=bank, images=images, folds=images % RECIPE.members)
-    trainer = LabelTrainer(KINDS["memory_bank"].make_trainer(own, RECIPE), own, defects)
+    trainer = LabelTrainer(KINDS["memory_bank"].make_trainer(own, RECIPE), own, defects, bursts)
     for _ in trainer.run():
         pass
     return trainer
@@ -105,6 +110,27 @@ def test_labels_that_say_nothing_are_hardly_ever_learned_from() -> None:
         assert trainer.choice is not None
         taken += trainer.choice.is_taken
     assert taken <= 2
+
+
+def test_shots_of_one_part_are_one_witness() -> None:
+    """Of ten parts that say nothing, each shot twice: learned from in two of three otherwise."""
+    taken, shots = 0, torch.arange(20) // 2
+    for seed in range(8):
+        defects = FeatureBank(20, [SHAPE])
+        defects.write(0, make_bank(10, 1_000 + seed).images(shots))
+        bursts = [f"part {number}" for number in shots.tolist()]
+        trainer = make_trainer(make_bank(40, seed), defects, num_good=40, bursts=bursts)
+        trainer.folded()
+        assert trainer.choice is not None
+        assert trainer.choice.num_defects == 20
+        taken += trainer.choice.is_taken
+    assert taken <= 2
+
+
+def test_a_mean_over_bursts_has_the_error_of_bursts() -> None:
+    gains, bursts = torch.tensor([1.0, 3.0, 4.0, 6.0]), torch.tensor([0, 0, 1, 2])
+    t, _ = mean_over_error(gains, bursts)
+    assert t == pytest.approx(4.0 / (2.0 / 3**0.5))  # of the means 2, 4 and 6
 
 
 @pytest.mark.parametrize("crosswise", [True, False])

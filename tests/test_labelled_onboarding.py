@@ -23,6 +23,7 @@ from pipeline.labels.label import Label, to_rows
 from pipeline.labels.label_table import LabelTable
 from pipeline.labels.parts import is_for_gate
 from pipeline.labels.told import Told
+from pipeline.onboarding import label_head
 from pipeline.onboarding.features import GoodImages
 from pipeline.onboarding.finish import finish, write_package
 from pipeline.onboarding.key import onboarding_key
@@ -162,6 +163,29 @@ def test_a_head_learns_from_enough_confirmed_defects(
     assert package.record.counts["defects"] == defects
     said = Predictor(package, factory.backbone()).predict([str(path) for path in others])
     assert said["flagged"].all() or not isinstance(package.heads, LabelledHeads)
+
+
+def test_shots_of_one_part_stay_together(steel: Factory) -> None:
+    add_labels(steel.out, dict.fromkeys(steel.new(12, scratched=True), ("defect", "flagged")))
+    two = {"members": 2, "passes": 1, "steps_per_pass": 1}
+    prepared = steel.prepare(group=r"/9000(\d)\d\.png$", training=two)
+    number = len({Path(uri).name[:5] for uri in prepared.defects.uris})
+    assert prepared.defects.num_bursts == number < 10
+    told = f"it takes 10 of different parts that may be learned from, and these are of {number}"
+    assert any(told in line for line in label_head.say(prepared.trainer, prepared.defects))
+
+
+def test_a_copy_of_a_defect_that_judges_teaches_nothing(steel: Factory) -> None:
+    copies, judging = steel.new(4, scratched=True), steel.new(4, for_gate=True, scratched=True)
+    for source, copy in zip(judging, copies[:3], strict=False):
+        shutil.copy(source, copy)
+    copies[3].write_bytes(b"no image")
+    add_labels(steel.out, dict.fromkeys([*copies, *judging], ("defect", "flagged")))
+    prepared = steel.prepare()
+    assert not prepared.defects.uris
+    assert len(prepared.defects.contents) == 4
+    told = f"labels: 1 images labelled defect cannot be read: {copies[3]}"
+    assert told in prepared.findings
 
 
 def test_images_that_are_gone_or_replaced_are_counted_and_named(steel: Factory) -> None:

@@ -124,7 +124,7 @@ def _record(
     }
     metrics = {"threshold": calibration.threshold}
     metrics |= {f"health_{name}": value for name, value in health.items()}
-    findings = [*prepared.findings, *label_head.say(prepared.trainer, len(prepared.defects.uris))]
+    findings = [*prepared.findings, *label_head.say(prepared.trainer, prepared.defects)]
     if scored.samples:
         marks = read_marks(scored.samples, category.preprocessing)
         metrics |= measure(scored, calibration, marks)

@@ -24,7 +24,7 @@ def with_label_head(
         defects: the confirmed ones.
     """
     members = trainer.recipe.members
-    if defects.bank is None or len(defects.uris) < LEAST_DEFECTS or members < 2:
+    if defects.bank is None or defects.num_bursts < LEAST_DEFECTS or members < 2:
         return trainer
     if isinstance(good.bank, TiledBank):  # a defect is in some tiles, and labels do not say which
         return trainer
@@ -35,17 +35,20 @@ def with_label_head(
         images=torch.from_numpy(train),
         folds=torch.from_numpy(fold_by_content(hashes, members, bursts)),
     )
-    return LabelTrainer(trainer, training_set, defects.bank.first(len(defects.uris)))
+    bank = defects.bank.first(len(defects.uris))
+    return LabelTrainer(trainer, training_set, bank, defects.bursts)
 
 
-def say(trainer: Trainer, num_defects: int) -> list[str]:
+def say(trainer: Trainer, defects: Defects) -> list[str]:
     """Return what a person should know of a finished trainer's head."""
+    num_defects = len(defects.uris)
     if not num_defects:
         return []
     if not isinstance(trainer, LabelTrainer) or trainer.choice is None:
         what = (
-            f"it takes {LEAST_DEFECTS} that may be learned from"
-            if num_defects < LEAST_DEFECTS
+            f"it takes {LEAST_DEFECTS} of different parts that may be learned from, and these are "
+            f"of {defects.num_bursts}"
+            if defects.num_bursts < LEAST_DEFECTS
             else "this detector has tiles, or no members that leave images out, which it takes"
         )
         return [f"labels: no head learns from {num_defects} confirmed defects: {what}"]

@@ -11,7 +11,7 @@ Shapes: N good images.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ from pipeline.labels.parts import is_for_gate
 from pipeline.labels.told import Told, told_of
 from pipeline.onboarding.feature_cache import reserve
 from pipeline.onboarding.features import GoodImages, level_shapes
-from pipeline.onboarding.listed_images import excluded_uris
+from pipeline.onboarding.listed_images import excluded_uris, stay_together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,14 @@ class Defects:
 
     bank: FeatureBank | None = None
     uris: Sequence[str] = ()  # of the bank's images, each content once
-    uri_of: dict[str, str] = field(default_factory=dict)  # by content, of all that can be read
+    bursts: Sequence[str] = ()  # digests of what each of these stays together with
+    contents: frozenset[str] = frozenset()  # of all that can be read
+    unreadable: Sequence[str] = ()
+
+    @property
+    def num_bursts(self) -> int:
+        """How many of the bank's images are of different parts."""
+        return len({*self.bursts})
 
 
 def find_labelled(
@@ -96,6 +103,8 @@ def _is_same(told: Told, etag: str | None) -> bool:
 def read_defects(labelled: LabelledImages, category: Category, embedder: Embedder) -> Defects:
     """Read every confirmed defect, and keep the features of those that may be learned from.
 
+    Those of the gate's half come first: no copy of one is learned from.
+
     Args:
         labelled: of the category.
         category: with everything set that its images say.
@@ -104,23 +113,30 @@ def read_defects(labelled: LabelledImages, category: Category, embedder: Embedde
     Raises:
         CacheTooSmall: neither memory nor disk has room.
     """
-    uris = [each.uri for each in labelled.defects]
+    uris = sorted((each.uri for each in labelled.defects), key=is_for_gate, reverse=True)
     if not uris:
         return Defects()
     backbone = embedder.backbone
     shapes = level_shapes(backbone, category.embedding, category.preprocessing.size)
     bank = reserve(category, len(uris), shapes, backbone.mean.device)
-    kept: list[str] = []
-    uri_of: dict[str, str] = {}
+    kept: dict[str, str] = {}  # content by address
+    contents: set[str] = set()
+    unreadable: list[str] = []
     for batch in embedder.read(uris, category.preprocessing):
         for row, image in enumerate(batch.images):
-            is_new = image.sha256 not in uri_of
-            uri_of.setdefault(image.sha256, image.uri)
-            if is_new and not is_for_gate(image.uri):
+            if image.sha256 not in contents and not is_for_gate(image.uri):
                 bank.write(len(kept), [plane[row : row + 1] for plane in batch.planes.values()])
-                kept.append(image.uri)
+                kept[image.uri] = image.sha256
+            contents.add(image.sha256)
+        unreadable += [image.uri for image in batch.unreadable]
     embedder.flush()
-    return Defects(bank=bank, uris=kept, uri_of=uri_of)
+    return Defects(
+        bank=bank,
+        uris=[*kept],
+        bursts=stay_together(category, [*kept], [*kept.values()]),
+        contents=frozenset(contents),
+        unreadable=unreadable,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +160,7 @@ def assign(
     """
     by_score = labelled.rows(good.uris, label="good", by_score=True)
     is_unsure = labelled.rows(good.uris, label="unsure", by_score=False)
-    is_defect = np.array([content in defects.uri_of for content in good.hashes], bool)
+    is_defect = np.array([content in defects.contents for content in good.hashes], bool)
     own = np.flatnonzero(~(by_score | is_defect))
     hashes, bursts = ([of[row] for row in own] for of in (good.hashes, good.bursts))
     parts = np.full(len(good.uris), Part.TRAIN, np.int8)
@@ -167,11 +183,12 @@ def say(labelled: LabelledImages, assigned: Assigned, defects: Defects) -> list[
         free = sum(not each.by_score for each in labelled.joining)
         lines.append(
             f"labels: {len(good)} confirmed good images join training; {free} images that were "
-            f"chosen whatever their score may set the threshold; of {len(defects.uri_of)} "
+            f"chosen whatever their score may set the threshold; of {len(labelled.defects)} "
             f"confirmed defects {len(defects.uris)} may be learned from"
         )
     kinds = {
         "left out: their content is labelled defect": assigned.called_defects,
+        "labelled defect cannot be read": defects.unreadable,
         "gone or replaced since they were labelled": labelled.gone,
         "are test images, from which nothing is learned": labelled.tests,
     }
