@@ -12,13 +12,19 @@ from model.preprocessing import Preprocessing
 from model.tiles import Tiles
 from pipeline import storage
 from pipeline.images.decode import announced_pixels, read_image
+from pipeline.night.dumps import take_in
 from pipeline.night.feedback.explanation import explain
 from pipeline.night.folder import NightFolder
 from pipeline.night.results import read_night
+from pipeline.night.scoring.file_reader import InThreads, Listed, Reader
+from pipeline.night.scoring.observer import Observer
+from pipeline.night.scoring.plan import plan_night
+from pipeline.night.scoring.scorer import ShardScorer
 from pipeline.night.scoring.waiting_pixels import WaitingPixels
 from pipeline.onboarding.finish import write_package
 from pipeline.onboarding.prepare import prepare
 from pipeline.predictor import Predictor
+from pipeline.storage.retry import Retry
 
 NIGHT = "2026-03-12"
 
@@ -74,6 +80,36 @@ def test_a_night_scores_what_is_cut_beside_what_is_not(
     assert explained.difference == 0
     assert explained.picture is not None
     assert explained.picture.shape == (96, 192, 3)
+
+
+def test_a_night_of_more_images_than_may_wait_comes_to_its_end(
+    packages: dict[str, Path], tmp_path: Path
+) -> None:
+    factory.write_images(tmp_path / "dump/cut", range(900, 913))
+    (tmp_path / "dump/cut/broken.png").write_bytes(b"no image")
+    folder = NightFolder(str(tmp_path / "out"), NIGHT)
+    fleet = factory.make_fleet(folder, packages)
+    images, _ = take_in(str(tmp_path / "dump"), folder)
+    scorer = ShardScorer(fleet, folder)
+    scorer.waiting.most = 2 * (4 + 1) * 64**2  # two images of 96 x 96
+    tasks = plan_night(images.manifest, fleet, folder).tasks
+    night = threading.Thread(target=scorer.write, args=(tasks,), daemon=True)
+    night.start()
+    night.join(60)
+    assert not night.is_alive()
+    assert scorer.waiting.num_pixels == 0
+    statuses = read_night(folder)["status"].to_pylist()
+    assert sorted(statuses) == ["ok"] * 13 + ["unreadable"]
+
+
+def test_files_that_are_read_together_do_not_wait_for_each_other(
+    packages: dict[str, Path], dump: Path
+) -> None:
+    ways = {"cut": Predictor.load(str(packages["cut"])).package.header.preprocessing}
+    reader = Reader(ways, Retry(), Observer(), WaitingPixels(most=1))
+    files = [Listed(str(path), None, "cut") for path in sorted((dump / "cut").glob("0*.png"))]
+    pages = [page for of_file in InThreads(reader, 1).read(files) for page in of_file]
+    assert [page.num_pixels for page in pages] == [5 * 64**2] * len(files)
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif", "jpg"])

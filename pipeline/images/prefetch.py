@@ -49,9 +49,9 @@ def read_as_ready(
         try:
             while window:
                 done, window = wait(window, return_when=FIRST_COMPLETED)
-                for future in done:
+                while done:  # what the consumer has taken is not kept
                     window |= {pool.submit(read, item) for item in islice(source, 1)}
-                    yield future.result()
+                    yield done.pop().result()
         finally:
             for waiting in window:
                 waiting.cancel()

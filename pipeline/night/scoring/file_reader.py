@@ -73,8 +73,12 @@ class Reader:
         self.preprocessing, self.retry, self.observer = preprocessing, retry, observer
         self.waiting = waiting
 
-    def read(self, file: Listed) -> list[Page]:
+    def read(self, file: Listed, *, waits: bool = True) -> list[Page]:
         """Fetch and decode one file, which is one image unless each of its pages is.
+
+        Args:
+            file: of the manifest.
+            waits: for what is read already to be scored, where too much of it is cut into tiles.
 
         Raises:
             ServiceAway: the storage as a whole does not answer any more.
@@ -88,10 +92,11 @@ class Reader:
         preprocessing, num_pixels = self.preprocessing[file.category], 0
         if preprocessing.tiles is not None and self.waiting is not None:
             num_pixels = announced_pixels(fetch, preprocessing, file.uri)
-            self.waiting.add(num_pixels)
+            self.waiting.add(num_pixels, waits=waits)
         with timed(self.observer, "decode"):
             images = read_pages(file.uri, preprocessing, fetch)
-            shares = [num_pixels, *[0] * (len(images) - 1)]  # given back with the first page
+            share, rest = divmod(num_pixels, len(images))  # each page gives its own back
+            shares = [share + rest, *[share] * (len(images) - 1)]
             return [
                 Page(image, _statistics(image), share)
                 for image, share in zip(images, shares, strict=True)
@@ -117,7 +122,8 @@ class InThreads:
 
     def read(self, files: Sequence[Listed]) -> Sequence[list[Page]]:
         """Return the pages of each file; raises as ``Reader.read`` does."""
-        return [self.reader.read(file) for file in files]
+        # What is read of the first files is scored with the last one: these cannot wait for it.
+        return [self.reader.read(file, waits=not n) for n, file in enumerate(files)]
 
 
 def _statistics(image: ImageRead) -> dict[str, float]:

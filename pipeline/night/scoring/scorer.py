@@ -64,6 +64,13 @@ class _Item:
         """What was read."""
         return self.page.image
 
+    def without_whole(self) -> "_Item":
+        """Return it without the pixels that were cut, which nothing needs once they are scored."""
+        if self.image.view is None:
+            return self
+        image = dataclasses.replace(self.image, pixels=None)
+        return dataclasses.replace(self, page=dataclasses.replace(self.page, image=image))
+
 
 @dataclass
 class _Work:
@@ -249,7 +256,13 @@ class ShardScorer:
                 yield sorted(group, key=lambda item: item.category)
 
     def _score_batch(self, batch: list[_Item]) -> list[_Result]:
-        """Return what is said of each item of a batch."""
+        """Return what is said of each item of a batch; others may be read in its place then."""
+        try:
+            return self._scored(batch)
+        finally:
+            self.waiting.remove(sum(item.page.num_pixels for item in batch))
+
+    def _scored(self, batch: list[_Item]) -> list[_Result]:
         if batch[0].image.status is not ImageStatus.OK:
             image = batch[0].image
             return [_Result(batch[0], {"status": image.status.value, "error": image.error})]
@@ -285,7 +298,7 @@ class ShardScorer:
         is_drawn = audit is not None and audit.may_have(item.image.uri)
         seen = item.image, fields, patch_scores_1hw
         more, levels = look(champion, *seen, make_map, is_drawn=is_drawn)
-        return _Result(item, fields | more, levels)
+        return _Result(item.without_whole(), fields | more, levels)
 
     def _note(self, result: _Result, uploads: ThreadPoolExecutor) -> None:
         """Fill in one row; its pictures are stored beside, and before it."""
@@ -298,7 +311,6 @@ class ShardScorer:
             store = partial(write_pictures, self.folder, *subject, *pictures)
             work.pictures.append(uploads.submit(self._with_retries, store))
         work.finish_row(item.row, {**result.fields, "map_uri": map_uri})
-        self.waiting.remove(item.page.num_pixels)
 
     def _with_retries(self, store: Callable[[], Any]) -> None:
         with timed(self.observer, "write"):

@@ -23,10 +23,14 @@ class WaitingPixels:
         self._changed = threading.Condition()
         self._is_over = False
 
-    def add(self, num_pixels: int) -> None:
-        """Wait until there is room for so many, and take it."""
+    def add(self, num_pixels: int, *, waits: bool = True) -> None:
+        """Wait until there is room for so many, and take it.
+
+        Who holds room that is given back only after this takes more without waiting.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: self._has_room(num_pixels))
+            if waits:
+                self._changed.wait_for(lambda: self._has_room(num_pixels))
             self.num_pixels += num_pixels
 
     def remove(self, num_pixels: int) -> None:
