@@ -29,6 +29,7 @@ Each module defines the errors it raises, beside the code that raises them::
         UnfinishedBank
         UnhealthyHead
         WeightsError
+        ZonesError
       StorageError            the storage answers, and refuses this one request
         AccessDenied
         ObjectChanged
