@@ -6,7 +6,7 @@ has not seen an image has seen none of its tiles.
 Shapes: N images, G groups.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -38,7 +38,7 @@ class TiledTrainer:
             ),
         ][: 1 + bank.tiles.thumbnail]
         self.trainers: list[Trainer] = [kind.make_trainer(each, recipe) for each in sets]
-        self._scale: tuple[Tensor, Tensor] | None = None
+        self._found: dict[int, Tensor] | None = None  # what groups say of unseen images
 
     @property
     def num_passes(self) -> int:
@@ -58,19 +58,32 @@ class TiledTrainer:
         """Make the passes that are left; may be stopped between any two of them."""
         for trainer in self.trainers:
             for report in trainer.run():
-                self._scale = None
+                self._found = None
                 yield report
 
     def folded(self) -> TiledHeads:
         """Return the heads as they stand, rounded to what is stored, on one scale."""
         heads = TiledHeads([trainer.folded() for trainer in self.trainers], self.bank.tiles)
-        if self._scale is None:
-            self._scale = self._measure_scale(heads)
-        return heads.with_scale(*self._scale)
+        if self._found is None:
+            self._found = self._measure(heads)
+        return heads.with_scale(*_scale_of(self._found.values()))
 
     def unseen(self, heads: Heads) -> Iterator[tuple[TiledHeads, Tensor]]:
-        """Yield members with a good image that no group's has seen."""
+        """Yield members with a good image that no group's has seen, on the scale of the others.
+
+        The scale of all images knows this one, as it does not know a new image: a threshold of
+        such scores would be too low.
+        """
         assert isinstance(heads, TiledHeads)
+        if self._found is None:
+            self._found = self._measure(heads)
+        for member, number in self._members(heads):
+            others = [scores_G for each, scores_G in self._found.items() if each != number]
+            scale = _scale_of(others) if others else (heads.offset, heads.spread)
+            yield member.with_scale(*scale), torch.tensor([number])
+
+    def _members(self, heads: TiledHeads) -> Iterator[tuple[TiledHeads, int]]:
+        """Yield members, each group on its own scale, with the number of an image unseen."""
         number_of = {at: number for number, at in enumerate(self.bank.starts)}  # its first tile's
         groups = [
             trainer.unseen(own)
@@ -84,8 +97,7 @@ class TiledTrainer:
         for members in zip(*whole, strict=True):
             numbers = {number for _, number in members}
             assert len(numbers) == 1, "groups share folds, and so the order of images"
-            unseen = TiledHeads([member for member, _ in members], self.bank.tiles)
-            yield unseen.with_scale(heads.offset, heads.spread), torch.tensor([*numbers])
+            yield TiledHeads([member for member, _ in members], self.bank.tiles), numbers.pop()
 
     def health(self) -> dict[str, float]:
         """Return by name what tells a sound fit of each group from a broken one."""
@@ -104,22 +116,31 @@ class TiledTrainer:
         """Continue from a ``state_dict`` of a trainer with the same bank, images and recipe."""
         for name, trainer in zip(GROUP_NAMES, self.trainers, strict=False):
             trainer.load_state_dict(state[name])
-        self._scale = None
+        self._found = None
 
     @torch.no_grad()
-    def _measure_scale(self, heads: TiledHeads) -> tuple[Tensor, Tensor]:
-        """Return mean and standard deviation, (G,) each, of what unseen good images score.
+    def _measure(self, heads: TiledHeads) -> dict[int, Tensor]:
+        """Return what each group says, (G,), of good images that it has not seen, by number.
 
         A recipe without members that leave images out has only those that it has seen. Which group
         says more is then judged by these; the threshold is set by others all the same.
         """
-        found_NG = [
-            member.group_scores(image)
-            for member, index in self.unseen(heads)
-            for image in self.bank.images(index)
-        ] or [heads.group_scores(image) for image in self.bank.images(self.images)]
-        std, mean = torch.std_mean(torch.stack(found_NG), dim=0, correction=0)
-        return mean, std.clamp_min(1e-6)
+        found = {
+            number: member.group_scores(self.bank.images(torch.tensor([number]))[0])
+            for member, number in self._members(heads)
+        }
+        if found:
+            return found
+        groups = [group for group in heads.groups if isinstance(group, Heads)]
+        alone = TiledHeads(groups, self.bank.tiles)
+        images = zip(self.images.tolist(), self.bank.images(self.images), strict=True)
+        return {number: alone.group_scores(image) for number, image in images}
+
+
+def _scale_of(found: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation, (G,) each, of what groups say of images, (G,) each."""
+    std, mean = torch.std_mean(torch.stack([*found]), dim=0, correction=0)
+    return mean, std.clamp_min(1e-6)
 
 
 def _one_by_one(

@@ -261,9 +261,17 @@ def test_members_are_asked_about_every_image_none_of_whose_tiles_they_have_seen(
     assert isinstance(heads, TiledHeads)
     found = list(trainer.unseen(heads))
     assert sorted(int(index) for _, index in found) == images.tolist()
-    groups = torch.stack([one.group_scores(bank.images(index)[0]) for one, index in found])
-    torch.testing.assert_close(groups.mean(dim=0), torch.zeros(2), atol=1e-4, rtol=0)
-    torch.testing.assert_close(groups.std(dim=0, correction=0), torch.ones(2), atol=1e-3, rtol=0)
+    groups = torch.stack(
+        [one.group_scores(bank.images(index)[0]) * one.spread + one.offset for one, index in found]
+    )
+    torch.testing.assert_close(heads.offset, groups.mean(dim=0))
+    torch.testing.assert_close(heads.spread, groups.std(dim=0, correction=0))
+    for number, (one, _) in enumerate(found):  # its scale is that of the other unseen images
+        others = torch.cat([groups[:number], groups[number + 1 :]])
+        torch.testing.assert_close(one.offset, others.mean(dim=0), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            one.spread, others.std(dim=0, correction=0), rtol=1e-4, atol=1e-4
+        )
     again = make_trainer("ensemble", TrainingSet(bank=bank, images=images, folds=folds), recipe)
     again.load_state_dict(trainer.state_dict())
     scores, maps = heads(bank.images(images))
