@@ -166,6 +166,19 @@ def test_keys_move_judge_and_undo(visit: Visit) -> None:
     assert given == "1 label in this browser: 1 defect, 0 false alarms"
 
 
+def test_of_an_image_somebody_may_be_unsure(visit: Visit) -> None:
+    visit.press("j", "s", "Enter", "s", "Escape")
+    assert [visit.label_of(name) for name in ("b00.png", "c0.png")] == ["unsure", "unsure"]
+    given = visit.page.locator("#given").inner_text()
+    assert given == "2 labels in this browser: 0 defects, 0 false alarms, 2 unsure"
+    button = visit.tiles.first.get_by_role("button", name="Unsure")
+    assert button.get_attribute("aria-pressed") == "true"
+    button.click()
+    assert visit.label_of("b00.png") == "none"
+    visit.choose("show", "unsure")
+    assert visit.names() == ["c0.png"]
+
+
 def test_keys_cross_the_border_of_a_page(visit: Visit) -> None:
     visit.press("j", *["ArrowDown"] * 6)
     assert visit.page.get_by_text("25–32 of 32").first.is_visible()
@@ -188,9 +201,9 @@ def test_the_tab_key_reaches_the_image_and_its_buttons_and_the_focus_is_seen(vis
     assert visit.page.locator("button:focus").inner_text() == "Defect"
     visit.press("Enter")
     assert visit.label_of("b00.png") == "defect"
-    visit.press("Tab", "Tab")
+    visit.press("Tab", "Tab", "Tab")
     assert visit.page.locator("figure.tile :focus").count() == 0  # other tiles are skipped
-    visit.press("Shift+Tab", "Shift+Tab", "Shift+Tab")
+    visit.press(*["Shift+Tab"] * 4)
     assert visit.focused() == "b00.png"
     outline = visit.page.locator("figure.tile:focus").evaluate(
         "e => getComputedStyle(e).outlineStyle"
@@ -243,14 +256,14 @@ def test_from_the_page_to_the_next_report(browser: Browser, tmp_path: Path) -> N
     """Judge, leave, come back, download, import, and see the labels in a browser without any."""
     uri = make_night(tmp_path)
     visit = Visit(browser, uri)
-    visit.press("j", "a", "r", "a")  # b00 defect, c0 good, b01 defect
+    visit.press("j", "a", "r", "a", "s")  # b00 defect, c0 good, b01 defect, c1 unsure
     visit.page.reload()
     visit.settle()
     assert [visit.label_of(name) for name in ("b00.png", "c0.png", "b01.png", "c1.png")] == [
-        "defect", "good", "defect", "none",
+        "defect", "good", "defect", "unsure",
     ]  # fmt: skip
     visit.choose("show", "open")
-    assert visit.page.locator("#matches").inner_text() == "29 images match"
+    assert visit.page.locator("#matches").inner_text() == "28 images match"
     with visit.page.expect_download() as started:
         visit.page.get_by_role("button", name="Download labels").click()
     file = tmp_path / started.value.suggested_filename
@@ -258,7 +271,7 @@ def test_from_the_page_to_the_next_report(browser: Browser, tmp_path: Path) -> N
     assert file.name == f"labels-{NIGHT}.jsonl"
     lines = {Path(line["image_uri"]).name: line for line in map(json.loads, file.open())}
     assert {name: line["label"] for name, line in lines.items()} == {
-        "b00.png": "defect", "c0.png": "good", "b01.png": "defect",
+        "b00.png": "defect", "c0.png": "good", "b01.png": "defect", "c1.png": "unsure",
     }  # fmt: skip
     assert {key: value for key, value in lines["b00.png"].items() if key != "labelled_at"} == {
         "image_uri": f"{tmp_path}/dump/bottle/b00.png",
@@ -274,7 +287,7 @@ def test_from_the_page_to_the_next_report(browser: Browser, tmp_path: Path) -> N
 
     done = CliRunner().invoke(app, ["labels", "import", str(file), "--out", str(tmp_path)])
     assert done.exit_code == 0, done.output
-    assert "3 new labels" in done.stdout
+    assert "4 new labels" in done.stdout
     assert ["bottle", "2", "2", "2", "2", "100%"] in [
         row.split() for row in done.stdout.split("\n")
     ]
@@ -285,6 +298,9 @@ def test_from_the_page_to_the_next_report(browser: Browser, tmp_path: Path) -> N
     assert other.names() == ["b00.png", "b01.png"]
     other.choose("show", "good")
     assert other.names() == ["c0.png"]
+    other.choose("show", "unsure")
+    assert other.names() == ["c1.png"]
+    other.choose("show", "good")
     assert other.label_of("c0.png") == "good"
     other.press("j", "a")  # whoever looks again may think otherwise
     assert other.label_of("c0.png") == "defect"
@@ -385,6 +401,22 @@ def test_discoveries_can_be_chosen_where_there_are_any(
     assert visit.names() == ["c0.png", "near.png"]
     states = visit.tiles.locator(".badge").all_inner_texts()
     assert states == ["Flagged, discovery", "Not flagged, discovery"]
+    visit.close()
+
+
+def test_a_budget_that_ends_within_a_sample_is_longer_by_the_rest_of_it(
+    browser: Browser, tmp_path: Path
+) -> None:
+    make_night(tmp_path)
+    folder = NightFolder(str(tmp_path), NIGHT)
+    summary = json.loads(Path(folder.summary).read_text()) | {"audit_images": 24}
+    Path(folder.summary).write_text(json.dumps(summary))
+    visit = Visit(browser, write_report(folder))
+    visit.choose("show", "first")
+    visit.choose("budget", "20")
+    assert visit.page.locator("#matches").inner_text() == "24 images match"
+    badges = visit.page.locator("figure.tile .badge").all_inner_texts()
+    assert all(badge.endswith(", audit") for badge in badges)
     visit.close()
 
 

@@ -30,8 +30,8 @@ FOLDER = "data"
 SUFFIX = ".js"
 PAGE_ROWS = 200  # images or failures in one file
 MAX_ERROR = 500  # characters of an error text
-FLAGGED, DISCOVERY, DEFECT, GOOD, AUDIT, USUAL = 1, 2, 4, 8, 16, 32  # bits in the index
-LABEL_BITS = {"defect": DEFECT, "good": GOOD}
+FLAGGED, DISCOVERY, DEFECT, GOOD, AUDIT, USUAL, UNSURE = 1, 2, 4, 8, 16, 32, 64  # in the index
+LABEL_BITS = {"defect": DEFECT, "good": GOOD, "unsure": UNSURE}
 STATISTICS = ("brightness", "contrast", "sharpness")
 
 

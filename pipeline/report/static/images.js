@@ -2,7 +2,7 @@
 
 const PAGE_IMAGES = 24;
 // Bits of an image in the index; a usual image is there for the audit alone.
-const FLAGGED = 1, DISCOVERY = 2, DEFECT = 4, GOOD = 8, AUDIT = 16, USUAL = 32;
+const FLAGGED = 1, DISCOVERY = 2, DEFECT = 4, GOOD = 8, AUDIT = 16, USUAL = 32, UNSURE = 64;
 const images = { ids: [], at: 0, current: -1, shown: [], folded: new Set(), turn: 0 };
 
 const openImages = (index, categories) => {
@@ -22,11 +22,13 @@ const openImages = (index, categories) => {
   const own = new Map();
   for (const { category: name, key, line } of given.values()) own.set(`${key} ${name}`, line.label);
   for (let id = 0; id < total; id += 1) {
-    const imported = images.bits[id] & DEFECT ? 1 : images.bits[id] & GOOD ? 2 : 0;
     const label = own.size && own.get(`${images.key[id]} ${categories[category[id]]}`);
-    images.label[id] = CODES[label] ?? imported;
+    images.label[id] = CODES[label] ?? importedCode(images.bits[id]);
   }
 };
+
+const importedCode = (bits) =>
+  bits & DEFECT ? CODES.defect : bits & GOOD ? CODES.good : bits & UNSURE ? CODES.unsure : 0;
 
 const fetchImage = async (id) => {
   const number = images.category[id];
@@ -66,6 +68,7 @@ const SHOWN = {
   open: (id) => images.bits[id] & FLAGGED && !images.label[id],
   defect: (id) => images.label[id] === CODES.defect,
   good: (id) => images.label[id] === CODES.good,
+  unsure: (id) => images.label[id] === CODES.unsure,
 };
 // Where the budget ends: after a sample that has begun, since it counts only as a whole.
 const budgetEnd = () => {
@@ -200,7 +203,10 @@ const makeTile = (image, position) => {
         make("span", {}, "score ", make("b", {}, decimal(image.score))),
         make("span", {}, "p-value ", make("b", {}, pValue(image.pValue)))),
       make("bdi", { class: "uri", title: visible(image.uri) }, make("b", {}, fileName(image.uri))),
-      make("p", { class: "judge" }, makeJudge(image, "defect", "Defect"), makeJudge(image, "good", goodWord(image)))));
+      make("p", { class: "judge" },
+        makeJudge(image, "defect", "Defect"),
+        makeJudge(image, "good", goodWord(image)),
+        makeJudge(image, "unsure", "Unsure"))));
   const index = images.at * PAGE_IMAGES + position;
   tile.addEventListener("focusin", () => setCurrent(index, false));
   pictures.addEventListener("click", () => openView(index));
@@ -225,7 +231,7 @@ const paintTile = (tile, image) => {
 const tileAt = (index) => find("tiles").children[index - images.at * PAGE_IMAGES];
 const imageAt = (index) => images.shown[index - images.at * PAGE_IMAGES];
 
-// One tile at a time can be reached with the tab key, and its two buttons after it.
+// One tile at a time can be reached with the tab key, and its buttons after it.
 const setCurrent = (index, focus) => {
   const reach = (tile, to) => {
     for (const element of tile ? [tile, ...tile.querySelectorAll("button")] : []) element.tabIndex = to;

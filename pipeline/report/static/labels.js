@@ -1,6 +1,6 @@
 // What the operator says about images: kept in this browser, downloadable as JSON Lines.
 
-const CODES = { defect: 1, good: 2, undo: 0 }; // undo: what was imported is taken back
+const CODES = { defect: 1, good: 2, unsure: 3, undo: 0 }; // undo: what was imported is taken back
 const storePrefix = `nightshift:${root.dataset.store}:`;
 const given = new Map(); // image_uri -> {line, category, key}
 const decisions = []; // what undo takes back, the last one at the end
@@ -70,7 +70,8 @@ const showGiven = () => {
   const number = (wanted) => values.filter((label) => label === wanted).length;
   find("given").textContent = values.length
     ? `${plural(values.length, "label")} in this browser: ${plural(number("defect"), "defect")}, ` +
-      plural(number("good"), "false alarm") + (number("undo") ? `, ${count(number("undo"))} taken back` : "")
+      plural(number("good"), "false alarm") +
+      (number("unsure") ? `, ${count(number("unsure"))} unsure` : "") + (number("undo") ? `, ${count(number("undo"))} taken back` : "")
     : "No labels in this browser yet";
   find("download").disabled = !values.length;
 };

@@ -1,4 +1,4 @@
-// One image large, and the keys: from image to image, accept, reject, undo.
+// One image large, and the keys: from image to image, defect, good, unsure, undo.
 
 const view = find("view");
 
@@ -61,6 +61,7 @@ const KEYS = {
   k: () => moveTo(images.current - 1),
   a: () => decide("defect"),
   r: () => decide("good"),
+  s: () => decide("unsure"),
   u: takeBack,
 };
 
