@@ -129,8 +129,14 @@ def read_zones(values: Mapping[str, Any]) -> Zones:
     return Zones(**{**values, "ignored": tuple(values.get("ignored", ()))})
 
 
-@lru_cache(maxsize=1024)
 def _counts(ignored: tuple[str, ...], device: torch.device) -> Tensor:
+    """Return which positions count, (h, w); made once, but for a graph's own constant."""
+    make = _made.__wrapped__ if torch.compiler.is_exporting() else _made
+    return make(ignored, device)
+
+
+@lru_cache(maxsize=1024)
+def _made(ignored: tuple[str, ...], device: torch.device) -> Tensor:
     with torch.inference_mode(False):
         rows = [[place == "0" for place in row] for row in ignored]
         return torch.tensor(rows, dtype=torch.bool, device=device)

@@ -11,6 +11,7 @@ from studied import SECTION, make_context, make_study
 from test_labelled_onboarding import add_labels
 
 from model.errors import NightshiftError
+from model.zones import EVERYWHERE, Zones
 from pipeline.labels.parts import is_for_gate
 from pipeline.labels.told import with_labels_of
 from pipeline.study.check import keep_head, measure_heads, read_head
@@ -18,6 +19,7 @@ from pipeline.study.feature_view import wanted_views
 from pipeline.study.objective import Scored, objective
 from pipeline.study.run import RUNGS, WORST, StudyContext, StudyTrial, train_again
 from pipeline.study.sets import build_view, fold_plan
+from pipeline.study.trial import score
 
 CONFIGURATION = {"sigma": 1.0, "layers": [2, 3]}
 
@@ -79,6 +81,21 @@ def test_a_head_is_judged_on_images_it_has_not_seen(context: StudyContext) -> No
     patches = run.trainer.rows
     assert not set(run.unseen.tolist()) & set(patches.images.tolist())  # type: ignore[attr-defined]
     assert len(run.evaluate().scores) == len(run.unseen) + context.study.settings.anomalies
+
+
+@pytest.mark.parametrize("min_area", [1, 3])
+def test_a_trial_is_judged_by_what_counts_alone(context: StudyContext, min_area: int) -> None:
+    run = context.run(CONFIGURATION, "steel", 0)
+    run.train_to(0.25)
+    head, bank = run.folded(), run.bank
+    rows, columns = bank.grid
+    bank.zones = Zones(ignored=("11" + "0" * (columns - 2),) * rows, min_area=min_area)
+    before = score(head, bank, run.unseen, run.category)
+    bank.levels[0].unflatten(1, bank.grid)[:, :, :2] += 50
+    for one, other in zip(before, score(head, bank, run.unseen, run.category), strict=True):
+        assert np.array_equal(one, other)
+    bank.zones = EVERYWHERE
+    assert not np.array_equal(before[0], score(head, bank, run.unseen, run.category)[0])
 
 
 def test_a_repeat_has_a_seed_and_a_fold_of_its_own(context: StudyContext) -> None:

@@ -17,7 +17,7 @@ from scipy import ndimage
 from small_realnet import recipe_of, training_set
 from test_ensemble import trainer_of
 from test_memory_bank import trainer_of as bank_trainer
-from torch import Tensor
+from torch import Tensor, nn
 
 from model.detector import DetectorFileError, load_detector, save_detector
 from model.kind import Heads, Trainer
@@ -117,6 +117,28 @@ def test_realnet_scores_by_means_of_what_counts() -> None:
     assert torch.equal(filled[:, :, 8:], patches[:, :, 8:])
     assert torch.equal(filled[:, 0, 0], patches[:, :, 8:].flatten(1).amin(1))
     assert (scores <= plain_scores).all()
+
+
+class Scoring(nn.Module):
+    """What a graph has of zones."""
+
+    def __init__(self, zones: Zones) -> None:
+        super().__init__()
+        self.zones = zones
+
+    def forward(self, scores: Tensor) -> tuple[Tensor, Tensor]:
+        return self.zones.highest(scores), self.zones.filled(scores)
+
+
+def test_a_graph_can_be_made_at_any_time_and_leaves_what_scores_as_it_was() -> None:
+    """First, after another one, and after scores: each is the same graph."""
+    network = Scoring(Zones(ignored=("100", "011")))  # that no other test has
+    scores = torch.arange(12.0).view(2, 2, 3)
+    for _ in range(3):
+        program = torch.export.export(network, (scores,))
+        for found in (program.module()(scores), network(scores)):
+            assert found[0].tolist() == [3.0, 9.0]
+            assert found[1][0].tolist() == [[1.0, 1.0, 2.0], [3.0, 1.0, 1.0]]
 
 
 def test_means_of_squares_leave_out_what_does_not_count() -> None:

@@ -181,6 +181,8 @@ def open_bank(uri: str, category: Category, device: str = "cpu") -> FeatureBank:
     ]
     stores = map(torch.from_numpy, arrays)
     bank = FeatureBank(len(arrays[0]), shapes, device, allocate=lambda _: next(stores))
+    if category.finds_crop:  # the set has the rectangle that was found for it
+        category = category.model_copy(update={"fit": "pad", "crop": (height, width)})
     bank.zones = zones_of(category)
     return bank
 

@@ -145,8 +145,9 @@ def score(
     scores, maps = [], []
     for index in images_N.split(BLOCK_IMAGES):
         patch_scores = head(bank.images(index))
-        scores.append(patch_scores.flatten(1).amax(dim=1).cpu().numpy())
-        maps.append(anomaly_maps(patch_scores, rows, columns).cpu().numpy())
+        scores.append(bank.zones.highest(patch_scores).cpu().numpy())
+        filled = bank.zones.filled(patch_scores)
+        maps.append(anomaly_maps(filled, rows, columns).cpu().numpy())
     return np.concatenate(scores), np.concatenate(maps)
 
 
