@@ -41,6 +41,45 @@ def test_no_objects_have_no_etags() -> None:
     assert storage.etags_of([]) == {}
 
 
+def requests_of(monkeypatch: pytest.MonkeyPatch, page: int = 1000) -> list[str]:
+    """Requests from here on, with so many objects on a page of a listing."""
+    methods: list[str] = []
+    request = backend._request
+
+    def counted(uri: str, method: str, *args: Any, **options: Any) -> Any:
+        methods.append(method)
+        size = {"MaxKeys": page} if method == "list_objects_v2" else {}
+        return request(uri, method, *args, **options, **size)
+
+    monkeypatch.setattr(backend, "_request", counted)
+    return methods
+
+
+@pytest.mark.parametrize(
+    ("wanted", "num_listings", "num_single"),
+    [
+        (["00"], 1, 0),
+        (["19"], 1, 1),
+        (["01", "19", "gone"], 3, 2),
+        ([f"{n:02d}" for n in range(20)], 10, 0),
+    ],
+)
+def test_a_few_objects_of_a_large_folder_do_not_cost_its_whole_listing(
+    s3: str,
+    monkeypatch: pytest.MonkeyPatch,
+    wanted: list[str],
+    num_listings: int,
+    num_single: int,
+) -> None:
+    for n in range(20):
+        storage.write_bytes(f"{s3}/flat/{n:02d}", b"%d" % n)
+    expected = {item.uri: item.etag for item in storage.list_objects(f"{s3}/flat")}
+    uris = [f"{s3}/flat/{name}" for name in wanted]
+    methods = requests_of(monkeypatch, page=2)
+    assert storage.etags_of(uris) == {uri: expected[uri] for uri in uris if uri in expected}
+    assert methods == ["list_objects_v2"] * num_listings + ["head_object"] * num_single
+
+
 @pytest.mark.parametrize(("num_folders", "num_requests"), [(1, 1), (3, 3), (12, 1)])
 def test_a_request_is_made_for_each_folder_and_not_for_each_object(
     s3: str, monkeypatch: pytest.MonkeyPatch, num_folders: int, num_requests: int
@@ -48,14 +87,7 @@ def test_a_request_is_made_for_each_folder_and_not_for_each_object(
     uris = [f"{s3}/steel/{n % num_folders}/{n}.png" for n in range(24)]
     for uri in uris:
         storage.write_bytes(uri, b"x")
-    methods: list[str] = []
-    request = backend._request
-
-    def counted(uri: str, method: str, *args: Any, **options: Any) -> Any:
-        methods.append(method)
-        return request(uri, method, *args, **options)
-
-    monkeypatch.setattr(backend, "_request", counted)
+    methods = requests_of(monkeypatch)
     monkeypatch.setattr(backend, "MAX_FOLDERS", 10)
     assert storage.etags_of(uris).keys() == set(uris)
     assert methods == ["list_objects_v2"] * num_requests

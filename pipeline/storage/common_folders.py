@@ -1,6 +1,16 @@
 """The folders to list in order to find many objects with few requests."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+
+
+def by_folder(uris: Collection[str], at_most: int) -> dict[str, set[str]]:
+    """The objects by their common folder; see ``common_folders``."""
+    folders = common_folders(uris, at_most)
+    own: dict[str, set[str]] = {folder: set() for folder in folders}
+    for uri in uris:
+        [folder] = _ancestors(uri) & folders
+        own[folder].add(uri)
+    return own
 
 
 def common_folders(uris: Iterable[str], at_most: int) -> set[str]:

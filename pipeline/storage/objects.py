@@ -57,7 +57,8 @@ def list_objects(prefix: str, *, hidden: bool = False) -> Iterator[StoredObject]
 def etags_of(uris: Iterable[str]) -> dict[str, str]:
     """The etags of many objects, by URI; one that is not there is left out.
 
-    On S3 the folders of the objects are listed, a thousand objects a request.
+    On S3 the folders of the objects are listed, a thousand objects a request. Of a folder that has
+    not ended after as many requests as objects are wanted of it, single objects are asked for.
 
     Raises:
         AccessDenied: a folder may not be listed, or a file not be looked at.

@@ -7,7 +7,8 @@ import posixpath
 import re
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from botocore.exceptions import ConnectionError as BotoConnectionError
 from fsspec.asyn import sync
 
 from pipeline.storage.backend import StoredObject, refuse_changed
-from pipeline.storage.common_folders import common_folders
+from pipeline.storage.common_folders import by_folder
 from pipeline.storage.errors import (
     AccessDenied,
     ObjectMissing,
@@ -47,7 +48,7 @@ ATTEMPTS = 3  # 3 x 7 s and the pauses between them stay below the deadline
 DEADLINE_S = 27  # for an answer; the bytes of a large object may take longer
 SLOWEST_UPLOAD_BYTES_S = 1_000_000
 MAX_FOLDERS = 1000  # listed one by one; of more, the folders above them are listed whole
-PARALLEL_LISTINGS = 16
+PARALLEL_REQUESTS = 16
 ETAG = re.compile(r"[0-9a-f]{32}(-[0-9]+)?")
 CONTENT_TYPES = {  # a browser saves what has none instead of showing it
     ".csv": "text/csv; charset=utf-8",
@@ -91,22 +92,37 @@ def list_objects(prefix: str, hidden: bool) -> Iterator[StoredObject]:
 
 
 def etags_of(uris: Collection[str]) -> dict[str, str]:
-    """List the folders that hold the objects, several at once."""
-    folders = common_folders(uris, MAX_FOLDERS)
-    with ThreadPoolExecutor(PARALLEL_LISTINGS) as pool:
-        return {
-            uri: etag
-            for listed in pool.map(lambda folder: _etags_below(folder, uris), folders)
-            for uri, etag in listed.items()
-        }
+    """List the folders that hold the objects; ask for single ones where they are few of many."""
+    own = by_folder(uris, MAX_FOLDERS)
+    with ThreadPoolExecutor(PARALLEL_REQUESTS) as pool:
+        listed = [*pool.map(_etags_below, own.keys(), own.values())]
+        left = [uri for _, others in listed for uri in others]
+        found = dict(zip(left, pool.map(_etag, left), strict=True))
+    for etags, _ in listed:
+        found |= etags
+    return {uri: etag for uri, etag in found.items() if etag is not None}
 
 
-def _etags_below(folder: str, uris: Collection[str]) -> dict[str, str]:
+def _etags_below(folder: str, uris: Collection[str]) -> tuple[dict[str, str], set[str]]:
+    """List a folder for as many requests as there are objects; also what is left to ask for."""
+    bucket, found, is_cut = _bucket_and_key(folder)[0], dict[str, str](), False
+    with suppress(ObjectMissing):
+        for page in islice(_pages(folder), len(uris)):
+            for item in page.get("Contents", []):
+                if (uri := f"s3://{bucket}/{item['Key']}") in uris:
+                    found[uri] = item.get("ETag", "").strip('"')
+            is_cut = bool(page.get("IsTruncated"))
+            if len(found) == len(uris):
+                break
+    return found, {*uris} - found.keys() if is_cut else set()
+
+
+def _etag(uri: str) -> str | None:
     try:
-        found = list_objects(folder, hidden=True)
-        return {item.uri: item.etag for item in found if item.uri in uris}
+        etag: str = _request(uri, "head_object").get("ETag", "").strip('"')
     except ObjectMissing:
-        return {}
+        return None
+    return etag
 
 
 def list_names(prefix: str) -> set[str]:
