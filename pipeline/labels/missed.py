@@ -2,10 +2,11 @@
 
 The missed share of a category and night is that of its scored images that are defects and were not
 flagged. A sample that was drawn whatever the score and is labelled whole estimates it without bias:
-its own missed share. Several samples together estimate the mean over their categories and nights,
-each with the weight of its sample and not of all its images, and their count of missed images
-spreads less than a binomial one with that mean. So the exact binomial interval covers that mean at
-its level at least.
+its own missed share. (Samples that are flagged as a whole are left out, see ``audit.py``: with many
+of them the estimate is too high.) Several samples together estimate the mean over their categories
+and nights, each with the weight of its sample and not of all its images, and their count of missed
+images spreads less than a binomial one with that mean. So the exact binomial interval covers that
+mean at its level at least.
 
 An image of which people are unsure counts as good for the share and its lower end, and as missed
 for the upper end.
