@@ -27,7 +27,7 @@ from pipeline.onboarding import label_head
 from pipeline.onboarding.features import GoodImages
 from pipeline.onboarding.finish import finish, write_package
 from pipeline.onboarding.key import onboarding_key
-from pipeline.onboarding.labelled_images import Defects, LabelledImages, assign
+from pipeline.onboarding.labelled_images import Defects, LabelledImages, assign, nights_in_part
 from pipeline.onboarding.prepare import PreparedCategory, prepare
 from pipeline.package import Package
 from pipeline.predictor import Predictor
@@ -35,8 +35,8 @@ from pipeline.predictor import Predictor
 Said = Mapping[Path, tuple[str, str]]  # label, and how the image was chosen
 
 
-def add_labels(out: Path, said: Said, category: str = "steel") -> None:
-    when = dt.datetime(2026, 3, 13, tzinfo=dt.UTC)
+def add_labels(out: Path, said: Said, category: str = "steel", day: int = 13) -> None:
+    when = dt.datetime(2026, 3, day, tzinfo=dt.UTC)
     labels = [
         Label(image_uri=str(path), category=category, label=word, chosen=how, labelled_at=when)  # type: ignore[arg-type]
         for path, (word, how) in said.items()
@@ -105,10 +105,12 @@ def test_confirmed_good_images_train_and_calibrate_only_whatever_their_score(
 def test_crossed_scores_of_images_that_were_chosen_by_their_score_set_no_threshold(
     steel: Factory,
 ) -> None:
-    flagged, audit = steel.new(3), steel.new(2)
+    flagged, audit, unsure = steel.new(3), steel.new(2), steel.new(3)
     add_labels(
         steel.out,
-        dict.fromkeys(flagged, ("good", "unknown")) | dict.fromkeys(audit, ("good", "audit")),
+        dict.fromkeys(flagged, ("good", "unknown"))
+        | dict.fromkeys(audit, ("good", "audit"))
+        | dict.fromkeys(unsure, ("unsure", "audit")),
     )
     two = {"members": 2, "passes": 1, "steps_per_pass": 1}
     prepared = steel.prepare(calibration="cross", training=two)
@@ -116,7 +118,8 @@ def test_crossed_scores_of_images_that_were_chosen_by_their_score_set_no_thresho
         pass
     package, _ = finish(prepared)
     assert parts_of(prepared, [*flagged, *audit]) == [Part.TRAIN] * 5
-    assert len(package.reference.calibration.scores) == 40 + 2
+    assert parts_of(prepared, unsure) == [Part.LEFT_OUT] * 3  # high scores, and in the calibration
+    assert len(package.reference.calibration.scores) == 40 + 2 + 3
     assert package.record.counts["train"] == 45
     assert package.record.settings["labels"] == [str(steel.out)]
 
@@ -218,6 +221,33 @@ def test_a_suspect_that_somebody_confirmed_is_not_dropped(steel: Factory) -> Non
     assert parts_of(prepare(category), [path]) == [Part.SUSPECT]
     add_labels(steel.out, {path: ("good", "flagged")})
     assert parts_of(steel.prepare(contamination="drop"), [path]) != [Part.SUSPECT]
+    add_labels(steel.out, {path: ("defect", "flagged")}, day=14)
+    assert parts_of(steel.prepare(contamination="refuse"), [path]) == [Part.LEFT_OUT]
+
+
+def test_what_is_left_of_a_sample_sets_no_threshold(steel: Factory) -> None:
+    audit, defect = steel.new(12), steel.new(1)
+    add_labels(
+        steel.out,
+        dict.fromkeys(audit, ("good", "audit")) | dict.fromkeys(defect, ("defect", "audit")),
+    )
+    defect[0].unlink()  # as defects are; good ones are as they were
+    assert Part.CALIBRATION in parts_of(steel.prepare(calibration_share=0.5), audit)
+    audit.pop().unlink()
+    prepared = steel.prepare(calibration_share=0.5)
+    assert Part.CALIBRATION not in parts_of(prepared, audit)
+    told = "labels: no labelled image sets the threshold: of the samples of 1 nights a part is gone"
+    assert any(line.startswith(told) for line in prepared.findings)
+
+
+def test_nights_that_are_gone_whole_tell_nothing_of_others() -> None:
+    nights = {"a": (True, True), "b": (False, False), "c": (True, False), None: (False, True)}
+    told = {
+        Told(f"{night} {row}", None, "good", False, night): is_there
+        for night, each in nights.items()
+        for row, is_there in enumerate(each)
+    }
+    assert nights_in_part(told) == ["c", "no night"]
 
 
 def test_the_key_is_another_where_labels_that_matter_are_others(steel: Factory) -> None:
@@ -231,7 +261,10 @@ def test_the_key_is_another_where_labels_that_matter_are_others(steel: Factory) 
     first = steel.key(labels=out)
     assert first != plain
     add_labels(steel.out, {second: ("defect", "flagged")})
-    assert steel.key(labels=out) not in {plain, first}
+    with_defect = steel.key(labels=out)
+    assert with_defect not in {plain, first}
+    add_labels(steel.out, {second: ("defect", "audit")}, day=14)  # once its sample is complete
+    assert steel.key(labels=out) == with_defect
     assert steel.key() == plain
 
 

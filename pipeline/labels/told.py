@@ -15,7 +15,7 @@ from pipeline.labels.label import LABEL_SCHEMA, WHATEVER_THE_SCORE, standing
 from pipeline.labels.label_table import LabelTable, table_beside
 from pipeline.labels.parts import is_for_gate
 
-COLUMNS = ("image_uri", "image_etag", "label", "chosen")
+COLUMNS = ("image_uri", "image_etag", "label", "chosen", "night")
 
 
 class Told(NamedTuple):
@@ -25,11 +25,17 @@ class Told(NamedTuple):
     etag: str | None  # another file of that name is not meant
     label: str  # good, unsure or defect
     by_score: bool  # or nobody knows how it was chosen
+    night: str | None = None  # whose sample it is of, where it was chosen whatever its score
 
     @property
     def is_for_gate(self) -> bool:
         """Whether nothing may be learned from it."""
         return is_for_gate(self.uri)
+
+    @property
+    def identity(self) -> tuple[str | bool | None, ...]:
+        """What an onboarding is another by; how a defect was chosen is nothing to it."""
+        return self.uri, self.etag, self.label, self.by_score or self.label == "defect"
 
 
 def told_of(category: str, outs: Sequence[str]) -> list[Told]:
@@ -46,8 +52,8 @@ def told_of(category: str, outs: Sequence[str]) -> list[Told]:
     rows = standing(pa.concat_tables([LABEL_SCHEMA.empty_table(), *tables]))
     columns = (rows[name].to_pylist() for name in COLUMNS)
     found = [
-        Told(uri, etag, label, chosen not in WHATEVER_THE_SCORE)
-        for uri, etag, label, chosen in zip(*columns, strict=True)
+        Told(uri, etag, label, chosen not in WHATEVER_THE_SCORE, night)
+        for uri, etag, label, chosen, night in zip(*columns, strict=True)
     ]
     return [each for each in found if each.label == "defect" or not _is_silent(each)]
 

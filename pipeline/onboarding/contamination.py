@@ -70,7 +70,8 @@ def without_suspects(
         Contaminated: there are suspects, and the category refuses them.
     """
     suspects = next((line for line in lines if line.check.name == SUSPECTS), None)
-    uris = {found.uri for found in suspects.images} - {*confirmed} if suspects else set()
+    used = {uri for uri, part in zip(images.uris, parts, strict=True) if part != Part.LEFT_OUT}
+    uris = {found.uri for found in suspects.images} & used - {*confirmed} if suspects else set()
     if suspects is None or not uris or category.contamination == "report":
         return parts
     if category.contamination == "refuse":

@@ -77,7 +77,7 @@ def identify(category: Category, earlier_names: Sequence[str] = ()) -> Identity:
     if excluded := _excluded_of(category):
         parts.append(json.dumps(["exclude", excluded]).encode())
     if told := told_of(category.name, category.labels):
-        parts.append(json.dumps(["labels", told]).encode())
+        parts.append(json.dumps(["labels", [each.identity for each in told]]).encode())
     parts += files.parts
     keys = [_key(category, name, parts) for name in (category.name, *earlier_names)]
     return Identity(keys[0], files.num_files, tuple(keys[1:]))

@@ -10,7 +10,7 @@ images is left out and named. The half of the labels that is kept for the gate
 Shapes: N good images.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +39,7 @@ class LabelledImages:
     defects: Sequence[Told] = ()
     gone: Sequence[str] = ()  # deleted or replaced since
     tests: Sequence[str] = ()  # test images, from which nobody learns
+    picked_over: Sequence[str] = ()  # nights of whose samples a part is gone
 
     def rows(self, uris: Sequence[str], *, label: str, by_score: bool) -> NDArray[np.bool_]:
         """Which of some images, (N,), join with such a label and were chosen so."""
@@ -87,13 +88,30 @@ def find_labelled(
     kept = [each for each in there if each.uri not in tests]
     known = {*listed}
     joining = [each for each in kept if each.label != "defect" and each.uri not in known]
+    picked_over = nights_in_part(
+        {each: each in there for each in told if each.label != "defect" and not each.by_score}
+    )
+    if picked_over:
+        joining = [e._replace(by_score=True) for e in joining if e.label == "good"]
     return LabelledImages(
         joining=sorted(joining, key=lambda each: each.by_score),
         confirmed=frozenset(each.uri for each in kept if each.label == "good"),
         defects=[each for each in kept if each.label == "defect"],
         gone=sorted({each.uri for each in told} - {each.uri for each in there}),
         tests=sorted({each.uri for each in there} & tests),
+        picked_over=picked_over,
     )
+
+
+def nights_in_part(is_there: Mapping[Told, bool]) -> list[str]:
+    """Return the nights of whose images some are there and some are not, sorted.
+
+    Whole nights are deleted for their age. Who moves single images away chooses by what they show,
+    and no sample is left, of whatever night: those that are still whole are whole for that reason.
+    """
+    there = {told.night for told, is_own in is_there.items() if is_own}
+    gone = {told.night for told, is_own in is_there.items() if not is_own}
+    return sorted(night or "no night" for night in there & gone)
 
 
 def _is_same(told: Told, etag: str | None) -> bool:
@@ -145,6 +163,7 @@ class Assigned:
 
     parts: NDArray[np.int8]  # ``Part`` of each, (N,)
     by_score: NDArray[np.bool_]  # may train and never set a threshold, (N,)
+    is_unsure: NDArray[np.bool_]  # trains nowhere and may set a threshold, (N,)
     called_defects: Sequence[str] = ()  # listed images with the content of a confirmed defect
 
 
@@ -172,7 +191,8 @@ def assign(
     parts[unfit & (parts != Part.DUPLICATE)] = Part.LEFT_OUT
     joined = {each.uri for each in labelled.joining}
     named = [good.uris[row] for row in np.flatnonzero(is_defect) if good.uris[row] not in joined]
-    return Assigned(parts=parts, by_score=by_score, called_defects=named)
+    is_unsure &= (parts == Part.LEFT_OUT) & ~is_defect
+    return Assigned(parts=parts, by_score=by_score, is_unsure=is_unsure, called_defects=named)
 
 
 def say(labelled: LabelledImages, assigned: Assigned, defects: Defects) -> list[str]:
@@ -192,6 +212,12 @@ def say(labelled: LabelledImages, assigned: Assigned, defects: Defects) -> list[
         "gone or replaced since they were labelled": labelled.gone,
         "are test images, from which nothing is learned": labelled.tests,
     }
+    if labelled.picked_over:
+        lines.append(
+            f"labels: no labelled image sets the threshold: of the samples of "
+            f"{len(labelled.picked_over)} nights a part is gone ({some(labelled.picked_over, 3)}), "
+            f"and what is left may be what looked good; put the files back"
+        )
     return lines + [
         f"labels: {len(uris)} images {what}: {some(list(uris), 3)}"
         for what, uris in kinds.items()

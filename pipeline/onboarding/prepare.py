@@ -4,8 +4,10 @@ Shapes: N unseen good images.
 """
 
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -72,6 +74,7 @@ class PreparedCategory:
     good: GoodImages
     parts: NDArray[np.int8]  # ``Part`` of each good image
     by_score: NDArray[np.bool_]  # good images that were chosen by their score: no threshold by them
+    is_unsure: NDArray[np.bool_]  # images that do not train, and set the threshold as if they did
     defects: Defects  # confirmed ones
     has_learned_from_labels: bool
     pairs: Pairs | None  # synthetic anomalies, for a kind that learns from them
@@ -97,13 +100,39 @@ class PreparedCategory:
         its heads with the images that this member left out.
         """
         if self.category.calibration == "cross":
+            unsure = self._unsure_of_folds()
             for heads, index in trainer.unseen(detector.heads):
                 free = index[torch.from_numpy(~self.by_score)[index]]
+                free = torch.cat([free, unsure.pop(self._fold_of(int(index[0])), index[:0])])
                 if len(free):
                     yield heads, free
         else:
             for index in self.images_of(Part.CALIBRATION).split(BATCH_IMAGES):
                 yield detector.heads, index
+
+    @cached_property
+    def _folds(self) -> dict[str, int]:
+        """The fold of each burst that trains."""
+        return folds_of_bursts(self.good, self.parts, self.category.recipe.members)
+
+    def _fold_of(self, image: int) -> int:
+        """Of an image that trains: its burst's; of another: its burst's too, or any."""
+        burst = self.good.bursts[image]
+        return self._folds.get(burst, int(burst[:8], 16) % self.category.recipe.members)
+
+    def _unsure_of_folds(self) -> dict[int, torch.Tensor]:
+        """Indices of the images that people are unsure of, by the member that scores them."""
+        found = defaultdict(list)
+        for image in np.flatnonzero(self.is_unsure).tolist():
+            found[self._fold_of(image)].append(image)
+        return {fold: torch.tensor(images) for fold, images in found.items()}
+
+
+def folds_of_bursts(good: GoodImages, parts: NDArray[np.int8], members: int) -> dict[str, int]:
+    """Return which member leaves each burst out."""
+    train = np.flatnonzero(parts == Part.TRAIN)
+    hashes, bursts = ([of[index] for index in train] for of in (good.hashes, good.bursts))
+    return dict(zip(bursts, fold_by_content(hashes, members, bursts).tolist(), strict=True))
 
 
 def make_trainer(
@@ -184,6 +213,7 @@ def prepare(
         good=good,
         parts=parts,
         by_score=assigned.by_score,
+        is_unsure=assigned.is_unsure,
         defects=defects,
         has_learned_from_labels=bool(labelled.joining or defects.uris),
         pairs=pairs,
