@@ -113,6 +113,18 @@ def test_labelled_images_join_with_the_score_of_the_same_heads(
     assert (done.num_labelled, done.left_out) == (3, {"missing": 1, "changed": 1})
 
 
+def test_what_is_left_of_a_sample_is_refused(package: Package, tmp_path: Path) -> None:
+    write_images(tmp_path / "night", range(900_000, 900_003))
+    images = [ImageFile(str(path), None) for path in sorted((tmp_path / "night").iterdir())]
+    gone = [ImageFile(str(tmp_path / f"night/gone{number}.png"), None) for number in range(2)]
+    nights = ["2026-03-13"] * 3 + ["2026-03-12"] * 2  # that one is gone whole, for its age
+    whole = Labelled(images=[*images, *gone], left_out={}, nights=nights)
+    assert recalibrate(package, "d", None, whole).num_labelled == 3
+    part = Labelled(images=[*images, *gone], left_out={}, nights=[*nights[:4], nights[0]])
+    with pytest.raises(RecalibrationError, match=r"1 nights a part is gone .*2026-03-13.* back"):
+        recalibrate(package, "d", None, part)
+
+
 def test_no_labelled_image_counts_twice(package: Package, tmp_path: Path) -> None:
     write_images(tmp_path / "night", range(900_000, 900_003))
     images = [ImageFile(str(path), None) for path in sorted((tmp_path / "night").iterdir())]

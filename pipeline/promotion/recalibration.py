@@ -46,6 +46,7 @@ class Labelled:
 
     images: Sequence[ImageFile]
     left_out: Mapping[str, int]  # good images by how they were chosen
+    nights: Sequence[str | None] = ()  # of the images, whose samples they are of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,10 +71,10 @@ def labelled_good(category: str, outs: Sequence[str]) -> Labelled:
     good = rows.filter(pc.is_in(rows["label"], value_set=pa.array(GOOD)))
     may = pc.is_in(good["chosen"], value_set=pa.array(WHATEVER_THE_SCORE))
     chosen = good.filter(may)
-    columns = (chosen[name].to_pylist() for name in ("image_uri", "image_etag"))
+    columns = (chosen[name].to_pylist() for name in ("image_uri", "image_etag", "night"))
     others = Counter(good.filter(pc.invert(may))["chosen"].to_pylist())
-    images = dict.fromkeys(ImageFile(*pair) for pair in zip(*columns, strict=True))
-    return Labelled(images=list(images), left_out=others)
+    nights = {ImageFile(uri, etag): night for uri, etag, night in zip(*columns, strict=True)}
+    return Labelled(images=[*nights], left_out=others, nights=[*nights.values()])
 
 
 def recalibrate(
@@ -97,7 +98,7 @@ def recalibrate(
     if labelled is not None:
         _refuse_labels(package)
         left_out.update(labelled.left_out)
-        new, failed = _scores(package, labelled.images)
+        new, failed = _scores(package, labelled)
         left_out.update(failed)
     scores = np.concatenate([own, new])
     config = CalibrationConfig(
@@ -139,10 +140,19 @@ def _refuse_labels(package: Package) -> None:
         )
 
 
-def _scores(
-    package: Package, images: Sequence[ImageFile]
-) -> tuple[NDArray[np.float32], Mapping[str, int]]:
-    done = score_by_each([package], images)
+def _scores(package: Package, labelled: Labelled) -> tuple[NDArray[np.float32], Mapping[str, int]]:
+    done = score_by_each([package], labelled.images)
+    found = np.isfinite(done.scores[0]).tolist()
+    nights = [*zip(labelled.nights, found, strict=False)]
+    picked_over = {night for night, is_there in nights if not is_there}
+    picked_over &= {night for night, is_there in nights if is_there}
+    if picked_over:
+        raise RecalibrationError(
+            f"{package.record.category}: of the samples of {len(picked_over)} nights a part is "
+            f"gone or replaced ({', '.join(sorted(night or 'no night' for night in picked_over))}),"
+            f" and what is left may be what looked good. Put the files back, or recalibrate "
+            f"without labels."
+        )
     return done.scores[0, done.is_scored], done.failed
 
 
