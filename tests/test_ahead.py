@@ -186,7 +186,8 @@ def test_heads_are_the_same_whether_their_category_was_made_ready_beside_another
         made = [small_category(each, kind, name=each.name).model_dump() for each in folders]
         return [
             Job(
-                name=each["name"], payload={"category": each, "place": f"{tmp_path}/{run}/{number}"}
+                name=each["name"],
+                payload={"category": each, "told": (), "place": f"{tmp_path}/{run}/{number}"},
             )
             for number, each in enumerate(made)
         ]

@@ -19,14 +19,16 @@ from scipy import stats
 from model.label_head import LabelledHeads
 from pipeline.calibration import CalibrationConfig, Part, fit
 from pipeline.catalogue.catalogue import CatalogueError, load_catalogue
+from pipeline.catalogue.rename_table import note_renames
+from pipeline.catalogue.renames import Rename
 from pipeline.labels.label import Label, to_rows
 from pipeline.labels.label_table import LabelTable
 from pipeline.labels.parts import is_for_gate
-from pipeline.labels.told import Told
+from pipeline.labels.told import Told, told_of
 from pipeline.onboarding import label_head
 from pipeline.onboarding.features import GoodImages
 from pipeline.onboarding.finish import finish, write_package
-from pipeline.onboarding.key import onboarding_key
+from pipeline.onboarding.key import identify, onboarding_key
 from pipeline.onboarding.labelled_images import Defects, LabelledImages, assign, nights_in_part
 from pipeline.onboarding.prepare import PreparedCategory, prepare
 from pipeline.package import Package
@@ -266,6 +268,30 @@ def test_the_key_is_another_where_labels_that_matter_are_others(steel: Factory) 
     add_labels(steel.out, {second: ("defect", "audit")}, day=14)  # once its sample is complete
     assert steel.key(labels=out) == with_defect
     assert steel.key() == plain
+
+
+def test_an_onboarding_learns_from_the_labels_that_are_in_its_key(steel: Factory) -> None:
+    """Others may come in while it waits for a worker."""
+    first, later = steel.new(2)
+    add_labels(steel.out, {first: ("good", "audit")})
+    category = factory.category(steel.images, labels=[str(steel.out)])
+    told = identify(category).told
+    add_labels(steel.out, {later: ("good", "audit"), first: ("defect", "audit")}, day=14)
+    prepared = prepare(category, told=told)
+    assert str(later) not in prepared.good.uris
+    assert str(first) in prepared.good.uris
+
+
+def test_labels_by_an_earlier_name_are_found_before_the_results_know_of_the_rename(
+    steel: Factory,
+) -> None:
+    add_labels(steel.out, dict.fromkeys(steel.new(3), ("good", "audit")))
+    rename = Rename(old="steel", new="brass", when=dt.datetime(2026, 3, 20, tzinfo=dt.UTC))
+    out = str(steel.out)
+    assert not told_of("brass", [LabelTable(out)])
+    assert len(told_of("brass", [LabelTable(out, [rename])])) == 3
+    note_renames(out, [rename])  # as the next night does
+    assert len(told_of("brass", [LabelTable(out, [rename])])) == 3
 
 
 def test_a_catalogue_may_name_results_before_the_first_night(steel: Factory) -> None:

@@ -10,7 +10,7 @@ import json
 import logging
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
@@ -26,10 +26,13 @@ from jobs.terminal.progress import Display
 from model.errors import CategoryFault, NightshiftError
 from pipeline import storage
 from pipeline.catalogue.catalogue import Category
+from pipeline.catalogue.rename_table import RenamesError
 from pipeline.catalogue.renames import Rename, earlier_names
 from pipeline.feature_store.place import StorePlace
 from pipeline.inspection.known_categories import SUMMARIES_FILE, collect
 from pipeline.labels.label import LabelsError
+from pipeline.labels.label_table import LabelTable
+from pipeline.labels.told import told_of
 from pipeline.onboarding.key import Identity, identify
 from pipeline.onboarding.overview import add_to_overview
 from pipeline.onboarding.unfinished import UnfinishedOnboarding
@@ -146,8 +149,18 @@ def _look_up_all(
     categories: Sequence[Category], options: OnboardingOptions
 ) -> "list[Outcome | _Todo]":
     renames = category_names.all_renames()
+    outs = {out for category in categories for out in category.labels}
+    known = _Known(renames=renames, tables={out: LabelTable(out, renames) for out in outs})
     with ThreadPoolExecutor(LOOKED_UP_AT_A_TIME) as pool:
-        return list(pool.map(lambda each: _look_up(each, options, renames), categories))
+        return list(pool.map(lambda each: _look_up(each, options, known), categories))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Known:
+    """What all categories are looked up in."""
+
+    renames: Sequence[Rename]
+    tables: Mapping[str, LabelTable]  # of labels, by the results beside which they lie
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,12 +178,16 @@ class _Todo:
             name=self.category.name,
             size=self.identity.num_files,
             group=repr(self.category.backbone_config),
-            payload={"category": self.category.model_dump(), "place": self.place},
+            payload={
+                "category": self.category.model_dump(),
+                "place": self.place,
+                "told": self.identity.told,
+            },
         )
 
 
 def _look_up(
-    category: Category, options: OnboardingOptions, renames: Sequence[Rename]
+    category: Category, options: OnboardingOptions, names_and_labels: "_Known"
 ) -> Outcome | _Todo:
     """Find out whether a category has been onboarded as it is, by whatever name.
 
@@ -178,9 +195,10 @@ def _look_up(
         ServiceAway: what every category needs is away.
     """
     try:
-        names = [name for name, _ in earlier_names(category.name, renames)]
-        identity = identify(category, names)
-    except (CategoryFault, LabelsError, storage.StorageError) as error:
+        names = [name for name, _ in earlier_names(category.name, names_and_labels.renames)]
+        told = told_of(category.name, [names_and_labels.tables[out] for out in category.labels])
+        identity = identify(category, names, told)
+    except (CategoryFault, LabelsError, RenamesError, storage.StorageError) as error:
         return _failed(category, str(error))
     found = (models.find(category.name, key) for key in (identity.key, *identity.earlier_keys))
     known = next((version for version in found if version is not None), None)

@@ -36,8 +36,8 @@ logger = logging.getLogger(__name__)
 class OnboardingWorker:
     """One worker, with what it keeps from category to category.
 
-    A job's payload is the ``category`` and the ``place`` of its own files, from which a worker that
-    was started anew goes on.
+    A job's payload is the ``category``, what was ``told`` by labels when its key was made, and the
+    ``place`` of its own files, from which a worker that was started anew goes on.
     """
 
     queue: Any
@@ -100,9 +100,9 @@ class OnboardingWorker:
         prepared = prepare(
             category,
             lambda done, total: reporter.tell("features", done, total),
-            own_device(),
             self.features,
-            self.backbone,
+            lambda config: self.backbone(config).to(own_device()),
+            job.payload["told"],
         )
         return Begun(prepared=compare(prepared, self.others), state=state)
 

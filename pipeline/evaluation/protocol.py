@@ -17,10 +17,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from model.backbone import Backbone, BackboneConfig
 from model.detector import Detector
 from model.feature_bank import FeatureBank
 from model.kind import Trainer
 from model.tiled_bank import TiledBank
+from pipeline.backbones import fetch_backbone
 from pipeline.calibration import Calibration, Part, fit
 from pipeline.catalogue.catalogue import Category
 from pipeline.datasets.layouts import Sample
@@ -144,10 +146,13 @@ class Protocol:
             if _share_features(other, category):
                 return prepared, test
         tell = partial(self.progress, "features")
-        prepared = prepare(category, tell, self.device, self.features)
+        prepared = prepare(category, tell, self.features, self._fetch)
         test = read_test_set(prepared)
         self._embedded.append((category, prepared, test))
         return prepared, test
+
+    def _fetch(self, config: BackboneConfig) -> Backbone:
+        return fetch_backbone(config).to(self.device)
 
 
 def _share_features(one: Category, other: Category) -> bool:

@@ -36,9 +36,13 @@ PARALLEL = 16  # requests; small files cost their way and little else
 class LabelTable:
     """All labels below one folder of results. Listings and earlier releases' files are kept."""
 
-    def __init__(self, out: str) -> None:
-        """Take the folder or prefix that ``score --out`` was given; nothing is read yet."""
+    def __init__(self, out: str, renames: Iterable[Rename] = ()) -> None:
+        """Take the folder or prefix that ``score --out`` was given; nothing is read yet.
+
+        Renames are those of the registry, which the results may not have been told of yet.
+        """
         self.out = storage.absolute(out)
+        self._given = tuple(renames)
         self.folder = storage.join(self.out, "labels")
 
     def categories(self) -> list[str]:
@@ -148,7 +152,7 @@ class LabelTable:
 
     @cached_property
     def _renames(self) -> list[Rename]:
-        return read_renames(self.out)
+        return [*dict.fromkeys([*read_renames(self.out), *self._given])]
 
     @cached_property
     def _listed(self) -> list[str]:

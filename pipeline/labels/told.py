@@ -38,24 +38,33 @@ class Told(NamedTuple):
         return self.uri, self.etag, self.label, self.by_score or self.label == "defect"
 
 
-def told_of(category: str, outs: Sequence[str]) -> list[Told]:
-    """Return what the tables beside some results tell of a category, sorted by address.
+def told_of(category: str, tables: Sequence[LabelTable]) -> list[Told]:
+    """Return what some tables tell of a category, sorted by address.
 
     Nothing where there are no results yet: a catalogue names them before the first night.
 
     Raises:
         LabelsError: a stored file is damaged.
     """
-    if not outs:
+    if not tables:
         return []
-    tables = [LabelTable(out).of_category(category) for out in outs]
-    rows = standing(pa.concat_tables([LABEL_SCHEMA.empty_table(), *tables]))
+    found = [table.of_category(category) for table in tables]
+    rows = standing(pa.concat_tables([LABEL_SCHEMA.empty_table(), *found]))
     columns = (rows[name].to_pylist() for name in COLUMNS)
-    found = [
+    told = [
         Told(uri, etag, label, chosen not in WHATEVER_THE_SCORE, night)
         for uri, etag, label, chosen, night in zip(*columns, strict=True)
     ]
-    return [each for each in found if each.label == "defect" or not _is_silent(each)]
+    return [each for each in told if each.label == "defect" or not _is_silent(each)]
+
+
+def told_in(category: Category) -> list[Told]:
+    """Return what the results tell that a category names, by the renames that they know of.
+
+    Raises:
+        LabelsError: a stored file is damaged.
+    """
+    return told_of(category.name, [LabelTable(out) for out in category.labels])
 
 
 def _is_silent(each: Told) -> bool:

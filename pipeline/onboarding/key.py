@@ -17,7 +17,7 @@ from pipeline import storage
 from pipeline.catalogue.catalogue import Category
 from pipeline.datasets.image_lists import read_columns, refuse_missing, resolve_uris
 from pipeline.datasets.labelled_lists import COLUMNS
-from pipeline.labels.told import told_of
+from pipeline.labels.told import Told, told_in
 from pipeline.onboarding.listed_images import excluded_uris
 
 # Raised only where every category must be onboarded again; a new detector format is no reason as
@@ -49,6 +49,7 @@ class Identity:
     key: str
     num_files: int  # of images and masks; rows of a manifest
     earlier_keys: tuple[str, ...] = ()  # of the same under each name that the category had before
+    told: tuple[Told, ...] = ()  # by labels, which are in the key
 
 
 def onboarding_key(category: Category) -> str:
@@ -56,7 +57,9 @@ def onboarding_key(category: Category) -> str:
     return identify(category).key
 
 
-def identify(category: Category, earlier_names: Sequence[str] = ()) -> Identity:
+def identify(
+    category: Category, earlier_names: Sequence[str] = (), told: Sequence[Told] | None = None
+) -> Identity:
     """Look at an onboarding's settings and at the names and etags of its files.
 
     A manifest may give the etags of its images, which are believed; the others, and those of the
@@ -68,6 +71,7 @@ def identify(category: Category, earlier_names: Sequence[str] = ()) -> Identity:
     Args:
         category: as the catalogue has it.
         earlier_names: that it had before.
+        told: by labels; None reads them.
     """
     files = files_of(category)
     mask = category.zones.ignore
@@ -76,11 +80,12 @@ def identify(category: Category, earlier_names: Sequence[str] = ()) -> Identity:
         parts.append(json.dumps(["ignore", storage.etags_of([mask]).get(mask)]).encode())
     if excluded := _excluded_of(category):
         parts.append(json.dumps(["exclude", excluded]).encode())
-    if told := told_of(category.name, category.labels):
+    told = told_in(category) if told is None else told
+    if told:
         parts.append(json.dumps(["labels", [each.identity for each in told]]).encode())
     parts += files.parts
     keys = [_key(category, name, parts) for name in (category.name, *earlier_names)]
-    return Identity(keys[0], files.num_files, tuple(keys[1:]))
+    return Identity(keys[0], files.num_files, tuple(keys[1:]), tuple(told))
 
 
 def _key(category: Category, name: str, parts: Iterable[bytes]) -> str:

@@ -24,7 +24,7 @@ from pipeline.datasets.samples import Sample, of_split, some
 from pipeline.feature_store.embedder import Embedder
 from pipeline.images.page_numbers import split_page
 from pipeline.labels.parts import is_for_gate
-from pipeline.labels.told import Told, told_of
+from pipeline.labels.told import Told, told_in
 from pipeline.onboarding.feature_cache import reserve
 from pipeline.onboarding.features import GoodImages, level_shapes
 from pipeline.onboarding.listed_images import excluded_uris, stay_together
@@ -64,7 +64,10 @@ class Defects:
 
 
 def find_labelled(
-    category: Category, samples: Sequence[Sample], listed: Sequence[str]
+    category: Category,
+    samples: Sequence[Sample],
+    listed: Sequence[str],
+    told: Sequence[Told] | None = None,
 ) -> LabelledImages:
     """Look up which images of a category are labelled, and which of them are still there.
 
@@ -72,12 +75,13 @@ def find_labelled(
         category: with the results beside which its labels lie.
         samples: its images; labels of the test images are left alone.
         listed: addresses of those that train without labels.
+        told: by labels; None reads them.
 
     Raises:
         LabelsError: a stored file of labels is damaged.
         StorageError: it cannot be asked for.
     """
-    told = told_of(category.name, category.labels)
+    told = told_in(category) if told is None else told
     if not told:
         return LabelledImages()
     excluded = excluded_uris(category)

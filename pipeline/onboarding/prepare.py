@@ -5,7 +5,7 @@ Shapes: N unseen good images.
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -29,6 +29,7 @@ from pipeline.images.regions import highest_level, refuse_few
 from pipeline.inspection.category_summary import space_of_backbone
 from pipeline.inspection.known_categories import KnownCategories
 from pipeline.inspection.training_summary import TrainingImages, describe
+from pipeline.labels.told import Told
 from pipeline.onboarding.contamination import (
     in_words,
     inspect_beside,
@@ -117,8 +118,8 @@ class PreparedCategory:
 
     def _fold_of(self, image: int) -> int:
         """Of an image that trains: its burst's; of another: its burst's too, or any."""
-        burst = self.good.bursts[image]
-        return self._folds.get(burst, int(burst[:8], 16) % self.category.recipe.members)
+        burst, members = self.good.bursts[image], int(self.category.recipe.members)
+        return self._folds.get(burst, int(burst[:8], 16) % members)
 
     def _unsure_of_folds(self) -> dict[int, torch.Tensor]:
         """Indices of the images that people are unsure of, by the member that scores them."""
@@ -162,18 +163,18 @@ def make_trainer(
 def prepare(
     category: Category,
     progress: Progress | None = None,
-    device: str = "cpu",
     features: StorePlace | None = None,
     fetch: Fetch = fetch_backbone,
+    told: Sequence[Told] | None = None,
 ) -> PreparedCategory:
     """Read the layout, embed every good training image once, and set the trainer up.
 
     Args:
         category: what the catalogue says of it.
         progress: called with images done and images in all.
-        device: where the backbone computes.
         features: the store of features that were computed before, if there is one.
-        fetch: what loads the backbone.
+        fetch: what loads the backbone, to where it computes.
+        told: by labels; None reads them.
 
     Raises:
         LayoutError, PixelRangeError, TooManyUnreadable, TooFewImages, CacheTooSmall, Contaminated,
@@ -182,9 +183,9 @@ def prepare(
     started = time.monotonic()
     listing = list_images(category)
     samples = listing.samples
-    backbone = fetch(category.backbone_config).to(device)
+    backbone = fetch(category.backbone_config)
     uris = training_uris(category, samples)
-    labelled = find_labelled(category, samples, uris)
+    labelled = find_labelled(category, samples, uris, told)
     category = with_found_settings(category, uris)
     if category.precision == "auto" and "bfloat16" in category.precisions:
         backbone = choose_precision(backbone, category.preprocessing.size)
