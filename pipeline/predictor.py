@@ -18,7 +18,7 @@ from model.backbone import Backbone
 from model.detector import Detector
 from pipeline.backbones import fetch_backbone
 from pipeline.engine_check import refuse_other_engine
-from pipeline.images.batches import batches, pixels_of
+from pipeline.images.batches import batches, num_readers, pixels_of
 from pipeline.images.decode import (
     ImageRead,
     ImageStatus,
@@ -86,7 +86,7 @@ class Predictor:
                 Where the category has a ``pixel_range``, they may also be RGB or grey (H, W) of any
                 number type.
         """
-        reads = read_ahead(self._read, images)
+        reads = read_ahead(self._read, images, num_readers(self.package.header.preprocessing))
         rows: list[dict[str, Any]] = []
         for batch in batches(reads):
             rows += self._score(batch)

@@ -1,6 +1,7 @@
 """A night of images that are cut into tiles beside others: rows, pictures, and what may wait."""
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import factory
@@ -11,6 +12,7 @@ from PIL import Image
 from model.preprocessing import Preprocessing
 from model.tiles import Tiles
 from pipeline import storage
+from pipeline.evaluation.cost import read_as_scored
 from pipeline.images.decode import announced_pixels, read_image
 from pipeline.night.dumps import take_in
 from pipeline.night.feedback.explanation import explain
@@ -112,15 +114,41 @@ def test_files_that_are_read_together_do_not_wait_for_each_other(
     assert [page.num_pixels for page in pages] == [5 * 64**2] * len(files)
 
 
+def test_what_an_image_costs_is_measured_on_all_its_tiles(tmp_path: Path) -> None:
+    tiles = Tiles(size=64, overlap=0, scale=0.5, image=(128, 4096))
+    ways = Preprocessing(crop=64, fit="stretch", tiles=tiles)
+    Image.new("RGB", (4096, 128)).save(tmp_path / "belt.png")
+    uris = [str(tmp_path / name) for name in ("gone.png", "belt.png")]
+    assert [pixels.shape for pixels in read_as_scored(uris, ways)] == [(64, 2048, 3)]
+    assert tiles.num_inputs((64, 2048)) == 32 + 1
+    assert tiles.view == (32, 1024)  # what is shown of it
+
+
 @pytest.mark.parametrize("suffix", ["png", "tif", "jpg"])
-def test_the_tiles_of_a_file_are_known_from_its_header(tmp_path: Path, suffix: str) -> None:
-    ways = Preprocessing(crop=64, fit="stretch", tiles=Tiles(size=64, overlap=0, scale=0.5))
+def test_what_a_file_needs_in_memory_is_known_from_its_header(tmp_path: Path, suffix: str) -> None:
+    ways = Preprocessing(crop=64, fit="stretch", tiles=Tiles(size=64, overlap=0))
+    half = replace(ways, tiles=Tiles(size=64, overlap=0, scale=0.5))
     path = tmp_path / f"board.{suffix}"
-    Image.new("RGB", (640, 256)).save(path)  # 320 x 128 at half its scale
-    assert announced_pixels(storage.read_bytes, ways, str(path)) == (5 * 2 + 1) * 64**2
+    Image.new("RGB", (640, 256)).save(path)
+    assert announced_pixels(storage.read_bytes, ways, str(path)) == (10 * 4 + 1) * 64**2
+    # 11 inputs of 320 x 128 are less than what is decoded.
+    assert announced_pixels(storage.read_bytes, half, str(path)) == 640 * 256
     path.write_bytes(path.read_bytes()[:10])
     assert announced_pixels(storage.read_bytes, ways, str(path)) == 0
     assert read_image(str(path), ways).pixels is None
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_an_image_of_too_many_tiles_is_not_even_decoded(tmp_path: Path, suffix: str) -> None:
+    ways = Preprocessing(crop=64, fit="stretch", tiles=Tiles(size=64, overlap=0))
+    path = tmp_path / f"endless.{suffix}"
+    pixels = np.random.default_rng(0).integers(0, 256, (64 * 40, 64 * 26), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    beginning = path.read_bytes()[:5_000]
+    read = read_image(str(path), ways, lambda _: beginning)
+    assert read.status == "too_large"
+    assert "1664 x 2560 pixels are 1,040 tiles" in str(read.error)
+    assert announced_pixels(lambda _: beginning, ways) == 0
 
 
 def test_readers_wait_while_too_many_tiles_wait_to_be_scored() -> None:

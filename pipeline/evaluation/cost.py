@@ -1,14 +1,17 @@
 """What a detector costs where it scores: time of an image, and room of a category."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from model.detector import Detector
+from model.preprocessing import Preprocessing
+from pipeline.images.decode import read_image
 
 MOST_IMAGES = 8
 
@@ -21,25 +24,38 @@ class Cost:
     megabytes: float  # of a category's heads in a file, 10^6 bytes
 
 
-def measure_cost(detector: Detector, images: Sequence[NDArray[np.uint8]]) -> Cost | None:
+def measure_cost(detector: Detector, images: Iterable[NDArray[np.uint8]]) -> Cost | None:
     """Score some images one by one; None without any.
 
     Args:
         detector: ready to score.
-        images: (H, W, 3), RGB, of the detector's size.
+        images: (H, W, 3), RGB, as the detector is given them: of its size, or to be cut. Only so
+            many are asked for as are scored, and how long they take to read does not count.
     """
-    batches = [torch.from_numpy(pixels)[None] for pixels in images[:MOST_IMAGES]]
-    if not batches:
-        return None
     on_cpu = detector.backbone.is_on_cpu
     clock = time.process_time if on_cpu else time.perf_counter
-    detector(batches[0])  # what is made once is made now
-    started = clock()
-    for batch in batches:
+    num_images, seconds = 0, 0.0
+    for pixels in islice(images, MOST_IMAGES):
+        batch = torch.from_numpy(pixels)[None]
+        if not num_images:
+            detector(batch)  # what is made once is made now
+        started = clock()
         scores, _ = detector(batch)
         scores.cpu()
-    seconds = clock() - started
+        seconds += clock() - started
+        num_images += 1
+    if not num_images:
+        return None
     return Cost(
-        ms_per_image=1000 * seconds / len(batches),
-        megabytes=detector.heads.stored_bytes / 1e6,
+        ms_per_image=1000 * seconds / num_images, megabytes=detector.heads.stored_bytes / 1e6
     )
+
+
+def read_as_scored(
+    uris: Iterable[str], preprocessing: Preprocessing
+) -> Iterator[NDArray[np.uint8]]:
+    """Yield those images that can be read as a night scores them: to be cut, the whole of each."""
+    for uri in uris:
+        pixels = read_image(uri, preprocessing).pixels
+        if pixels is not None:
+            yield pixels

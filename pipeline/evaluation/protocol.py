@@ -27,7 +27,7 @@ from pipeline.calibration import Calibration, Part, fit
 from pipeline.catalogue.catalogue import Category
 from pipeline.datasets.layouts import Sample
 from pipeline.datasets.samples import of_split, refuse_one_kind
-from pipeline.evaluation.cost import Cost, measure_cost
+from pipeline.evaluation.cost import Cost, measure_cost, read_as_scored
 from pipeline.evaluation.heatmap_grid import Tile, choose
 from pipeline.feature_store.place import StorePlace
 from pipeline.images.batches import BATCH_IMAGES
@@ -182,7 +182,9 @@ def measure_prepared(
         result, detector, shown = _run_seed(prepared, seed, test)
         results.append(result)
         if seed == 0:
-            cost, tiles = measure_cost(detector, [tile.pixels for tile in shown]), shown
+            uris = [sample.uri for sample in test.unscored.samples]
+            whole = read_as_scored(uris, prepared.category.preprocessing)
+            cost, tiles = measure_cost(detector, whole), shown
     progress("seeds", num_seeds, num_seeds)
     return CategoryResult(
         category=prepared.category.name,

@@ -45,9 +45,12 @@ def read_all(
         files: Iterable[Sequence[str]] = of_same_file(uris, BATCH_IMAGES)
     else:
         files = ([uri] for uri in uris)
-    # Whole images need memory; nobody waits for more than a few of them.
-    num_threads = NUM_THREADS if preprocessing.tiles is None else 1
-    return chain.from_iterable(read_ahead(read, files, num_threads))
+    return chain.from_iterable(read_ahead(read, files, num_readers(preprocessing)))
+
+
+def num_readers(preprocessing: Preprocessing) -> int:
+    """Return how many threads read ahead: whole images, which are cut later, need memory."""
+    return NUM_THREADS if preprocessing.tiles is None else 1
 
 
 def stack(images: Sequence[ImageRead]) -> Tensor:

@@ -6,6 +6,7 @@ does not hide sound pixels.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model.preprocessing import Preprocessing
-from model.tiles import MOST_TILES
+from model.tiles import MOST_TILES, Size, Tiles
 from pipeline.images import fit
 from pipeline.images.page_numbers import file_and_page, page_uri
 from pipeline.images.picture import (
@@ -166,16 +167,23 @@ def count_pages(data: bytes, preprocessing: Preprocessing) -> int:
 def announced_pixels(
     fetch: Callable[[str], bytes], preprocessing: Preprocessing, uri: str = ""
 ) -> int:
-    """Return the pixels of all tiles of a file, by its header; 0 where it says nothing."""
-    assert preprocessing.tiles is not None, "nothing else is cut"
+    """Return the pixels that a file needs in memory to be cut into tiles, by its header.
+
+    These are the pixels of all tiles, or those that are decoded where ``scale`` leaves fewer; 0
+    where the header says nothing, or that the image is refused.
+    """
+    tiles = preprocessing.tiles
+    assert tiles is not None, "nothing else is cut"
     try:
         file = _file(fetch(uri), preprocessing)
-        size = preprocessing.tiles.scaled(file.announced_size)
-        tiles = preprocessing.tiles.num_inputs(size)
+        size = file.announced_size
         pages = _num_pages(file) if preprocessing.pages == "each" else 1
     except (StorageError, UnreadableImage, ImageTooLarge):
         return 0
-    return tiles * pages * preprocessing.tiles.size**2 if tiles <= MOST_TILES else 0
+    scaled = tiles.scaled(size)
+    if tiles.num_tiles(scaled) > MOST_TILES:
+        return 0
+    return pages * max(tiles.num_inputs(scaled) * tiles.size**2, size[0] * size[1])
 
 
 def _num_pages(file: ImageFile) -> int:
@@ -209,14 +217,24 @@ def as_scored(
     tiles = preprocessing.tiles
     if tiles is None:
         return fit.to_crop(image, preprocessing), None
-    size = tiles.scaled(size_in_file)
-    if tiles.num_tiles(size) > MOST_TILES:
+    _refuse_many_tiles(tiles, size_in_file)
+    return fit.to_scale(image, tiles.scaled(size_in_file)), fit.to_view(image, preprocessing)
+
+
+def _refuse_by_header(file: ImageFile, tiles: Tiles) -> None:
+    """Refuse a file of too many tiles before it takes the time and memory to be decoded."""
+    with suppress(UnreadableImage):  # whoever decodes it says what is wrong
+        _refuse_many_tiles(tiles, file.announced_size)
+
+
+def _refuse_many_tiles(tiles: Tiles, size: Size) -> None:
+    num_tiles = tiles.num_tiles(tiles.scaled(size))
+    if num_tiles > MOST_TILES:
         raise ImageTooLarge(
-            f"{size_in_file[1]} x {size_in_file[0]} pixels are {tiles.num_tiles(size):,} tiles of "
+            f"{size[1]} x {size[0]} pixels are {num_tiles:,} tiles of "
             f"{tiles.size}, at most {MOST_TILES:,} are scored; raise tiles.size, or lower "
             f"tiles.overlap or tiles.scale, and onboard the category again"
         )
-    return fit.to_scale(image, size), fit.to_view(image, preprocessing)
 
 
 def _recalled(
@@ -231,6 +249,8 @@ def _decode(uri: str, file: ImageFile, preprocessing: Preprocessing, page: int |
     """Decode and resize one page; without a number, the only one or the first, as is wanted."""
     digest = file.sha256(page)
     try:
+        if preprocessing.tiles is not None and (page or 1) == 1:  # only the first is announced
+            _refuse_by_header(file, preprocessing.tiles)
         picture = file.page(page or 1)
         if page is None and picture.num_pages > 1 and preprocessing.pages != "first":
             return ImageRead(uri, ImageStatus.SEVERAL_PAGES, _several(picture), None, digest)

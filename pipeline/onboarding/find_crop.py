@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from model.preprocessing import MAX_SIDE, MIN_SIDE
 from pipeline.catalogue.catalogue import Category
+from pipeline.images.batches import num_readers
 from pipeline.images.page_numbers import file_and_page
 from pipeline.images.picture import ImageTooLarge, UnreadableImage, open_picture
 from pipeline.images.placement import roi_of
@@ -78,4 +79,5 @@ def sizes_of_some(category: Category, uris: Sequence[str]) -> Iterator[tuple[int
         left, top, right, bottom = roi_of(picture.size, category.preprocessing)
         return [(bottom - top, right - left)]
 
-    return (size for found in read_ahead(read, probes) for size in found)
+    found = read_ahead(read, probes, num_readers(category.preprocessing))
+    return (size for sizes in found for size in sizes)

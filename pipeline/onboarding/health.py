@@ -23,7 +23,7 @@ from model.errors import CategoryFault
 from model.kind import Heads
 from model.tiles import Tiles
 from pipeline.feature_store.embedder import Embedder
-from pipeline.images.batches import batches, read_all
+from pipeline.images.batches import BATCH_IMAGES, batches, read_all
 from pipeline.measuring.metrics import image_metrics
 from pipeline.onboarding.anomaly_bank import read_bank
 from pipeline.onboarding.pairs import PairMaker
@@ -33,6 +33,7 @@ from pipeline.onboarding.synthetic import NothingChanges, Pixels, make_anomalies
 logger = logging.getLogger(__name__)
 
 NUM_ANOMALIES, NUM_GROUPS = 48, 8  # synthetic anomalies, from so many groups of unseen images
+FEW_WHOLE = 2  # images of a group, where they are cut into tiles: whole ones need memory
 # What a sound head must reach. An untrained one has 7 % of its normal rows beyond the margin, a
 # collapsed one none on one side; sound ones have 80 to 95 %.
 MIN_BEYOND_MARGIN = 0.3
@@ -58,13 +59,14 @@ def measure_health(
     pairs = list(prepared.unseen(prepared.trainer, detector))
     pairs = pairs[:: -(-len(pairs) // NUM_GROUPS)]
     anomalous = [np.zeros(0, np.float32)]
+    tiles = prepared.category.preprocessing.tiles
+    most = BATCH_IMAGES if tiles is None else FEW_WHOLE
     for heads, index in pairs:
-        uris = [prepared.good.uris[row] for row in index.tolist()]
+        uris = [prepared.good.uris[row] for row in index.tolist()[:most]]
         images = list(read_all(uris, prepared.category.preprocessing))
         pixels = [image.pixels for image in images if image.pixels is not None]
         alike = [each for each in pixels if each.shape == pixels[0].shape]
         made = _made(make, alike, NUM_ANOMALIES // len(pairs))
-        tiles = prepared.category.preprocessing.tiles
         anomalous.append(synthetic_scores(heads, prepared.embedder, made, tiles))
     auroc = synthetic_auroc(unseen.scores, np.concatenate(anomalous))
     return health if auroc is None else health | {name: auroc}
@@ -109,7 +111,7 @@ def synthetic_scores(
 ) -> NDArray[np.float32]:
     """Score synthetic anomalies (N,) on images that these heads have not seen."""
     scores = [np.zeros(0, np.float32)]
-    for batch in batches(anomalous):
+    for batch in batches(anomalous, 1 if tiles else BATCH_IMAGES):  # all inputs are in memory
         levels = embedder.levels_of_pixels(batch, tiles)
         scores.append(heads(levels)[0].cpu().numpy())
     return np.concatenate(scores)

@@ -11,6 +11,8 @@ import json
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
 
+import numpy as np
+
 from model.detector import Detector
 from model.errors import CategoryFault, NightshiftError
 from model.preprocessing import Preprocessing
@@ -232,7 +234,7 @@ def _look(challenger: RegisteredVersion, digest: str) -> int:
 
 
 def _cost(champion: Package, challenger: Package, fetch: Fetch) -> dict[str, dict[str, float]]:
-    """Time of an image and room of the heads, on the images that the packages hold."""
+    """Time of an image and room of the heads, on images that the packages hold."""
     return {
         name: found
         for name, package in (("champion", champion), ("challenger", challenger))
@@ -243,7 +245,11 @@ def _cost(champion: Package, challenger: Package, fetch: Fetch) -> dict[str, dic
 def _cost_of(package: Package, fetch: Fetch) -> dict[str, float] | None:
     if package.check_images is None:
         return None
-    cost = measure_cost(_detector(package, fetch), list(package.check_images))
+    preprocessing = package.header.preprocessing
+    images = list(package.check_images)
+    if preprocessing.tiles is not None:  # those are small; its usual size says how many tiles pass
+        images = [np.zeros((*preprocessing.size_read, 3), np.uint8)]
+    cost = measure_cost(_detector(package, fetch), images)
     return None if cost is None else asdict(cost)
 
 

@@ -19,7 +19,7 @@ from model.mixed_batch import score_by_several
 from pipeline import storage
 from pipeline.backbones import Fetch, LoadedBackbone
 from pipeline.calibration import first_copies
-from pipeline.images.batches import batches, pixels_of
+from pipeline.images.batches import batches, num_readers, pixels_of
 from pipeline.images.decode import ImageRead, ImageStatus, read_image
 from pipeline.images.prefetch import read_ahead
 from pipeline.package import Package
@@ -107,4 +107,4 @@ def _read(images: Sequence[ImageFile], preprocessing: Any) -> Iterator[ImageRead
         fetch = partial(storage.read_bytes, etag=image.etag)
         return read_image(image.uri, preprocessing, fetch)
 
-    return read_ahead(read, images)
+    return read_ahead(read, images, num_readers(preprocessing))
