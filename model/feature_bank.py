@@ -78,11 +78,16 @@ class FeatureBank:
         for store, level_BCHW in zip(self.levels, pooled, strict=True):
             store[first : first + len(level_BCHW)] = level_BCHW.flatten(2).transpose(1, 2)
 
-    def grow(self, num_images: int) -> None:
-        """Have room for so many images at least; what is written stays."""
-        if num_images <= self.num_images:
-            return
-        self.num_images = max(num_images, self.num_images * 3 // 2)
+    def grow(self, num_images: int, allocate: Allocate | None = None) -> None:
+        """Have room for so many images, more than now; what is written stays.
+
+        One level after the other is copied, so that one of them is there twice meanwhile.
+
+        Args:
+            num_images: the new room.
+            allocate: keeps it elsewhere than before.
+        """
+        self.num_images, self._allocate = num_images, allocate or self._allocate
         for place, store in enumerate(self.levels):
             self.levels[place] = self._allocate((self.num_images, *store.shape[1:]))
             self.levels[place][: len(store)] = store

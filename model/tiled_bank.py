@@ -16,6 +16,8 @@ from model.zones import EVERYWHERE
 
 CHUNK = 16  # inputs whose features are in memory at a time
 
+Grow = Callable[[FeatureBank, int], None]  # makes room in a bank for so many inputs
+
 
 @dataclass(frozen=True)
 class TiledImage:
@@ -31,14 +33,22 @@ def of_levels(size: Size, levels: Sequence[Tensor]) -> TiledImage:
     return TiledImage(size, lambda: (list(chunk) for chunk in zip(*parts, strict=True)))
 
 
+def by_half(bank: FeatureBank, num_inputs: int) -> None:
+    """Make room for so many inputs, and for half as many again as before."""
+    bank.grow(max(num_inputs, bank.num_images * 3 // 2))
+
+
 class TiledBank:
     """Features of N images: the inputs of all of them are images of a ``FeatureBank``."""
 
     zones = EVERYWHERE  # what of an image counts
 
-    def __init__(self, inputs: FeatureBank, tiles: Tiles) -> None:
-        """Start with no image; ``inputs`` has room for the inputs of some, and grows."""
-        self.inputs, self.tiles = inputs, tiles
+    def __init__(self, inputs: FeatureBank, tiles: Tiles, grow: Grow = by_half) -> None:
+        """Start with no image; ``inputs`` has room for the inputs of some.
+
+        Where images have more than that, ``grow`` makes room for so many inputs, or raises.
+        """
+        self.inputs, self.tiles, self._grow = inputs, tiles, grow
         self.sizes: list[Size] = []
         self.starts = [0]  # of each image's inputs, and where the last one's end
 
@@ -57,7 +67,9 @@ class TiledBank:
         assert first == len(self.sizes), "images are written one after the other"
         for image in images:
             start = self.starts[-1]
-            self.inputs.grow(start + self.tiles.num_inputs(image.size))
+            needed = start + self.tiles.num_inputs(image.size)
+            if needed > self.inputs.num_images:
+                self._grow(self.inputs, needed)
             for levels in image.chunks():
                 self.inputs.write(start, levels)
                 start += len(levels[0])

@@ -14,9 +14,12 @@ import yaml
 from model.kind import TrainingSet
 from model.recipe import Recipe, RecipeTrainer
 from model.simplenet import HeadConfig
+from model.tiled_bank import TiledBank, of_levels
+from model.tiles import Tiles
 from model.training import TrainingConfig
 from pipeline.catalogue.catalogue import CatalogueError, Category, load_catalogue
-from pipeline.onboarding.feature_cache import CacheTooSmall, mapped, reserve
+from pipeline.onboarding import feature_cache
+from pipeline.onboarding.feature_cache import CacheTooSmall, bank_of_images, mapped, reserve
 from pipeline.onboarding.finish import write_package
 from pipeline.onboarding.prepare import PreparedCategory, prepare
 from pipeline.package import package_digest
@@ -159,3 +162,33 @@ def test_the_rooms_have_defaults_and_may_be_set(tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump({"categories": entries}))
     a, b = load_catalogue(str(path))
     assert (a.cache_gb, a.cache_disk_gb, b.cache_gb) == (4.0, 64.0, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("memory", "disk", "in_file"), [(14, 0.001, False), (13, 100, True), (13, 13, None)]
+)
+def test_images_larger_than_the_usual_one_keep_to_the_room(
+    memory: int, disk: int, in_file: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = []
+    monkeypatch.setattr(feature_cache, "mapped", lambda shape: files.append(shape) or mapped(shape))
+    an_input = 2 * 16 * 8 * 8  # bytes
+    tiles = Tiles(size=64, image=(64, 64))
+    category = factory.category(
+        *("images", "cut"),
+        **{"tiles": {"size": 64}, "crop": None, "resize": None},
+        **{"cache_gb": memory * an_input / 1e9, "cache_disk_gb": disk * an_input / 1e9},
+    ).model_copy(update={"tiles": tiles})
+    bank = bank_of_images(category, 2, [(16, 8, 8)], torch.device("cpu"))
+    assert isinstance(bank, TiledBank)
+    assert bank.inputs.num_images == 2 * 2
+    wide = of_levels((64, 320), [torch.randn(9 + 1, 16, 8, 8).half()])
+    if in_file is None:  # 10 inputs, and the 4 of before beside them
+        with pytest.raises(CacheTooSmall, match=r"2 inputs \(tiles and thumbnail\) and more"):
+            bank.write(0, [wide])
+        return
+    bank.write(0, [wide])
+    assert bool(files) is in_file
+    assert bank.inputs.num_images == 10
+    (read,) = bank.images(torch.tensor([0]))
+    assert torch.equal(next(read.chunks())[0], next(wide.chunks())[0])

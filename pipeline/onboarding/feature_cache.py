@@ -13,12 +13,13 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from model.errors import CategoryFault
-from model.feature_bank import FeatureBank, Shape, image_bytes
+from model.feature_bank import Allocate, FeatureBank, Shape, image_bytes
 from model.tiled_bank import TiledBank
 from pipeline.catalogue.catalogue import Category
 
@@ -40,7 +41,8 @@ def bank_of_images(
     if tiles is None:
         return reserve(category, num_images, shapes, device)
     inputs = category.preprocessing.num_inputs
-    return TiledBank(reserve(category, num_images * inputs, shapes, device, inputs), tiles)
+    bank = reserve(category, num_images * inputs, shapes, device, inputs)
+    return TiledBank(bank, tiles, partial(_grow, category, shapes))
 
 
 def reserve(
@@ -62,20 +64,62 @@ def reserve(
     Raises:
         CacheTooSmall: neither memory nor disk has room.
     """
-    asked = num_inputs * image_bytes(shapes)
+    allocate = _place(category, num_inputs, shapes, inputs_an_image)
+    return FeatureBank(num_inputs, shapes, device, allocate)
+
+
+def _grow(category: Category, shapes: Sequence[Shape], bank: FeatureBank, num_inputs: int) -> None:
+    """Make room for so many inputs of images that are larger than the usual one.
+
+    Raises:
+        CacheTooSmall: neither memory nor disk has room.
+    """
+    beside = max(level.nbytes for level in bank.levels)  # it is there twice meanwhile
+    inputs = category.preprocessing.num_inputs
+    with_more = max(num_inputs, bank.num_images * 3 // 2)
+    try:
+        allocate = _place(category, with_more, shapes, inputs, beside)
+    except CacheTooSmall:
+        with_more = num_inputs
+        allocate = _place(category, with_more, shapes, inputs, beside)
+    bank.grow(with_more, allocate)
+
+
+def _place(
+    category: Category,
+    num_inputs: int,
+    shapes: Sequence[Shape],
+    inputs_an_image: int,
+    beside: int = 0,
+) -> Allocate | None:
+    """Return what keeps features in a file; None where memory has room for them.
+
+    Args:
+        category: as for ``reserve``.
+        num_inputs: as for ``reserve``.
+        shapes: as for ``reserve``.
+        inputs_an_image: as for ``reserve``.
+        beside: bytes of features that are in memory or on disk at the same time.
+
+    Raises:
+        CacheTooSmall: neither memory nor disk has room.
+    """
+    asked = num_inputs * image_bytes(shapes) + beside
     memory, folder = int(category.cache_gb * GB), tempfile.gettempdir()
     if asked <= memory:
-        return FeatureBank(num_inputs, shapes, device)
+        return None
     disk = int(min(category.cache_disk_gb * GB, FREE_SHARE * shutil.disk_usage(folder).free))
     if asked <= disk:
         logger.info("%s: %.3g GB of features go to a file in %s", category.name, asked / GB, folder)
-        return FeatureBank(num_inputs, shapes, device, allocate=mapped)
+        return mapped
     fit = max(memory, disk) // image_bytes(shapes) // inputs_an_image
-    num_images = num_inputs // inputs_an_image
-    tiled = f" of {inputs_an_image} tiles" if inputs_an_image > 1 else ""
+    num_images = -(-num_inputs // inputs_an_image)
+    cut = f" of {inputs_an_image} inputs (tiles and thumbnail)" if inputs_an_image > 1 else ""
     fewer = f", or take fewer images: {fit} fit; `max_images: {fit}` trains on so many"
+    if beside:  # some are larger, so that nobody knows how many would fit
+        cut, fewer = f"{cut} and more", ", or take fewer images (max_images)"
     raise CacheTooSmall(
-        f"{category.name}: the features of {num_images} images{tiled} take {asked / GB:.3g} GB; "
+        f"{category.name}: the features of {num_images} images{cut} take {asked / GB:.3g} GB; "
         f"there is room for {memory / GB:.3g} GB in memory (cache_gb) and for {disk / GB:.3g} GB "
         f"in {folder} (half of what is free there, cache_disk_gb at most). Raise cache_gb or "
         f"cache_disk_gb, let TMPDIR name a folder with more room{fewer if fit else ''}."
