@@ -34,6 +34,8 @@ def folder(tmp_path: Path) -> NightFolder:
     maker.add_scored("cable", "none.png", 0.5)
     maker.rows[-1] |= size | {"regions": [], "num_regions": 0, "area_share": 0.0}
     maker.add_scored("cable", "old.png", 0.5)
+    for row in maker.rows:
+        row["map_uri"] = "map.png"  # the audit draws no map of its own, and finds no regions in it
     maker.add_unscored("cable", "lost.png", "missing")
     return maker.write()
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from model.anomaly_map import anomaly_maps, map_matrix
-from model.preprocessing import Preprocessing
+from model.preprocessing import Fit, Preprocessing
 from pipeline.calibration import TooFewImages
 from pipeline.images.placement import Placement, placement
 from pipeline.images.regions import (
@@ -74,6 +74,36 @@ def test_what_was_padded_and_what_was_cropped_away_have_no_region() -> None:
     (region,) = find_regions(np.full((64, 64), 5.0, np.float32), RULE, cropped).listed
     assert [region[name] for name in ("x", "y", "width", "height")] == [10, 10, 80, 80]
     assert region["share"] == pytest.approx(0.64)
+
+
+def test_what_was_padded_around_a_region_of_interest_has_no_region() -> None:
+    """A strip of y from 200 to 300 in the middle of a square of 400 x 400, of 64 x 64 levels."""
+    way = Preprocessing(crop=64, fit="pad", roi=(200, 200, 400, 100), drawn_on=(500, 800))
+    strip = placement((500, 800), way)
+    levels = np.zeros((64, 64), np.float32)
+    levels[:20] = levels[44:] = levels[5:8, 30:40] = 5.0
+    assert find_regions(levels, RULE, strip) == NO_REGIONS
+    levels[:] = 5.0
+    (region,) = find_regions(levels, RULE, strip).listed
+    assert [region[name] for name in ("x", "y", "width", "height")] == [200, 200, 400, 100]
+
+
+@given(
+    height=st.integers(1, 100),
+    width=st.integers(1, 100),
+    row=st.integers(0, 223),
+    column=st.integers(0, 223),
+    fit=st.sampled_from(["pad", "stretch"]),
+)
+def test_boxes_have_a_pixel_at_least_and_none_outside_of_the_image(
+    height: int, width: int, row: int, column: int, fit: Fit
+) -> None:
+    levels = np.zeros((224, 224), np.float32)
+    levels[row, column] = levels[-1, -1] = levels[0, 0] = 5.0
+    place = placement((height, width), Preprocessing(crop=224, fit=fit))
+    for region in find_regions(levels, RULE, place).listed:
+        assert 0 <= region["x"] < region["x"] + region["width"] <= width
+        assert 0 <= region["y"] < region["y"] + region["height"] <= height
 
 
 def test_the_level_is_the_order_statistic_that_the_rate_needs() -> None:

@@ -12,13 +12,19 @@ Box = tuple[float, float, float, float]  # left, top, width, height
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """A rectangle in pixels of the upright image; what was padded lies outside of the image."""
+    """A rectangle in pixels of the upright image; what was padded lies outside of ``bounds``."""
 
     size: tuple[int, int]  # H and W of the image
     box: Box  # in its pixels
+    roi: tuple[int, int, int, int] | None = None  # what is looked at, as ``roi_of``; None: all
+
+    @property
+    def bounds(self) -> tuple[int, int, int, int]:
+        """Left, top, right and bottom of what is looked at, in pixels of the image."""
+        return self.roi or (0, 0, self.size[1], self.size[0])
 
     def to_image(self, box: Box, grid: tuple[int, int]) -> Box:
-        """Return a box in pixels of the image, cut at its border.
+        """Return a box in pixels of the image, cut at the border of what is looked at.
 
         Args:
             box: in positions of a map.
@@ -26,12 +32,9 @@ class Placement:
         """
         left, top, width, height = self.box
         across, down = width / grid[1], height / grid[0]
-        ends = [(left, across, box[0], box[2], self.size[1])]
-        ends += [(top, down, box[1], box[3], self.size[0])]
-        (x, wide), (y, high) = (
-            _cut(start + step * first, start + step * (first + long), side)
-            for start, step, first, long, side in ends
-        )
+        first, above, right, below = self.bounds
+        x, wide = _cut(left + across * box[0], left + across * (box[0] + box[2]), (first, right))
+        y, high = _cut(top + down * box[1], top + down * (box[1] + box[3]), (above, below))
         return x, y, wide, high
 
     def to_shares(self, box: Box) -> Box:
@@ -48,9 +51,9 @@ def placement(size: tuple[int, int], preprocessing: Preprocessing) -> Placement:
         size: height and width of the upright image.
         preprocessing: how it is read.
     """
-    left, top, right, bottom = roi_of(size, preprocessing)
+    left, top, right, bottom = roi = roi_of(size, preprocessing)
     inner = _placed(bottom - top, right - left, preprocessing)
-    return Placement(size, (inner[0] + left, inner[1] + top, inner[2], inner[3]))
+    return Placement(size, (inner[0] + left, inner[1] + top, inner[2], inner[3]), roi)
 
 
 def roi_of(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[int, int, int, int]:
@@ -110,6 +113,6 @@ def _middle(side: int, resized: int, crop: int) -> tuple[float, float]:
     return start * side / resized, (start + crop) * side / resized
 
 
-def _cut(first: float, last: float, side: int) -> tuple[float, float]:
-    first, last = min(max(first, 0.0), float(side)), min(max(last, 0.0), float(side))
+def _cut(first: float, last: float, within: tuple[int, int]) -> tuple[float, float]:
+    first, last = (min(max(end, float(within[0])), float(within[1])) for end in (first, last))
     return first, last - first

@@ -141,11 +141,12 @@ def find_regions(map_HW: NDArray[np.float32], rule: RegionRule, place: Placement
 
 
 def _inside(grid: tuple[int, ...], place: Placement) -> NDArray[np.bool_]:
-    """Return which positions of a map have their centre in the image, not in what was padded."""
-    (height, width), (left, top, wide, high) = place.size, place.box
+    """Return which positions of a map have their centre within the bounds, not in a padding."""
+    (first, above, right, below), (left, top, wide, high) = place.bounds, place.box
     y_H = top + (np.arange(grid[0]) + 0.5) * high / grid[0]
     x_W = left + (np.arange(grid[1]) + 0.5) * wide / grid[1]
-    inside: NDArray[np.bool_] = ((y_H > 0) & (y_H < height))[:, None] & ((x_W > 0) & (x_W < width))
+    is_row, is_column = (y_H > above) & (y_H < below), (x_W > first) & (x_W < right)
+    inside: NDArray[np.bool_] = is_row[:, None] & is_column
     return inside
 
 
@@ -161,7 +162,8 @@ def _describe(
     seen = across.start, down.start, across.stop - across.start, down.stop - down.start
     x, y, wide, high = place.to_image(seen, grid)
     centre = columns.mean() + across.start + 0.5, rows.mean() + down.start + 0.5, 0.0, 0.0
-    (first, right), (above, below) = _whole(x, wide), _whole(y, high)
+    first, right = _whole(x, wide, place.bounds[2])
+    above, below = _whole(y, high, place.bounds[3])
     return {
         "x": first,
         "y": above,
@@ -173,7 +175,7 @@ def _describe(
     }
 
 
-def _whole(start: float, length: float) -> tuple[int, int]:
-    """Return the whole pixels nearest to both ends, at least one apart."""
-    first = round(start)
+def _whole(start: float, length: float, last: int) -> tuple[int, int]:
+    """Return the whole pixels nearest to both ends, at least one apart and up to ``last``."""
+    first = min(round(start), last - 1)
     return first, max(round(start + length), first + 1)
