@@ -1,17 +1,27 @@
 """A study's folder: whose it is, what is kept, and what MLflow shows of it."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 from studied import load, make_study, record, repeat, write_study_catalogue
 
+from pipeline.catalogue.zone_settings import ZoneSettings
 from pipeline.registry import connection
 from pipeline.registry.runs import PARENT_TAG
 from pipeline.study import tracking
 from pipeline.study.records import StudyError, StudyFolder, TrialStatus, repeat_name
+from pipeline.study.settings import differences
 
 A = {"sigma": 1.0, "layers": [2]}
+# What is written of a category; a setting that is new belongs into ``LATER``, not here.
+WRITTEN = """
+anomalies backbone cache_disk_gb cache_gb calibration calibration_share contamination crop
+detector embedding_kind exclude false_alarm_rate fdr fit group images layers layout max_images
+max_pixels memory_bank pages patch_size pixel_range precision preset realnet resize training
+weights
+"""
 
 
 def test_a_study_is_begun_once_and_resumed_as_often_as_wanted(tmp_path: Path) -> None:
@@ -38,6 +48,22 @@ def test_a_name_that_another_study_has_is_refused_with_the_difference(
     assert 'space.layers: {"choice": [[2], [2, 3]]} -> (not there)' in str(error.value)
     assert 'space.sigma: {"loguniform": [0.2, 4.0]} -> {"uniform": [1, 2]}' in str(error.value)
     assert "study.trials: 3 -> 9" in str(error.value)
+
+
+def test_a_study_that_was_begun_before_a_setting_was_there_is_the_same(tmp_path: Path) -> None:
+    """A setting that came later counts where it is set."""
+    study = make_study(tmp_path)
+    whole = study.categories[0].model_dump(mode="json")
+    names = {name.split(".")[1] for name in study.identity if name.startswith("steel.")}
+    assert names == set(WRITTEN.split())
+    assert study.identity["steel.layers"] == whole["layers"]
+    for changes in ({"zones": ZoneSettings(size=(96, 96), min_area=9)}, {"region_rate": 0.2}):
+        category = study.categories[0].model_copy(update=changes)
+        other = dataclasses.replace(study, categories=[category])
+        assert [line.split(":")[0] for line in differences(study.identity, other.identity)] == [
+            f"steel.{name}" for name in changes
+        ]
+        assert other.at("here").key != study.at("here").key
 
 
 def test_trials_and_repeats_come_back_as_they_were_written(tmp_path: Path) -> None:

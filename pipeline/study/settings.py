@@ -29,6 +29,9 @@ from pipeline.study.space import (
     read_space,
 )
 
+# Settings of a category that came after studies: while they change nothing they are no part of what
+# makes a study this one, so that one that was begun before them goes on.
+LATER = ("tiles", "region_rate", "labels", "promote", "results", "zones")
 Objective = Literal["balanced", "image_auroc", "pixel_ap", "aupro"]
 
 
@@ -101,7 +104,8 @@ class Study:
         found = {f"study.{name}": value for name, value in settings.items()}
         found |= {f"space.{name}": domain.to_json() for name, domain in self.space.items()}
         for category in self.categories:
-            unset = () if category.labels else ("labels",)  # of studies of earlier releases, too
+            fields = Category.model_fields
+            unset = {n for n in LATER if getattr(category, n) == fields[n].default}
             settings = category.model_dump(mode="json", exclude={"name", *unset})
             found |= {f"{category.name}.{name}": value for name, value in settings.items()}
         return found
