@@ -24,7 +24,6 @@ from model.kind import Heads, Trainer
 from model.preprocessing import Preprocessing
 from model.realnet.realnet_training import RealNetTrainer
 from model.zones import EVERYWHERE, Zones
-from pipeline.catalogue.catalogue import CatalogueError, load_catalogue
 from pipeline.images.fit import to_crop
 from pipeline.images.placement import Placement, placement
 from pipeline.images.regions import RegionRule, find_regions, highest_level
@@ -192,36 +191,6 @@ def test_above_its_highest_level_a_map_has_no_region_and_below_it_has(
 
 
 HALF = {"size": [96, 96], "ignore": [[[0, 0], [48, 0], [48, 96], [0, 96]]]}
-
-
-@pytest.mark.parametrize(
-    ("zones", "message"),
-    [
-        ({"min_area": 5}, "zones: size is required"),
-        ({"size": [96, 96], "min_area": 9217}, "zones: min_area 9217 is more than the 9216 pix"),
-        ({"size": [96, 96], "min_area": 0}, "zones.min_area: Input should be greater than 0"),
-        ({"size": [96, 96], "roi": [60, 0, 40, 40]}, r"zones: roi \[60, 0, 40, 40\] is not inside"),
-        ({"size": [96, 96], "roi": [-1, 0, 40, 40]}, "is not inside of the 96 x 96 pixels"),
-        ({"size": [96, 96], "roi": [0, 0, 40, 31]}, "zones: roi is 40 x 31 pixels; it needs 32"),
-        ({"size": [96, 96], "ignore": [[[0, 0], [9, 9]]]}, "zones.ignore: expected polygons, each"),
-        ({"size": [96, 96], "ignore": 3}, "zones.ignore: expected polygons, each"),
-        (
-            {"size": [96, 96], "ignore": [[[0, 0], [97, 0], [0, 9]]]},
-            r"1 of 3 .* first \[97.0, 0.0\]",
-        ),
-        ({"size": [96, 96], "ignore": [[[0, 0], [9, 9], [9, 0], [0, 9]]]}, "0]: crosses itself be"),
-        ({"size": [96, 96], "ignore": [[[0, 0], [9, 9], [18, 18]]]}, "all points lie on one line"),
-        ({"sise": [96, 96]}, "zones.sise: unknown key; did you mean `size`"),
-    ],
-)
-def test_zones_that_cannot_be_are_refused_in_one_line(
-    zones: dict[str, Any], message: str, tmp_path: Path
-) -> None:
-    entry = {"name": "steel", "images": "x", "zones": zones}
-    (tmp_path / "c.yaml").write_text(json.dumps({"categories": [entry]}))
-    with pytest.raises(CatalogueError, match=message) as told:
-        load_catalogue(str(tmp_path / "c.yaml"))
-    assert "\n" not in str(told.value)
 
 
 def test_positions_that_are_more_than_half_covered_do_not_count(tmp_path: Path) -> None:

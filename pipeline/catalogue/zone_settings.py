@@ -5,15 +5,17 @@ the same proportions, as one camera delivers them at another resolution.
 """
 
 from collections.abc import Iterator
-from itertools import combinations
 from typing import Annotated, Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
 from pipeline.catalogue.addresses import ImagesAddress
 from pipeline.catalogue.detector_settings import Strict
 
 Point = tuple[float, float]  # x and y
+Floats = NDArray[np.float64]
 
 MOST_POINTS = 500  # of a polygon
 LEAST_SIDE = 32  # of a region of interest: what the smallest crop has
@@ -89,31 +91,33 @@ def _of_polygon(where: str, polygon: tuple[Point, ...], width: int, height: int)
             f"{height} pixels of size, first {list(outside[0])}"
         )
         return
-    edges = list(zip(polygon, (*polygon[1:], polygon[0]), strict=True))
-    for (one, first), (other, second) in combinations(enumerate(edges), 2):
-        is_next = other - one in (1, len(edges) - 1)
-        if not is_next and _cross(first, second):
-            yield f"{where}: crosses itself between points {one + 1} and {other + 1}"
-            return
-    if not any(_side(polygon[0], polygon[1], point) for point in polygon[2:]):
+    corners = [n for n, point in enumerate(polygon) if point != polygon[(n + 1) % len(polygon)]]
+    points_N2 = np.array([polygon[number] for number in corners]).reshape(-1, 2)
+    sides_NN = _sides(points_N2)
+    if not sides_NN.any():
         yield f"{where}: all points lie on one line"
+        return
+    crossing = _crossing(points_N2, sides_NN)
+    if crossing is not None:
+        one, other = (corners[index] + 1 for index in crossing)
+        yield f"{where}: crosses itself between points {one} and {other}"
 
 
-def _cross(first: tuple[Point, Point], second: tuple[Point, Point]) -> bool:
-    """Whether two edges meet, be it in a point."""
-    sides = [_side(*first, second[0]), _side(*first, second[1])]
-    others = [_side(*second, first[0]), _side(*second, first[1])]
-    if not any((*sides, *others)):  # on one line
-        return all(
-            min(a[axis], b[axis]) <= max(c[axis], d[axis])
-            and min(c[axis], d[axis]) <= max(a[axis], b[axis])
-            for axis in (0, 1)
-            for (a, b), (c, d) in [(first, second)]
-        )
-    return sides[0] * sides[1] <= 0 and others[0] * others[1] <= 0
+def _crossing(points_N2: Floats, sides_NN: Floats) -> tuple[int, int] | None:
+    """Return the first two edges that meet, be it in a point, and are no neighbours."""
+    ends_N2 = np.roll(points_N2, -1, axis=0)
+    parts_NN = sides_NN * np.roll(sides_NN, -1, axis=1) <= 0  # edge n reaches both sides of line m
+    low_N2, high_N2 = np.minimum(points_N2, ends_N2), np.maximum(points_N2, ends_N2)
+    is_near_NN = (low_N2[:, None] <= high_N2).all(axis=2)  # else edges of one line would all meet
+    meets_NN = np.triu(parts_NN & parts_NN.T & is_near_NN & is_near_NN.T, 2)
+    meets_NN[0, -1] = False
+    found = np.argwhere(meets_NN)
+    return (int(found[0, 0]), int(found[0, 1])) if len(found) else None
 
 
-def _side(start: Point, end: Point, point: Point) -> float:
-    """Return on which side of a line a point lies: its sign."""
-    (x, y), (u, v), (p, q) = start, end, point
-    return (u - x) * (q - y) - (v - y) * (p - x)
+def _sides(points_N2: Floats) -> Floats:
+    """Return by its sign on which side of the edge from point m each point n lies, (M, N)."""
+    edges_N2 = np.roll(points_N2, -1, axis=0) - points_N2
+    to_NN2 = points_N2 - points_N2[:, None]
+    sides: Floats = edges_N2[:, None, 0] * to_NN2[..., 1] - edges_N2[:, None, 1] * to_NN2[..., 0]
+    return sides
