@@ -17,12 +17,15 @@ from pipeline.images.decode import announced_pixels, read_image
 from pipeline.night.dumps import take_in
 from pipeline.night.feedback.explanation import explain
 from pipeline.night.folder import NightFolder
-from pipeline.night.results import read_night
+from pipeline.night.results import read_night, stored_shards
 from pipeline.night.scoring.file_reader import InThreads, Listed, Reader
 from pipeline.night.scoring.observer import Observer
 from pipeline.night.scoring.plan import plan_night
 from pipeline.night.scoring.scorer import ShardScorer
 from pipeline.night.scoring.waiting_pixels import WaitingPixels
+from pipeline.night.settling.reading_alerts import add_reading_alerts
+from pipeline.night.settling.settle import count, settle
+from pipeline.night.summary import no_drift
 from pipeline.onboarding.finish import write_package
 from pipeline.onboarding.prepare import prepare
 from pipeline.predictor import Predictor
@@ -82,6 +85,22 @@ def test_a_night_scores_what_is_cut_beside_what_is_not(
     assert explained.difference == 0
     assert explained.picture is not None
     assert explained.picture.shape == (96, 192, 3)
+
+
+def test_a_night_of_larger_images_than_at_onboarding_raises_an_alert(
+    packages: dict[str, Path], dump: Path, tmp_path: Path
+) -> None:
+    folder = NightFolder(str(tmp_path), NIGHT)
+    fleet = factory.score_without_cluster(dump, folder, packages)
+    counts = count(folder, stored_shards(folder), fleet).categories()
+    assert {name: each.num_larger for name, each in counts.items()} == {"cut": 1, "plain": 0}
+    entry = settle(folder, fleet)["categories"]["cut"]
+    for num_larger, is_told in ((100, False), (101, True)):
+        night = entry | {"ok": 200, "drift": no_drift()}
+        add_reading_alerts(night, num_larger)
+        assert night["drift"]["alert"] is is_told
+        assert night["drift"]["shifted"] == ["image_size"] * is_told
+    assert "101 of 200 images have over a quarter more tiles" in str(night["drift"]["reason"])
 
 
 def test_a_night_of_more_images_than_may_wait_comes_to_its_end(

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from model.tiles import Tiles
 from pipeline.images.decode import ImageStatus
 from pipeline.images.image_statistics import STATISTICS
 from pipeline.night.fleet.fleet import Fleet
@@ -28,12 +29,15 @@ from pipeline.night.settling.benjamini_hochberg import (
 from pipeline.night.settling.drift import SCORE, Sample
 from pipeline.night.settling.rank_counts import RankCounts, StreamingMedians
 
+SIDES = ("image_height", "image_width")
 COLUMNS = (
     *("image_uri", "image_etag", "category", "status", "score", "p_value", "flagged"),
     *("flagged_fdr", "image_mode", "outside_range"),
+    *SIDES,
     *STATISTICS,
 )
 OUTSIDE = 0.001  # share of an image's pixels outside of the range from which on it is counted
+LARGER = 1.25  # times the tiles of the middle good image, from which on an image is counted
 TOLERANCE = 1e-6  # of a rank that is read from a p-value
 LARGEST_SHARE = 1 + 1e-9  # of fdr: no p-value above fdr is ever a discovery
 
@@ -48,6 +52,7 @@ class CategoryCounts:
     other_modes: dict[str, int] = field(default_factory=dict)  # scored images by a mode that no
     # good image of the onboarding had
     num_outside: int = 0  # scored images with many pixels that the category's range does not hold
+    num_larger: int = 0  # scored images with many more tiles than the middle one at onboarding
 
 
 class NightCounts:
@@ -61,6 +66,9 @@ class NightCounts:
         self._numbers = {name: number for number, name in enumerate(self._names)}
         known = [fleet.champions[name].reference for name in self.routed]
         self._known_modes = [reference.modes for reference in known]
+        ways = [fleet.champions[name].preprocessing for name in self.routed]
+        self._tiles = {number: way.tiles for number, way in enumerate(ways) if way.tiles}
+        self._larger: Counter[int] = Counter()
         self._num_calibration = np.array([len(r.calibration.scores) for r in known], np.int64)
         self._fdr = np.array([r.calibration.fdr for r in known], np.float64)
         self._ends = np.cumsum(self._num_calibration + 1)
@@ -102,6 +110,8 @@ class NightCounts:
         self._modes += _pairs(numbers, rows["image_mode"])
         is_outside = pc.fill_null(pc.greater(rows["outside_range"], OUTSIDE), False).to_numpy()
         self._outside += np.bincount(numbers[is_outside], minlength=len(self.routed))
+        for number, tiles in self._tiles.items():
+            self._larger[number] += _num_larger(rows.filter(pa.array(numbers == number)), tiles)
         for name in self.references:
             values = rows[name].to_numpy()
             known = ~np.isnan(values)
@@ -125,6 +135,7 @@ class NightCounts:
                 counted[name].num_flagged = int(self._flagged[number])
                 counted[name].median_score = medians.get(number)
                 counted[name].num_outside = int(self._outside[number])
+                counted[name].num_larger = self._larger[number]
         for (number, mode), count in sorted(self._modes.items()):
             if self._known_modes[number] and mode not in self._known_modes[number]:
                 counted[self.routed[number]].other_modes[mode] = count
@@ -198,6 +209,19 @@ class NightCounts:
         kept = (p_values <= self._fdr[numbers] * LARGEST_SHARE) | flags
         small = (numbers[kept].astype(np.int32), ranks[kept].astype(np.int32), flags[kept])
         self._candidates.append((shards[kept], *small))
+
+
+def _num_larger(rows: pa.Table, tiles: Tiles) -> int:
+    """Count images that are cut into many more tiles than the category's middle good image."""
+    if tiles.image is None:
+        return 0
+    usual = tiles.num_tiles(tiles.scaled(tiles.image))
+    sizes = Counter(zip(*(rows[side].to_pylist() for side in SIDES), strict=True))
+    return sum(
+        count
+        for size, count in sizes.items()
+        if None not in size and tiles.num_tiles(tiles.scaled(size)) > LARGER * usual
+    )
 
 
 def _pairs(numbers: NDArray[np.int64], texts: pa.ChunkedArray) -> Counter[tuple[int, str]]:

@@ -1,18 +1,31 @@
-"""Alerts about how a category's files are coded: bit depth, mode, and what its range does not hold.
+"""Alerts about a category's files: bit depth, mode, what its range does not hold, and their size.
 
 They join the category's drift alert, as the cause of what the scores say. As for drift, a share of
 MAX_SHARE of the images may differ: a few files of another kind are told by their counts alone.
+Images that are cut into tiles may be larger than the middle one of the onboarding, as half of those
+were; where most are much larger, the highest of their tiles is so as well.
 """
 
 from pipeline.night.settling.drift import MIN_IMAGES, TRIM
 from pipeline.night.summary import CategorySummary
 
 MAX_SHARE = TRIM
+LARGER_SHARE = 0.5
 
 
-def add_reading_alerts(entry: CategorySummary) -> None:
-    """Raise a category's alert where too many of its scored images are coded in another way."""
+def add_reading_alerts(entry: CategorySummary, num_larger: int = 0) -> None:
+    """Raise a category's alert where too many of its scored images are of another kind.
+
+    Args:
+        entry: of the category; its alert is set.
+        num_larger: scored images with many more tiles than the middle one at onboarding.
+    """
     reasons = _reasons(entry)
+    if entry["ok"] >= MIN_IMAGES and num_larger > LARGER_SHARE * entry["ok"]:
+        reasons["image_size"] = (
+            f"{num_larger} of {entry['ok']} images have over a quarter more tiles than the middle "
+            f"image at onboarding, and with each tile a chance of a false alarm; onboard again"
+        )
     if not reasons:
         return
     drift = entry["drift"]

@@ -91,12 +91,13 @@ def settle(
     versions = {name: champion.model_version for name, champion in fleet.champions.items()}
     write_drift(folder, compared, shifted, versions)
     drifts = _drift_summaries(compared, shifted)
+    counted = counts.categories()
     categories = {
         name: _describe(own, fleet.champions.get(name), discoveries.get(name), drifts.get(name))
-        for name, own in counts.categories().items()
+        for name, own in counted.items()
     }
-    for entry in categories.values():
-        add_reading_alerts(entry)
+    for name, entry in categories.items():
+        add_reading_alerts(entry, counted[name].num_larger)
     summary = _summarise(folder, categories, fleet, noted)
     summary["audit_images"] = audit_images
     write_summary(folder, summary)
