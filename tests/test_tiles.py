@@ -189,6 +189,27 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_who_looks_at_whole_images_alone_embeds_no_tile(
+    images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, seen = category(images), []
+    embedder: Embedder = embedder_of(made, factory.backbone())
+    own = embedder._of_inputs
+    monkeypatch.setattr(
+        embedder, "_of_inputs", lambda pixels: seen.append(len(pixels)) or own(pixels)
+    )
+    uris = [str(path) for path in sorted((images / "train/good").iterdir())[:2]]
+    every, whole = (
+        list(embedder.read(uris, made.preprocessing, only_whole=each)) for each in (False, True)
+    )
+    assert seen == [4 + 1, 4 + 1, 1, 1]
+    for one, other in zip(every, whole, strict=True):
+        assert one.images == other.images
+        assert other.tiled is None
+        for name, plane in one.planes.items():
+            assert torch.equal(other.planes[name], plane)
+
+
 def test_pixels_of_several_sizes_score_the_bits_of_their_features(images: Path) -> None:
     backbone, made = factory.backbone(), category(images)
     embedder: Embedder = embedder_of(made, backbone)

@@ -85,14 +85,23 @@ class Embedder:
         """What a person should know of the store."""
         return [line for group in self.groups for line in group.trouble]
 
-    def read(self, uris: Sequence[str], preprocessing: Preprocessing) -> Iterator[EmbeddedBatch]:
-        """Yield all images of a list, read ahead; what the store has is not decoded."""
+    def read(
+        self, uris: Sequence[str], preprocessing: Preprocessing, *, only_whole: bool = False
+    ) -> Iterator[EmbeddedBatch]:
+        """Yield all images of a list, read ahead; what the store has is not decoded.
+
+        Args:
+            uris: of the images.
+            preprocessing: how they are read.
+            only_whole: nobody asks for ``tiled``: no tile is embedded but for the store to keep.
+        """
         recall = self._find if self.groups else None
         tiles = preprocessing.tiles
+        only_whole = only_whole and not self.groups
         # The inputs of one image are a batch.
         for batch in batches(read_all(uris, preprocessing, recall), 1 if tiles else BATCH_IMAGES):
             readable = [image for image in batch if image.status is ImageStatus.OK]
-            entries = self._entries(readable, tiles)
+            entries = self._entries(readable, tiles, only_whole=only_whole)
             yield EmbeddedBatch(
                 images=[
                     replace(
@@ -109,7 +118,7 @@ class Embedder:
                     for name in STATISTICS
                 },
                 planes=self._join(entries),
-                tiled=self._tiled(entries, tiles) if tiles else None,
+                tiled=self._tiled(entries, tiles) if tiles and not only_whole else None,
             )
 
     def levels_of_pixels(
@@ -149,16 +158,26 @@ class Embedder:
         found = (group.get(content, self.names) for group in self.groups)
         return next((entry for entry in found if entry is not None), None)
 
-    def _entries(self, images: Sequence[ImageRead], tiles: Tiles | None) -> list[Entry]:
+    def _entries(
+        self, images: Sequence[ImageRead], tiles: Tiles | None, *, only_whole: bool = False
+    ) -> list[Entry]:
         """Return what is known of each image, from the store or computed now, and keep that."""
-        new = iter(self._compute([image for image in images if image.stored is None], tiles))
+        unknown = [image for image in images if image.stored is None]
+        new = iter(self._compute(unknown, tiles, only_whole=only_whole))
         entries = [next(new) if image.stored is None else image.stored for image in images]
         self.num_images += len(images)
         self.num_stored += sum(image.stored is not None for image in images)
         return entries
 
-    def _compute(self, images: Sequence[ImageRead], tiles: Tiles | None) -> list[Entry]:
-        planes: Iterable[Planes] = self._planes_of(pixels_of(images), tiles) if images else ()
+    def _compute(
+        self, images: Sequence[ImageRead], tiles: Tiles | None, *, only_whole: bool
+    ) -> list[Entry]:
+        planes: Iterable[Planes] = ()
+        if images and tiles and only_whole:
+            thumbnails = [tiles.thumbnail_of(pixels)[0] for pixels in pixels_of(images)]
+            planes = self._planes_of(thumbnails, None)
+        elif images:
+            planes = self._planes_of(pixels_of(images), tiles)
         entries = [
             Entry(record=_record_of(image), planes=own)
             for image, own in zip(images, planes, strict=True)
