@@ -1,5 +1,6 @@
 """Commands that onboard the same category at the same time register it once."""
 
+import dataclasses
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +15,7 @@ from jobs.onboard.onboard import OnboardingOptions, Outcome
 from pipeline.catalogue.catalogue import load_catalogue
 from pipeline.onboarding.key import identify
 from pipeline.onboarding.unfinished import UnfinishedOnboarding
+from pipeline.package import Package
 from pipeline.registry import connection, models
 from pipeline.registry.connection import RegistryError
 
@@ -46,6 +48,23 @@ def test_three_at_once_leave_one_version(todo: job._Todo) -> None:
     assert {(outcome.version, outcome.is_champion) for outcome in outcomes} == {("1", True)}
     assert len(MlflowClient().search_model_versions()) == 1
     assert not Path(todo.place).exists()
+
+
+def test_a_champion_that_has_learned_from_labels_stays_where_none_are_found(
+    todo: job._Todo, tmp_path: Path
+) -> None:
+    package = Package.read(tmp_path / "package")
+    assert take(todo).is_champion
+    settings = {**package.record.settings, "labels": ["s3://results"]}
+    learned = dataclasses.replace(
+        package, record=dataclasses.replace(package.record, settings=settings)
+    )
+    learned.write(tmp_path / "learned", {})
+    models.promote(models.register("steel", "another key", tmp_path / "learned"))
+    outcome = take(todo)  # the catalogue is as it was before there were labels
+    assert (outcome.status, outcome.version, outcome.is_champion) == ("unchanged", "1", False)
+    assert outcome.findings is not None
+    assert outcome.findings[0].startswith("labels: none are found, and the champion, version 2,")
 
 
 def test_whoever_was_killed_while_it_registered_is_waited_for_a_while(

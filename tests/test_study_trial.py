@@ -1,6 +1,7 @@
 """One training of a study: stopped and scored on its way, and what it is scored by."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,12 @@ from test_labelled_onboarding import add_labels
 from model.errors import NightshiftError
 from model.zones import EVERYWHERE, Zones
 from pipeline.labels.parts import is_for_gate
-from pipeline.labels.told import with_labels_of
+from pipeline.labels.told import Told, with_labels_of
 from pipeline.study.check import keep_head, measure_heads, read_head
 from pipeline.study.feature_view import wanted_views
 from pipeline.study.objective import Scored, objective
 from pipeline.study.run import RUNGS, WORST, StudyContext, StudyTrial, train_again
-from pipeline.study.sets import build_view, fold_plan
+from pipeline.study.sets import build_view, fold_plan, read_confirmed
 from pipeline.study.trial import score
 
 CONFIGURATION = {"sigma": 1.0, "layers": [2, 3]}
@@ -177,6 +178,24 @@ def test_an_error_of_ours_is_no_result(
     trial = StudyTrial(context, {"layers": [2, 7]})
     with pytest.raises((ValueError, KeyError, FileNotFoundError)):
         trial.advance(0)
+
+
+def test_confirmed_defects_are_known_by_their_content(tmp_path: Path) -> None:
+    """Of a copy in the gate's half and one that cannot be read none judges; copies judge once."""
+    (category,) = make_study(tmp_path).categories
+    write_images(tmp_path, range(900_000, 900_040))
+    halves: dict[bool, list[str]] = {True: [], False: []}
+    for path in sorted(tmp_path.glob("9*.png")):
+        halves[is_for_gate(str(path))].append(str(path))
+    kept, own = halves[True][:2], halves[False][:5]
+    shutil.copy(kept[0], own[0])
+    shutil.copy(own[1], own[2])
+    Path(own[3]).write_bytes(b"no image")
+    told = [Told(uri, None, "defect", True) for uri in [*kept, *own]]
+    found = read_confirmed(told, category)
+    assert {sample.uri for sample in found.judging} in ({own[1], own[4]}, {own[2], own[4]})
+    assert len(found.contents) == 4
+    assert not read_confirmed(told[5:6], category).judging
 
 
 def test_confirmed_defects_judge_in_place_of_made_anomalies_and_none_of_the_gates(

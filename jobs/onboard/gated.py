@@ -12,7 +12,7 @@ from model.errors import NightshiftError
 from pipeline.catalogue.catalogue import CatalogueError, Category
 from pipeline.promotion.fleet_gate import ask_all
 from pipeline.promotion.gate import GateOptions
-from pipeline.registry import aliases
+from pipeline.registry import aliases, models
 from pipeline.registry.aliases import CHAMPION
 from pipeline.registry.models import RegisteredVersion
 
@@ -34,6 +34,29 @@ def waits(category: Category, version: RegisteredVersion) -> bool:
     if category.promote != "gate" or version.is_champion:
         return False
     return CHAMPION in aliases.history(category.name).aliases
+
+
+def learned_instead(version: RegisteredVersion) -> str | None:
+    """Say why a version of an unchanged catalogue does not take the champion's place.
+
+    The champion is newer and has learned from labels, and this one has not: most likely their
+    address is mistyped, moved or left out, and that is no reason to unlearn.
+    """
+    number = aliases.history(version.category).aliases.get(CHAMPION)
+    champion = models.find_version(version.category, int(number)) if number else None
+    if (
+        champion is None
+        or version.has_learned_from_labels
+        or int(version.version) > int(number or 0)
+    ):
+        return None
+    if not champion.has_learned_from_labels:
+        return None
+    return (
+        f"labels: none are found, and the champion, version {number}, has learned from some: it "
+        f"stays. Name their results (`labels:` or --with-labels), or take it back with "
+        f"`nightshift rollback`"
+    )
 
 
 def ask_gate(categories: Sequence[Category]) -> dict[str, tuple[str | None, str]]:

@@ -20,7 +20,7 @@ from typing import Any
 from jobs.cluster.join import cluster, reason, resources_for
 from jobs.cluster.slots import Slots
 from jobs.cluster.work_queue import Ended, Job
-from jobs.onboard.gated import ask_gate, refuse_without_results, waits
+from jobs.onboard.gated import ask_gate, learned_instead, refuse_without_results, waits
 from jobs.onboard.train_loop import run
 from jobs.terminal.progress import Display
 from model.errors import CategoryFault, NightshiftError
@@ -301,9 +301,12 @@ def _registered(
     options: OnboardingOptions,
     record: dict[str, Any] | None = None,
 ) -> Outcome:
-    gate = None
+    gate, findings = None, None
     if options.promote and not version.is_champion and not _stays(status, version):
-        if waits(category, version):
+        is_known = status is OnboardingStatus.UNCHANGED
+        if is_known and (stays := learned_instead(version)):
+            findings = [stays]
+        elif waits(category, version):
             gate = "not asked: it is not the challenger"
         else:
             version = models.promote(version)
@@ -315,7 +318,7 @@ def _registered(
         version=version.version,
         is_champion=version.is_champion,
         gate=gate,
-        **details,
+        **(details | ({"findings": findings} if findings else {})),
     )
 
 

@@ -45,6 +45,7 @@ logger = logging.getLogger(__name__)
 
 DIGEST_TAG = "nightshift.digest"
 IMAGES_TAG = "nightshift.training_images"  # where a version's files have TRAINING_IMAGES_FILE
+LABELS_TAG = "nightshift.learned_from_labels"
 TRIAL_PREFIX = "doctor-"  # not ours, so that no listing of categories meets it
 REGISTERED = Reason(by="register", because="the newest version")
 ONBOARDED = Reason(by="onboard", because="promoted without a comparison, as asked")
@@ -72,6 +73,7 @@ class RegisteredVersion:
     is_champion: bool
     is_new: bool = False  # made by this call
     images_file: str = ""  # among its files, what it says of its training images
+    has_learned_from_labels: bool = False
 
 
 def find(category: str, key: str) -> RegisteredVersion | None:
@@ -283,6 +285,7 @@ def _version_tags(package: Package, folder: Path) -> dict[str, str]:
     return {
         DIGEST_TAG: package_digest(folder),
         **({IMAGES_TAG: f"data/{folder.name}/{TRAINING_IMAGES_FILE}"} if described else {}),
+        **({LABELS_TAG: "yes"} if package.record.settings.get("labels") else {}),
         "nightshift.backbone": package.header.backbone,
         "nightshift.backbone_digest": package.header.backbone_digest,
         "nightshift.dataset_digest": package.record.dataset_digest,
@@ -303,5 +306,6 @@ def _registered(
         version=str(version.version),
         digest=version.tags.get(DIGEST_TAG, ""),
         images_file=version.tags.get(IMAGES_TAG, ""),
+        has_learned_from_labels=LABELS_TAG in version.tags,
         is_champion=is_champion,
     )

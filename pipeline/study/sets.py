@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,6 +20,8 @@ from pipeline.datasets.samples import LayoutError, of_split, refuse_one_kind
 from pipeline.feature_store.embedder import Embedder, embedder_of
 from pipeline.images.batches import read_all
 from pipeline.images.decode import ImageRead
+from pipeline.labels.parts import is_for_gate
+from pipeline.labels.told import Told
 from pipeline.measuring.labelled import read_marks
 from pipeline.onboarding.features import refuse_many_unreadable, training_uris
 from pipeline.onboarding.found_settings import with_found_settings
@@ -79,21 +81,20 @@ def build_view(
     view = ranged(view, samples)
     category = view.category
     uris = training_uris(category, samples)
-    told = find_labelled(category, samples, uris).defects
-    uris = [uri for uri in uris if uri not in {each.uri for each in told}]
+    confirmed = read_confirmed(find_labelled(category, samples, uris).defects, category)
     refuse_few(category, len(uris), plan)
     embedder = embedder_of_view(view, device)
     with TemporaryDirectory(prefix="nightshift-study-") as scratch:
         good = SetWriter(Path(scratch, "good"), view, len(uris))
-        folds_by_uri = _write_good(good, uris, plan, embedder)
+        folds_by_uri = _write_good(good, uris, plan, embedder, confirmed.contents)
         num_judged = 0
         if labelled is not None:
             tests = {sample.uri for sample in of_split(samples, "test")}
             scored = read_labelled(category, labelled, tests)
             num_judged = write_labelled(view, scored, embedder, storage.join(uri, "labelled"))
-        defects = [Sample(e.uri, "test", "defect") for e in told if not e.is_for_gate]
-        if labelled is None and len(defects) >= LEAST_CONFIRMED:
-            num_judged = write_labelled(view, defects, embedder, storage.join(uri, "confirmed"))
+        elif len(confirmed.judging) >= LEAST_CONFIRMED:
+            place = storage.join(uri, "confirmed")
+            num_judged = write_labelled(view, confirmed.judging, embedder, place)
         num_anomalies = len(plan.used) * plan.num_anomalies
         marked = SetWriter(Path(scratch, "anomalies"), view, num_anomalies)
         _write_anomalies(marked, folds_by_uri, plan, embedder)
@@ -136,17 +137,42 @@ def refuse_few(category: Category, num_images: int, plan: FoldPlan, what: str = 
         )
 
 
+class Confirmed(NamedTuple):
+    """Confirmed defects that can be read."""
+
+    contents: frozenset[str]  # of all: nothing trains that has one of them
+    judging: Sequence[Sample]  # those that trials are judged by, none with a content of the gate's
+
+
+def read_confirmed(told: Sequence[Told], category: Category) -> Confirmed:
+    """Read the confirmed defects for what they contain."""
+    read = read_all([each.uri for each in told], category.preprocessing)
+    content_of = {image.uri: image.sha256 for image in read if image.pixels is not None}
+    for_gate = {content for uri, content in content_of.items() if is_for_gate(uri)}
+    judging = {content: uri for uri, content in content_of.items() if content not in for_gate}
+    samples = [Sample(uri, "test", "defect") for uri in judging.values()]
+    return Confirmed(contents=frozenset(content_of.values()), judging=samples)
+
+
 def _write_good(
-    writer: SetWriter, uris: Sequence[str], plan: FoldPlan, embedder: Embedder
+    writer: SetWriter,
+    uris: Sequence[str],
+    plan: FoldPlan,
+    embedder: Embedder,
+    defects: Collection[str],
 ) -> dict[str, int]:
-    """Embed all good images; return the fold of those that train, by URI."""
+    """Embed all good images; return the fold of those that train, by URI.
+
+    Nothing trains that has the content of a confirmed defect.
+    """
     category = writer.view.category
     read, unreadable = _write_files(writer, uris, embedder)
     refuse_many_unreadable(category.name, unreadable, len(uris))
     hashes = [image.sha256 for image in read]
     together = stay_together(category, [image.uri for image in read], hashes)
     parts = split_by_content(hashes, category.calibration_config, together)
-    train = np.flatnonzero(parts == Part.TRAIN).tolist()
+    own = np.flatnonzero(parts == Part.TRAIN).tolist()
+    train = [row for row in own if hashes[row] not in defects]
     refuse_few(category, len(train), plan, "besides those that are held out for the calibration")
     own, bursts_of_own = ([of[row] for row in train] for of in (hashes, together))
     folds = fold_by_content(own, plan.num_folds, bursts_of_own).tolist()
