@@ -296,6 +296,9 @@ def test_labels_by_an_earlier_name_are_found_before_the_results_know_of_the_rena
 
 def test_a_catalogue_may_name_results_before_the_first_night(steel: Factory) -> None:
     assert steel.key(labels=[str(steel.out / "later")]) == steel.key()
+    assert LabelTable(str(steel.out)).is_empty
+    add_labels(steel.out, dict.fromkeys(steel.new(1), ("good", "audit")))
+    assert not LabelTable(str(steel.out)).is_empty
 
 
 @pytest.mark.parametrize("given", ["results", "[results]", "[results, /elsewhere]"])

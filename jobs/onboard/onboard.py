@@ -151,6 +151,8 @@ def _look_up_all(
     renames = category_names.all_renames()
     outs = {out for category in categories for out in category.labels}
     known = _Known(renames=renames, tables={out: LabelTable(out, renames) for out in outs})
+    for out in sorted(out for out, table in known.tables.items() if table.is_empty):
+        logger.warning("%s: no labels are there, and none are learned from", out)
     with ThreadPoolExecutor(LOOKED_UP_AT_A_TIME) as pool:
         return list(pool.map(lambda each: _look_up(each, options, known), categories))
 

@@ -45,6 +45,11 @@ class LabelTable:
         self._given = tuple(renames)
         self.folder = storage.join(self.out, "labels")
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was ever stored in it, or nothing is there at all."""
+        return not self._listed
+
     def categories(self) -> list[str]:
         """Every category that has a label, by its name of today, sorted.
 
