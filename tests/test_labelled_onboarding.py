@@ -227,6 +227,26 @@ def test_a_suspect_that_somebody_confirmed_is_not_dropped(steel: Factory) -> Non
     assert parts_of(steel.prepare(contamination="refuse"), [path]) == [Part.LEFT_OUT]
 
 
+def test_listed_images_calibrate_as_they_are_listed_and_flagged_ones_are_named(
+    steel: Factory,
+) -> None:
+    """To leave those out that were flagged would be to choose by their score."""
+    (flagged,) = steel.new(1)
+    copy = steel.images / "train/good/copy.png"
+    shutil.copy(flagged, copy)
+    listed = sorted((steel.images / "train/good").iterdir())
+    own = [path for path in listed if path != copy and not is_for_gate(str(path))][:20]
+    before = parts_of(prepare(factory.category(steel.images)), [*own, copy])
+    add_labels(steel.out, dict.fromkeys([*own, flagged], ("good", "flagged")))
+    prepared = steel.prepare()
+    assert parts_of(prepared, [*own, copy]) == before
+    assert parts_of(prepared, [flagged]) == [Part.DUPLICATE]
+    assert any(
+        line.startswith(f"labels: {len(own) + 1} images are listed, and were called good")
+        for line in prepared.findings
+    )
+
+
 def test_what_is_left_of_a_sample_sets_no_threshold(steel: Factory) -> None:
     audit, defect = steel.new(12), steel.new(1)
     add_labels(

@@ -40,6 +40,7 @@ class LabelledImages:
     gone: Sequence[str] = ()  # deleted or replaced since
     tests: Sequence[str] = ()  # test images, from which nobody learns
     picked_over: Sequence[str] = ()  # nights of whose samples a part is gone
+    listed: frozenset[str] = frozenset()  # good ones by score, which train without a label too
 
     def rows(self, uris: Sequence[str], *, label: str, by_score: bool) -> NDArray[np.bool_]:
         """Which of some images, (N,), join with such a label and were chosen so."""
@@ -90,7 +91,7 @@ def find_labelled(
     etags = storage.etags_of({split_page(each.uri)[0] for each in told})
     there = [each for each in told if _is_same(each, etags.get(split_page(each.uri)[0]))]
     kept = [each for each in there if each.uri not in tests]
-    known = {*listed}
+    known = frozenset(listed)
     joining = [each for each in kept if each.label != "defect" and each.uri not in known]
     picked_over = nights_in_part(
         {each: each in there for each in told if each.label != "defect" and not each.by_score}
@@ -104,6 +105,7 @@ def find_labelled(
         gone=sorted({each.uri for each in told} - {each.uri for each in there}),
         tests=sorted({each.uri for each in there} & tests),
         picked_over=picked_over,
+        listed=frozenset(e.uri for e in kept if e.label == "good" and e.by_score) & known,
     )
 
 
@@ -169,6 +171,7 @@ class Assigned:
     by_score: NDArray[np.bool_]  # may train and never set a threshold, (N,)
     is_unsure: NDArray[np.bool_]  # trains nowhere and may set a threshold, (N,)
     called_defects: Sequence[str] = ()  # listed images with the content of a confirmed defect
+    listed: Sequence[str] = ()  # that, or a copy of which, somebody called good for its score
 
 
 def assign(
@@ -196,7 +199,16 @@ def assign(
     joined = {each.uri for each in labelled.joining}
     named = [good.uris[row] for row in np.flatnonzero(is_defect) if good.uris[row] not in joined]
     is_unsure &= (parts == Part.LEFT_OUT) & ~is_defect
-    return Assigned(parts=parts, by_score=by_score, is_unsure=is_unsure, called_defects=named)
+    flagged = {good.hashes[row] for row in np.flatnonzero(by_score)}
+    flagged |= {c for c, uri in zip(good.hashes, good.uris, strict=True) if uri in labelled.listed}
+    pairs = zip(good.uris, good.hashes, strict=True)
+    return Assigned(
+        parts=parts,
+        by_score=by_score,
+        is_unsure=is_unsure,
+        called_defects=named,
+        listed=[uri for uri, content in pairs if uri not in joined and content in flagged],
+    )
 
 
 def say(labelled: LabelledImages, assigned: Assigned, defects: Defects) -> list[str]:
@@ -211,6 +223,8 @@ def say(labelled: LabelledImages, assigned: Assigned, defects: Defects) -> list[
             f"confirmed defects {len(defects.uris)} may be learned from"
         )
     kinds = {
+        "are listed, and were called good after they had been chosen by their score; they may set "
+        "the threshold. List no image for that, its label is enough": assigned.listed,
         "left out: their content is labelled defect": assigned.called_defects,
         "labelled defect cannot be read": defects.unreadable,
         "gone or replaced since they were labelled": labelled.gone,

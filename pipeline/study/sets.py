@@ -171,8 +171,8 @@ def _write_good(
     hashes = [image.sha256 for image in read]
     together = stay_together(category, [image.uri for image in read], hashes)
     parts = split_by_content(hashes, category.calibration_config, together)
-    own = np.flatnonzero(parts == Part.TRAIN).tolist()
-    train = [row for row in own if hashes[row] not in defects]
+    kept = np.flatnonzero(parts == Part.TRAIN).tolist()
+    train = [row for row in kept if hashes[row] not in defects]
     refuse_few(category, len(train), plan, "besides those that are held out for the calibration")
     own, bursts_of_own = ([of[row] for row in train] for of in (hashes, together))
     folds = fold_by_content(own, plan.num_folds, bursts_of_own).tolist()
