@@ -147,10 +147,12 @@ def _area_level(scores_hw: list[list[float]], area: int) -> float:
 
     From the highest position down each joins its neighbours that are there already; the first
     group that is large enough ends it, after few positions on most images. Where none ever is, the
-    lowest score that counts.
+    lowest score that counts. A score that is no number is the answer.
     """
     height, width = len(scores_hw), len(scores_hw[0])
     flat = [score for row in scores_hw for score in row]
+    if any(map(math.isnan, flat)):
+        return math.nan
     group: dict[int, int] = {}  # of the positions so far: the next one on the way to the first
     sizes: dict[int, int] = {}
     level = max(flat)

@@ -174,6 +174,13 @@ def test_the_level_of_an_area_is_that_of_thresholding_at_every_level(
     assert found.item() == expected
 
 
+@pytest.mark.parametrize("zones", [EVERYWHERE, LEFT, SPECKS, Zones(min_area=3)])
+def test_a_score_that_is_no_number_makes_the_image_s_none(zones: Zones) -> None:
+    scores = torch.arange(192.0).view(3, 8, 8)
+    scores[1, 4, 4] = torch.nan
+    assert zones.highest(scores).isnan().tolist() == [False, True, False]
+
+
 @given(levels=st.lists(st.integers(0, 9), min_size=36, max_size=36), least=st.integers(1, 8))
 def test_above_its_highest_level_a_map_has_no_region_and_below_it_has(
     levels: list[int], least: int
