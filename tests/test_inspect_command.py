@@ -105,7 +105,9 @@ def test_a_second_inspection_takes_features_from_the_store(
     catalogue = factory.write_catalogue(tmp_path / "catalogue.yaml", {"steel": steel})
     options = ("--features", tmp_path / "features", "--out", tmp_path / "out", "--json")
     first = json.loads(run("inspect", catalogue, *options).out)
-    monkeypatch.setattr(Embedder, "_compute", lambda _self, images: [] if not images else 1 / 0)
+    monkeypatch.setattr(
+        Embedder, "_compute", lambda _self, images, *_, **__: [] if not images else 1 / 0
+    )
     assert json.loads(run("inspect", catalogue, *options).out) == first
 
 

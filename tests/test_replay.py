@@ -183,10 +183,10 @@ def test_a_replay_that_is_cut_off_is_gone_on_with(
     plant.register("steel", "second", LOW)
     whole = job.score
 
-    def cut_off(dump: str, folder: NightFolder) -> job.Night:
+    def cut_off(dump: str, folder: NightFolder, audit_images: int) -> job.Night:
         if folder.night == NIGHTS[1]:
             raise KeyboardInterrupt
-        return whole(dump, folder)
+        return whole(dump, folder, audit_images=audit_images)
 
     with monkeypatch.context() as patched:
         patched.setattr(replaying, "score", cut_off)
