@@ -91,10 +91,7 @@ def for_one_image(
 ) -> ForOneImage | None:
     """Return what computes images of a height and width, loaded once while it is in use.
 
-    Args:
-        identity: the same for the same network.
-        network: gives it as ``CpuEngine`` takes it; called if it is not loaded yet.
-        size: of the images.
+    The ``identity`` is the same for the same network, which is asked for if it is not loaded yet.
 
     Returns:
         None where PyTorch must compute the network.

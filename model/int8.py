@@ -84,11 +84,7 @@ def measure_ranges(network: nn.Module, images: Iterable[Tensor]) -> Ranges:
     """Return the ranges of what a network's convolutions read, rounded outwards.
 
     Limits are sixteenths of an octave apart, so that machines whose sums differ in the last bits
-    come to the same ones.
-
-    Args:
-        network: as ``rounded`` takes it.
-        images: what it is given.
+    come to the same ones. The network is as ``rounded`` takes it.
     """
     watched = _Watched(network)
     with torch.no_grad():

@@ -55,12 +55,7 @@ def rename_category(
 ) -> CategoryChange:
     """Give a category another name; once more where that was cut off.
 
-    Args:
-        old: its name so far.
-        new: one that no category has.
-        places: where else it is named.
-        now: the time of the change.
-        dry_run: only see whether it can be done.
+    A dry run only sees whether it can be done.
 
     Raises:
         CategoryChangeError: there is no such category, the new name is taken or is none, or nights
@@ -102,11 +97,7 @@ def remove_category(
 ) -> CategoryChange:
     """Take a category out of the nights to come; its versions stay.
 
-    Args:
-        category: its name.
-        places: where else it is named.
-        now: the time of the change.
-        dry_run: only see whether it can be done.
+    A dry run only sees whether it can be done.
 
     Raises:
         CategoryChangeError: there is no such category, or nights are pinned to a fleet with it.

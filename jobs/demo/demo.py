@@ -38,10 +38,7 @@ def run_demo(
 ) -> bool:
     """Run the demo under ``out`` and print what came of it; return whether it went well.
 
-    Args:
-        out: where everything goes.
-        cells: what to onboard and to score; by default all that the demo has.
-        settings: defaults of the catalogue that are not the demo's own.
+    ``settings`` are defaults of the catalogue that are not the demo's own.
     """
     console, started = Console(stderr=True), time.monotonic()
     cells = cells or material.read_cells()

@@ -54,14 +54,7 @@ Models, runs and data sets: MLflow in {out}/mlflow.db. All of it took {seconds:.
 def print_guide(
     out: Path, cells: Sequence[Cell], nights: Mapping[str, Night], seconds: float
 ) -> None:
-    """Print the guide and write ``labels.jsonl``.
-
-    Args:
-        out: the demo's folder.
-        cells: with the labels.
-        nights: what came of each night, by date.
-        seconds: what the demo took.
-    """
+    """Print the guide and write ``labels.jsonl``."""
     rows = list(_labelled_rows(out, cells))
     labels = [_label(row) for row in _most_anomalous(rows)]
     (out / LABELS_FILE).write_text("".join(json.dumps(label) + "\n" for label in labels))

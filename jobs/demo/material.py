@@ -88,13 +88,7 @@ def read_cells(data: Path | None = None) -> list[Cell]:
 def write_onboarding(
     cells: Sequence[Cell], folder: Path, settings: Mapping[str, Any] | None = None
 ) -> Path:
-    """Write the cells to onboard and a catalogue; return the catalogue's path.
-
-    Args:
-        cells: those of a night are left out.
-        folder: where they go.
-        settings: defaults of the catalogue that are not the demo's own.
-    """
+    """Write the cells that no night gets and a catalogue of these defaults; return its path."""
     for cell in cells:
         if not cell.night:
             write(folder / cell.path, cell.source.read_bytes())

@@ -24,14 +24,9 @@ logger = logging.getLogger(__name__)
 
 
 def synthesise(order: BankOrder, runs: str) -> tuple[dict[str, Any], bool]:
-    """Make a bank, or find it made already.
+    """Make a bank, or find it made already; return its provenance, and whether it was found.
 
-    Args:
-        order: the bank.
-        runs: folder or S3 prefix for checkpoints; every node must reach it.
-
-    Returns:
-        Its provenance, and whether it was there already.
+    Checkpoints lie in ``runs``, which every node must reach.
 
     Raises:
         SynthesisError: the folder holds something else, or the job failed.

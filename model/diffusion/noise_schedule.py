@@ -58,11 +58,7 @@ class ReverseSteps:
         )
 
     def with_error(self, error: Tensor) -> "ReverseSteps":
-        """Return the steps with the exact variance.
-
-        Args:
-            error: mean squared error per pixel of the estimate of x_0 at each step, (K,).
-        """
+        """Return the steps with the exact variance; ``error``, (K,), is of ``denoising_error``."""
         exact = self.variance + self.from_estimate.square() * error.double().cpu()
         return replace(self, variance=exact)
 

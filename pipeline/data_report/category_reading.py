@@ -34,12 +34,7 @@ class Reader:
     """Reads one category after another; a backbone that several share is loaded once."""
 
     def __init__(self, features: StorePlace | None = None, device: str | None = None) -> None:
-        """Load nothing yet.
-
-        Args:
-            features: the store of features that were computed before, if there is one.
-            device: where the backbone computes; by default the GPU if there is one.
-        """
+        """Load nothing yet; ``device`` is the GPU by default where there is one."""
         self.features, self.device = features, device or own_device()
         self._backbone = LoadedBackbone()
 

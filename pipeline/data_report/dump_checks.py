@@ -36,12 +36,7 @@ AMONG = {  # checks of images by the others of their category, with what to do
 
 
 def examine_dump(reading: DumpReading, others: Sequence[CategorySummary]) -> list[Line]:
-    """Return the counts of a category and the line of every check.
-
-    Args:
-        reading: of the category.
-        others: summaries of the dump's other categories.
-    """
+    """Return a category's counts and the line of every check; ``others`` are of the same dump."""
     checks = {check.name: check for check in data_checks.CHECKS}
     return [
         counts(reading),

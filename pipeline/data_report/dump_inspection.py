@@ -44,10 +44,7 @@ def inspect_dump(
 ) -> Inspection:
     """Look at a dump's categories one after the other; one that cannot be read stops no other.
 
-    Args:
-        request: what is inspected.
-        reader: reads the images.
-        told: called with each report as it is there.
+    Each report is ``told`` as it is there.
 
     Raises:
         StorageError, ManifestError: the dump cannot be listed.

@@ -44,9 +44,6 @@ class DumpReading:
 def listed_dump(dump: str) -> Listing:
     """Return the images of a dump as scoring would find them; nothing is stored.
 
-    Args:
-        dump: prefix of images, or a manifest.
-
     Raises:
         StorageError: the dump cannot be read.
         ManifestError: it has no images.
@@ -61,10 +58,6 @@ def champions_for(out: str, categories: set[str]) -> Fleet:
     """Return what would score a dump today: the fleet that is held, or the registry's champions.
 
     Packages are copied beside the results, where scoring finds them.
-
-    Args:
-        out: folder or prefix of all nights' results.
-        categories: of the dump.
 
     Raises:
         RegistryError, StorageError, FleetError: it cannot be had.
@@ -83,12 +76,7 @@ class DumpReader:
     """Reads one category after another; a backbone that several share is loaded once."""
 
     def __init__(self, most: int, device: str | None = None) -> None:
-        """Load nothing yet.
-
-        Args:
-            most: images of a category that are looked at; 0: all.
-            device: where the backbone computes; by default the GPU if there is one.
-        """
+        """Load nothing yet; of a category so many images are looked at, all where that is 0."""
         self.most, self.device = most, device or own_device()
         self._backbone = LoadedBackbone()
 

@@ -71,11 +71,7 @@ def inspect_catalogue(
 ) -> Inspection:
     """Look at every category, one after the other; one that cannot be read stops no other.
 
-    Args:
-        place: the catalogue's address, for the page.
-        categories: of the catalogue.
-        reader: reads their images.
-        told: called with each report as it is there, without what only all categories tell.
+    Each report is ``told`` as it is there, without what only all categories tell.
 
     Raises:
         ServiceAway: what every category needs is away.

@@ -18,12 +18,7 @@ def connect() -> None:
 
 
 def place_of_dump(out: str, dump: str) -> str:
-    """Return where the files of a dump's inspection go.
-
-    Args:
-        out: folder or prefix of all nights' results.
-        dump: absolute.
-    """
+    """Return where the files of an inspection go, of a dump at an absolute address."""
     name = dump.rstrip("/").rpartition("/")[2]
     return storage.join(
         out, "inspections", f"{name}-{hashlib.sha256(dump.encode()).hexdigest()[:8]}"

@@ -29,12 +29,7 @@ Category = Mapping[str, Any]
 
 
 def inspection_page(answer: Mapping[str, Any], reports: Mapping[str, CategoryReport]) -> str:
-    """Return the page of an inspection's answer (``inspect.json``).
-
-    Args:
-        answer: in plain values.
-        reports: the same by category, which say how pictures are read.
-    """
+    """Return the page of an answer (``inspect.json``); reports say how pictures are read."""
     order = list(Verdict)
     ranked = sorted(
         answer["categories"].items(), key=lambda item: -order.index(Verdict(item[1]["verdict"]))

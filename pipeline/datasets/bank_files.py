@@ -14,9 +14,7 @@ class UnfinishedBank(CategoryFault):
 def refuse_unfinished(category: str, bank: str) -> None:
     """Refuse a bank that is still being made, or whose making was cut off.
 
-    Args:
-        category: its name, for the message.
-        bank: folder or S3 prefix; one that is no bank of ours is none of our business.
+    A folder that is no bank of ours is none of our business.
 
     Raises:
         UnfinishedBank: it is.

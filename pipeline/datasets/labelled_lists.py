@@ -60,11 +60,8 @@ Row = Mapping[str, str]
 def read_labelled_list(uri: str, group: str | None = None) -> Listing:
     """Return the images of a Parquet, CSV or JSON Lines file.
 
-    Without a split, defects are for the test, and with them a share of the good images.
-
-    Args:
-        uri: of the file.
-        group: a further column that must be there; somebody else reads it.
+    Without a split, defects are for the test, and with them a share of the good images. A column
+    named ``group`` must be there; somebody else reads it.
 
     Raises:
         StorageError: the file cannot be read.
@@ -99,12 +96,7 @@ def read_labelled_list(uri: str, group: str | None = None) -> Listing:
 
 
 def refuse_labels(rows: Sequence[tuple[str, str | None]], column: str, uri: str) -> None:
-    """Refuse labels that are no plain word for good or a defect.
-
-    Args:
-        rows: images and their labels.
-        column: of the labels.
-        uri: the list, for the message.
+    """Refuse labels of images, in pairs, that are no plain word for good or a defect.
 
     Raises:
         LayoutError: a label is empty, nested, a word for a missing value, or nearly one for good.
@@ -125,11 +117,7 @@ def refuse_labels(rows: Sequence[tuple[str, str | None]], column: str, uri: str)
 def labelled(image: str, row: Row, mask: str | None, folder: str) -> Sample:
     """Return the sample of a row; a defective image is for the test, wherever its row puts it.
 
-    Args:
-        image: as the list has it.
-        row: its ``split`` and ``label``.
-        mask: as the list has it.
-        folder: where relative paths start.
+    Relative paths start at ``folder``.
 
     Raises:
         LayoutError: the split is none.

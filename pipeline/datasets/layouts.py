@@ -37,10 +37,7 @@ VISA_COLUMNS = {name: (name,) for name in ("object", "split", "label", "image", 
 def read_layout(layout: str, images: str, group: str | None = None) -> Listing:
     """Samples of one category, sorted by URI, all of "train" good; and what was found beside them.
 
-    Args:
-        layout: a key of LAYOUTS.
-        images: the category's folder, or its manifest.
-        group: a column that the manifest must have.
+    A manifest must have the column ``group``, if one is named.
 
     Raises:
         LayoutError: unknown layout, nothing there, or nothing to train on.

@@ -58,11 +58,7 @@ def read_folder(images: str) -> Listing:
 
 
 def not_good(names: Sequence[str]) -> list[str]:
-    """Return those of the images below a folder that hold no good part by what they are called.
-
-    Args:
-        names: below the folder, slashes included.
-    """
+    """Return images that hold no good part by their names below the folder, slashes included."""
     good = (each for each in _folders(names) if is_good_folder(each))
     beside_good = {_without_split(posixpath.dirname(each)) for each in good}
     masks = set(masks_beside(names))

@@ -125,9 +125,7 @@ def split_by_name(name: str) -> Split:
 def defect_of(word: str, where: str) -> str:
     """Return GOOD for a word that says so, else the word in lower case: a kind of defect.
 
-    Args:
-        word: a folder's name or a label.
-        where: it stands, for the message.
+    ``where`` the word stands is for the message.
 
     Raises:
         LayoutError: the word stands for a missing value, or is nearly one for good.

@@ -26,14 +26,7 @@ class TreeMasks:
 
     @classmethod
     def below(cls, root: str, names: Sequence[str], folder: str, test: str) -> "TreeMasks":
-        """Find the masks.
-
-        Args:
-            root: of the data set.
-            names: of all its images and masks, below the root.
-            folder: of the masks.
-            test: the folder of the images.
-        """
+        """Find the masks among the names of all files below the root of a data set."""
         inside = [name.removeprefix(f"{test}/") for name in names if name.startswith(f"{test}/")]
         by_image: dict[str, Uris] = {}
         for name in names:

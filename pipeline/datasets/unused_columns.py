@@ -24,11 +24,6 @@ NO = frozenset(("no", "n", "nein"))
 def refuse_unused(listed: ImageList, uri: str, splits: Collection[str]) -> None:
     """Refuse a list without labels, or without splits, that has them under another name.
 
-    Args:
-        listed: of the file, asked for ``label`` and ``split``.
-        uri: the file.
-        splits: words for a split.
-
     Raises:
         LayoutError: it has, with the column's name.
     """

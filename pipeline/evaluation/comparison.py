@@ -28,11 +28,7 @@ LEAST_MARGIN = 0.01  # of AUROC around the points
 
 
 def comparison(evaluations: Mapping[str, Evaluation]) -> dict[str, bytes]:
-    """Return the comparison as files by name.
-
-    Args:
-        evaluations: of the same categories, by detector.
-    """
+    """Return the comparison as files by name, of evaluations of the same categories by detector."""
     document = json.dumps(_to_json(evaluations), indent=1, ensure_ascii=False, allow_nan=False)
     files = {
         "comparison.md": to_markdown(evaluations).encode(),

@@ -44,13 +44,10 @@ class Tile:
 
 
 def choose(scores: NDArray[np.floating], defective: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Return which images to show, shape (M,): the worst good ones, then a spread of defects.
+    """Return which images to show, (M,): the worst good ones, then a spread of defects.
 
-    Defects are evenly spaced by rank from the lowest score to the highest, both included.
-
-    Args:
-        scores: image scores, shape (N,).
-        defective: labels, shape (N,).
+    Defects are evenly spaced by rank from the lowest score to the highest, both included. Scores
+    and labels are (N,).
     """
     order = np.argsort(scores, kind="stable")
     good, bad = order[~defective[order]][::-1], order[defective[order]]

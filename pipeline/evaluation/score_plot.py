@@ -60,12 +60,7 @@ class ScoreAxis:
 
 
 def score_axis(scores: NDArray[np.floating], calibration: Calibration) -> ScoreAxis:
-    """Lay out the axis that holds these scores and those of the calibration.
-
-    Args:
-        scores: of the test images, shape (N,), N >= 1.
-        calibration: gives centre, width and threshold.
-    """
+    """Lay out the axis of test images' scores (N,), N >= 1, and of the calibration's."""
     everything = np.concatenate([scores, calibration.scores]).astype(np.float64)
     centre = float(np.median(calibration.scores))
     width = calibration.threshold - centre or max(abs(centre), 1.0)
@@ -82,14 +77,7 @@ def scores_figure(
     calibration: Calibration,
     headings: tuple[str, str],
 ) -> Figure:
-    """Draw one training's scores.
-
-    Args:
-        scores: of the test images, shape (N,).
-        defective: labels, shape (N,).
-        calibration: the unseen good images' scores and the threshold they give.
-        headings: title and subtitle.
-    """
+    """Draw one training's scores of test images and their labels, (N,) each."""
     axis = score_axis(scores, calibration)
     figure = style.new_figure(*SIZE)
     style.headings(figure, *headings)

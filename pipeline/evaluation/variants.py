@@ -21,10 +21,7 @@ class UnknownDetector(NightshiftError):
 
 
 def find_detector(name: str) -> tuple[str, str | None]:
-    """Return kind and preset of a name.
-
-    Args:
-        name: a kind, a preset that one kind alone has, or both as KIND-PRESET.
+    """Return kind and preset of KIND, KIND-PRESET, or a preset that one kind alone has.
 
     Raises:
         UnknownDetector: there is none, or the preset is one of several kinds.

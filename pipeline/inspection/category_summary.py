@@ -43,14 +43,8 @@ class CategorySummary:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values; numbers in half precision."""
-        return {
-            "name": self.name,
-            "space": self.space,
-            "centre": _packed(self.centre),
-            "spread": _packed(self.spread),
-            "usual": self.usual,
-            "quartiles": list(self.quartiles),
-        }
+        packed = {"centre": _packed(self.centre), "spread": _packed(self.spread)}
+        return vars(self) | packed | {"quartiles": list(self.quartiles)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "CategorySummary":

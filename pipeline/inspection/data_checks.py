@@ -6,7 +6,6 @@ None looks at labels of test images but to say that one content has two.
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +25,6 @@ class DataCheck:
     """One check."""
 
     name: str
-    needs: Literal["files", "pixels", "features"]
     what: str  # the images that it finds are, in the plural
     advice: str  # how to mend it
     find: Callable[[ImageSet], list[Found]]  # worst first
@@ -59,21 +57,18 @@ EXCLUDE = "Look at them; leave them out with `exclude`."
 CHECKS = (
     DataCheck(
         name="unreadable",
-        needs="files",
         what="unreadable files",
         advice="Export or copy them again, or remove them.",
         find=file_checks.unreadable,
     ),
     DataCheck(
         name="exact duplicates",
-        needs="files",
         what="files that are there twice",
         advice="Onboarding takes each content once; remove the copies.",
         find=file_checks.exact_copies,
     ),
     DataCheck(
         name="train and test",
-        needs="files",
         what="training images that are test images too",
         advice="Remove them from one of the two: what is measured on them says nothing.",
         find=file_checks.in_both_splits,
@@ -81,7 +76,6 @@ CHECKS = (
     ),
     DataCheck(
         name="labels",
-        needs="files",
         what="images with two labels",
         advice="Decide which label is right and remove the other copy.",
         find=file_checks.with_two_labels,
@@ -89,49 +83,42 @@ CHECKS = (
     ),
     DataCheck(
         name="size",
-        needs="files",
         what="images of another size or shape than the rest",
         advice="See whether they are of this camera; leave them out with `exclude`.",
         find=file_checks.of_another_size,
     ),
     DataCheck(
         name="mode",
-        needs="files",
         what="images coded in another mode than the rest",
         advice="Export them as the others, or leave them out with `exclude`.",
         find=file_checks.of_another_mode,
     ),
     DataCheck(
         name="dark",
-        needs="pixels",
         what="images darker than the rest",
         advice=EXCLUDE,
         find=pixel_checks.dark,
     ),
     DataCheck(
         name="bright",
-        needs="pixels",
         what="images brighter than the rest",
         advice=EXCLUDE,
         find=pixel_checks.bright,
     ),
     DataCheck(
         name="blurred",
-        needs="pixels",
         what="images less sharp than the rest",
         advice=EXCLUDE,
         find=pixel_checks.blurred,
     ),
     DataCheck(
         name="flat",
-        needs="pixels",
         what="images that show next to nothing",
         advice=EXCLUDE,
         find=pixel_checks.flat,
     ),
     DataCheck(
         name="near-duplicates",
-        needs="features",
         what="images that show the same as another",
         advice="Keep one of each: copies on both sides of training and calibration make the "
         "threshold too low.",
@@ -139,7 +126,6 @@ CHECKS = (
     ),
     DataCheck(
         name="bursts",
-        needs="features",
         what="images that are much like their neighbours by name",
         advice="Name what belongs together with `group`: a burst on both sides of training and "
         "calibration makes the threshold too low.",
@@ -147,7 +133,6 @@ CHECKS = (
     ),
     DataCheck(
         name=SUSPECTS,
-        needs="features",
         what="good images that look defective",
         advice="Look at each; leave defects out with `exclude`, or let `contamination: drop` do "
         "so for all.",

@@ -1,7 +1,7 @@
 """What a check found in a category's images."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipeline.checks import Check, Verdict
@@ -15,10 +15,6 @@ class Found:
     because: str  # what sets it apart, in a few words with numbers
     beside: str | None = None  # the image to look at beside it: its copy, its nearest good one
 
-    def to_json(self) -> dict[str, Any]:
-        """Return plain values."""
-        return {"uri": self.uri, "because": self.because, "beside": self.beside}
-
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
@@ -29,28 +25,13 @@ class Line:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
-        check = self.check
-        return {
-            "name": check.name,
-            "verdict": check.verdict.value,
-            "finding": check.finding,
-            "advice": check.advice,
-            "images": [found.to_json() for found in self.images],
-        }
+        return asdict(self.check) | {"images": [asdict(found) for found in self.images]}
 
 
 def line_of(
     name: str, found: Sequence[Found], what: str, advice: str, verdict: Verdict = Verdict.WARN
 ) -> Line:
-    """Return the line of a check that found these images, or none.
-
-    Args:
-        name: of the check.
-        found: worst first.
-        what: the images are, in the plural.
-        advice: how to mend it.
-        verdict: where there are any.
-    """
+    """Return the line of a check that found these images, the worst first, or none."""
     if not found:
         return Line(check=Check(name=name, verdict=Verdict.PASS, finding=f"no {what}"))
     first = found[0]

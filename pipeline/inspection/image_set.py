@@ -105,11 +105,7 @@ class Gatherer:
 
 
 def pool(levels: Sequence[Tensor]) -> Floats:
-    """Return mean and standard deviation over all positions of every channel, (B, F).
-
-    Args:
-        levels: pooled (B, C, H, W) maps of a batch.
-    """
+    """Return mean and standard deviation of every channel of pooled (B, C, H, W) maps, (B, F)."""
     flat = [level.float().flatten(2) for level in levels]
     parts = [each.mean(dim=2) for each in flat] + [each.std(dim=2) for each in flat]
     pooled: Floats = torch.cat(parts, dim=1).nan_to_num().cpu().numpy()

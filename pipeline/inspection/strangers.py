@@ -22,10 +22,7 @@ def strangers(
 ) -> list[tuple[int, str]]:
     """Return images that look like another category, with its name; the most unusual first.
 
-    Args:
-        pooled_NF: a category's training images.
-        own: its summary.
-        others: of other categories; those of another space are left out.
+    Summaries of another space are left out.
     """
     distances_N = own.distances(pooled_NF)
     unusual = np.flatnonzero(beyond(np.log(np.maximum(distances_N, TINY)), RATE))
@@ -50,11 +47,7 @@ def nearest_others(
 
 
 def line_of_strangers(found: Sequence[tuple[str, str]]) -> Line:
-    """Return the line of images that look like another category's.
-
-    Args:
-        found: their addresses with the other category's name, the most unusual first.
-    """
+    """Return the line of images, the most unusual first, with the category each looks like."""
     return line_of(
         "another category",
         [Found(uri=uri, because=f"looks like {other}") for uri, other in found],

@@ -60,12 +60,7 @@ class TrainingImages:
 
 
 def describe(images: ImageSet, space: str) -> TrainingImages:
-    """Return what there is to say of a category's training images.
-
-    Args:
-        images: of the category.
-        space: of their features, see ``space_of_backbone``.
-    """
+    """Return what there is to say of training images, in a space of ``space_of_backbone``."""
     reads = [images.reads[index] for index in images.trained_on]
     sizes = Counter(in_words(read.size) for read in reads if read.size)
     modes = Counter(read.mode for read in reads if read.mode)

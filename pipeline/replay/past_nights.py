@@ -15,11 +15,7 @@ class ReplayError(NightshiftError):
 
 
 def past_nights(out: str, span: str) -> list[NightFolder]:
-    """Return the nights of a span that have images on record, the oldest first.
-
-    Args:
-        out: folder of results.
-        span: ``A..B``, first and last date, or one date.
+    """Return the nights of ``A..B`` or of one date that have images on record, the oldest first.
 
     Raises:
         NightError: a date is none.
@@ -41,11 +37,6 @@ def begin(then: NightFolder, now: NightFolder, fleet: Fleet) -> int:
 
     They are the images of the categories that the fleet has another detector for than the one that
     scored them. What is begun stays as it is.
-
-    Args:
-        then: the night as it was.
-        now: where the same date is replayed.
-        fleet: what it is replayed with.
 
     Raises:
         ManifestError: the night's images are damaged.

@@ -22,11 +22,7 @@ def write_replay(
 ) -> str:
     """Write a comparison as page and as JSON into its place; return the page's address.
 
-    Args:
-        place: folder of the replay.
-        told: ``nights``, ``fleet`` and what else the command has to say.
-        found: by category.
-        preprocessing: how each category's images are read now.
+    ``told`` is what the command has to say: ``nights``, ``fleet`` and more.
     """
     document = {**told, "categories": [each.to_json() for each in found]}
     storage.write_bytes(storage.join(place, "replay.json"), json.dumps(document, indent=1).encode())

@@ -17,10 +17,7 @@ def common_folders(uris: Iterable[str], at_most: int) -> set[str]:
     """Return folders below which all objects lie, none of them inside of another.
 
     The folders that hold the objects where these are few; else those above them, up to the bucket.
-
-    Args:
-        uris: ``s3://bucket/key`` of each object.
-        at_most: as many folders, or as many buckets if these are more.
+    They are ``at_most`` so many, or as many as there are buckets.
     """
     folders = _outermost({_above(uri) for uri in uris})
     while len(folders) > at_most:

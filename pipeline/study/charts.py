@@ -14,14 +14,7 @@ Point = tuple[float, float, bool]  # x, y, whether it was trained to the end
 
 
 def cloud(points: Sequence[Point], x_name: str, y_name: str, *, log: bool = False) -> Markup:
-    """Draw points and axes; colours come from the page's CSS classes.
-
-    Args:
-        points: at least one.
-        x_name: what runs along the bottom.
-        y_name: what runs up.
-        log: whether x does so by factors.
-    """
+    """Draw at least one point, and axes; the page's CSS classes colour them. ``log`` is of x."""
     xs = [math.log10(x) if log else x for x, _, _ in points]
     ys = [y for _, y, _ in points]
     x_low, x_high = _range(xs)

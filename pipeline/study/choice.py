@@ -52,10 +52,7 @@ def finalists(
 ) -> list[tuple[Configuration, str]]:
     """Return which configuration to train again for which category, the default first.
 
-    Args:
-        records: of the search.
-        categories: all of them.
-        num: best trials over all categories that each of them trains again.
+    For each category these are the best ``num`` over all categories and the best of its own.
     """
     whole = [record for record in records if record.is_whole and not record.error]
     ranked = sorted(whole, key=lambda record: -(record.objective or 0.0))
@@ -83,10 +80,8 @@ def choose(values: Mapping[str, list[float]]) -> Choice:
     """Return the candidate with the highest mean if it is better than the default beyond chance.
 
     Otherwise the default stays: the best of several is better than it by luck alone, and settings
-    that work are not given up for that.
-
-    Args:
-        values: objective of every repeat by configuration (as JSON); the default's among them.
+    that work are not given up for that. Values are the objective of every repeat by configuration
+    (as JSON).
     """
     default = values[key_of(DEFAULT)]
     best = max(values, key=lambda key: (statistics.fmean(values[key]), key == key_of(DEFAULT)))

@@ -35,10 +35,7 @@ class StudyContext:
     def run(self, configuration: Configuration, name: str, repeat: int) -> HeadRun:
         """Return the training of one category, not begun.
 
-        Args:
-            configuration: what to try.
-            name: the category.
-            repeat: 0 is the search; every other one has a seed and a fold left out of its own.
+        Repeat 0 is the search; every other one has a seed and a fold left out of its own.
         """
         settings = self.study.settings
         category = next(each for each in self.study.categories if each.name == name)

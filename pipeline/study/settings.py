@@ -114,13 +114,7 @@ class Study:
 def load_study(
     uri: str, name: str, categories: Sequence[Category], changes: Mapping[str, Any]
 ) -> Study:
-    """Read and check the study section of a catalogue.
-
-    Args:
-        uri: the catalogue.
-        name: of the study.
-        categories: those it is about.
-        changes: settings that take precedence over the file's, by name.
+    """Read and check the study section of a catalogue; ``changes`` take precedence over it.
 
     Raises:
         CatalogueError: anything in it is not as it must be; all findings in one message.

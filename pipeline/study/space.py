@@ -193,12 +193,7 @@ def apply(
     category: Category,
     weights: Mapping[str, WeightsFile] = MappingProxyType({}),
 ) -> Category:
-    """Return the category with the settings of a configuration.
-
-    Args:
-        configuration: values by parameter.
-        category: what it changes.
-        weights: of other backbones than the category's own, by backbone.
+    """Return the category with the settings of a configuration; ``weights`` are of other backbones.
 
     Raises:
         ValidationError: a value is none of its parameter.

@@ -25,12 +25,8 @@ def importance(
 
     All trials count, by their objective at the first rung: the one point that every trial has
     reached after the same training. A parameter's importance is how much worse the forest predicts
-    trials it has not seen when that parameter's values are shuffled.
-
-    Args:
-        records: of the search.
-        space: their parameters.
-        category: whose objective; None: the mean over categories.
+    trials it has not seen when that parameter's values are shuffled. Without a category the
+    objective is the mean over all.
     """
     names = [name for name, domain in space.items() if not domain.is_fixed]
     told = [record for record in records if record.rungs]

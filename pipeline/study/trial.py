@@ -49,14 +49,7 @@ class HeadRun:
     def __init__(
         self, category: Category, features: str, split: Split, device: str = "cpu"
     ) -> None:
-        """Set up a training.
-
-        Args:
-            category: with the settings to try.
-            features: of the view's sets.
-            split: what is left out.
-            device: where to train.
-        """
+        """Set up a training on the sets of a view."""
         self.category, self.features, self.split, self.device = category, features, split, device
         known = about(storage.join(features, "good"))
         rows, folds = torch.tensor(known["rows"]), torch.tensor(known["folds"])

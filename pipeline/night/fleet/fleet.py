@@ -172,12 +172,7 @@ class Fleet:
         return sorted(n for n, each in self.champions.items() if each.reference.regions is None)
 
     def of_night(self, categories: Collection[str], so_far: Mapping[str, Champion]) -> "Fleet":
-        """Return what a night of these categories needs of the fleet.
-
-        Args:
-            categories: those that have images.
-            so_far: the champions that the night has been scored with; they stay.
-        """
+        """Return what a night of these categories needs; champions it has had so far stay."""
         champions = {**self.champions, **so_far}
         needed = {name: c for name, c in champions.items() if name in categories}
         return Fleet(

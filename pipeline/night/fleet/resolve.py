@@ -43,14 +43,8 @@ def snapshot_fleet(
 ) -> Fleet:
     """Copy the champions that the night needs beside its results and write the fleet file.
 
-    A champion whose package is damaged is left out, and the file says why.
-
-    Args:
-        folder: the night.
-        versions: every category's champion.
-        categories: categories of the night; those without a champion are left out.
-        download: fetches a version's package into a folder.
-        so_far: the champions that the night has been scored with; they stay.
+    A champion whose package is damaged is left out, and the file says why. The champions
+    ``so_far`` of the night stay.
 
     Raises:
         FleetError: all the packages are damaged.

@@ -18,12 +18,9 @@ Model = TypeVar("Model", Champion, RegisteredVersion)
 def with_stand_ins(
     champions: Mapping[str, Model], categories: Collection[str], renames: Iterable[Rename]
 ) -> dict[str, Model]:
-    """Return champions by category, and by each earlier name that no category has any more.
+    """Return champions by today's name, and by each earlier one that no category has any more.
 
-    Args:
-        champions: by the names of today.
-        categories: those that have images; others get no stand-in.
-        renames: all that are known.
+    Only ``categories``, those that have images, get a stand-in.
     """
     renames = list(renames)
     unknown = {name: name_now(name, "", renames) for name in categories if name not in champions}

@@ -128,8 +128,7 @@ def compare(sample: Sample) -> Comparison | None:
 def alerts(comparisons: Sequence[Comparison]) -> dict[str, list[Comparison]]:
     """Return the night's shifted categories, with what has shifted in the order of WORDS.
 
-    Args:
-        comparisons: all that were made of the night; their number sets the level of each.
+    The number of all comparisons of the night sets the level of each.
     """
     level = NIGHT_LEVEL / max(2 * len(comparisons), 1)
     shifted: dict[str, list[Comparison]] = {}

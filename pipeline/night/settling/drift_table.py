@@ -39,14 +39,7 @@ def write_drift(
     shifted: Mapping[str, Sequence[Comparison]],
     versions: Mapping[str, str],
 ) -> None:
-    """Store a night's comparisons.
-
-    Args:
-        folder: the night.
-        comparisons: all that were made.
-        shifted: those that raise an alert, by category.
-        versions: the champion's version by category.
-    """
+    """Store a night's comparisons, those of ``shifted`` categories as alerts."""
     fields = [name for name in DRIFT_SCHEMA.names if name in Comparison.__dataclass_fields__]
     rows = [
         {name: getattr(comparison, name) for name in fields}
