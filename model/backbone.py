@@ -181,10 +181,7 @@ class Backbone(nn.Module):
 
         On a CPU every image is computed alone, on one thread (``thread_pool.py``), in float32 by
         OpenVINO (``cpu_engine.py``): its features have the same bits in whatever batch and on
-        however many cores.
-
-        Args:
-            images_BHWC: uint8 RGB; H and W multiples of 32.
+        however many cores. Images are uint8 RGB, H and W multiples of 32.
 
         Raises:
             PrecisionError: the device does not have the numeric mode.

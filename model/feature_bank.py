@@ -82,10 +82,6 @@ class FeatureBank:
         """Have room for so many images, more than now; what is written stays.
 
         One level after the other is copied, so that one of them is there twice meanwhile.
-
-        Args:
-            num_images: the new room.
-            allocate: keeps it elsewhere than before.
         """
         self.num_images, self._allocate = num_images, allocate or self._allocate
         for place, store in enumerate(self.levels):

@@ -25,13 +25,7 @@ KIND, OWN = "kind.", "labels."  # how the names of tensors begin
 def describe(
     levels: Sequence[Tensor], patch_scores_Bhw: Tensor, zones: Zones = EVERYWHERE
 ) -> Tensor:
-    """Return the features (B, F) of images.
-
-    Args:
-        levels: pooled (B, C, h, w) maps.
-        patch_scores_Bhw: what the kind's heads say of them.
-        zones: which positions count.
-    """
+    """Return features (B, F) of images from levels (B, C, h, w) and their heads' patch scores."""
     joint_BCP = zones.positions(join_levels(levels))
     flat_BP = zones.positions(patch_scores_Bhw)
     num_top = max(math.ceil(TOP_SHARE * flat_BP.shape[1]), 1)

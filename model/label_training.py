@@ -218,10 +218,7 @@ def fit(good_NF: Tensor, defects_MDF: Tensor) -> tuple[Tensor, Tensor]:
     """Return weights (F,) and bias, in float64, of the log odds of a defect.
 
     Both kinds weigh the same together. The bias is such that good images have 0 on average.
-
-    Args:
-        good_NF: features of good images.
-        defects_MDF: of defects, as each member sees them.
+    ``defects_MDF`` are as each member sees them.
     """
     parts = good_NF.double().chunk(4, dim=1)  # each kind of feature is whitened for itself
     factors = [torch.linalg.cholesky(_positive(shrunken_covariance(part))) for part in parts]

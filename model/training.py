@@ -131,11 +131,7 @@ class HeadTrainer:
         return float(adapted_MKC.std(dim=1).mean()) / math.sqrt(math.prod(self.config.sigma))
 
     def folded(self, channels: Sequence[int]) -> FoldedHead:
-        """Return the head as it stands, folded; training can go on unchanged.
-
-        Args:
-            channels: of each level.
-        """
+        """Return the head as it stands, folded over levels of so many channels; it can train on."""
         return fold(self.head.eval(), self.mean_C, self.std_C, channels)
 
     def state_dict(self) -> dict[str, Any]:

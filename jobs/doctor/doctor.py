@@ -29,12 +29,7 @@ ASK_NODES = "from jobs.doctor.nodes import main; main()"
 
 
 def examine(out: str | None, catalogue: str | None) -> Iterator[Check]:
-    """Yield every check as it is done.
-
-    Args:
-        out: where results go or checkpoints lie; its rights are tried out.
-        catalogue: its backbones' weights are loaded.
-    """
+    """Yield every check as it is done, those of ``out``'s rights and a catalogue's weights too."""
     yield from check_machine()
     yield from check_weights(catalogue)
     yield from check_mlflow()

@@ -114,10 +114,7 @@ DETECTOR_SECTIONS: dict[str, type[Section]] = {
 def make_recipe(detector: str, preset: str, sections: Mapping[str, Section]) -> Any:
     """Return a preset's recipe of a kind with a category's changes.
 
-    Args:
-        detector: the kind.
-        preset: one of the kind's.
-        sections: those of ``DETECTOR_SECTIONS``, by name.
+    ``sections`` are those of ``DETECTOR_SECTIONS``, by name.
 
     Raises:
         ValueError: the preset is another kind's, settings are another kind's, or they do not go

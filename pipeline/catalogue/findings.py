@@ -23,12 +23,8 @@ def read_settings(
 ) -> tuple[Schema | None, list[str]]:
     """Return what fits a schema, or one line per key that is unknown, missing or wrong.
 
-    Args:
-        schema: what is expected.
-        given: what the file says.
-        where: its key in the file.
-        nested: schemas of the keys of ``schema`` that hold settings of their own.
-        context: what the validators of ``schema`` need to know.
+    ``nested`` are schemas of keys that hold settings of their own, ``context`` what the validators
+    need to know.
     """
     if not isinstance(given, Mapping):
         return None, [f"{where}: expected a mapping of settings, found {shown(given)}"]

@@ -26,10 +26,6 @@ OF_A_CROP = ("crop", "resize", "fit")  # that say how a whole image becomes one 
 def make_preprocessing(given: Any, preset: Preprocessing) -> Preprocessing:
     """Return how a category's images are read; what is not given is the preset's.
 
-    Args:
-        given: the settings of a category, by name.
-        preset: of its detector.
-
     Raises:
         ValueError: settings do not go together.
     """

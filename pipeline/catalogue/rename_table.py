@@ -50,9 +50,7 @@ def read_renames(out: str) -> list[Rename]:
 def note_renames(out: str, renames: Iterable[Rename]) -> bool:
     """Add renames to the table below ``out``; return whether there was anything to add.
 
-    Args:
-        out: as of ``NightFolder``.
-        renames: all that the registry has; they replace a damaged table.
+    They are all that the registry has, and replace a damaged table.
 
     Raises:
         StorageError: it cannot be read or written.

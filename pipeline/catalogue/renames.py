@@ -27,10 +27,7 @@ class Rename:
 def name_now(category: str, night: str, renames: Iterable[Rename]) -> str:
     """Return what a category of some night is called today.
 
-    Args:
-        category: its name in the rows of that night.
-        night: the date; an empty one takes the name to be as old as any.
-        renames: in any order.
+    An empty date takes the name to be as old as any.
     """
     for rename in _in_order(renames):
         if rename.old == category and night <= rename.last_night:

@@ -29,13 +29,7 @@ class FeatureGroup:
     """One group, as one process reads and writes it."""
 
     def __init__(self, place: StorePlace, path: str, about: Mapping[str, Any]) -> None:
-        """Look what is there.
-
-        Args:
-            place: the store.
-            path: of the group.
-            about: what identifies it.
-        """
+        """Look what is there; ``about`` is what identifies the group."""
         self.place, self.path, self.about = place, path, about
         self.is_used = False  # since it was last marked
         self.trouble: list[str] = []  # why it is not kept any more, in a line

@@ -26,9 +26,7 @@ LONGEST_NAME = 200  # of a folder; some file systems end at 255
 def numeric_identity(backbone: Backbone, size: tuple[int, int]) -> dict[str, str]:
     """Return what decides the bits that weights and pixels come to, besides themselves.
 
-    Args:
-        backbone: on its device, in its numeric mode.
-        size: height and width of its images: what computes them may depend on it.
+    What computes images may depend on their size.
     """
     engine = backbone.engine(size)
     if engine.startswith(f"{OPENVINO} on"):

@@ -32,12 +32,7 @@ def plane_names(settings: Sequence[Setting]) -> list[str]:
 
 
 def pool_planes(levels: Mapping[int, Tensor], settings: Sequence[Setting]) -> dict[str, Tensor]:
-    """Return half-precision (B, C, H, W) by plane, in the order of ``plane_names``.
-
-    Args:
-        levels: of the backbone, by layer.
-        settings: what is wanted of them.
-    """
+    """Return half-precision (B, C, H, W) by plane, in the order of ``plane_names``."""
     found: dict[str, Tensor] = {}
     for setting in settings:
         names, (embedding, layers) = names_of(setting), setting

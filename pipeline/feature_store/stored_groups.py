@@ -79,10 +79,7 @@ def mark(
 def trim(root: str, max_bytes: int, keep: str | None = None) -> list[StoredGroup]:
     """Remove groups, the least recently used first, until the rest fits; return the removed.
 
-    Args:
-        root: the store.
-        max_bytes: what the rest may take.
-        keep: a group that stays in any case.
+    The group ``keep`` stays in any case.
     """
     groups = stored_groups(root)
     size, removed = sum(group.size_bytes for group in groups), []

@@ -32,10 +32,7 @@ def read_all(
 ) -> Iterator[ImageRead]:
     """Yield every image in order, read and decoded ahead of the consumer.
 
-    Args:
-        uris: of the images.
-        preprocessing: how they are read.
-        recall: returns what is known of an image by its digest, which then is not decoded.
+    ``recall`` returns what is known of an image by its digest, which then is not decoded.
     """
 
     def read(uris: Sequence[str]) -> list[ImageRead]:

@@ -111,9 +111,7 @@ class TiffPages:
 def coloured(image: Image.Image, data: bytes) -> DeepPixels | None:
     """Return deep colours, or deep grey with alpha, that Pillow would cut to 8 bits.
 
-    Args:
-        image: as Pillow opened it, not loaded.
-        data: the file's bytes.
+    The image is as Pillow opened it, not loaded.
 
     Returns:
         None where Pillow reads the file without loss.

@@ -53,11 +53,7 @@ def other_kind(name: str) -> str | None:
 
 
 def kinds_in_words(counts: Mapping[str, int]) -> str:
-    """Count files that are no images, the most frequent kinds first: ``12 .json, 2 hidden``.
-
-    Args:
-        counts: files by kind, as ``other_kind`` says it.
-    """
+    """Count files by ``other_kind``, the most frequent kinds first: ``12 .json, 2 hidden``."""
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     words = [f"{count:,} {kind}" for kind, count in ordered[:MOST_KINDS]]
     if rest := ordered[MOST_KINDS:]:

@@ -28,12 +28,7 @@ def colour_table() -> NDArray[np.float64]:
 
 
 def overlay(image: NDArray[np.uint8], levels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Lay an 8-bit anomaly map over its image.
-
-    Args:
-        image: RGB, shape (H, W, 3).
-        levels: grey levels of the stored map, shape (H, W).
-    """
+    """Lay the grey levels of an anomaly map, (H, W), over its RGB image, (H, W, 3)."""
     colours = colour_table()[levels]
     opacity = colours[..., 3:]
     mixed = image * (1.0 - opacity) + colours[..., :3] * opacity

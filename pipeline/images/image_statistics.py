@@ -24,10 +24,8 @@ def image_statistics(pixels_BHW3: NDArray[np.uint8]) -> dict[str, NDArray[np.flo
     """Return brightness, contrast and sharpness by name, (B,) each, in grey levels.
 
     They are the mean of the luma (0 to 255), its standard deviation, and the mean absolute
-    Laplacian of its inner pixels, which falls as edges blur.
-
-    Args:
-        pixels_BHW3: RGB, at least 3 pixels high and wide.
+    Laplacian of its inner pixels, which falls as edges blur. Images have at least 3 pixels either
+    way.
     """
     rows = np.array([_of_one(pixels) for pixels in pixels_BHW3], np.float32)
     columns = rows.reshape(-1, len(STATISTICS)).T

@@ -52,10 +52,7 @@ def read_mask(uris: Sequence[str], preprocessing: Preprocessing) -> NDArray[np.b
 def mask_levels(data: bytes, max_pixels: int = MAX_PIXELS, page: int | None = None) -> Image.Image:
     """Return a mask as an upright grey image: defect is what lies above MASK_LEVEL.
 
-    Args:
-        data: the mask's file.
-        max_pixels: more are refused.
-        page: from 1; None: the file must have one only.
+    Pages count from 1; without one the file must have a single page.
 
     Raises:
         UnreadableImage, ImageTooLarge: the file is no usable mask.

@@ -43,11 +43,8 @@ def as_rgb(picture: Picture, pixel_range: float | None) -> tuple[Image.Image, fl
     """Return a picture as a person sees it, in 8 bits, and the share of its numbers out of range.
 
     Transparent parts lie over black, CMYK and palettes become their colours. Images of up to 8 bits
-    have their own range, in a category of deep ones, too.
-
-    Args:
-        picture: what the file holds.
-        pixel_range: the number that is white; None: of a category of 8 bits.
+    have their own range, in a category of deep ones, too. Without a range the category is one of 8
+    bits.
 
     Raises:
         UnreadableImage: a deep image in a category of 8 bits.
@@ -108,12 +105,8 @@ def levels_of(picture: Picture) -> Levels | None:
 def smallest_range(name: str, images: Iterable[Levels]) -> float:
     """Return the smallest usual range that holds every pixel of a category's deep good images.
 
-    Where each file says how many of its bits are significant, that is the range, unless pixels
-    lie beyond it: PNG files may also hold fewer bits scaled up to 16.
-
-    Args:
-        name: of the category, for messages.
-        images: at least one.
+    Where each file says how many of its bits are significant, that is the range, unless pixels lie
+    beyond it: PNG files may also hold fewer bits scaled up to 16.
 
     Raises:
         PixelRangeError: no usual range holds them, or they are of two kinds.

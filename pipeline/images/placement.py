@@ -26,9 +26,7 @@ class Placement:
     def to_image(self, box: Box, grid: tuple[int, int]) -> Box:
         """Return a box in pixels of the image, cut at the border of what is looked at.
 
-        Args:
-            box: in positions of a map.
-            grid: height and width of the map.
+        It is given in positions of a map of a height and width.
         """
         left, top, width, height = self.box
         across, down = width / grid[1], height / grid[0]
@@ -45,12 +43,7 @@ class Placement:
 
 
 def placement(size: tuple[int, int], preprocessing: Preprocessing) -> Placement:
-    """Return where ``fit.to_crop`` takes its pixels from.
-
-    Args:
-        size: height and width of the upright image.
-        preprocessing: how it is read.
-    """
+    """Return where ``fit.to_crop`` takes its pixels from an upright image of a height and width."""
     left, top, right, bottom = roi = roi_of(size, preprocessing)
     inner = _placed(bottom - top, right - left, preprocessing)
     return Placement(size, (inner[0] + left, inner[1] + top, inner[2], inner[3]), roi)
@@ -89,10 +82,7 @@ def _placed(height: int, width: int, preprocessing: Preprocessing) -> Box:
 def crop_box(size: tuple[int, int], resize: int, crop: tuple[int, int]) -> Box:
     """Return left, top, right and bottom of a central crop in pixels of its image.
 
-    Args:
-        size: width and height of the image.
-        resize: pixels of its shorter side before the crop is cut out.
-        crop: width and height of the crop.
+    Sizes are width and height; ``resize`` is the shorter side before the crop is cut out.
     """
     (left, right), (top, bottom) = (
         _middle(side, resize * side // min(size), inside)

@@ -22,8 +22,7 @@ HARMLESS = {b"IHDR", b"IDAT", b"IEND", b"pHYs", b"sRGB", b"gAMA", b"cHRM", b"tIM
 def read_plain_png(data: bytes) -> NDArray[np.uint8] | None:
     """Return the pixels of an ordinary PNG, (H, W) or (H, W, 3); None for any other file.
 
-    Args:
-        data: a file, whose size in pixels was found to be allowed.
+    Its size in pixels was found to be allowed.
     """
     if data[:8] != SIGNATURE or data[24:29] not in ORDINARY or set(_chunks(data)) - HARMLESS:
         return None

@@ -82,10 +82,8 @@ def highest_level(map_HW: NDArray[np.float32], least: int) -> float:
 def fit_rule(highest_N: NDArray[np.float32], rate: float, least: int = 1) -> RegionRule:
     """Return the lowest level that at most a share of good images exceeds anywhere.
 
-    Args:
-        highest_N: ``highest_level`` of the map of each held-out good image.
-        rate: the share, in (0, 1).
-        least: positions of a map that a region has at least.
+    ``highest_N`` are the ``highest_level`` of held-out good images' maps; a region has ``least``
+    positions.
 
     Raises:
         TooFewImages: they cannot certify the share.
@@ -112,12 +110,9 @@ def refuse_few(num_images: int, rate: float) -> None:
 
 
 def find_regions(map_HW: NDArray[np.float32], rule: RegionRule, place: Placement) -> Regions:
-    """Return the regions of an anomaly map.
+    """Return the regions of an anomaly map over the rectangle of ``place``, on any grid.
 
-    Args:
-        map_HW: over the rectangle of ``place``, on any grid.
-        rule: the category's level.
-        place: where the rectangle lies in the image; what was padded has no region.
+    What was padded has no region.
     """
     above_HW = (map_HW > np.float32(rule.threshold)) & _inside(map_HW.shape, place)
     labels_HW, number = ndimage.label(above_HW, TOUCHING)

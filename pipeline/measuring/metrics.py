@@ -103,12 +103,7 @@ class _Ranking:
 
 
 def image_metrics(scores: Floats, defective: Bools) -> ImageMetrics:
-    """Image AUROC, average precision and best F1.
-
-    Args:
-        scores: image scores, shape (N,).
-        defective: labels, shape (N,); True means anomalous.
-    """
+    """Image AUROC, average precision and best F1 of scores and labels, (N,) each."""
     ranking = _rank(scores, defective)
     if ranking is None:
         return ImageMetrics()
@@ -122,12 +117,9 @@ def image_metrics(scores: Floats, defective: Bools) -> ImageMetrics:
 def pixel_metrics(maps: Floats, masks: Bools) -> PixelMetrics:
     """Pixel AUROC and average precision, and AUPRO at the two usual limits.
 
-    A region is an 8-connected component of one mask and counts the same whatever its size.
-    AUPRO is divided by its limit, so 1 is perfect; the curve is cut exactly at the limit.
-
-    Args:
-        maps: anomaly maps, shape (N, H, W), good images included.
-        masks: defect pixels, shape (N, H, W); all False for a good image.
+    A region is an 8-connected component of one mask and counts the same whatever its size. AUPRO is
+    divided by its limit, so 1 is perfect; the curve is cut exactly at the limit. Maps and masks are
+    (N, H, W), good images included, whose masks are all False.
     """
     weight, num_regions = region_weights(masks)
     ranking = _rank(maps, masks, weight)

@@ -70,13 +70,9 @@ def take_in(
 ) -> tuple[NightImages, Change]:
     """Add a dump to its night and store the night's images.
 
-    A prefix that is listed again has the images that are there now, and no others; what a ready
-    manifest lists is added. The night's own stored manifest is the night as it is.
-
-    Args:
-        dump: prefix of images, as its storage or an S3 Inventory lists it, or a ready manifest.
-        folder: the night.
-        replace: this dump alone is the night from now on.
+    A prefix that is listed again, by its storage or by an S3 Inventory, has the images that are
+    there now, and no others; what a ready manifest lists is added. The night's own stored manifest
+    is the night as it is. With ``replace`` this dump alone is the night from now on.
 
     Raises:
         StorageError: the dump cannot be read.

@@ -104,11 +104,8 @@ class NightFolder:
 def nights_below(out: str, *kinds: str) -> list[NightFolder]:
     """Return the nights that have a folder of one of these kinds, the oldest first.
 
-    What people put beside them is nobody's night.
-
-    Args:
-        out: as of ``NightFolder``.
-        kinds: such as ``manifest``, ``fleet`` or ``results``.
+    What people put beside them is nobody's night. Kinds are such as ``manifest``, ``fleet`` or
+    ``results``.
     """
     names: set[str] = set()
     for kind in kinds:

@@ -31,11 +31,7 @@ class Listing:
 
 
 def list_dump(dump: str, inventory: str | None = None) -> Listing:
-    """List every file below the prefix ``dump``.
-
-    Args:
-        dump: the prefix.
-        inventory: the ``manifest.json`` of an S3 Inventory that says what is there.
+    """List every file below a prefix, as it is or as the ``manifest.json`` of an S3 Inventory says.
 
     Raises:
         ObjectMissing: no such bucket or prefix.

@@ -32,12 +32,7 @@ class PrunedNight:
 def prune(out: str, keep_nights: int, *, dry_run: bool = False) -> Iterator[PrunedNight]:
     """Remove what is large of all nights but the last ones; yield each, the oldest first.
 
-    One that is cut off is gone on with by the next call.
-
-    Args:
-        out: as of ``NightFolder``.
-        keep_nights: how many of the last nights stay whole, by their dates.
-        dry_run: only say what would go.
+    One that is cut off is gone on with by the next call. A dry run only says what would go.
 
     Raises:
         PruneError: no night is to be kept, or ``out`` has none at all: it may be another folder.

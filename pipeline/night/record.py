@@ -25,13 +25,7 @@ class SettledRecord:
 
 
 def fingerprint(shards: Mapping[str, str]) -> str:
-    """Return what shards are known by as they lie there.
-
-    Their names say which champion scored them, so nothing but names and etags is needed.
-
-    Args:
-        shards: etags by name.
-    """
+    """Return what shards are known by as they lie there, from etags by name."""
     identity = json.dumps([SETTLED_VERSION, sorted(shards.items())])
     return hashlib.sha256(identity.encode()).hexdigest()
 

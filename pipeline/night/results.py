@@ -162,12 +162,9 @@ def is_final(rows: pa.Table) -> pa.ChunkedArray:
 
 
 def refuse_duplicates(rows: pa.Table, night: str, num_rows: int) -> None:
-    """Fail when an image has two rows.
+    """Fail when an image has two rows among all of a night, or among those that may be there twice.
 
-    Args:
-        rows: all rows of the night, or those that may be there twice.
-        night: its date, for the message.
-        num_rows: of the whole night.
+    ``num_rows`` is of the whole night.
 
     Raises:
         ResultsError: with the images counted, and one of them named with its shards.

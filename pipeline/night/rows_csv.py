@@ -23,11 +23,7 @@ FORMULA = r"^[=+\-@＝＋－＠\t\r\n]"  # as a spreadsheet begins one, in wide 
 
 
 def write_csv(folder: NightFolder, uri: str) -> None:
-    """Write the rows of a settled night, one shard in memory at a time.
-
-    Args:
-        folder: the night.
-        uri: file to write, local or on S3; it is there whole or not at all.
+    """Write the rows of a settled night, one shard in memory at a time; whole or not at all.
 
     Raises:
         ResultsError: a shard is damaged.

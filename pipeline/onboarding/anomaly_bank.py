@@ -23,11 +23,7 @@ class NoAnomalies(CategoryFault):
 def read_bank(category: str, uri: str, preprocessing: Preprocessing, most: int) -> list[Pixels]:
     """Return images below a folder, at any depth, each stretched to the size of the crop.
 
-    Args:
-        category: its name, for messages.
-        uri: of the folder.
-        preprocessing: how images are read.
-        most: images that are needed; of more, some are drawn, the same in every run.
+    Of more than ``most`` some are drawn, the same in every run.
 
     Raises:
         NoAnomalies: there is no image, or none can be read.

@@ -34,10 +34,7 @@ def inspect_beside(
 ) -> list[Line]:
     """Return the line of good images that look like another category's, if there are any.
 
-    Args:
-        images: the good ones.
-        own: their summary.
-        others: summaries of other categories; those of another space are left out.
+    Summaries of another space are left out.
     """
     index = images.trained_on
     found = strangers(images.pooled[index], own, others)
@@ -59,12 +56,7 @@ def without_suspects(
 ) -> NDArray[np.int8]:
     """Return the part of each image (N,), suspects apart where `contamination` says so.
 
-    Args:
-        category: whose images they are.
-        images: the good ones.
-        lines: of their checks.
-        parts: of the images as they are now, (N,).
-        confirmed: addresses of images that somebody looked at and found good.
+    ``confirmed`` images stay: somebody looked at them and found them good.
 
     Raises:
         Contaminated: there are suspects, and the category refuses them.

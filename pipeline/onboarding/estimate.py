@@ -45,14 +45,7 @@ def estimate(
     on_record: Outcomes,
     probes: Sequence[Probed],
 ) -> Estimate:
-    """Put together what is known of each category.
-
-    Args:
-        categories: that are to be onboarded.
-        num_files: of each, by name, masks included.
-        on_record: of earlier onboardings.
-        probes: of some of the categories.
-    """
+    """Put together what is known of each category; ``num_files`` are by name, masks included."""
     names = {category.name: kind_of_work(category) for category in categories}
     mean = _mean_rate(on_record)
     recorded, probed, unknown = {}, {}, []

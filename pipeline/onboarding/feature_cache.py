@@ -52,14 +52,10 @@ def reserve(
     device: torch.device,
     inputs_an_image: int = 1,
 ) -> FeatureBank:
-    """Return room for the features of so many inputs of the network.
+    """Return room for the features of so many inputs of the network, on the device of their use.
 
-    Args:
-        category: says how much memory and disk its features may take.
-        num_inputs: how many there will be.
-        shapes: (C, H, W) of each level, finest first.
-        device: where features are used, and whose memory counts.
-        inputs_an_image: that are its tiles and thumbnail.
+    Shapes are (C, H, W) of each level, finest first; an image may be several inputs, its tiles and
+    thumbnail.
 
     Raises:
         CacheTooSmall: neither memory nor disk has room.
@@ -94,12 +90,7 @@ def _place(
 ) -> Allocate | None:
     """Return what keeps features in a file; None where memory has room for them.
 
-    Args:
-        category: as for ``reserve``.
-        num_inputs: as for ``reserve``.
-        shapes: as for ``reserve``.
-        inputs_an_image: as for ``reserve``.
-        beside: bytes of features that are in memory or on disk at the same time.
+    ``beside`` are bytes of features that are in memory or on disk at the same time.
 
     Raises:
         CacheTooSmall: neither memory nor disk has room.

@@ -27,10 +27,6 @@ def with_crop(category: Category, uris: Sequence[str]) -> Category:
 
     Its number of pixels is about that of the square that ``crop`` says. Images are padded into it:
     a little, since its sides are multiples of 32, or more where their proportions are others.
-
-    Args:
-        category: its ``crop`` is the side of a square.
-        uris: the good images to learn from.
     """
     if not category.finds_crop:
         return category
@@ -45,9 +41,7 @@ def with_crop(category: Category, uris: Sequence[str]) -> Category:
 def rectangle(side: int, width_over_height: float) -> tuple[int, int]:
     """Return height and width of the rectangle that comes closest to some proportions.
 
-    Args:
-        side: of the square whose number of pixels it has, within 15 %.
-        width_over_height: the proportions.
+    Its number of pixels is that of a square of this side, within 15 %.
     """
     sides = range(MIN_SIDE, MAX_SIDE + 1, STEP)
     most = math.log(MOST_MORE)

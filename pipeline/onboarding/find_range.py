@@ -26,10 +26,6 @@ logger = logging.getLogger(__name__)
 def with_range(category: Category, uris: Sequence[str]) -> Category:
     """Return the category with the range of its pixels; as it is where that is set, or 8 bits do.
 
-    Args:
-        category: its images may be of any depth.
-        uris: the good images to learn from.
-
     Raises:
         PixelRangeError: the images do not say it.
     """

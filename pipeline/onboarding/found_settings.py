@@ -14,10 +14,6 @@ FOUND = ("pixel_range", "crop", "fit", "tiles")
 def with_found_settings(category: Category, uris: Sequence[str]) -> Category:
     """Return a category with everything set that its good images say.
 
-    Args:
-        category: as the catalogue has it.
-        uris: the good images to learn from.
-
     Raises:
         PixelRangeError: the images do not say their range.
     """

@@ -15,14 +15,7 @@ from pipeline.onboarding.labelled_images import Defects
 def with_label_head(
     trainer: Trainer, good: GoodImages, parts: NDArray[np.int8], defects: Defects
 ) -> Trainer:
-    """Return a trainer that learns from confirmed defects as well, where there are enough of them.
-
-    Args:
-        trainer: what ``make_trainer`` returned.
-        good: the good images.
-        parts: which of them train.
-        defects: the confirmed ones.
-    """
+    """Return a trainer that learns from confirmed defects too, where there are enough of them."""
     members = trainer.recipe.members
     if defects.bank is None or defects.num_bursts < LEAST_DEFECTS or members < 2:
         return trainer

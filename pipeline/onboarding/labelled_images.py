@@ -72,11 +72,8 @@ def find_labelled(
 ) -> LabelledImages:
     """Look up which images of a category are labelled, and which of them are still there.
 
-    Args:
-        category: with the results beside which its labels lie.
-        samples: its images; labels of the test images are left alone.
-        listed: addresses of those that train without labels.
-        told: by labels; None reads them.
+    Labels of the test images are left alone. ``listed`` are those that train without labels; where
+    ``told`` is None, labels are read.
 
     Raises:
         LabelsError: a stored file of labels is damaged.
@@ -128,11 +125,6 @@ def read_defects(labelled: LabelledImages, category: Category, embedder: Embedde
     """Read every confirmed defect, and keep the features of those that may be learned from.
 
     Those of the gate's half come first: no copy of one is learned from.
-
-    Args:
-        labelled: of the category.
-        category: with everything set that its images say.
-        embedder: of the category.
 
     Raises:
         CacheTooSmall: neither memory nor disk has room.

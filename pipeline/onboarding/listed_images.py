@@ -40,11 +40,6 @@ def list_images(category: Category) -> Listing:
 def stay_together(category: Category, uris: Sequence[str], hashes: Sequence[str]) -> list[str]:
     """Return a digest of what each image stays together with, by the category's `group`.
 
-    Args:
-        category: of the images.
-        uris: their addresses.
-        hashes: digests of their contents.
-
     Raises:
         StorageError, ManifestError: a manifest's column says so, and it cannot be read.
     """

@@ -95,14 +95,7 @@ def make_pairs(
     embedder: Embedder,
     progress: Progress | None = None,
 ) -> Pairs | None:
-    """Make and embed a category's pairs; None where its detector needs none.
-
-    Args:
-        category: says how many, and may name a bank of anomalous images.
-        good: its good images.
-        train: those of them that are trained on, indices.
-        embedder: the category's, for each pair once.
-        progress: called with pairs done and pairs in all.
+    """Make and embed a category's pairs of those good images that train; None where it needs none.
 
     Raises:
         NoAnomalies, NothingChanges, CacheTooSmall: there is nothing to learn from, or no room.

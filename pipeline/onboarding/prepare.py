@@ -143,15 +143,7 @@ def make_trainer(
     recipe: Any,
     pairs: Pairs | None = None,
 ) -> Trainer:
-    """Return a trainer on the training images; its members leave images out by their content.
-
-    Args:
-        good: the images and their features.
-        parts: which of them train.
-        detector: the kind, a key of ``KINDS``.
-        recipe: one of that kind's.
-        pairs: synthetic anomalies, for a kind that learns from them.
-    """
+    """Return a trainer on the training images; its members leave images out by their content."""
     train = np.flatnonzero(parts == Part.TRAIN)
     hashes, bursts = ([of[index] for index in train] for of in (good.hashes, good.bursts))
     folds = fold_by_content(hashes, recipe.members, bursts)
@@ -169,12 +161,7 @@ def prepare(
 ) -> PreparedCategory:
     """Read the layout, embed every good training image once, and set the trainer up.
 
-    Args:
-        category: what the catalogue says of it.
-        progress: called with images done and images in all.
-        features: the store of features that were computed before, if there is one.
-        fetch: what loads the backbone, to where it computes.
-        told: by labels; None reads them.
+    Progress is called with images done and images in all; where ``told`` is None, labels are read.
 
     Raises:
         LayoutError, PixelRangeError, TooManyUnreadable, TooFewImages, CacheTooSmall, Contaminated,
@@ -227,12 +214,7 @@ def prepare(
 
 
 def compare(prepared: PreparedCategory, known: KnownCategories) -> PreparedCategory:
-    """Note among the findings which images look like another category's.
-
-    Args:
-        prepared: the category.
-        known: summaries of the others; its own champion's is left out.
-    """
+    """Note which images look like another category's; the own champion's summary is left out."""
     own = prepared.described.summary
     if own is None:
         return prepared

@@ -57,12 +57,7 @@ def kind_of_work(category: Category) -> str:
 
 
 def choose(categories: Sequence[Category], num_files: Mapping[str, int]) -> list[Category]:
-    """Return those to look at: of each kind of work the largest, then the smallest of all.
-
-    Args:
-        categories: that take some time.
-        num_files: of each, by name.
-    """
+    """Return those to look at: of each kind of work the largest, then the smallest of all."""
     ordered = sorted(categories, key=lambda category: -num_files[category.name])
     largest: dict[str, Category] = {}
     for category in ordered:

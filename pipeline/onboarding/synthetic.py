@@ -154,10 +154,7 @@ def noise_region(
 ) -> Mask:
     """Return what a Perlin noise, turned, has above a threshold, (H, W).
 
-    Args:
-        shape: of the image.
-        area: the least and the greatest share of the image that may lie above it.
-        random: where the numbers come from.
+    ``area`` is the least and the greatest share of the image that may lie above it.
     """
     angles = random.uniform(0, 2 * math.pi, (LATTICE, LATTICE))
     gradients = np.stack([np.sin(angles), np.cos(angles)], axis=2)

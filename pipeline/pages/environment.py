@@ -37,11 +37,8 @@ def render_page(
 ) -> str:
     """Return a page that is one file: nothing to fetch, and no script runs but its own.
 
-    Args:
-        template: extends ``pages/static/page.html.j2``; named from the folder of this package.
-        values: what it shows, not escaped.
-        filters: of its own, beside ``words.FILTERS``.
-        script: file of its one script, which the content policy knows by its digest.
+    The template extends ``pages/static/page.html.j2`` and is named from the folder of this package;
+    values are not escaped yet, and the content policy knows the one script by its digest.
     """
     text = "" if script is None else script.read_text()
     return (

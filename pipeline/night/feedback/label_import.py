@@ -74,10 +74,6 @@ def import_labels(source: Source, out: str) -> ImportedFile:
 
     A command that was killed is run again: what is stored already is not stored twice.
 
-    Args:
-        source: the file, local or s3://, and what it does not say of its labels.
-        out: where the scoring job wrote its nights.
-
     Raises:
         LabelsError: at least one entry is bad.
         ResultsError: the results of a night cannot be read.
@@ -211,13 +207,7 @@ def _identity(row: Mapping[str, Any]) -> str:
 
 
 def _chosen_at_random(last: pa.Table, night: JudgedNight, categories: Sequence[str]) -> pa.Table:
-    """Labels again, now known to be of images that were chosen whatever their score.
-
-    Args:
-        last: the latest label of each image of the night.
-        night: whose results these are.
-        categories: those to look at.
-    """
+    """Labels again, now known to be of images that were chosen whatever their score."""
     told: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in last.filter(pc.not_equal(last["label"], "undo")).to_pylist():
         told[row["category"]].append(row)

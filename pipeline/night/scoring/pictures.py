@@ -26,14 +26,9 @@ def write_pictures(
     levels: NDArray[np.uint8],
     pixels: NDArray[np.uint8] | None,
 ) -> None:
-    """Store the pictures of an image.
+    """Store the grey levels of an image's anomaly map, (H, W), and what was scored, (H, W, 3), RGB.
 
-    Args:
-        folder: the night that keeps them.
-        category: of the image.
-        image_uri: its address.
-        levels: grey levels of its anomaly map, shape (H, W).
-        pixels: RGB of the square that was scored, shape (H, W, 3); None leaves out the thumbnail.
+    Without pixels there is no thumbnail.
     """
     storage.write_bytes(folder.picture(category, image_uri, "maps"), encode_map(levels))
     if pixels is not None:

@@ -84,15 +84,7 @@ def plan_night(
     rows_per_shard: int = ROWS_PER_SHARD,
     audit_images: int = AUDIT_IMAGES,
 ) -> NightPlan:
-    """Compare what the night needs with what is stored.
-
-    Args:
-        manifest: the night's images.
-        fleet: its champions.
-        folder: where its results go.
-        rows_per_shard: images of one category that are stored together.
-        audit_images: of a category, that are to be labelled whatever their score.
-    """
+    """Compare what the night needs with what is stored."""
     stored = stored_shards(folder)
     finished = stored.keys()
     needed = {result_name(s, fleet): s for s in shards(manifest, rows_per_shard)}
