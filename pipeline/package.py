@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from model.detector import DetectorHeader, load_detector, save_detector
 from model.errors import CategoryFault
 from model.kind import Heads
 from model.zones import EVERYWHERE, Zones, read_zones
+from pipeline import storage
 from pipeline.calibration import Calibration
 from pipeline.engine_check import CHECK_FILE, EngineCheck, from_png, to_png
 from pipeline.images.image_statistics import Values, read_values
@@ -168,19 +170,32 @@ class Package:
             reference=reference,
             record=record,
             check_images=images,
-            training_images=read_training_images(folder),
+            training_images=read_training_images(str(folder)),
         )
 
 
-def read_training_images(folder: Path) -> TrainingImages | None:
-    """Return what a package says of its training images; None in one of an earlier release.
+def read_training_images(package: str) -> TrainingImages | None:
+    """Return what a package, a folder or prefix, says of its training images.
+
+    None: an earlier release made it.
 
     Raises:
         PackageError: the file is damaged.
     """
-    path = folder / TRAINING_IMAGES_FILE
-    with package_errors(folder):
-        return TrainingImages.from_bytes(path.read_bytes()) if path.exists() else None
+    try:
+        content = storage.read_bytes(storage.join(package, TRAINING_IMAGES_FILE))
+    except storage.ObjectMissing:
+        return None
+    with package_errors(package):
+        return TrainingImages.from_bytes(content)
+
+
+def read_heads(package: str) -> tuple[DetectorHeader, Heads]:
+    """Fetch and load the folded heads of a package, a folder or prefix."""
+    with TemporaryDirectory(prefix="nightshift-head-") as folder:
+        path = Path(folder, HEAD_FILE)
+        path.write_bytes(storage.read_bytes(storage.join(package, HEAD_FILE)))
+        return load_detector(path)
 
 
 def _read_record(data: Mapping[str, Any]) -> OnboardingRecord:

@@ -13,12 +13,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import s3fs
-
 from infra.laptop import process, servers
 from infra.laptop.process import Server
-from infra.laptop.settings import BUCKETS, Settings, load_or_make, write_private
-from jobs.local.s3 import OWNER
+from infra.laptop.settings import BUCKETS, load_or_make, write_private
+from jobs.local.s3 import OWNER, make_buckets
 from model.errors import NightshiftError
 
 FOLDER = "nightshift-laptop"
@@ -56,7 +54,7 @@ class Laptop:
         for server in (tracking, store, head):  # they start side by side, the slowest first
             self._start(server)
         self._bring_up([head, worker, store], deadline)
-        make_buckets(settings)
+        make_buckets(settings.s3_environment(OWNER), BUCKETS)
         self._bring_up([tracking], deadline)
         exports = [
             f"export {key}='{value}'" for key, value in settings.client_environment().items()
@@ -88,22 +86,6 @@ class Laptop:
             self._start(server)
             process.wait_until_healthy(self.pids, self.logs, server, deadline)
             say(f"{server.name} answers, {PATIENCE_S - deadline + time.monotonic():.0f} s")
-
-
-def make_buckets(settings: Settings) -> None:
-    """Make the buckets that are missing; Nightshift itself never makes one."""
-    owner = settings.s3_environment(OWNER)
-    filesystem = s3fs.S3FileSystem(
-        key=owner["AWS_ACCESS_KEY_ID"],
-        secret=owner["AWS_SECRET_ACCESS_KEY"],
-        endpoint_url=owner["AWS_ENDPOINT_URL"],
-        config_kwargs={"proxies": {}},
-        skip_instance_cache=True,
-    )
-    present = set(filesystem.ls("/"))
-    for name in BUCKETS:
-        if name not in present:
-            filesystem.mkdir(name)
 
 
 @contextmanager

@@ -29,7 +29,6 @@ class Server:
     environment: Mapping[str, str]
     healthy: Callable[[], bool]
     end_by: signal.Signals = signal.SIGTERM
-    patience_s: float = 10.0
     user: str | None = None  # another than ours; None: ours
 
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from jobs.local.process import HOST, free_ports
-from jobs.local.s3 import OWNER, PORT_FLAGS, REGION, make_identity
+from jobs.local.s3 import OWNER, OWNER_ACTIONS, PORT_FLAGS, client_environment, make_identity
 
 BUCKETS = ("factory", "dump", "results", "runs", "mlflow")
 RIGHTS = Path(__file__).parents[1] / "rights" / "seaweedfs.json"
@@ -34,14 +34,8 @@ class Settings:
 
     def s3_environment(self, identity: str) -> dict[str, str]:
         """AWS_* of one of the identities."""
-        found = next(entry for entry in self.s3_identities if entry["name"] == identity)
-        credentials = found["credentials"][0]  # type: ignore[index]
-        return {
-            "AWS_ACCESS_KEY_ID": credentials["accessKey"],
-            "AWS_SECRET_ACCESS_KEY": credentials["secretKey"],
-            "AWS_ENDPOINT_URL": f"http://{self.host}:{self.s3_ports['s3.port']}",
-            "AWS_DEFAULT_REGION": REGION,
-        }
+        endpoint_url = f"http://{self.host}:{self.s3_ports['s3.port']}"
+        return client_environment(self.s3_identities, identity, endpoint_url)
 
     def client_environment(self) -> dict[str, str]:
         """What a shell needs for ``nightshift`` to use these servers."""
@@ -86,7 +80,7 @@ def _identities() -> list[dict[str, object]]:
     """The owner, who makes buckets; one per role; and ``jobs``: all that one cluster runs."""
     rights = json.loads(RIGHTS.read_text())
     rights["jobs"] = rights["onboard"] + rights["night"]
-    rights[OWNER] = ["Admin", "Read", "Write", "List", "Tagging"]
+    rights[OWNER] = OWNER_ACTIONS
     return [make_identity(name, actions) for name, actions in rights.items()]
 
 

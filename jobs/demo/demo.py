@@ -10,7 +10,6 @@ import subprocess
 import sysconfig
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from jobs.onboard.onboard import OnboardingOptions, onboard
 from jobs.terminal.progress import Display
 from pipeline import storage
 from pipeline.catalogue.catalogue import load_catalogue
+from pipeline.images.prefetch import read_ahead
 from pipeline.night.folder import NightFolder
 
 BUCKET = "nightshift-demo"
@@ -89,22 +89,14 @@ def servers(out: Path) -> Iterator[None]:
 def upload(folder: Path, prefix: str) -> None:
     """Copy all files of a folder below a prefix; the first that cannot be written ends it."""
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    with ThreadPoolExecutor(UPLOADS_AT_ONCE) as pool, Display("uploading").shown() as display:
-        copies = [
-            pool.submit(
-                lambda path: storage.write_bytes(
-                    storage.join(prefix, path.relative_to(folder).as_posix()), path.read_bytes()
-                ),
-                path,
-            )
-            for path in files
-        ]
-        try:
-            for num_written, copy in enumerate(as_completed(copies), start=1):
-                copy.result()
-                display.update({"the nights' dumps": ("upload", num_written, len(files))})
-        finally:
-            pool.shutdown(cancel_futures=True)  # a server that is away is not asked 1,000 times
+
+    def copy(path: Path) -> None:
+        uri = storage.join(prefix, path.relative_to(folder).as_posix())
+        storage.write_bytes(uri, path.read_bytes())
+
+    with Display("uploading").shown() as display:
+        for num_written, _ in enumerate(read_ahead(copy, files, UPLOADS_AT_ONCE), start=1):
+            display.update({"the nights' dumps": ("upload", num_written, len(files))})
 
 
 @contextmanager

@@ -99,21 +99,6 @@ class LocalS3:
     ) -> None:
         self._stop()
 
-    @property
-    def access_key(self) -> str:
-        """The owner's."""
-        return str(self._credentials(OWNER)["accessKey"])
-
-    @property
-    def secret_key(self) -> str:
-        """The owner's."""
-        return str(self._credentials(OWNER)["secretKey"])
-
-    def _credentials(self, name: str) -> dict[str, str]:
-        identity = next(entry for entry in self._identities if entry["name"] == name)
-        credentials: dict[str, str] = identity["credentials"][0]
-        return credentials
-
     def environment(self, name: str = OWNER) -> dict[str, str]:
         """Return the variables with which any S3 client talks to this server and no other.
 
@@ -124,33 +109,17 @@ class LocalS3:
         """
         exempt = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
         no_proxy = f"{exempt},{HOST}" if exempt else HOST
-        credentials = self._credentials(name)
         return {
-            "AWS_ACCESS_KEY_ID": credentials["accessKey"],
-            "AWS_SECRET_ACCESS_KEY": credentials["secretKey"],
+            **client_environment(self._identities, name, self.endpoint_url),
             "AWS_SESSION_TOKEN": "",
-            "AWS_ENDPOINT_URL": self.endpoint_url,
             "AWS_ENDPOINT_URL_S3": self.endpoint_url,
-            "AWS_DEFAULT_REGION": REGION,
             "NO_PROXY": no_proxy,
             "no_proxy": no_proxy,
         }
 
     def create_bucket(self, name: str) -> str:
         """Create an empty bucket and return its URI."""
-        # Here and not in pipeline/storage: Nightshift is given buckets and never makes them; only
-        # this throw-away server needs some. s3fs takes a second to import, hence the late one.
-        import s3fs  # noqa: PLC0415
-
-        filesystem = s3fs.S3FileSystem(
-            key=self.access_key,
-            secret=self.secret_key,
-            endpoint_url=self.endpoint_url,
-            client_kwargs={"region_name": REGION},
-            config_kwargs={"proxies": {}},
-            skip_instance_cache=True,
-        )
-        filesystem.mkdir(name)
+        make_buckets(self.environment(), [name])
         return f"s3://{name}"
 
     def _come_up(self, weed: Path) -> bool:
@@ -214,6 +183,39 @@ def make_identity(name: str, actions: Sequence[str]) -> dict[str, Any]:
     """Return somebody the server knows, with credentials just made up."""
     credentials = {"accessKey": secrets.token_hex(10), "secretKey": secrets.token_urlsafe(30)}
     return {"name": name, "credentials": [credentials], "actions": list(actions)}
+
+
+def client_environment(
+    identities: Sequence[Mapping[str, Any]], name: str, endpoint_url: str
+) -> dict[str, str]:
+    """Return the AWS_* variables of one of the identities of a server."""
+    identity = next(entry for entry in identities if entry["name"] == name)
+    credentials = identity["credentials"][0]
+    return {
+        "AWS_ACCESS_KEY_ID": credentials["accessKey"],
+        "AWS_SECRET_ACCESS_KEY": credentials["secretKey"],
+        "AWS_ENDPOINT_URL": endpoint_url,
+        "AWS_DEFAULT_REGION": REGION,
+    }
+
+
+def make_buckets(owner: Mapping[str, str], names: Sequence[str]) -> None:
+    """Make the buckets that are missing, with the ``client_environment`` of a server's owner.
+
+    Here and not in pipeline/storage: Nightshift is given buckets and never makes them.
+    """
+    import s3fs  # noqa: PLC0415  takes a second to import
+
+    filesystem = s3fs.S3FileSystem(
+        key=owner["AWS_ACCESS_KEY_ID"],
+        secret=owner["AWS_SECRET_ACCESS_KEY"],
+        endpoint_url=owner["AWS_ENDPOINT_URL"],
+        client_kwargs={"region_name": owner["AWS_DEFAULT_REGION"]},
+        config_kwargs={"proxies": {}},
+        skip_instance_cache=True,
+    )
+    for name in {*names} - {*filesystem.ls("/")}:
+        filesystem.mkdir(name)
 
 
 def write_config(home: Path, identities: Sequence[Mapping[str, Any]]) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from model.preprocessing import Preprocessing
-from pipeline.checks import Check, Verdict, worst
+from pipeline.checks import Verdict, failed, passed, worst
 from pipeline.data_report.category_reading import Reading
 from pipeline.inspection.data_checks import examine
 from pipeline.inspection.found import Line
@@ -51,8 +51,7 @@ def report_on(reading: Reading) -> CategoryReport:
     images = reading.images
     lines = examine(images)
     if reading.findings:
-        finding = "; ".join(reading.findings)
-        lines.append(Line(check=Check(name="layout", verdict=Verdict.PASS, finding=finding)))
+        lines.append(Line(check=passed("layout", "; ".join(reading.findings))))
     lines += [reading.zones] if reading.zones else []
     index, scores = images.least_usual
     flags = are_suspects(scores)
@@ -73,6 +72,5 @@ def report_on(reading: Reading) -> CategoryReport:
 
 def report_of_error(name: str, error: str) -> CategoryReport:
     """Return the report of a category that cannot be looked at."""
-    advice = "Mend that and inspect it again."
-    check = Check(name="category", verdict=Verdict.FAIL, finding=error, advice=advice)
+    check = failed("category", error, "Mend that and inspect it again.")
     return CategoryReport(name=name, num_images=0, lines=[Line(check=check)], error=error)

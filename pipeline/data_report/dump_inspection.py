@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from model.errors import CategoryFault
 from pipeline import storage
-from pipeline.checks import Check, Verdict, passed, warned
+from pipeline.checks import Check, failed, passed, warned
 from pipeline.data_report.category_report import CategoryReport, report_of_error
 from pipeline.data_report.dump_checks import examine_dump
 from pipeline.data_report.dump_reading import DumpReader, champions_for, listed_dump
@@ -159,12 +159,11 @@ def _routing(without: Mapping[str, int], num_images: int) -> Check:
     total = sum(without.values())
     finding = f"{total:,} of {num_images:,} images have no champion: {names}"
     if total == num_images:
-        return Check(
-            name="unrouted",
-            verdict=Verdict.FAIL,
-            finding=finding,
-            advice="A dump is <dump>/<category>/<image>: see whether its address is right, and "
-            "onboard its categories.",
+        return failed(
+            "unrouted",
+            finding,
+            "A dump is <dump>/<category>/<image>: see whether its address is right, and onboard "
+            "its categories.",
         )
     return warned("unrouted", finding, "Onboard these categories, or correct the folders' names.")
 

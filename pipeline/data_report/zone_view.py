@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 from model.backbone import STRIDES
 from model.zones import EVERYWHERE
 from pipeline.catalogue.catalogue import Category
-from pipeline.checks import Check, Verdict
+from pipeline.checks import passed
 from pipeline.data_report.thumbnails import as_address
 from pipeline.images import fit
 from pipeline.images.decode import read_image
@@ -36,7 +36,7 @@ def line_of_zones(category: Category) -> Line | None:
     said = [f"{height * width - num_ignored} of {height * width} positions of the map count"]
     said += [f"an anomaly has {zones.min_area} of them at least"] if zones.min_area > 1 else []
     said += [f"{drawn.roi[2]} x {drawn.roi[3]} pixels are looked at"] if drawn.roi else []
-    return Line(check=Check(name="zones", verdict=Verdict.PASS, finding="; ".join(said)))
+    return Line(check=passed("zones", "; ".join(said)))
 
 
 def picture_of_zones(category: Category, uris: Sequence[str]) -> str:

@@ -141,7 +141,7 @@ def _found_instead(images: str) -> str:
         names = storage.list_names(images)
     except storage.StorageError:
         return ""
-    return f"; found there: {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}"
+    return f"; found there: {some(names, 8)}"
 
 
 LAYOUTS: dict[str, Reader] = {

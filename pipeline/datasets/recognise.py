@@ -14,11 +14,10 @@ from pipeline.datasets.good_words import is_good_word
 from pipeline.datasets.image_lists import is_manifest, read_columns
 from pipeline.datasets.layouts import VISA_COLUMNS, VISA_SPLIT, read_layout
 from pipeline.datasets.plain_folder import holds_no_good_parts, is_good_folder
-from pipeline.datasets.samples import stem
+from pipeline.datasets.samples import some, stem
 from pipeline.images.file_names import is_image_name
 
 LEVELS = 2  # below the folder asked about
-SHOWN = 5  # names in a reason
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ def _walk(folder: str, names: Sequence[str], levels: int) -> Iterator[DataSet | 
         return
     images = [name for name in names if is_image_name(name)]
     if images:
-        yield Unplaced(folder, f"holds images beside folders: {_some(images)}")
+        yield Unplaced(folder, f"holds images beside folders: {some(images)}")
     if any(map(is_good_folder, names)):
         yield Unplaced(folder, _why(folder, names))
         return
@@ -129,13 +128,13 @@ def _manifest(uri: str) -> DataSet | Unplaced:
 def _why(folder: str, names: Sequence[str]) -> str:
     if "train" in names:
         train = _names(f"{folder}/train")
-        return f"its train/ holds no folder of good images, but {_some(train) or 'nothing'}"
+        return f"its train/ holds no folder of good images, but {some(train) or 'nothing'}"
     if any(map(is_good_folder, names)):
         return (
-            f"holds a folder of good parts beside others, {_some(names)}; move them to train/good "
+            f"holds a folder of good parts beside others, {some(names)}; move them to train/good "
             f"and test/<defect>, or list the images with their labels in a manifest"
         )
-    return f"has no layout that is known; it holds {_some(names)}"
+    return f"has no layout that is known; it holds {some(names)}"
 
 
 def _names(folder: str) -> list[str]:
@@ -148,7 +147,3 @@ def _names(folder: str) -> list[str]:
 
 def _labelled(names: Sequence[str]) -> bool:
     return any(is_image_name(name) and stem(name).endswith("_label") for name in names)
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")

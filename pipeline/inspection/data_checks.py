@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.checks import Check, Verdict
+from pipeline.checks import Verdict, passed
 from pipeline.inspection import file_checks, pixel_checks
 from pipeline.inspection.found import Found, Line, line_of
 from pipeline.inspection.image_set import ImageSet
@@ -153,7 +153,7 @@ def counts(image_set: ImageSet) -> Line:
     modes = Counter(read.mode or "unknown" for read in image_set.reads)
     parts = [named(labels, ""), named(sizes, "pixels "), named(modes, "modes ")]
     finding = "; ".join(part for part in parts if part) or "no image"
-    return Line(check=Check(name="images", verdict=Verdict.PASS, finding=finding))
+    return Line(check=passed("images", finding))
 
 
 def named(values: Counter[str], before: str) -> str:

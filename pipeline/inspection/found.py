@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pipeline.checks import Check, Verdict
+from pipeline.checks import Check, Verdict, passed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ def line_of(
 ) -> Line:
     """Return the line of a check that found these images, the worst first, or none."""
     if not found:
-        return Line(check=Check(name=name, verdict=Verdict.PASS, finding=f"no {what}"))
+        return Line(check=passed(name, f"no {what}"))
     first = found[0]
     beside = f" beside {first.beside}" if first.beside else ""
     finding = f"{what}: {len(found)}, first of {first.uri}{beside} ({first.because})"

@@ -211,7 +211,7 @@ def training_images(version: RegisteredVersion) -> TrainingImages | None:
     with TemporaryDirectory(prefix="nightshift-images-") as folder, mlflow_errors():
         uri = f"models:/{version.name}/{version.version}/{version.images_file}"
         path = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder)
-        return read_training_images(Path(path).parent)
+        return read_training_images(str(Path(path).parent))
 
 
 def _run_record(category: str, key: str, package: Package, folder: Path) -> RunRecord:

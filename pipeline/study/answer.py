@@ -51,7 +51,7 @@ def answer(study: Study, records: Sequence[TrialRecord], repeats: Sequence[Repea
             for category in study.categories
         },
         "trials": [_brief(record) for record in records],
-        "finalists": [repeat.to_json() for repeat in repeats],
+        "finalists": [asdict(repeat) for repeat in repeats],
     }
 
 
@@ -110,7 +110,7 @@ def _brief(record: TrialRecord) -> dict[str, Any]:
     rungs = [
         {name: value for name, value in rung.items() if name != "curves"} for rung in record.rungs
     ]
-    return record.to_json() | {"rungs": rungs}
+    return asdict(record) | {"rungs": rungs}
 
 
 def settings_of(category: Category) -> dict[str, Any]:

@@ -68,10 +68,6 @@ class TrialRecord:
         found: float | None = self.rungs[-1]["categories"].get(category, {}).get(name)
         return found
 
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class StudyFolder:
@@ -115,7 +111,7 @@ class StudyFolder:
 
     def write_trial(self, record: TrialRecord) -> None:
         """Note how far a trial is."""
-        self._write("trials", record.trial, record.to_json())
+        self._write("trials", record.trial, asdict(record))
 
     def trials(self) -> dict[str, TrialRecord]:
         """Return all trials that were noted, by id."""
@@ -128,7 +124,7 @@ class StudyFolder:
     def write_repeat(self, repeat: Repeat) -> None:
         """Keep what a finalist's training gave."""
         name = repeat_name(repeat.configuration, repeat.category, repeat.repeat)
-        self._write("repeats", name, repeat.to_json())
+        self._write("repeats", name, asdict(repeat))
 
     def repeats(self) -> dict[str, Repeat]:
         """Return what was trained again, by ``repeat_name``."""

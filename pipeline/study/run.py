@@ -6,7 +6,7 @@ ends with a judgement; a scheduler may stop the trial there.
 
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from model.errors import NightshiftError
@@ -100,10 +100,6 @@ class Repeat:
     good_scores: list[float]  # of good images it has not seen
     anomalous_scores: list[float]
     error: str | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return asdict(self)
 
 
 def train_again(

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -92,10 +93,7 @@ class Study:
     def num_combinations(self) -> int | None:
         """Combinations of the grids in the space; None without a grid."""
         grids = [len(d.arguments) for d in self.space.values() if d.kind == "grid"]
-        total = 1
-        for size in grids:
-            total *= size
-        return total if grids else None
+        return math.prod(grids) if grids else None
 
     @cached_property
     def identity(self) -> dict[str, Any]:

@@ -8,24 +8,23 @@ import hashlib
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model.detector import DetectorHeader, load_detector
+from model.detector import DetectorHeader
 from model.errors import NightshiftError
 from model.kind import Heads
 from model.preprocessing import Preprocessing
 from pipeline import storage
 from pipeline.engine_check import CHECK_FILE, from_png
-from pipeline.inspection.training_summary import TRAINING_IMAGES_FILE, TrainingImages
+from pipeline.inspection.training_summary import TrainingImages
 from pipeline.night.folder import NightFolder
-from pipeline.package import HEAD_FILE, Reference, package_errors
+from pipeline.package import Reference, package_errors, read_heads, read_training_images
 
 FORMAT_VERSION = 1
+PLAIN_FIELDS = ("model_name", "model_version", "model_digest", "package")  # of a champion
 
 
 class FleetError(NightshiftError):
@@ -47,10 +46,7 @@ class Champion:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; ``from_json`` gives back an equal champion."""
         return {
-            "model_name": self.model_name,
-            "model_version": self.model_version,
-            "model_digest": self.model_digest,
-            "package": self.package,
+            **{name: getattr(self, name) for name in PLAIN_FIELDS},
             "preprocessing": self.preprocessing.to_json(),
             **self.reference.to_json(),
         }
@@ -60,20 +56,14 @@ class Champion:
         """Read what ``to_json`` wrote."""
         return cls(
             category=category,
-            model_name=data["model_name"],
-            model_version=data["model_version"],
-            model_digest=data["model_digest"],
-            package=data["package"],
+            **{name: data[name] for name in PLAIN_FIELDS},
             reference=Reference.from_json(data),
             preprocessing=Preprocessing.from_json(data["preprocessing"]),
         )
 
     def load_heads(self) -> tuple[DetectorHeader, Heads]:
         """Fetch and load the folded heads."""
-        with TemporaryDirectory(prefix="nightshift-head-") as folder:
-            path = Path(folder) / HEAD_FILE
-            path.write_bytes(storage.read_bytes(storage.join(self.package, HEAD_FILE)))
-            return load_detector(path)
+        return read_heads(self.package)
 
     def load_check_images(self) -> NDArray[np.uint8] | None:
         """Fetch the images by which another engine is checked; None where there are none.
@@ -89,17 +79,8 @@ class Champion:
             return from_png(content, self.reference.check, self.preprocessing.view)
 
     def load_training_images(self) -> TrainingImages | None:
-        """Fetch what the package says of its training images; None: an earlier release made it.
-
-        Raises:
-            PackageError: the file is damaged.
-        """
-        try:
-            content = storage.read_bytes(storage.join(self.package, TRAINING_IMAGES_FILE))
-        except storage.ObjectMissing:
-            return None
-        with package_errors(self.package):
-            return TrainingImages.from_bytes(content)
+        """Fetch what ``read_training_images`` says of the package, and raise what it raises."""
+        return read_training_images(self.package)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MappingProxyType
 
-from model.detector import DetectorHeader, load_detector
 from model.errors import CategoryFault
 from pipeline import storage
 from pipeline.engine_check import CHECK_FILE
@@ -21,11 +20,11 @@ from pipeline.night.folder import NightFolder
 from pipeline.package import (
     CALIBRATION_FILE,
     DECIDING_FILES,
-    HEAD_FILE,
     Package,
     PackageError,
     Reference,
     package_digest,
+    read_heads,
 )
 from pipeline.registry.models import RegisteredVersion
 
@@ -105,10 +104,9 @@ def _copy_or_say_why(out: str, version: RegisteredVersion, download: Download) -
 
 def _copy_champion(out: str, version: RegisteredVersion, download: Download) -> Champion:
     package = storage.join(out, "fleet", "packages", version.digest)
-    with TemporaryDirectory(prefix="nightshift-package-") as scratch:
-        if not all(storage.exists(storage.join(package, name)) for name in DECIDING_FILES):
+    if not all(storage.exists(storage.join(package, name)) for name in DECIDING_FILES):
+        with TemporaryDirectory(prefix="nightshift-package-") as scratch:
             _copy(version, download(version, Path(scratch)), package)
-        header = _read_header(package, Path(scratch))
     reference = json.loads(storage.read_bytes(storage.join(package, CALIBRATION_FILE)))
     return Champion(
         category=version.category,
@@ -117,7 +115,7 @@ def _copy_champion(out: str, version: RegisteredVersion, download: Download) -> 
         model_digest=version.digest,
         package=package,
         reference=Reference.from_json(reference),
-        preprocessing=header.preprocessing,
+        preprocessing=read_heads(package)[0].preprocessing,
     )
 
 
@@ -134,9 +132,3 @@ def _copy(version: RegisteredVersion, folder: Path, package: str) -> None:
     for name in (*beside, *DECIDING_FILES):  # the calibration last: it marks the copy as whole
         if (folder / name).exists():
             storage.write_bytes(storage.join(package, name), (folder / name).read_bytes())
-
-
-def _read_header(package: str, scratch: Path) -> DetectorHeader:
-    path = scratch / HEAD_FILE
-    path.write_bytes(storage.read_bytes(storage.join(package, HEAD_FILE)))
-    return load_detector(path)[0]

@@ -81,13 +81,14 @@ def tell(network: Network, asked: argparse.Namespace) -> int:
 
 
 def _start(hosts: "Hosts") -> None:  # type: ignore[name-defined]  # noqa: F821
-    from infra.laptop.__main__ import make_buckets
+    from infra.laptop.settings import BUCKETS
+    from jobs.local.s3 import OWNER, make_buckets
     from tests.bench.multihost.story import say
 
     if hosts.tables is not None:
         hosts.start(hosts.tables)
     hosts.start(hosts.store, hosts.mlflow, hosts.ray["head"])
-    make_buckets(hosts.settings)
+    make_buckets(hosts.settings.s3_environment(OWNER), BUCKETS)
     hosts.start(hosts.ray["worker-a"])
     say("the stores, the head and one worker are up")
 
