@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from pipeline.calibration import CalibrationConfig, TooFewImages, fit, smallest_rate
 from pipeline.images.placement import Placement
@@ -67,6 +66,8 @@ def highest_level(map_HW: NDArray[np.float32], least: int) -> float:
     """
     if least == 1:
         return float(map_HW.max())
+    from scipy import ndimage  # noqa: PLC0415  a second to import
+
     levels = np.unique(map_HW)
     low, high = 0, len(levels) - 1  # above the last one nothing lies
     while low < high:
@@ -115,9 +116,11 @@ def find_regions(map_HW: NDArray[np.float32], rule: RegionRule, place: Placement
     What was padded has no region.
     """
     above_HW = (map_HW > np.float32(rule.threshold)) & _inside(map_HW.shape, place)
-    labels_HW, number = ndimage.label(above_HW, TOUCHING)
-    if not number:
+    if not above_HW.any():
         return NO_REGIONS
+    from scipy import ndimage  # noqa: PLC0415  a second to import
+
+    labels_HW, _ = ndimage.label(above_HW, TOUCHING)
     sizes = np.bincount(labels_HW.ravel())[1:]
     is_one = sizes >= rule.least
     number, total = int(np.count_nonzero(is_one)), int(sizes[is_one].sum())

@@ -16,7 +16,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from scipy import stats
 
 from pipeline import storage
 from pipeline.backbones import Fetch
@@ -200,6 +199,8 @@ def compare(
 
 
 def _side(package: Package, scores_N: NDArray[np.float32], flags_N: NDArray[np.bool_]) -> Side:
+    from scipy import stats  # noqa: PLC0415  a second to import
+
     calibration = package.reference.calibration
     ks = stats.ks_2samp(scores_N, calibration.scores).statistic if len(scores_N) else None
     return Side(

@@ -19,8 +19,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from scipy import stats
-
 from model.errors import NightshiftError, ServiceAway
 from pipeline import storage
 from pipeline.backbones import LoadedBackbone
@@ -132,6 +130,8 @@ def promoted_together(p_values: Sequence[float], level: float) -> list[bool]:
     """Say which of several challengers are promoted, by Benjamini and Hochberg."""
     if not p_values:
         return []
+    from scipy import stats  # noqa: PLC0415  a second to import
+
     adjusted = stats.false_discovery_control(p_values, method="bh")
     return [bool(p <= level) for p in adjusted]
 

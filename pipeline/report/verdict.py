@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from pipeline.images.decode import ImageStatus
 from pipeline.night.summary import CategorySummary, Summary
@@ -97,10 +97,16 @@ def chance_of_flags(counts: CategorySummary, calibration: Sequence[float]) -> fl
     num_above = int(np.sum(np.asarray(calibration, np.float32) > np.float32(threshold)))
     num_below = len(calibration) - num_above
     if num_below:
-        flags = stats.betabinom(counts["ok"], num_above + 1, num_below)
-    else:
-        flags = stats.binom(counts["ok"], rate)
-    return float(flags.sf(counts["flagged"] - 1))
+        return _beta_binomial_tail(counts["flagged"], counts["ok"], num_above + 1, num_below)
+    return float(special.bdtrc(counts["flagged"] - 1, counts["ok"], rate))
+
+
+def _beta_binomial_tail(least: int, number: int, a: int, b: int) -> float:
+    """Probability of ``least`` or more of ``number`` when the rate is Beta(a, b)."""
+    k = np.arange(least, number + 1)
+    ways = -np.log(number + 1) - special.betaln(number - k + 1, k + 1)  # log of a binomial
+    log_terms = ways + special.betaln(k + a, number - k + b) - special.betaln(a, b)
+    return min(1.0, float(np.exp(log_terms).sum()))
 
 
 def _attention(counts: CategorySummary, beyond_chance: bool) -> Attention:

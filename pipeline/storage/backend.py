@@ -9,6 +9,8 @@ from typing import Protocol
 
 from pipeline.storage.errors import ObjectChanged
 
+S3_SCHEME = "s3://"
+
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:

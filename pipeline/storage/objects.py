@@ -9,13 +9,13 @@ import posixpath
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from pipeline.storage import local, s3
-from pipeline.storage.backend import Backend, StoredObject
+from pipeline.storage import local
+from pipeline.storage.backend import S3_SCHEME, Backend, StoredObject
 
 
 def is_local(uri: str) -> bool:
     """Whether a URI names a place on the local disk."""
-    return not uri.startswith(s3.SCHEME)
+    return not uri.startswith(S3_SCHEME)
 
 
 def absolute(uri: str, relative_to: str | None = None) -> str:
@@ -65,11 +65,9 @@ def etags_of(uris: Iterable[str]) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     known = set(uris)
-    for backend, some in (
-        (local, {uri for uri in known if is_local(uri)}),
-        (s3, {uri for uri in known if not is_local(uri)}),
-    ):
-        found |= backend.etags_of(some)
+    here = {uri for uri in known if is_local(uri)}
+    for some in filter(None, (here, known - here)):
+        found |= _backend(min(some)).etags_of(some)
     return found
 
 
@@ -122,4 +120,8 @@ def delete(uri: str) -> None:
 
 
 def _backend(uri: str) -> Backend:
-    return local if is_local(uri) else s3
+    if is_local(uri):
+        return local
+    from pipeline.storage import s3  # noqa: PLC0415  its clients take a second to import
+
+    return s3

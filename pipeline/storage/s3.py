@@ -41,7 +41,6 @@ from pipeline.storage.s3_reads import ObjectReader
 
 Settings = tuple[tuple[str, str], ...]  # AWS_* variables, sorted
 
-SCHEME = "s3://"
 CONNECT_TIMEOUT_S = 3
 READ_TIMEOUT_S = 7  # without a single byte
 ATTEMPTS = 3  # 3 x 7 s and the pauses between them stay below the deadline
