@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from model.kind import Heads, Kind, join_batches
+from model.tile_pixels import cut, join
 from model.tiled_bank import TiledImage
 from model.tiles import Size, Tiles
 
@@ -63,7 +64,7 @@ class TiledHeads(Heads):
             most: inputs at a time: nothing but their features is in memory.
         """
         size = (image_HWC.shape[0], image_HWC.shape[1])
-        return self._score(size, self.tiles.cut(image_HWC, most), len, score)
+        return self._score(size, cut(self.tiles, image_HWC, most), len, score)
 
     def group_scores(self, image: TiledImage) -> Tensor:
         """Return what each group says of an image, (G,), on the common scale."""
@@ -95,7 +96,7 @@ class TiledHeads(Heads):
         alike_Khw = (patches_Khw - offset_K[:, None, None]) / spread_K[:, None, None]
         stride = self.tiles.size // alike_Khw.shape[1]
         grid = (self.tiles.view[0] // stride, self.tiles.view[1] // stride)
-        return self._of_groups(scores_K).amax()[None], self.tiles.join(alike_Khw, size, grid)[None]
+        return self._of_groups(scores_K).amax()[None], join(self.tiles, alike_Khw, size, grid)[None]
 
     def _inputs(
         self, size: Size, chunks: Iterable[Any], count: Callable[[Any], int], score: ScoreInputs

@@ -186,9 +186,10 @@ def test_the_model_can_be_imported_beside_torch_and_torchvision_alone(tmp_path: 
     run_in_fresh_process(BLOCKED_IMPORT, [blocked, importable("model")], tmp_path)
 
 
-def test_actors_that_only_steer_are_light(tmp_path: Path) -> None:
-    steering = ["jobs.cluster.work_queue", "jobs.cluster.progress_board", "jobs.night.pool"]
-    run_in_fresh_process(BLOCKED_IMPORT, [["torch", "mlflow"], steering], tmp_path)
+def test_actors_that_only_steer_or_read_are_light(tmp_path: Path) -> None:
+    light = ["jobs.cluster.work_queue", "jobs.cluster.progress_board", "jobs.night.pool"]
+    light += ["jobs.night.feeders"]
+    run_in_fresh_process(BLOCKED_IMPORT, [["torch", "mlflow"], light], tmp_path)
 
 
 def test_workers_start_without_mlflow_and_pages(tmp_path: Path) -> None:

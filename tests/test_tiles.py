@@ -21,6 +21,7 @@ from model.mixed_batch import score_images
 from model.preprocessing import Preprocessing
 from model.recipe import Recipe
 from model.simplenet import HeadConfig
+from model.tile_pixels import cut, join, thumbnail_of
 from model.tiled_bank import TiledBank, of_levels
 from model.tiled_heads import TiledHeads
 from model.tiles import MOST_TILES, Tiles
@@ -73,9 +74,9 @@ def test_every_pixel_is_in_a_tile_as_it_is(size: tuple[int, int], overlap: float
     tiles = dataclasses.replace(TILES, overlap=overlap)
     image = image_of(*size)
     seen = torch.zeros(size, dtype=torch.bool)
-    cut = torch.cat(list(tiles.cut(image, most=3)))
-    assert cut.shape == (tiles.num_inputs(size), 64, 64, 3)
-    for tile, (top, left) in zip(cut, tiles.corners(size), strict=False):
+    inputs = torch.cat(list(cut(tiles, image, most=3)))
+    assert inputs.shape == (tiles.num_inputs(size), 64, 64, 3)
+    for tile, (top, left) in zip(inputs, tiles.corners(size), strict=False):
         own = image[top : top + 64, left : left + 64]
         assert torch.equal(tile[: own.shape[0], : own.shape[1]], own)
         assert torch.equal(tile[-1, -1], own[-1, -1])  # the border goes on
@@ -87,7 +88,7 @@ def test_every_pixel_is_in_a_tile_as_it_is(size: tuple[int, int], overlap: float
 def test_the_thumbnail_is_the_whole_image(size: tuple[int, int]) -> None:
     image = image_of(*size)
     expected = Image.fromarray(image.numpy()).resize((64, 64), Image.Resampling.BILINEAR)
-    thumbnail = TILES.thumbnail_of(image)[0].numpy().astype(int)
+    thumbnail = thumbnail_of(TILES, image)[0].numpy().astype(int)
     assert np.abs(thumbnail - np.asarray(expected)).max() <= 1
 
 
@@ -99,14 +100,14 @@ def test_a_joined_map_has_no_seams(size: tuple[int, int]) -> None:
     patches = torch.stack([(top + left) / 8 + ramp[:, None] + ramp for top, left in corners])
     grid = (-(-size[0] // 8), -(-size[1] // 8))
     rows, columns = torch.arange(float(grid[0])), torch.arange(float(grid[1]))
-    torch.testing.assert_close(tiles.join(patches, size, grid), rows[:, None] + columns)
+    torch.testing.assert_close(join(tiles, patches, size, grid), rows[:, None] + columns)
 
 
 def test_what_one_patch_says_does_not_vanish_in_a_coarser_map() -> None:
     tiles = dataclasses.replace(TILES, thumbnail=False, overlap=0)
     patches = torch.zeros(64, 8, 8)
     patches[9, 3, 3] = 5
-    joined = tiles.join(patches, (512, 512), (16, 16))
+    joined = join(tiles, patches, (512, 512), (16, 16))
     assert joined.max() == 5
     assert (joined > 0).sum() == 1
     assert joined[2, 2] == 5  # row 11 and column 11 of 64
@@ -115,7 +116,7 @@ def test_what_one_patch_says_does_not_vanish_in_a_coarser_map() -> None:
 def test_of_tiles_and_thumbnail_the_higher_one_counts_in_a_map() -> None:
     patches = torch.zeros(2, 8, 8)
     patches[0, 0, 0], patches[1, 7, 7] = 1, 2
-    joined = TILES.join(patches, (64, 64), (8, 8))
+    joined = join(TILES, patches, (64, 64), (8, 8))
     assert joined[0, 0] == 1
     assert joined[7, 7] == 2
 

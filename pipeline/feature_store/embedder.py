@@ -21,6 +21,7 @@ from torch import Tensor
 
 from model.backbone import Backbone
 from model.preprocessing import Preprocessing
+from model.tile_pixels import cut, thumbnail_of
 from model.tiled_bank import CHUNK, TiledImage, of_levels
 from model.tiles import Tiles
 from pipeline.catalogue.catalogue import Category
@@ -174,7 +175,7 @@ class Embedder:
     ) -> list[Entry]:
         planes: Iterable[Planes] = ()
         if images and tiles and only_whole:
-            thumbnails = [tiles.thumbnail_of(pixels)[0] for pixels in pixels_of(images)]
+            thumbnails = [thumbnail_of(tiles, pixels)[0] for pixels in pixels_of(images)]
             planes = self._planes_of(thumbnails, None)
         elif images:
             planes = self._planes_of(pixels_of(images), tiles)
@@ -193,7 +194,7 @@ class Embedder:
             yield from (_each(planes, place) for place in range(len(pixels)))
             return
         for image_HW3 in pixels:
-            inputs = replace(tiles, thumbnail=True).cut(image_HW3, CHUNK)
+            inputs = cut(replace(tiles, thumbnail=True), image_HW3, CHUNK)
             parts = [self._of_inputs(some) for some in inputs]
             yield {name: torch.cat([part[name] for part in parts]) for name in self.names}
 

@@ -35,6 +35,7 @@ from skimage import data
 
 from model.detector import Detector
 from model.preprocessing import Preprocessing
+from model.tile_pixels import cut
 from model.tiles import Tiles
 from pipeline.calibration import fit
 from pipeline.catalogue.catalogue import Category
@@ -205,7 +206,7 @@ def memory_of(side: int, path: Path) -> str:
         read = read_image(str(path), ways)
     assert read.pixels is not None
     with Peak() as cutting:
-        num_inputs = sum(len(chunk) for chunk in tiles.cut(torch.from_numpy(read.pixels), 16))
+        num_inputs = sum(len(chunk) for chunk in cut(tiles, torch.from_numpy(read.pixels), 16))
     kept = read.pixels.nbytes
     return (
         f"{side} x {side} ({kept / 1e6:.0f} MB of pixels, {num_inputs} inputs): decoding "
