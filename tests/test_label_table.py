@@ -28,6 +28,7 @@ from pipeline.labels.label import (
     to_rows,
 )
 from pipeline.labels.label_table import LabelTable
+from pipeline.labels.week_copies import WeekCopies
 from pipeline.night.feedback import label_import
 
 MORNING = dt.datetime(2026, 3, 13, 6, 0, tzinfo=dt.UTC)
@@ -493,3 +494,44 @@ def test_results_that_are_not_there_have_no_labels_to_show(tmp_path: Path, comma
     done = CliRunner().invoke(app, ["labels", command, str(tmp_path / "nowhere"), *more])
     assert "nowhere: nothing is there; name the folder" in str(done.exception)
     assert not (tmp_path / "x.jsonl").exists()
+
+
+def audits(*nights: str) -> pa.Table:
+    return to_rows([label("a.png", "good", night=night) for night in nights])
+
+
+def test_copies_of_weeks_hold_what_the_table_holds_and_only_that(tmp_path: Path) -> None:
+    nights = [NIGHT, "2026-03-04", "2026-02-26"]  # of three weeks
+    copies = WeekCopies(f"{tmp_path}/report/labels")
+
+    def read(names: tuple[str, ...] = ("bottle",)) -> list[str]:
+        table = LabelTable(str(tmp_path))
+        copied, own = (table.of_nights(nights, names, way) for way in (copies, None))
+        assert sorted(map(repr, copied.to_pylist())) == sorted(map(repr, own.to_pylist()))
+        return sorted(copied["night"].to_pylist())
+
+    LabelTable(str(tmp_path)).append(audits(*nights[:2], "2026-01-01"))
+    assert read() == sorted(nights[:2])
+    LabelTable(str(tmp_path)).append(audits(*nights))  # one of them is new
+    assert read() == sorted(nights)
+    assert read(("gear",)) == []
+    (of_night,) = (tmp_path / "labels/category=bottle").glob(f"{NIGHT}-*")
+    of_night.unlink()
+    assert read() == sorted(nights[1:])
+    kept = sorted((tmp_path / "report/labels").iterdir())
+    assert [path.name for path in kept] == [
+        f"week={day}.parquet" for day in ("2026-02-23", "2026-03-02", "2026-03-09")
+    ]
+    for path, content in zip(kept, (b"", b"PAR1", files(tmp_path)[str(kept[0])]), strict=True):
+        path.write_bytes(content)  # the last is another week's
+    assert read() == sorted(nights[1:])
+
+
+def test_what_is_copied_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    LabelTable(str(tmp_path)).append(audits(NIGHT))
+    copies = WeekCopies(f"{tmp_path}/report/labels")
+    LabelTable(str(tmp_path)).of_nights([NIGHT], ["bottle"], copies)
+    monkeypatch.setattr(pq, "write_table", lambda *args, **kwargs: pytest.fail("written again"))
+    (of_night,) = (tmp_path / "labels/category=bottle").iterdir()
+    of_night.write_bytes(b"damaged since")
+    assert LabelTable(str(tmp_path)).of_nights([NIGHT], ["bottle"], copies).num_rows == 1

@@ -16,7 +16,7 @@ from pipeline.catalogue.catalogue import load_catalogue
 from pipeline.onboarding.key import identify
 from pipeline.onboarding.unfinished import UnfinishedOnboarding
 from pipeline.package import Package
-from pipeline.registry import connection, models
+from pipeline.registry import aliases, connection, models
 from pipeline.registry.connection import RegistryError
 
 
@@ -51,7 +51,7 @@ def test_three_at_once_leave_one_version(todo: job._Todo) -> None:
 
 
 def test_a_champion_that_has_learned_from_labels_stays_where_none_are_found(
-    todo: job._Todo, tmp_path: Path
+    todo: job._Todo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     package = Package.read(tmp_path / "package")
     assert take(todo).is_champion
@@ -61,7 +61,11 @@ def test_a_champion_that_has_learned_from_labels_stays_where_none_are_found(
     )
     learned.write(tmp_path / "learned", {})
     models.promote(models.register("steel", "another key", tmp_path / "learned"))
+    asked: list[str] = []
+    history = aliases.history
+    monkeypatch.setattr(aliases, "history", lambda name: (asked.append(name), history(name))[1])
     outcome = take(todo)  # the catalogue is as it was before there were labels
+    assert asked == ["steel"]  # once, however much is decided by it
     assert (outcome.status, outcome.version, outcome.is_champion) == ("unchanged", "1", False)
     assert outcome.findings is not None
     assert outcome.findings[0].startswith("labels: none are found, and the champion, version 2,")

@@ -12,8 +12,8 @@ from model.errors import NightshiftError
 from pipeline.catalogue.catalogue import CatalogueError, Category
 from pipeline.promotion.fleet_gate import ask_all
 from pipeline.promotion.gate import GateOptions
-from pipeline.registry import aliases, models
-from pipeline.registry.aliases import CHAMPION
+from pipeline.registry import models
+from pipeline.registry.aliases import CHAMPION, AliasHistory
 from pipeline.registry.models import RegisteredVersion
 
 logger = logging.getLogger(__name__)
@@ -29,28 +29,17 @@ def refuse_without_results(categories: Sequence[Category]) -> None:
         )
 
 
-def waits(category: Category, version: RegisteredVersion) -> bool:
-    """Whether a version has to ask the gate: there is a champion, and it is another one."""
-    if category.promote != "gate" or version.is_champion:
-        return False
-    return CHAMPION in aliases.history(category.name).aliases
-
-
-def learned_instead(version: RegisteredVersion) -> str | None:
+def learned_instead(version: RegisteredVersion, history: AliasHistory) -> str | None:
     """Say why a version of an unchanged catalogue does not take the champion's place.
 
     The champion is newer and has learned from labels, and this one has not: most likely their
     address is mistyped, moved or left out, and that is no reason to unlearn.
     """
-    number = aliases.history(version.category).aliases.get(CHAMPION)
-    champion = models.find_version(version.category, int(number)) if number else None
-    if (
-        champion is None
-        or version.has_learned_from_labels
-        or int(version.version) > int(number or 0)
-    ):
+    number = int(history.aliases.get(CHAMPION, 0))  # versions begin at 1
+    if version.has_learned_from_labels or int(version.version) > number:
         return None
-    if not champion.has_learned_from_labels:
+    champion = models.find_version(version.category, number)
+    if champion is None or not champion.has_learned_from_labels:
         return None
     return (
         f"labels: none are found, and the champion, version {number}, has learned from some: it "

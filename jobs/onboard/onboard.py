@@ -20,7 +20,7 @@ from typing import Any
 from jobs.cluster.join import cluster, reason, resources_for
 from jobs.cluster.slots import Slots
 from jobs.cluster.work_queue import Ended, Job
-from jobs.onboard.gated import ask_gate, learned_instead, refuse_without_results, waits
+from jobs.onboard.gated import ask_gate, learned_instead, refuse_without_results
 from jobs.onboard.train_loop import run
 from jobs.terminal.progress import Display
 from model.errors import CategoryFault, NightshiftError
@@ -38,6 +38,7 @@ from pipeline.onboarding.overview import add_to_overview
 from pipeline.onboarding.unfinished import UnfinishedOnboarding
 from pipeline.package import RECORD_FILE
 from pipeline.registry import aliases, category_names, connection, models
+from pipeline.registry.aliases import CHAMPION
 from pipeline.registry.models import RegisteredVersion
 
 logger = logging.getLogger(__name__)
@@ -303,15 +304,9 @@ def _registered(
     options: OnboardingOptions,
     record: dict[str, Any] | None = None,
 ) -> Outcome:
-    gate, findings = None, None
-    if options.promote and not version.is_champion and not _stays(status, version):
-        is_known = status is OnboardingStatus.UNCHANGED
-        if is_known and (stays := learned_instead(version)):
-            findings = [stays]
-        elif waits(category, version):
-            gate = "not asked: it is not the challenger"
-        else:
-            version = models.promote(version)
+    said: dict[str, Any] = {}
+    if options.promote and not version.is_champion:
+        version, said = _promoted(category, status, version)
     details = {name: (record or {}).get(name) for name in DETAILS}
     return Outcome(
         category=category.name,
@@ -319,16 +314,24 @@ def _registered(
         model=version.name,
         version=version.version,
         is_champion=version.is_champion,
-        gate=gate,
-        **(details | ({"findings": findings} if findings else {})),
+        **(details | said),
     )
 
 
-def _stays(status: OnboardingStatus, version: RegisteredVersion) -> bool:
-    """Whether another version is champion by a decision since this one was registered."""
-    if status is not OnboardingStatus.UNCHANGED:
-        return False
-    return aliases.stays(aliases.history(version.category))
+def _promoted(
+    category: Category, status: OnboardingStatus, version: RegisteredVersion
+) -> tuple[RegisteredVersion, dict[str, Any]]:
+    """Make a version the champion, or leave it and return what its outcome says of that."""
+    is_known = status is OnboardingStatus.UNCHANGED
+    if is_known or category.promote == "gate":
+        history = aliases.history(version.category)
+        if is_known and aliases.stays(history):
+            return version, {}
+        if is_known and (instead := learned_instead(version, history)):
+            return version, {"findings": [instead]}
+        if category.promote == "gate" and CHAMPION in history.aliases:
+            return version, {"gate": "not asked: it is not the challenger"}
+    return models.promote(version), {}
 
 
 def to_json(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:

@@ -26,6 +26,7 @@ from pipeline.catalogue.rename_table import read_renames
 from pipeline.catalogue.renames import Rename, earlier_names, name_now
 from pipeline.images.prefetch import read_ahead
 from pipeline.labels.label import LABEL_SCHEMA, LATER, LabelsError
+from pipeline.labels.week_copies import WeekCopies
 
 SUFFIX = ".parquet"
 OF_CATEGORY, OF_NIGHT = "category=", "night="  # how the folders below labels/ begin
@@ -107,8 +108,15 @@ class LabelTable:
         """
         return self.of_nights([night], categories)
 
-    def of_nights(self, nights: Collection[str | None], categories: Iterable[str]) -> pa.Table:
+    def of_nights(
+        self,
+        nights: Collection[str | None],
+        categories: Iterable[str],
+        copies: WeekCopies | None = None,
+    ) -> pa.Table:
         """Every label that was ever given to these categories' images of some nights.
+
+        With copies most of them are read from there.
 
         Raises:
             LabelsError: a stored file is damaged.
@@ -117,11 +125,12 @@ class LabelTable:
         there = sorted({*map(file_name, wanted)} & self._folders)
         listed = read_ahead(self._files, there, PARALLEL)
         dates = {night or NO_NIGHT for night in nights}
-        names = [uri for files in listed for uri in files if _night_of(uri) in dates]
+        files = [uri for own in listed for uri in own if _night_of(uri) in dates]
+        rows = copies.read(files, _read_each) if copies else self._read(files)
         of_night = pc.is_in(self._earlier["night"], value_set=pa.array(sorted(dates), pa.string()))
         earlier = self._earlier.filter(of_night)
         own = pc.is_in(earlier["category"], value_set=pa.array(sorted(wanted), pa.string()))
-        return pa.concat_tables([self._read(names), earlier.filter(own)])
+        return pa.concat_tables([rows, earlier.filter(own)])
 
     def append(self, rows: pa.Table) -> int:
         """Store labels, whole files or none of each; return how many files were not there before.
@@ -201,7 +210,7 @@ class LabelTable:
         return [storage.join(self.folder, folder, each) for each in self._names(folder)]
 
     def _read(self, uris: Collection[str]) -> pa.Table:
-        return pa.concat_tables([LABEL_SCHEMA.empty_table(), *read_ahead(_read, uris, PARALLEL)])
+        return pa.concat_tables([LABEL_SCHEMA.empty_table(), *_read_each(uris)])
 
     def _file(self, rows: pa.Table) -> tuple[str, pa.Table]:
         """Where rows of one category and night go."""
@@ -262,6 +271,10 @@ def _read(uri: str) -> pa.Table:
         raise LabelsError(
             f"{uri} does not hold labels ({error}); delete it and import its labels again"
         ) from error
+
+
+def _read_each(uris: Collection[str]) -> list[pa.Table]:
+    return list(read_ahead(_read, uris, PARALLEL))
 
 
 def _write_if_missing(file: tuple[str, pa.Table]) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from pipeline.labels.missed import Missed, missed_by_night, together
+from pipeline.labels.week_copies import monday
 from pipeline.night.results import by_category
 
 WEEKS = 8  # that are looked back on, tonight's included
@@ -55,7 +56,7 @@ def audit_findings(
     by_week: dict[str, list[Missed]] = defaultdict(list)
     for own in nights.values():
         for night, missed in own.items():
-            by_week[_monday(night)].append(missed)
+            by_week[monday(night)].append(missed)
     num_labelled = {name: sum(u in labelled for u in own) for name, own in samples.items()}
     categories = [
         Audited(
@@ -72,10 +73,5 @@ def audit_findings(
         drawn=sum(map(len, samples.values())),
         labelled=sum(num_labelled.values()),
         all=together(missed for own in nights.values() for missed in own.values()),
-        by_week=[(monday, together(own)) for monday, own in sorted(by_week.items())],
+        by_week=[(week, together(own)) for week, own in sorted(by_week.items())],
     )
-
-
-def _monday(night: str) -> str:
-    date = dt.date.fromisoformat(night)
-    return (date - dt.timedelta(days=date.weekday())).isoformat()

@@ -21,6 +21,7 @@ from pipeline import storage
 from pipeline.images.file_names import kinds_in_words
 from pipeline.labels.label import labels_of
 from pipeline.labels.label_table import LabelTable
+from pipeline.labels.week_copies import WeekCopies
 from pipeline.night.fleet.fleet import Fleet
 from pipeline.night.folder import NightError, NightFolder
 from pipeline.night.results import by_category
@@ -70,7 +71,8 @@ def write_report(
     categories = verdict.assess(summary["categories"], calibrations)
     names = [each.category for each in categories]
     images = rows.images
-    labels = LabelTable(folder.out).of_nights(dates_of_weeks(folder.night), names)
+    copies = WeekCopies(storage.join(folder.out, "report", "labels"))
+    labels = LabelTable(folder.out).of_nights(dates_of_weeks(folder.night), names, copies)
     said = _said(labels.filter(pc.equal(labels["night"], folder.night)), images)
     samples = {name: own["image_uri"].to_pylist() for name, own in by_category(rows.audit).items()}
     rates = {
