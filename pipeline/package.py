@@ -122,6 +122,18 @@ class OnboardingRecord:
     findings: Sequence[str] = ()  # what a person should know of the data; none of earlier releases
     # Images that were embedded, and those of them from the store; None without a store.
     features: Mapping[str, int] | None = None
+    # Made defects by size, see ``onboarding/defect_sizes.py``; none of earlier releases.
+    defect_sizes: Sequence[Mapping[str, Any]] = ()
+
+    @property
+    def found_by_size(self) -> dict[str, float]:
+        """Shares of made defects that were found, with their intervals, as metrics."""
+        kinds = {"found": "share", "found_low": "low", "found_high": "high"}
+        return {
+            f"defects_{each['size']}px_{name}": each[key]
+            for each in self.defect_sizes
+            for name, key in kinds.items()
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,7 +212,7 @@ def read_heads(package: str) -> tuple[DetectorHeader, Heads]:
 
 def _read_record(data: Mapping[str, Any]) -> OnboardingRecord:
     """Return the record; what only other releases note in it is left alone."""
-    later = {"findings": (), "features": None}
+    later = {"findings": (), "features": None, "defect_sizes": ()}
     known = {**later, **data}
     return OnboardingRecord(**{each.name: known[each.name] for each in fields(OnboardingRecord)})
 

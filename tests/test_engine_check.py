@@ -30,6 +30,7 @@ from pipeline.night.scoring.detectors import Detectors
 from pipeline.onboarding.finish import write_package
 from pipeline.onboarding.health import NUM_ANOMALIES
 from pipeline.onboarding.prepare import prepare
+from pipeline.onboarding.small_defects import SIZES
 from pipeline.package import CALIBRATION_FILE, Package, PackageError, package_digest
 from pipeline.predictor import Predictor
 
@@ -118,7 +119,7 @@ def test_an_onboarding_stores_eight_good_images_and_what_it_says_of_them(folder:
 
 def test_nothing_goes_through_the_backbone_for_it(folder: Path) -> None:
     record = Package.read(folder).record
-    assert record.backbone_images == 40 + 6 + NUM_ANOMALIES  # good, labelled, made ones
+    assert record.backbone_images == 40 + 6 + NUM_ANOMALIES + 9 * len(SIZES)  # and made ones
 
 
 @pytest.mark.skipif(not has_bfloat16(torch.device("cpu")), reason="this processor has no bfloat16")

@@ -25,13 +25,14 @@ from pipeline.feature_store.stored_groups import IMAGES, stored_groups
 from pipeline.onboarding.finish import write_package
 from pipeline.onboarding.health import NUM_ANOMALIES
 from pipeline.onboarding.prepare import PreparedCategory, prepare
+from pipeline.onboarding.small_defects import SIZES
 from pipeline.package import Package, package_digest
 from pipeline.study.check import build_test
 from pipeline.study.feature_view import wanted_views
 from pipeline.study.sets import build_view, fold_plan
 
 NUM_GOOD, NUM_TEST = 20, 6
-NUM_ALL = NUM_GOOD + NUM_TEST + NUM_ANOMALIES
+NUM_ALL = NUM_GOOD + NUM_TEST + NUM_ANOMALIES + 9 * len(SIZES)  # nine are held out
 # A 64-pixel crop with EfficientNet-Lite0: 40 channels on 8 x 8, 112 on 4 x 4, half precision.
 IMAGE_BYTES = 2 * (40 * 64 + 112 * 16)
 

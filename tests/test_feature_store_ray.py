@@ -11,6 +11,7 @@ from studied import write_study_catalogue
 from jobs.cluster.join import cluster
 from jobs.local.s3 import LocalS3
 from pipeline.onboarding.health import NUM_ANOMALIES
+from pipeline.onboarding.small_defects import SIZES
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
@@ -35,7 +36,7 @@ def test_each_command_takes_what_those_before_it_have_left(
     catalogue = write_study_catalogue(tmp_path, **changes)
 
     (onboarded,) = json.loads(run("onboard", catalogue, "--json").out)
-    num_onboarded = NUM_GOOD + NUM_TEST + NUM_ANOMALIES
+    num_onboarded = NUM_GOOD + NUM_TEST + NUM_ANOMALIES + 9 * len(SIZES)
     assert onboarded["features"] == {"images": num_onboarded, "from_store": 0}
 
     evaluated = run("evaluate", catalogue, "--seeds", 1).out

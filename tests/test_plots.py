@@ -18,7 +18,6 @@ from skimage.measure import label
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from pipeline.calibration import Calibration, CalibrationConfig, fit
-from pipeline.evaluation import plot_style as style
 from pipeline.evaluation.heatmap_grid import (
     CAPTION,
     HEAD,
@@ -34,6 +33,7 @@ from pipeline.evaluation.plots import CURVE_SIZE, draw, pro_figure, roc_figure, 
 from pipeline.evaluation.protocol import CategoryResult
 from pipeline.evaluation.score_plot import SIZE, score_axis, scores_figure
 from pipeline.measuring.metrics import Curve
+from pipeline.pages import plot_style as style
 from pipeline.pages.words import decimal
 
 

@@ -30,6 +30,7 @@ from pipeline.onboarding.finish import findings_of_size, write_package
 from pipeline.onboarding.health import refuse_unhealthy
 from pipeline.onboarding.key import onboarding_key
 from pipeline.onboarding.prepare import make_detector, prepare
+from pipeline.onboarding.small_defects import SIZES
 from pipeline.package import Package
 from pipeline.registry.onnx_export import to_onnx
 
@@ -68,7 +69,7 @@ def test_a_package_of_a_realnet_is_read_again(package: Package) -> None:
     assert package.record.settings["recipe"]["pairs"] == 96
     over_prior = [report["segmentation_over_prior"] for report in package.record.curve]
     assert over_prior[-1] < over_prior[0]
-    assert package.record.backbone_images == 40 + 96 + 6
+    assert package.record.backbone_images == 40 + 96 + 6 + 9 * len(SIZES)
     assert package.record.metrics["image_auroc"] > 0.8
 
 

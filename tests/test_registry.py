@@ -15,6 +15,7 @@ from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
 from pipeline.onboarding.health import NUM_ANOMALIES
+from pipeline.onboarding.small_defects import SIZES
 from pipeline.package import DECIDING_FILES, RECORD_FILE, Package, PackageError, package_digest
 from pipeline.registry import connection, models
 from pipeline.registry.connection import EVALUATIONS, ONBOARDINGS, STUDIES
@@ -71,15 +72,18 @@ def test_a_run_holds_settings_curve_metrics_and_pictures(
     assert run.info.status == "FINISHED"
     assert run.data.params["backbone"] == "efficientnet_lite0"
     assert run.data.metrics["images_train"] + run.data.metrics["images_calibration"] == 40
-    # 40 good ones, 6 to test on, each once, and the synthetic anomalies.
-    assert run.data.metrics["backbone_images"] == 40 + 6 + NUM_ANOMALIES
+    # 40 good ones, 6 to test on, each once, synthetic anomalies, four sizes on nine held out.
+    assert run.data.metrics["backbone_images"] == 40 + 6 + NUM_ANOMALIES + 9 * len(SIZES)
     assert run.data.metrics["image_auroc"] <= 1
     assert run.data.metrics["seconds_training"] > 0
+    history = client.get_metric_history(run.info.run_id, "defects_found")
+    assert {metric.step for metric in history} == {4, 8, 16, 32}  # pixels
+    assert run.data.metrics.keys() >= {"pixels_kept", "defects_8px_found", "defects_8px_found_low"}
     assert len(run.data.tags["nightshift.dataset_digest"]) == 64
     assert run.data.tags["nightshift.version"] == importlib.metadata.version("nightshift")
     assert len(client.get_metric_history(run.info.run_id, "image_loss")) == 1  # one pass, not two
     pictures = client.list_artifacts(run.info.run_id, "examples")
-    assert len(pictures) == 6
+    assert len(pictures) == 6 + 1
     assert all(picture.path.endswith(".png") for picture in pictures)
 
 

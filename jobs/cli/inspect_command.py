@@ -15,8 +15,8 @@ from pipeline.feature_store.place import DEFAULT_GB, named_place
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pipeline.data_report.category_reading import Reader
     from pipeline.data_report.inspection import Inspection
-    from pipeline.feature_store.place import StorePlace
     from pipeline.inspection.found import Line
 
 CATALOGUE_SUFFIXES = (".yaml", ".yml")
@@ -39,6 +39,14 @@ def inspect(  # noqa: PLR0913, PLR0917  options of a command
     most: Annotated[
         int, typer.Option(min=0, help="Images of each category of a dump to look at; 0: all.")
     ] = MOST_IMAGES,
+    defect_sizes: Annotated[
+        bool,
+        typer.Option(
+            "--defect-sizes",
+            help="Of a catalogue: train each category on some of its images, as it is and with "
+            "tiles (or without), and say which sizes of made defects are found.",
+        ),
+    ] = False,
     features: Features = None,
     features_gb: FeaturesGb = DEFAULT_GB,
     as_json: Json = False,
@@ -52,9 +60,15 @@ def inspect(  # noqa: PLR0913, PLR0917  options of a command
     from pipeline import storage  # noqa: PLC0415  torch loads in seconds
 
     if _is_catalogue(what):
-        place = storage.absolute(out or CATALOGUE_OUT)
-        _inspect_catalogue(what, only or [], place, named_place(features, features_gb), as_json)
+        from pipeline.data_report.category_reading import Reader  # noqa: PLC0415
+
+        reader = Reader(named_place(features, features_gb), measures_sizes=defect_sizes)
+        _inspect_catalogue(
+            what, only or [], storage.absolute(out or CATALOGUE_OUT), reader, as_json
+        )
         return
+    if defect_sizes:
+        raise typer.BadParameter("only of a catalogue", param_hint="--defect-sizes")
     if out is None:
         raise typer.BadParameter(
             "a dump needs the place of the nights' results", param_hint="--out"
@@ -72,18 +86,17 @@ def _is_catalogue(what: str) -> bool:
 
 
 def _inspect_catalogue(
-    catalogue: str, only: list[str], out: str, features: "StorePlace | None", as_json: bool
+    catalogue: str, only: list[str], out: str, reader: "Reader", as_json: bool
 ) -> None:
     from pipeline.catalogue.catalogue import load_catalogue, select  # noqa: PLC0415
 
     categories = select(load_catalogue(catalogue), only)
-    from pipeline.data_report.category_reading import Reader  # noqa: PLC0415
     from pipeline.data_report.inspection import inspect_catalogue  # noqa: PLC0415
     from pipeline.data_report.inspection_files import connect, write  # noqa: PLC0415
 
     with redirect_stdout(sys.stderr):
         connect()
-        done = inspect_catalogue(catalogue, categories, Reader(features), _tell)
+        done = inspect_catalogue(catalogue, categories, reader, _tell)
         page = write(done, out)
     _answer(done, page, as_json)
 

@@ -9,6 +9,8 @@ from rich.console import Console
 from jobs.terminal.tables import number, table
 from pipeline.feature_store.place import in_words
 from pipeline.images.file_names import kinds_in_words
+from pipeline.onboarding.size_words import sizes_in_words
+from pipeline.pages.words import percent
 
 
 def print_outcomes(outcomes: list[dict[str, Any]]) -> None:
@@ -30,6 +32,9 @@ def print_outcomes(outcomes: list[dict[str, Any]]) -> None:
         note, features = _note(outcome["counts"] or {}), outcome["features"]
         notes = [*([note] if note else []), *([in_words(features)] if features else [])]
         notes += [f"gate: {outcome['gate']}"] if outcome["gate"] else []
+        if sizes := outcome["defect_sizes"]:
+            kept = percent((outcome["metrics"] or {}).get("pixels_kept"))
+            notes.append(f"made defects found: {sizes_in_words(sizes)}; pixels kept: {kept}")
         for line in [*notes, *(outcome["findings"] or ())]:
             typer.echo(f"{outcome['category']}: {line}")
 

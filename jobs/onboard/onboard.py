@@ -73,10 +73,12 @@ class Outcome:
     timings_s: dict[str, float] | None = None
     findings: list[str] | None = None  # what a person should know of the data
     features: dict[str, int] | None = None  # embedded, and from the store; None without one
+    defect_sizes: list[dict[str, Any]] | None = None  # made ones that were found
     num_files: int | None = None  # masks included; None where nothing was done
 
 
-DETAILS = ("counts", "metrics", "timings_s", "findings", "features")  # of the record
+# Of the record.
+DETAILS = ("counts", "metrics", "timings_s", "findings", "features", "defect_sizes")
 
 
 @dataclass(frozen=True, kw_only=True)

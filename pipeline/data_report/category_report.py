@@ -1,15 +1,17 @@
 """What an inspection says of one category."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from model.preprocessing import Preprocessing
 from pipeline.checks import Verdict, failed, passed, worst
 from pipeline.data_report.category_reading import Reading
+from pipeline.data_report.setting_comparison import Comparison
 from pipeline.inspection.data_checks import examine
 from pipeline.inspection.found import Line
 from pipeline.inspection.suspects import are_suspects
+from pipeline.onboarding.squeeze import Squeeze, in_words
 
 LISTED_SHARE, LEAST_LISTED = 0.2, 20  # of the training images, those that are least usual
 
@@ -25,6 +27,8 @@ class CategoryReport:
     preprocessing: Preprocessing | None = None  # how its pictures are read; None: there are none
     error: str | None = None  # why it could not be looked at
     zones_picture: str = ""  # a data: address; none where all of an image counts
+    squeeze: Squeeze | None = None
+    sizes: Comparison | None = None  # of defects that are found
 
     @property
     def verdict(self) -> Verdict:
@@ -43,6 +47,8 @@ class CategoryReport:
             "error": self.error,
             "checks": [line.to_json() for line in self.lines],
             "least_usual": list(self.least_usual),
+            "squeeze": self.squeeze and asdict(self.squeeze),
+            "defect_sizes": self.sizes and self.sizes.to_json(),
         }
 
 
@@ -53,6 +59,11 @@ def report_on(reading: Reading) -> CategoryReport:
     if reading.findings:
         lines.append(Line(check=passed("layout", "; ".join(reading.findings))))
     lines += [reading.zones] if reading.zones else []
+    said = {
+        "resolution": in_words(reading.squeeze) if reading.squeeze else "",
+        "defect sizes": reading.sizes.sentence if reading.sizes else "",
+    }
+    lines += [Line(check=passed(name, finding)) for name, finding in said.items() if finding]
     index, scores = images.least_usual
     flags = are_suspects(scores)
     shown = max(LEAST_LISTED, round(LISTED_SHARE * len(index)))
@@ -67,6 +78,8 @@ def report_on(reading: Reading) -> CategoryReport:
         ],
         preprocessing=reading.category.preprocessing,
         zones_picture=reading.zones_picture,
+        squeeze=reading.squeeze,
+        sizes=reading.sizes,
     )
 
 

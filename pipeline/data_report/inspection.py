@@ -60,10 +60,22 @@ class Inspection:
     def files(self) -> dict[str, bytes]:
         """Return the answer and the page, by name."""
         answer = self.to_json()
+        curves = {name: each.sizes for name, each in self.reports.items() if each.sizes}
         return {
             ANSWER_FILE: json.dumps(answer, indent=1).encode(),
             PAGE_FILE: inspection_page(answer, self.reports).encode(),
+            **{f"defect-sizes-{name}.png": each.picture for name, each in curves.items()},
         }
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """What of it is a number, by name."""
+        verdicts = [each.verdict.value for each in self.reports.values()]
+        found = {name.lower(): float(verdicts.count(name)) for name in ("WARN", "FAIL")}
+        for name, report in self.reports.items():
+            found |= {f"{name}/pixels_kept": report.squeeze.kept} if report.squeeze else {}
+            found |= report.sizes.metrics if report.sizes else {}
+        return found
 
 
 def inspect_catalogue(

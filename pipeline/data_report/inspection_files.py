@@ -34,15 +34,14 @@ def write(done: Inspection, out: str) -> str:
     files = done.files()
     for name, content in files.items():
         storage.write_bytes(storage.join(out, name), content)
-    verdicts = [report.verdict.value for report in done.reports.values()]
     runs.log_run(
         RunRecord(
             experiment=connection.INSPECTIONS,
             name=f"inspect {done.place.rpartition('/')[2]}",
             key=hashlib.sha256("\n".join([done.place, *done.reports]).encode()).hexdigest(),
             category=next(iter(done.reports)) if len(done.reports) == 1 else "",
-            settings={"inspected": done.place, "categories": len(verdicts)},
-            metrics={each.lower(): float(verdicts.count(each)) for each in ("WARN", "FAIL")},
+            settings={"inspected": done.place, "categories": len(done.reports)},
+            metrics=done.metrics,
             files=files,
         )
     )

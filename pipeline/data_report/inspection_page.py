@@ -10,14 +10,14 @@ from typing import Any
 
 from pipeline.checks import Verdict
 from pipeline.data_report.category_report import CategoryReport
-from pipeline.data_report.thumbnails import Order, thumbnails
+from pipeline.data_report.thumbnails import Order, png_address, thumbnails
 from pipeline.inspection.data_checks import SUSPECTS
 from pipeline.pages.environment import render_page
 
 SCRIPT = Path(__file__).with_name("static") / "exclude.js"
 TEMPLATE = "data_report/static/inspection.html.j2"
 MOST_OF_LINE, MOST_PICTURES = 12, 240  # images shown of one line, and on the page
-MOST_ZONES = 48  # categories whose zones are drawn
+MOST_ZONES = MOST_CURVES = 48  # categories whose zones, or sizes of defects, are drawn
 MOST_ROWS = 2_000  # categories in the table
 
 COUNTED: Mapping[str, Mapping[str, Sequence[str]]] = {  # lines whose images the page counts
@@ -46,6 +46,8 @@ def inspection_page(answer: Mapping[str, Any], reports: Mapping[str, CategoryRep
         "pictures": pictures,
         "zones": [(n, r.zones_picture) for n, r in reports.items() if r.zones_picture][:MOST_ZONES],
     }
+    curves = [(n, r.sizes) for n, r in reports.items() if r.sizes]
+    values["curves"] = [(n, c.sentence, png_address(c.picture)) for n, c in curves[:MOST_CURVES]]
     script = SCRIPT if answer["kind"] != "dump" else None  # a dump has no catalogue to change
     return render_page(TEMPLATE, values, script=script)
 

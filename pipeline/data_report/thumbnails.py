@@ -38,3 +38,8 @@ def as_address(image: Image.Image) -> str:
     stream = io.BytesIO()
     image.save(stream, "JPEG", quality=QUALITY)
     return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
+
+
+def png_address(content: bytes) -> str:
+    """Return a PNG file as a data: address."""
+    return f"data:image/png;base64,{base64.b64encode(content).decode()}"

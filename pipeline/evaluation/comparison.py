@@ -7,9 +7,9 @@ from typing import Any
 
 from matplotlib.ticker import MaxNLocator
 
-from pipeline.evaluation import plot_style as style
 from pipeline.evaluation.protocol import CategoryResult
 from pipeline.evaluation.tables import QUALITY, RATES, Evaluation, cells, markdown_table
+from pipeline.pages import plot_style as style
 from pipeline.pages.words import decimal
 
 COSTS = {

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageColor, ImageOps
 from scipy import ndimage
 
-from pipeline.evaluation import plot_style as style
 from pipeline.images import heatmap
 from pipeline.package import THRESHOLD_GREY
+from pipeline.pages import plot_style as style
 from pipeline.pages.words import decimal
 
 NUM_GOOD, NUM_DEFECTIVE = 3, 9

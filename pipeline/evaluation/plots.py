@@ -11,12 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from pipeline.evaluation import plot_style as style
 from pipeline.evaluation.heatmap_grid import grid_figure
 from pipeline.evaluation.protocol import CategoryResult
 from pipeline.evaluation.score_plot import scores_figure
 from pipeline.evaluation.tables import with_spread
 from pipeline.measuring.metrics import Curve
+from pipeline.pages import plot_style as style
 from pipeline.pages.words import decimal, percent
 
 CURVE_SIZE = (1040, 900)  # pixels

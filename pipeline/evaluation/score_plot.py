@@ -18,7 +18,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from pipeline.calibration import Calibration
-from pipeline.evaluation import plot_style as style
+from pipeline.pages import plot_style as style
 from pipeline.pages.bins import Floats, count, edges_around
 from pipeline.pages.words import decimal
 

@@ -24,9 +24,11 @@ from pipeline.images.regions import RegionRule, fit_rule
 from pipeline.measuring.labelled import ScoredSamples, measure, read_marks, score_samples
 from pipeline.onboarding import label_head
 from pipeline.onboarding.check_images import check_images
+from pipeline.onboarding.defect_sizes import SizeFound, measure_sizes
 from pipeline.onboarding.examples import examples, worst_unseen
 from pipeline.onboarding.health import measure_health, refuse_unhealthy
 from pipeline.onboarding.prepare import PreparedCategory, UnseenScores, make_detector, score_unseen
+from pipeline.onboarding.squeeze import squeeze_of
 from pipeline.onboarding.zones import least_positions
 from pipeline.package import MapScale, OnboardingRecord, Package, Reference
 
@@ -46,6 +48,7 @@ def finish(prepared: PreparedCategory) -> tuple[Package, dict[str, NDArray[np.ui
     health = measure_health(prepared, detector, unseen)
     refuse_unhealthy(category.name, health, warn=category.training.health == "warn")
     check, pictures = check_images(prepared, detector, unseen) or (None, None)
+    sizes = measure_sizes(prepared, detector, calibration)
     calibrated = time.monotonic()
     test = of_split(prepared.samples, "test")
     scored = score_samples(test, detector, prepared.embedder)
@@ -57,6 +60,7 @@ def finish(prepared: PreparedCategory) -> tuple[Package, dict[str, NDArray[np.ui
         "evaluation": time.monotonic() - calibrated,
     }
     record = _record(prepared, scored, calibration, timings, health)
+    findings = [*record.findings, *findings_of_size(detector.heads)]
     package = Package(
         header=detector.header,
         heads=copy.deepcopy(detector.heads).cpu(),
@@ -69,7 +73,7 @@ def finish(prepared: PreparedCategory) -> tuple[Package, dict[str, NDArray[np.ui
             regions=_rule(category, unseen),
             zones=detector.header.zones,
         ),
-        record=replace(record, findings=[*record.findings, *findings_of_size(detector.heads)]),
+        record=replace(record, findings=findings, defect_sizes=[asdict(each) for each in sizes]),
         check_images=pictures,
         training_images=prepared.described,
     )
@@ -79,7 +83,18 @@ def finish(prepared: PreparedCategory) -> tuple[Package, dict[str, NDArray[np.ui
         time.monotonic() - prepared.started,
     )
     shown = scored if scored.samples else worst_unseen(prepared, detector, unseen)
-    return package, examples(shown, scale, category.preprocessing)
+    return package, examples(shown, scale, category.preprocessing) | _curve(category, sizes)
+
+
+def _curve(category: Category, sizes: list[SizeFound]) -> dict[str, NDArray[np.uint8]]:
+    """Return the picture of the sizes of defects that are found, by name."""
+    if not sizes:
+        return {}
+    from pipeline.onboarding.size_curve import size_figure  # noqa: PLC0415  a second to import
+    from pipeline.pages.plot_style import drawn  # noqa: PLC0415
+
+    figure = size_figure(category.name, {"as it is": sizes}, category.false_alarm_rate)
+    return {"defect-sizes": drawn(figure)}
 
 
 def findings_of_size(heads: Heads) -> list[str]:
@@ -122,7 +137,9 @@ def _record(
         "recipe": asdict(prepared.trainer.recipe),
         "labels": settings["labels"] if prepared.has_learned_from_labels else [],
     }
+    squeeze = squeeze_of(good.images.reads, category.preprocessing)
     metrics = {"threshold": calibration.threshold}
+    metrics |= {"pixels_kept": squeeze.kept} if squeeze else {}
     metrics |= {f"health_{name}": value for name, value in health.items()}
     findings = [*prepared.findings, *label_head.say(prepared.trainer, prepared.defects)]
     if scored.samples:

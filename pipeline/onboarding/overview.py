@@ -14,6 +14,7 @@ from typing import Any
 
 from model.errors import NightshiftError
 from pipeline import storage
+from pipeline.onboarding.size_words import sizes_in_words
 from pipeline.pages.environment import render_page
 from pipeline.pages.words import clock, count
 
@@ -142,7 +143,7 @@ def overview_page(overview: Outcomes, now: dt.datetime) -> str:
         "headline": headline(len(good), len(failed)),
         "totals": totals(good, failed),
     }
-    return render_page(TEMPLATE, values, filters={"seconds": seconds_of, "moment": _moment})
+    return render_page(TEMPLATE, values, filters=FILTERS)
 
 
 def headline(num_good: int, num_failed: int) -> str:
@@ -174,3 +175,6 @@ def seconds_of(outcome: Mapping[str, Any]) -> float | None:
 
 def _moment(when: str) -> str:
     return clock(dt.datetime.fromisoformat(when))
+
+
+FILTERS = {"seconds": seconds_of, "moment": _moment, "sizes": sizes_in_words}

@@ -229,13 +229,15 @@ def _run_record(category: str, key: str, package: Package, folder: Path) -> RunR
             **{f"images_{name}": float(count) for name, count in record.counts.items()},
             **{f"seconds_{name}": seconds for name, seconds in record.timings_s.items()},
             "backbone_images": float(record.backbone_images),
+            **record.found_by_size,
         },
         curves=[
             (f"{entry['head']}_{name}", value, step)
             for step, entry in enumerate(record.curve)
             for name, value in entry.items()
             if name != "head"
-        ],
+        ]
+        + [("defects_found", each["share"], each["size"]) for each in record.defect_sizes],
         files=files,
         images=ImageSet(
             digest=record.dataset_digest, uri=record.settings["images"], counts=record.counts

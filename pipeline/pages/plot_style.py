@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
+from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.pages.words import percent
@@ -50,11 +51,16 @@ def panel(figure: Figure, box: tuple[int, int, int, int]) -> Axes:
     return axes
 
 
-def png(figure: Figure) -> bytes:
-    """Draw a figure and return it as a PNG; a user's matplotlibrc cannot crop or scale it."""
+def drawn(figure: Figure) -> NDArray[np.uint8]:
+    """Return a figure's pixels (H, W, 3); a user's matplotlibrc cannot crop or scale it."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()  # type: ignore[no-untyped-call]
+    pixels: NDArray[np.uint8] = np.asarray(canvas.buffer_rgba())[..., :3]  # type: ignore[no-untyped-call]
+    return pixels
+
+
+def png(figure: Figure) -> bytes:
+    """Draw a figure and return it as a PNG."""
     buffer = io.BytesIO()
-    pixels = np.asarray(canvas.buffer_rgba())[..., :3]  # type: ignore[no-untyped-call]
-    Image.fromarray(pixels).save(buffer, format="PNG", optimize=True)
+    Image.fromarray(drawn(figure)).save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()
