@@ -22,6 +22,7 @@ from torch import Tensor
 from model.detector import Detector
 from model.kind import Heads
 from model.preprocessing import Preprocessing
+from model.tile_pixels import cut
 from model.tiled_bank import CHUNK, TiledBank, TiledImage
 from pipeline.calibration import Calibration
 from pipeline.images import fit
@@ -134,7 +135,7 @@ def _inputs(image: Pixels, preprocessing: Preprocessing) -> Iterator[NDArray[np.
         yield fit.to_crop(picture, preprocessing)
         return
     scaled = fit.to_scale(picture, tiles.scaled((picture.height, picture.width)))
-    for some in tiles.cut(torch.from_numpy(scaled), CHUNK):
+    for some in cut(tiles, torch.from_numpy(scaled), CHUNK):
         yield from some.numpy()
 
 
