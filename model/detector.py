@@ -150,11 +150,8 @@ def refuse_other_backbone(backbone: Backbone, header: DetectorHeader) -> None:
 def save_detector(path: Path, heads: Heads, header: DetectorHeader) -> None:
     """Write the heads and their header as one safetensors file.
 
-    Args:
-        path: the file.
-        heads: as ``RecipeTrainer.folded`` gives them: their matrices are rounded already, so that
-            the file scores exactly as they do.
-        header: what they belong to.
+    Heads of ``RecipeTrainer.folded`` have matrices that are rounded already, so that the file
+    scores exactly as they do.
     """
     from safetensors.torch import save_file  # noqa: PLC0415  only files need it
 

@@ -124,12 +124,9 @@ class FeatureBank:
     def draw(
         self, num_patches: int, images: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """Return random patches (K, C), each position equally likely, and whose they are (K,).
+        """Return random patches (K, C) of images (N,), and whose among these they are (K,).
 
-        Args:
-            num_patches: K.
-            images: (N,), the images to draw from; whose a patch is counts among these.
-            generator: where the random numbers come from.
+        Each position is equally likely.
         """
         randint = partial(
             torch.randint, size=(num_patches,), generator=generator, device=self.device

@@ -62,13 +62,10 @@ class LabelTrainer:
         defects: FeatureBank,
         bursts: Sequence[str] | None = None,
     ) -> None:
-        """Join a trainer.
+        """Join a trainer with members that leave images out.
 
-        Args:
-            trainer: of the kind, with members that leave images out.
-            training_set: what it fits to.
-            defects: features of the confirmed ones, all of the bank's images.
-            bursts: what each of these stays together with; by default each is for itself.
+        All of the bank's images are confirmed defects; each is a burst of its own where none are
+        given.
         """
         self.trainer, self.bank, self.defects = trainer, training_set.bank, defects
         self.recipe: Any = trainer.recipe

@@ -68,7 +68,8 @@ def rename_category(
             f"{PATTERN}."
         )
     before, taken = find_category(old), find_category(new)
-    is_done = before is None and taken is not None and _was_called(taken, old)
+    earlier_names = {rename.old for rename in taken.renames} if taken else set()
+    is_done = before is None and old in earlier_names
     if not is_done:
         _refuse_rename(old, new, before, taken)
     found = taken if is_done else before
@@ -135,10 +136,6 @@ def _refuse_rename(
         )
 
 
-def _was_called(category: RegisteredCategory, name: str) -> bool:
-    return name in {rename.old for rename in category.renames}
-
-
 def _unknown(category: str) -> str:
     return (
         f"no model {model_name(category)} is registered, so there is no category {category!r}. "
@@ -162,11 +159,7 @@ def _refuse_pinned(outs: Sequence[str], category: str) -> None:
 
 def _refuse_strange(out: str) -> None:
     """Refuse a folder without results: nothing should be written where nobody looks."""
-    try:
-        names = storage.list_names(out)
-    except storage.ObjectMissing:
-        names = []
-    if not {"results", "summary", "fleet"} & set(names):
+    if not {"results", "summary", "fleet"} & {*storage.names_below(out)}:
         raise CategoryChangeError(
             f"{out} has no nights; name the folder or prefix that `score --out` was given."
         )

@@ -194,12 +194,9 @@ def read_training_images(package: str) -> TrainingImages | None:
     Raises:
         PackageError: the file is damaged.
     """
-    try:
-        content = storage.read_bytes(storage.join(package, TRAINING_IMAGES_FILE))
-    except storage.ObjectMissing:
-        return None
+    content = storage.read_if_there(storage.join(package, TRAINING_IMAGES_FILE))
     with package_errors(package):
-        return TrainingImages.from_bytes(content)
+        return TrainingImages.from_bytes(content) if content is not None else None
 
 
 def read_heads(package: str) -> tuple[DetectorHeader, Heads]:

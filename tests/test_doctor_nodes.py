@@ -12,7 +12,7 @@ import ray
 
 from jobs.cluster.probe import ask_cluster
 from jobs.doctor.doctor import check_ray
-from jobs.local.process import HOST, free_ports, start, stop
+from jobs.local.process import HOST, bound_to_this_process, free_ports, start, stop
 from jobs.local.s3 import LocalS3
 from pipeline.checks import Check, Verdict
 
@@ -34,7 +34,8 @@ def head(s3_server: LocalS3, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     command += ["--min-worker-port=0", "--max-worker-port=0"]  # any: ours may be among the usual
     command += ["--include-dashboard=false", "--object-store-memory=100000000"]
     command += ["--disable-usage-stats"]
-    process = start(command, home, os.environ | environment)
+    bound = bound_to_this_process(command)
+    process = start(bound, home, os.environ | environment, home / "server.log")
     deadline = time.monotonic() + 60
     try:
         while socket.socket().connect_ex((HOST, port)) != 0:

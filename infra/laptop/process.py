@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from jobs.local import process as local
 from model.errors import NightshiftError
 
 
@@ -44,17 +45,8 @@ def running(folder: Path, name: str) -> int | None:
 
 def start(folder: Path, logs: Path, server: Server) -> None:
     """Start a server in a session of its own and note which process it is."""
-    with (logs / f"{server.name}.log").open("wb") as log:
-        process = subprocess.Popen(  # noqa: S603  programs that we found, no shell
-            server.command,
-            cwd=server.home,
-            env={**_inherited(), **server.environment},
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            user=server.user,
-        )
+    log, environment = logs / f"{server.name}.log", {**_inherited(), **server.environment}
+    process = local.start(server.command, server.home, environment, log, user=server.user)
     note = {"pid": process.pid, "birth": birth(process.pid)}
     (folder / f"{server.name}.json").write_text(json.dumps(note))
 

@@ -108,11 +108,8 @@ def _label(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return the line that the report's Download button would write of an image."""
     names = ("image_uri", "image_etag", "category", "night", "model_name", "model_version")
     said = {"label": "defect" if row["defective"] else "good"}
-    return {name: row[name] for name in names} | said | {"labelled_at": _now()}
-
-
-def _now() -> str:
-    return dt.datetime.now(dt.UTC).isoformat()
+    now = dt.datetime.now(dt.UTC).isoformat()
+    return {name: row[name] for name in names} | said | {"labelled_at": now}
 
 
 def _text(

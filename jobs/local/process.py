@@ -1,4 +1,4 @@
-"""Servers that this process starts on its own machine: on free ports, and ended with it."""
+"""Servers on this machine: on free ports, each in a session of its own, and ended as a whole."""
 
 import os
 import random
@@ -49,22 +49,23 @@ def free_ports(count: int) -> list[int]:
 
 
 def start(
-    command: Sequence[str], home: Path, environment: Mapping[str, str]
+    command: Sequence[str],
+    home: Path,
+    environment: Mapping[str, str],
+    log: Path,
+    user: str | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start a server in a session of its own; what it says goes to ``home/server.log``.
-
-    On Linux it is killed when the calling thread ends, however that happens: call this from a
-    thread that outlives the server's use. Elsewhere a killed parent leaves it running.
-    """
-    with (home / "server.log").open("wb") as log:
+    """Start a server in a session of its own, perhaps as another user; it outlives this process."""
+    with log.open("wb") as file:
         return subprocess.Popen(  # noqa: S603 (a program that the caller found, no shell)
-            bound_to_this_process(command),
+            command,
             cwd=home,
             env=environment,
             stdin=subprocess.DEVNULL,
-            stdout=log,
+            stdout=file,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            user=user,
         )
 
 
@@ -79,7 +80,10 @@ def stop(process: subprocess.Popen[bytes], patience_s: float) -> None:
 
 
 def bound_to_this_process(command: Sequence[str]) -> list[str]:
-    """Return a command that is killed when the calling thread ends (Linux only)."""
+    """Return a command that on Linux is killed when the calling thread ends, however that happens.
+
+    Start it from a thread that outlives its use. Elsewhere a killed parent leaves it running.
+    """
     if sys.platform != "linux":
         return list(command)
     return [sys.executable, "-I", "-S", "-c", DIE_WITH_PARENT, str(os.getpid()), *command]

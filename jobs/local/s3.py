@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from jobs.local.process import HOST, free_ports, start, stop
+from jobs.local.process import HOST, bound_to_this_process, free_ports, start, stop
 from model.errors import NightshiftError
 
 logger = logging.getLogger(__name__)
@@ -132,7 +132,8 @@ class LocalS3:
             command = [str(weed), *server_arguments(self._home, self._ports)]
             # Nothing of the user's own settings for SeaweedFS reaches it.
             environment = {"HOME": str(self._home), "PATH": os.environ.get("PATH", os.defpath)}
-            self._process = start(command, self._home, environment)
+            log, bound = self._home / "server.log", bound_to_this_process(command)
+            self._process = start(bound, self._home, environment, log)
             return self._wait_until_ready(self._process)
         except BaseException:
             self._stop()

@@ -71,10 +71,9 @@ class Feeding:
 
 
 def feeding_for(nodes: Sequence[Mapping[str, float]]) -> Feeding | None:
-    """Share the CPUs that workers with a GPU each leave; None where nobody is to be fed.
+    """Share the CPUs that workers with a GPU leave on nodes with these resources.
 
-    Args:
-        nodes: the resources of each node of the cluster, as Ray names them.
+    None where nobody is to be fed.
     """
     with_gpus = [node for node in nodes if node.get("GPU", 0) >= 1]
     if not with_gpus:
@@ -133,13 +132,10 @@ class Feeders:
     ahead = 1
 
     def __init__(self, feeders: Sequence[Any], own: Source, pixels: int, store_bytes: int) -> None:
-        """Take actors that may not be there yet.
+        """Take actors that may not be there yet, with ``read`` and ``is_ready``.
 
-        Args:
-            feeders: with ``read`` and ``is_ready``.
-            own: reads where feeders cannot.
-            pixels: of the largest image that is read.
-            store_bytes: of the object store that requests under way may take.
+        ``own`` reads where they cannot. The largest image has ``pixels``, and requests under way
+        may take ``store_bytes`` of the object store.
         """
         self.own = own
         self.files_a_request = max(1, min(PART_FILES, PART_BYTES // (3 * pixels)))

@@ -12,7 +12,7 @@ from jobs.study.outcomes import PLENTY, outcomes
 from jobs.study.tasks import embed_test, measure, measure_repeat
 from pipeline import storage
 from pipeline.study.answer import Answer
-from pipeline.study.check import Measured, all_measured, correlations, discard, paired
+from pipeline.study.check import Measured, all_measured, correlations, paired
 from pipeline.study.choice import DEFAULT
 from pipeline.study.feature_view import FeatureView, wanted_views
 from pipeline.study.records import Ledger, StudyFolder, TrialRecord
@@ -49,7 +49,7 @@ def check(
     for name, values in _best_and_default(context, found).items():
         told[name]["best_over_default"] = values
     folder.note("check", told)
-    discard(context.heads)
+    storage.remove_below(context.heads)
     return told
 
 

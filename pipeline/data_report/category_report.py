@@ -1,7 +1,7 @@
 """What an inspection says of one category."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from model.preprocessing import Preprocessing
@@ -34,10 +34,6 @@ class CategoryReport:
     def verdict(self) -> Verdict:
         """The worst of its lines."""
         return worst([line.check for line in self.lines])
-
-    def with_lines(self, lines: Sequence[Line]) -> "CategoryReport":
-        """Return the report with further lines."""
-        return replace(self, lines=[*self.lines, *lines])
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""

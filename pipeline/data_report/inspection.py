@@ -5,7 +5,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -95,7 +95,8 @@ def inspect_catalogue(
             reports[category.name] = _look(category, reader, across)
             told(reports[category.name])
         for name, lines in across.lines():
-            reports[name] = reports[name].with_lines(lines)
+            report = reports[name]
+            reports[name] = replace(report, lines=[*report.lines, *lines])
     return Inspection(place=place, reports=reports)
 
 

@@ -77,10 +77,8 @@ def column_of(group: str | BurstColumn | None, layout: str) -> str | None:
 def bursts(pattern: str | None, uris: Sequence[str], hashes: Sequence[str]) -> list[str]:
     """Return a digest of what each image stays together with: hex sha256.
 
-    Args:
-        pattern: a regular expression, searched for in addresses; None: nothing belongs together.
-        uris: addresses of images.
-        hashes: digests of their contents; one whose address does not match is a burst of its own.
+    The pattern is searched for in addresses. One that does not match is a burst of its own, known
+    by the digest of its content; so is each without a pattern.
     """
     if pattern is None:
         return list(hashes)
@@ -93,10 +91,7 @@ def bursts_of_column(
 ) -> list[str]:
     """Return a digest of what each image stays together with: hex sha256.
 
-    Args:
-        values: of the column, by address; an image without one is a burst of its own.
-        uris: addresses of images.
-        hashes: digests of their contents.
+    An image without a value is a burst of its own, known by the digest of its content.
     """
     found = (values.get(uri) for uri in uris)
     return _named([None if value is None else (value,) for value in found], hashes)

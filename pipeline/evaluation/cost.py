@@ -25,12 +25,10 @@ class Cost:
 
 
 def measure_cost(detector: Detector, images: Iterable[NDArray[np.uint8]]) -> Cost | None:
-    """Score some images one by one; None without any.
+    """Score some images (H, W, 3) one by one; None without any.
 
-    Args:
-        detector: ready to score.
-        images: (H, W, 3), RGB, as the detector is given them: of its size, or to be cut. Only so
-            many are asked for as are scored, and how long they take to read does not count.
+    They are RGB as the detector is given them: of its size, or to be cut. Only so many are asked
+    for as are scored, and how long they take to read does not count.
     """
     on_cpu = detector.backbone.is_on_cpu
     clock = time.process_time if on_cpu else time.perf_counter

@@ -47,11 +47,11 @@ class FeatureGroup:
         if not self._reading or content not in self._sizes:
             return None
         try:
-            data = storage.read_bytes(self._uri(content))
-        except storage.ObjectMissing:  # evicted since it was listed
-            return None
+            data = storage.read_if_there(self._uri(content))
         except (storage.StorageError, ServiceAway) as error:
             self._stop(error, reading=True)
+            return None
+        if data is None:  # evicted since it was listed
             return None
         try:
             entry = from_bytes(data, content, planes)
@@ -113,10 +113,7 @@ class FeatureGroup:
         mark(self.place.uri, self.path, counts, self.about, datetime.now(UTC))
 
     def _list(self) -> dict[str, int]:
-        try:
-            listed = list(storage.list_objects(storage.join(self.place.uri, IMAGES, self.path)))
-        except storage.ObjectMissing:
-            return {}
+        listed = storage.objects_below(storage.join(self.place.uri, IMAGES, self.path))
         names = ((item.uri.rpartition("/")[2], item.size_bytes) for item in listed)
         return {name.removesuffix(SUFFIX): size for name, size in names if name.endswith(SUFFIX)}
 

@@ -10,7 +10,6 @@ groups/<group>/<last used>-<images>-<bytes>.json    the marker, with what identi
 import json
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -51,13 +50,10 @@ def stored_groups(root: str) -> list[StoredGroup]:
     """Return the groups of a store, those first that were used least recently."""
     markers: dict[str, list[str]] = {}
     prefix = storage.join(root, GROUPS)
-    try:
-        for item in storage.list_objects(prefix):
-            path, _, name = item.uri[len(prefix) :].strip("/").rpartition("/")
-            if MARKER.fullmatch(name):
-                markers.setdefault(path, []).append(item.uri)
-    except storage.ObjectMissing:
-        return []
+    for item in storage.objects_below(prefix):
+        path, _, name = item.uri[len(prefix) :].strip("/").rpartition("/")
+        if MARKER.fullmatch(name):
+            markers.setdefault(path, []).append(item.uri)
     found = [_group(path, sorted(uris)) for path, uris in markers.items()]
     return sorted(found, key=lambda group: group.last_used)
 
@@ -70,10 +66,9 @@ def mark(
     name = f"{stamp}-{counts[0]}-{counts[1]}.json"
     folder = storage.join(root, GROUPS, path)
     storage.write_bytes(storage.join(folder, name), json.dumps(about, sort_keys=True).encode())
-    with suppress(storage.ObjectMissing):  # evicted by somebody else meanwhile
-        for earlier in storage.list_names(folder):
-            if earlier < name:
-                storage.delete(storage.join(folder, earlier))
+    for earlier in storage.names_below(folder):
+        if earlier < name:
+            storage.delete(storage.join(folder, earlier))
 
 
 def trim(root: str, max_bytes: int, keep: str | None = None) -> list[StoredGroup]:
@@ -97,10 +92,7 @@ def remove_unmarked(root: str) -> int:
     """Remove features of groups without a marker, which a killed command left; return how many."""
     prefix = storage.join(root, IMAGES)
     marked = {group.path for group in stored_groups(root)}
-    try:
-        listed = [item.uri for item in storage.list_objects(prefix)]
-    except storage.ObjectMissing:
-        return 0
+    listed = [item.uri for item in storage.objects_below(prefix)]
     lost = [u for u in listed if u[len(prefix) :].strip("/").rpartition("/")[0] not in marked]
     return sum(1 for _ in read_ahead(storage.delete, lost))
 
@@ -108,10 +100,7 @@ def remove_unmarked(root: str) -> int:
 def remove(root: str, path: str) -> None:
     """Remove a group, its markers last: what is interrupted is found and goes on."""
     for part in (IMAGES, GROUPS):
-        try:
-            uris = [item.uri for item in storage.list_objects(storage.join(root, part, path))]
-        except storage.ObjectMissing:
-            continue
+        uris = [item.uri for item in storage.objects_below(storage.join(root, part, path))]
         for _ in read_ahead(storage.delete, uris):
             pass
 

@@ -26,8 +26,8 @@ class DataCheck:
 
     name: str
     what: str  # the images that it finds are, in the plural
-    advice: str  # how to mend it
     find: Callable[[ImageSet], list[Found]]  # worst first
+    advice: str = "Look at them; leave them out with `exclude`."  # how to mend it
     verdict: Verdict = Verdict.WARN  # where it finds any
 
     def look(self, image_set: ImageSet) -> Line:
@@ -53,7 +53,6 @@ def suspects(image_set: ImageSet) -> list[Found]:
     ]
 
 
-EXCLUDE = "Look at them; leave them out with `exclude`."
 CHECKS = (
     DataCheck(
         name="unreadable",
@@ -96,25 +95,21 @@ CHECKS = (
     DataCheck(
         name="dark",
         what="images darker than the rest",
-        advice=EXCLUDE,
         find=pixel_checks.dark,
     ),
     DataCheck(
         name="bright",
         what="images brighter than the rest",
-        advice=EXCLUDE,
         find=pixel_checks.bright,
     ),
     DataCheck(
         name="blurred",
         what="images less sharp than the rest",
-        advice=EXCLUDE,
         find=pixel_checks.blurred,
     ),
     DataCheck(
         name="flat",
         what="images that show next to nothing",
-        advice=EXCLUDE,
         find=pixel_checks.flat,
     ),
     DataCheck(

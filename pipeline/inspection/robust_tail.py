@@ -56,10 +56,8 @@ def critical_spread(num_values: int, rate: float) -> float:
 def critical_spread_of_new(num_new: int, num_known: int, rate: float) -> float:
     """Return what the largest spread of new values without a fault exceeds at a rate.
 
-    Args:
-        num_new: values that are judged.
-        num_known: others of their kind, whose quartiles are the measure; of few they are uncertain.
-        rate: share of such sets in which any value is so large.
+    It is measured by the quartiles of ``num_known`` others of their kind; of few they are
+    uncertain.
     """
     known = min(max(num_known, LEAST_VALUES), LARGEST_SIMULATED)
     down = math.floor(math.log(known / LEAST_VALUES, STEP) + 1e-9)

@@ -25,12 +25,7 @@ RATE = 0.02  # of sets without a defect in which any image is suspected, by simu
 
 
 def unseen_scores(pooled_NF: Floats, hashes: list[str]) -> NDArray[np.float64]:
-    """Return how far each image lies from the others, (N,), by fits without it.
-
-    Args:
-        pooled_NF: the images as ``image_set.pool`` describes them.
-        hashes: of their contents; copies leave and stay together.
-    """
+    """Return how far each image lies from the others, (N,), by fits without it and its copies."""
     rows_ND = _components(torch.from_numpy(pooled_NF))
     folds = fold_by_content(hashes, FOLDS)
     first = _scores(rows_ND, folds, np.ones(len(folds), dtype=bool))

@@ -110,8 +110,7 @@ def nights_below(out: str, *kinds: str) -> list[NightFolder]:
     """
     names: set[str] = set()
     for kind in kinds:
-        with suppress(storage.ObjectMissing):
-            names |= set(storage.list_names(storage.join(storage.absolute(out), kind)))
+        names |= {*storage.names_below(storage.join(storage.absolute(out), kind))}
     found = []
     for name in sorted(names):
         if name.startswith(PREFIX):

@@ -45,19 +45,12 @@ def prune(out: str, keep_nights: int, *, dry_run: bool = False) -> Iterator[Prun
         raise PruneError(f"{out} has no nights; name the folder that `score --out` was given.")
     for night in nights[:-keep_nights]:
         folders = [night.folder(kind) for kind in REMOVED]
-        files = [file for folder in folders for file in _files(folder)]
+        files = [file for each in folders for file in storage.objects_below(each, hidden=True)]
         if not dry_run:
             _remove(folders, files)
         if files:
             size = sum(file.size_bytes for file in files)
             yield PrunedNight(night=night.night, num_files=len(files), size_bytes=size)
-
-
-def _files(folder: str) -> list[StoredObject]:
-    try:
-        return list(storage.list_objects(folder, hidden=True))
-    except storage.ObjectMissing:
-        return []
 
 
 def _remove(folders: list[str], files: list[StoredObject]) -> None:

@@ -86,10 +86,7 @@ def write_shard(folder: NightFolder, name: str, table: pa.Table) -> None:
 
 def stored_shards(folder: NightFolder) -> dict[str, str]:
     """Etags of the shards that are stored, by name; empty before the night's first one."""
-    try:
-        objects = list(storage.list_objects(folder.results))
-    except storage.ObjectMissing:
-        return {}
+    objects = storage.objects_below(folder.results)
     names = [item.uri[len(folder.results) + 1 :] for item in objects]
     return {
         name.removesuffix(SUFFIX): item.etag

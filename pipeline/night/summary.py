@@ -27,19 +27,8 @@ class DriftSummary(TypedDict):
 
 def no_drift() -> DriftSummary:
     """What is said of a category that could not be compared."""
-    return {
-        "alert": False,
-        "reason": None,
-        "shifted": [],
-        "score_ks": None,
-        "score_psi": None,
-        "brightness_ks": None,
-        "brightness_psi": None,
-        "contrast_ks": None,
-        "contrast_psi": None,
-        "sharpness_ks": None,
-        "sharpness_psi": None,
-    }
+    unknown: Any = dict.fromkeys(DriftSummary.__annotations__)
+    return {**unknown, "alert": False, "shifted": []}
 
 
 class CategorySummary(TypedDict):

@@ -124,14 +124,10 @@ def synthetic_auroc(good: NDArray[np.float32], anomalous: NDArray[np.float32]) -
 
 
 def refuse_unhealthy(category: str, health: Mapping[str, float], *, warn: bool) -> None:
-    """Fail a category whose head did not train or collapsed.
+    """Fail a category whose head did not train or collapsed, or only say so in the log.
 
-    Args:
-        category: its name.
-        warn: only say so in the log.
-        health: what the trainer's ``health`` returned, with ``score_spread`` (standard deviation of
-            the scores of unseen good images) and, where known, ``synthetic_auroc`` or
-            ``bank_auroc``.
+    ``health`` is the trainer's, with ``score_spread`` (standard deviation of the scores of unseen
+    good images) and, where known, ``synthetic_auroc`` or ``bank_auroc``.
 
     Raises:
         UnhealthyHead: with every finding and what to do.

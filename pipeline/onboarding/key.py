@@ -67,11 +67,6 @@ def identify(
 
     The same catalogue entry over the same files has the same key, so that a job that is started
     again finds what it began, and finds a finished one done.
-
-    Args:
-        category: as the catalogue has it.
-        earlier_names: that it had before.
-        told: by labels; None reads them.
     """
     files = files_of(category)
     mask = category.zones.ignore

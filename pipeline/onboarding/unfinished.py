@@ -11,9 +11,7 @@ own, of which the first that is complete counts, and one of them registers it.
 
 import io
 import logging
-import shutil
 import uuid
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +51,8 @@ class UnfinishedOnboarding:
 
     def load(self) -> dict[str, Any] | None:
         """Return the last state, or None to start anew; a damaged one is none."""
-        try:
-            content = storage.read_bytes(self._state)
-        except storage.ObjectMissing:
+        content = storage.read_if_there(self._state)
+        if content is None:
             return None
         try:
             state: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True)
@@ -99,9 +96,4 @@ class UnfinishedOnboarding:
     def remove(self) -> None:
         """Remove everything: what was made of it is elsewhere."""
         storage.delete(self._complete)  # first: nobody takes half a package for a whole one
-        if storage.is_local(self.place):  # with its folders
-            shutil.rmtree(self.place, ignore_errors=True)
-            return
-        with suppress(storage.ObjectMissing):  # nothing else is there
-            for item in list(storage.list_objects(self.place)):
-                storage.delete(item.uri)
+        storage.remove_below(self.place)

@@ -15,7 +15,11 @@ from pipeline.storage.objects import is_local as is_local
 from pipeline.storage.objects import join as join
 from pipeline.storage.objects import list_names as list_names
 from pipeline.storage.objects import list_objects as list_objects
+from pipeline.storage.objects import names_below as names_below
+from pipeline.storage.objects import objects_below as objects_below
 from pipeline.storage.objects import read_bytes as read_bytes
+from pipeline.storage.objects import read_if_there as read_if_there
+from pipeline.storage.objects import remove_below as remove_below
 from pipeline.storage.objects import write_bytes as write_bytes
 from pipeline.storage.objects import write_file as write_file
 from pipeline.storage.objects import write_new as write_new

@@ -6,11 +6,14 @@ AWS_ENDPOINT_URL included. Every function may be called from many threads at onc
 """
 
 import posixpath
+import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from pipeline.storage import local
 from pipeline.storage.backend import S3_SCHEME, Backend, StoredObject
+from pipeline.storage.errors import ObjectMissing
 
 
 def is_local(uri: str) -> bool:
@@ -54,6 +57,13 @@ def list_objects(prefix: str, *, hidden: bool = False) -> Iterator[StoredObject]
     return _backend(prefix).list_objects(prefix, hidden)
 
 
+def objects_below(prefix: str, *, hidden: bool = False) -> list[StoredObject]:
+    """What ``list_objects`` says; nothing where there is no such folder."""
+    with suppress(ObjectMissing):
+        return list(list_objects(prefix, hidden=hidden))
+    return []
+
+
 def etags_of(uris: Iterable[str]) -> dict[str, str]:
     """The etags of many objects, by URI; one that is not there is left out.
 
@@ -77,6 +87,13 @@ def list_names(prefix: str) -> list[str]:
     return sorted(name for name in names if name and not name.startswith("."))
 
 
+def names_below(prefix: str) -> list[str]:
+    """What ``list_names`` says; nothing where there is no such folder."""
+    with suppress(ObjectMissing):
+        return list_names(prefix)
+    return []
+
+
 def read_bytes(uri: str, etag: str | None = None) -> bytes:
     """The whole object.
 
@@ -89,6 +106,13 @@ def read_bytes(uri: str, etag: str | None = None) -> bytes:
         ObjectChanged: the object's etag is another one now.
     """
     return _backend(uri).read_bytes(uri, etag)
+
+
+def read_if_there(uri: str) -> bytes | None:
+    """The whole object, or None where there is none."""
+    with suppress(ObjectMissing):
+        return read_bytes(uri)
+    return None
 
 
 def write_bytes(uri: str, data: bytes) -> None:
@@ -117,6 +141,14 @@ def exists(uri: str) -> bool:
 def delete(uri: str) -> None:
     """Remove one object; one that is already gone is no error."""
     _backend(uri).delete(uri)
+
+
+def remove_below(prefix: str) -> None:
+    """Remove every object below a folder, if there is one, and on the disk the folder itself."""
+    for item in objects_below(prefix, hidden=True):
+        delete(item.uri)
+    if is_local(prefix):
+        shutil.rmtree(local.local_path(prefix), ignore_errors=True)
 
 
 def _backend(uri: str) -> Backend:

@@ -80,9 +80,8 @@ def measure_heads(
 def correlations(trials: Sequence[Measured]) -> dict[str, Any]:
     """Return, by category, how the objective ranks trials and how test images do.
 
-    Args:
-        trials: each with the test metrics of its heads by category. A trial that was stopped early
-            is compared as it stood: its objective and its test metrics are of the same head.
+    A trial that was stopped early is compared as it stood: its objective and its test metrics are
+    of the same head.
     """
     found: dict[str, Any] = {}
     for name in sorted({name for _, measured in trials for name in measured}):
@@ -170,10 +169,3 @@ def rank_correlation(
     low, high = np.nanquantile(resampled, [0.025, 0.975]).tolist()
     value = float(stats.spearmanr(*pairs).statistic)
     return {"value": value, "low": low, "high": high, "trials": len(first)}
-
-
-def discard(heads: str) -> None:
-    """Remove a folder of kept heads."""
-    if storage.exists(heads):
-        for item in list(storage.list_objects(heads)):
-            storage.delete(item.uri)

@@ -137,17 +137,15 @@ class StudyFolder:
 
     def noted(self, name: str) -> dict[str, Any]:
         """Return what ``note`` kept; nothing when there is none."""
-        uri = self.join("notes", f"{name}.json")
-        values: dict[str, Any] = json.loads(storage.read_bytes(uri)) if storage.exists(uri) else {}
+        content = storage.read_if_there(self.join("notes", f"{name}.json"))
+        values: dict[str, Any] = json.loads(content) if content else {}
         return values
 
     def _write(self, kind: str, name: str, values: Mapping[str, Any]) -> None:
         storage.write_bytes(self.join(kind, f"{name}.json"), json.dumps(values).encode())
 
     def _read(self, kind: str) -> list[dict[str, Any]]:
-        if not storage.exists(self.join(kind)):
-            return []
-        uris = sorted(item.uri for item in storage.list_objects(self.join(kind)))
+        uris = sorted(item.uri for item in storage.objects_below(self.join(kind)))
         return [json.loads(storage.read_bytes(uri)) for uri in uris if uri.endswith(".json")]
 
 

@@ -95,16 +95,14 @@ class BankFolder:
 
     def _others(self) -> list[str]:
         """Return what lies in the folder beside the file that says that it is unfinished."""
-        try:
-            return [name for name in storage.list_names(self.out) if name != UNFINISHED_FILE]
-        except storage.ObjectMissing:
-            return []
+        return [name for name in storage.names_below(self.out) if name != UNFINISHED_FILE]
 
     def _read(self, name: str) -> dict[str, Any] | None:
-        try:
-            found = json.loads(storage.read_bytes(storage.join(self.out, name)))
-        except storage.ObjectMissing:
+        content = storage.read_if_there(storage.join(self.out, name))
+        if content is None:
             return None
+        try:
+            found = json.loads(content)
         except ValueError:
             found = None
         if not isinstance(found, dict):

@@ -106,20 +106,14 @@ def full_digest(out: str, start: str) -> str:
 
 def stored_digests(out: str) -> list[str]:
     """Return the digests of all fleets that were used or held here."""
-    ends = [name.removesuffix(".json") for name in _names(out) if name.endswith(".json")]
+    names = storage.names_below(storage.join(out, "fleet"))
+    ends = [name.removesuffix(".json") for name in names if name.endswith(".json")]
     return [name for name in ends if len(name) == 64]
 
 
 def digests_of_nights(out: str, newest: int = 14) -> dict[str, str]:
     """Return the fleet digest of the newest nights that were scored here, by night."""
     return {at.night: digest_of_night(at) for at in nights_below(out, "fleet")[-newest:]}
-
-
-def _names(out: str) -> list[str]:
-    try:
-        return storage.list_names(storage.join(out, "fleet"))
-    except storage.ObjectMissing:
-        return []
 
 
 def _with(now: Hold) -> tuple[str, ...]:

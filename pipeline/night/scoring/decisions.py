@@ -29,14 +29,8 @@ def look(  # noqa: PLR0913  all that is known of an image
     """Return what a row says of an image beside its score, and its map where that is kept.
 
     A map is made only where it is kept or could show a region, which most good images cannot.
-
-    Args:
-        champion: of its category.
-        image: what was read.
-        fields: what ``decide`` said.
-        patch_scores_1hw: of the image alone.
-        make_map: gives anomaly maps of patch scores.
-        is_drawn: whether its map is kept whatever its score.
+    ``fields`` are what ``decide`` said, the patch scores are of the image alone, and a drawn map is
+    kept whatever the score.
     """
     more: dict[str, Any] = {"image_mode": image.mode, "outside_range": image.outside}
     if image.size is not None:
@@ -58,10 +52,7 @@ def regions_of(
 ) -> dict[str, Any]:
     """Return the columns of an image's regions; none where the champion has no level for them.
 
-    Args:
-        champion: of its category.
-        image: what was read.
-        map_HW: its anomaly map; None where it has no region for certain.
+    Without a map it has no region for certain.
     """
     rule, found = champion.reference.regions, NO_REGIONS
     if rule is None or image.size is None:

@@ -76,9 +76,7 @@ class Reader:
     def read(self, file: Listed, *, waits: bool = True) -> list[Page]:
         """Fetch and decode one file, which is one image unless each of its pages is.
 
-        Args:
-            file: of the manifest.
-            waits: for what is read already to be scored, where too much of it is cut into tiles.
+        It waits for what is read already to be scored, where too much of it is cut into tiles.
 
         Raises:
             ServiceAway: the storage as a whole does not answer any more.

@@ -16,9 +16,7 @@ LARGER_SHARE = 0.5
 def add_reading_alerts(entry: CategorySummary, num_larger: int = 0) -> None:
     """Raise a category's alert where too many of its scored images are of another kind.
 
-    Args:
-        entry: of the category; its alert is set.
-        num_larger: scored images with many more tiles than the middle one at onboarding.
+    ``num_larger`` have many more tiles than the middle one at onboarding.
     """
     reasons = _reasons(entry)
     if entry["ok"] >= MIN_IMAGES and num_larger > LARGER_SHARE * entry["ok"]:

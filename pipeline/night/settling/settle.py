@@ -60,14 +60,10 @@ def settle(
     other_files: Mapping[str, int] | None = None,
     audit_images: int = AUDIT_IMAGES,
 ) -> Summary:
-    """Settle a night and return its summary.
+    """Settle a night that was scored with a fleet, and return its summary.
 
-    Args:
-        folder: where the night's shards are; ``flagged_fdr`` in them, the drift table and the
-            summary are written there.
-        fleet: what it was scored with.
-        other_files: files of its dumps that are no images, by kind.
-        audit_images: of a category, that are to be labelled whatever their score.
+    ``flagged_fdr`` in the shards, the drift table and the summary are written. ``audit_images`` of
+    a category are to be labelled whatever their score.
 
     Raises:
         ResultsError: a shard is damaged, an image is there twice, or was scored by a champion that
