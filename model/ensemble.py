@@ -52,8 +52,7 @@ class EnsembleRecipe:
         changed = {"simplenet": self.simplenet, "memory_bank": self.memory_bank, name: part}
         folds = changed["simplenet"].members
         return EnsembleRecipe(
-            simplenet=changed["simplenet"],
-            memory_bank=replace(changed["memory_bank"], folds=folds),
+            simplenet=changed["simplenet"], memory_bank=replace(changed["memory_bank"], folds=folds)
         )
 
     def with_seed(self, seed: int) -> "EnsembleRecipe":

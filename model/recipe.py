@@ -80,10 +80,7 @@ _DEFAULT = Recipe(
     ),
 )
 _OFFICIAL = replace(
-    _AS_PUBLISHED,
-    batch_images=8,
-    optimisers=("adam", "adamw"),
-    weight_decay=(1e-5, 1e-2),
+    _AS_PUBLISHED, batch_images=8, optimisers=("adam", "adamw"), weight_decay=(1e-5, 1e-2)
 )
 PRESETS = {
     "default": Preset(recipe=_DEFAULT, preprocessing=Preprocessing(fit="stretch")),

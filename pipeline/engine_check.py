@@ -71,10 +71,7 @@ class EngineCheck:
 
 
 def refuse_other_engine(
-    detector: Detector,
-    check: EngineCheck,
-    images_NHWC: NDArray[np.uint8],
-    calibration: Calibration,
+    detector: Detector, check: EngineCheck, images_NHWC: NDArray[np.uint8], calibration: Calibration
 ) -> None:
     """Let a detector's engine score the images of its package, if it is another one.
 

@@ -10,10 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import storage
+from pipeline.datasets.image_lists import ManifestError
 from pipeline.night.dumps import Change, NightImages, take_in
 from pipeline.night.folder import NightFolder
 from pipeline.night.listing import list_dump
-from pipeline.night.manifest import MANIFEST_SCHEMA, ManifestError, read_manifest, shards
+from pipeline.night.manifest import MANIFEST_SCHEMA, read_manifest, shards
 
 NIGHT = "2026-03-12"
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from pipeline import storage
+from pipeline.datasets.image_lists import ManifestError
 from pipeline.night.listing import list_dump
-from pipeline.night.manifest import MANIFEST_SCHEMA, ManifestError
+from pipeline.night.manifest import MANIFEST_SCHEMA
 
 
 def write(folder: Path, name: str, content: str = "x") -> None:

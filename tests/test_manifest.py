@@ -11,10 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import storage
-from pipeline.datasets.image_lists import ROWS_AT_ONCE, read_columns
+from pipeline.datasets.image_lists import ROWS_AT_ONCE, ManifestError, read_columns
 from pipeline.night.manifest import (
     MANIFEST_SCHEMA,
-    ManifestError,
     read_manifest,
     shards,
 )

@@ -49,11 +49,7 @@ class Regions:
 
     def to_row(self) -> dict[str, Any]:
         """Return the columns of a result row."""
-        return {
-            "regions": self.listed,
-            "num_regions": self.number,
-            "area_share": self.area_share,
-        }
+        return {"regions": self.listed, "num_regions": self.number, "area_share": self.area_share}
 
 
 NO_REGIONS = Regions(listed=[], number=0, area_share=0.0)

@@ -92,26 +92,10 @@ CHECKS = (
         advice="Export them as the others, or leave them out with `exclude`.",
         find=file_checks.of_another_mode,
     ),
-    DataCheck(
-        name="dark",
-        what="images darker than the rest",
-        find=pixel_checks.dark,
-    ),
-    DataCheck(
-        name="bright",
-        what="images brighter than the rest",
-        find=pixel_checks.bright,
-    ),
-    DataCheck(
-        name="blurred",
-        what="images less sharp than the rest",
-        find=pixel_checks.blurred,
-    ),
-    DataCheck(
-        name="flat",
-        what="images that show next to nothing",
-        find=pixel_checks.flat,
-    ),
+    DataCheck(name="dark", what="images darker than the rest", find=pixel_checks.dark),
+    DataCheck(name="bright", what="images brighter than the rest", find=pixel_checks.bright),
+    DataCheck(name="blurred", what="images less sharp than the rest", find=pixel_checks.blurred),
+    DataCheck(name="flat", what="images that show next to nothing", find=pixel_checks.flat),
     DataCheck(
         name="near-duplicates",
         what="images that show the same as another",

@@ -24,15 +24,6 @@ from pipeline.datasets.image_lists import (
 )
 from pipeline.night.inventory import current, decoded_keys, refuse_inventory
 
-__all__ = [
-    "MANIFEST_SCHEMA",
-    "ManifestError",
-    "Shard",
-    "read_manifest",
-    "shard_prefix",
-    "shards",
-]
-
 MANIFEST_SCHEMA = pa.schema(
     [
         ("image_uri", pa.string()),

@@ -39,13 +39,7 @@ from pipeline.onboarding.contamination import (
 from pipeline.onboarding.features import GoodImages, Progress, extract, training_uris
 from pipeline.onboarding.found_settings import with_found_settings
 from pipeline.onboarding.label_head import with_label_head
-from pipeline.onboarding.labelled_images import (
-    Defects,
-    assign,
-    find_labelled,
-    read_defects,
-    say,
-)
+from pipeline.onboarding.labelled_images import Defects, assign, find_labelled, read_defects, say
 from pipeline.onboarding.listed_images import list_images
 from pipeline.onboarding.pairs import make_pairs
 from pipeline.onboarding.precision_probe import choose_precision

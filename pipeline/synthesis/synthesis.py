@@ -14,12 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.diffusion.denoiser_trainer import (
-    DenoiserTrainer,
-    Workers,
-    as_pixels,
-    as_signed,
-)
+from model.diffusion.denoiser_trainer import DenoiserTrainer, Workers, as_pixels, as_signed
 from model.diffusion.noise_schedule import ReverseSteps
 from model.diffusion.sampler import denoising_error, sample
 from pipeline.synthesis.bank_folder import BankFolder

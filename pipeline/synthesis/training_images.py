@@ -13,12 +13,7 @@ from pipeline.calibration import Part, split_by_content
 from pipeline.catalogue.catalogue import Category
 from pipeline.images.batches import batches, read_all, stack
 from pipeline.images.decode import ImageRead, ImageStatus
-from pipeline.onboarding.features import (
-    Progress,
-    digest_of,
-    refuse_many_unreadable,
-    training_uris,
-)
+from pipeline.onboarding.features import Progress, digest_of, refuse_many_unreadable, training_uris
 from pipeline.onboarding.found_settings import with_found_settings
 from pipeline.onboarding.listed_images import list_images, stay_together
 

@@ -22,12 +22,7 @@ from pipeline.images.prefetch import read_ahead
 from pipeline.labels.audit import AUDIT_IMAGES
 from pipeline.night.fleet.fleet import Champion, Fleet
 from pipeline.night.folder import NightFolder
-from pipeline.night.record import (
-    SettledRecord,
-    fingerprint,
-    read_record,
-    write_record,
-)
+from pipeline.night.record import SettledRecord, fingerprint, read_record, write_record
 from pipeline.night.results import (
     ResultsError,
     read_shard,
