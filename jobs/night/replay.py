@@ -3,7 +3,6 @@
 A replayed night is a night like any other: exactly once, and gone on with where it was cut off.
 """
 
-import logging
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,8 +25,6 @@ from pipeline.registry.aliases import CHALLENGER
 from pipeline.replay.difference import CategoryDifference, ReplayedNight, differences
 from pipeline.replay.past_nights import ReplayError, begin, past_nights
 from pipeline.replay.replay_page import write_replay
-
-logger = logging.getLogger(__name__)
 
 CHALLENGERS = "challenger"
 

@@ -4,7 +4,6 @@ The job's name follows from what is trained on and how, so that a run that was k
 again, and another bank of the same model needs no second training.
 """
 
-import logging
 from concurrent.futures import wait
 from typing import Any
 
@@ -19,8 +18,6 @@ from pipeline.synthesis.bank_folder import BankFolder
 from pipeline.synthesis.bank_order import BankOrder, SynthesisError
 
 SHOW_EVERY_S = 0.5
-
-logger = logging.getLogger(__name__)
 
 
 def synthesise(order: BankOrder, runs: str) -> tuple[dict[str, Any], bool]:

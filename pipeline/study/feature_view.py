@@ -16,7 +16,6 @@ Shapes: N images, H x W positions of a level, C channels.
 
 import itertools
 import json
-import logging
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -42,8 +41,6 @@ from pipeline.storage.local import local_path
 from pipeline.study.feature_copies import own_copies
 from pipeline.study.settings import Study
 from pipeline.study.space import FEATURE_PARAMETERS
-
-logger = logging.getLogger(__name__)
 
 ABOUT, MASKS = "about.json", "masks.npy"
 

@@ -39,8 +39,6 @@ BACKGROUNDS = 64  # images of a fold on which its anomalies are made
 LEAST_CONFIRMED = 10  # defects by which trials are judged
 THIN = 4  # every so many-th row and column of a map counts
 
-Pixels = NDArray[np.uint8]
-
 
 class Passes(NamedTuple):
     """Images that were embedded, and how often a backbone ran over one of them."""
