@@ -28,7 +28,8 @@ class DriftSummary(TypedDict):
 def no_drift() -> DriftSummary:
     """What is said of a category that could not be compared."""
     unknown: Any = dict.fromkeys(DriftSummary.__annotations__)
-    return {**unknown, "alert": False, "shifted": []}
+    drift: DriftSummary = unknown | {"alert": False, "shifted": []}
+    return drift
 
 
 class CategorySummary(TypedDict):
