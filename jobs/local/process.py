@@ -55,7 +55,7 @@ def start(
     log: Path,
     user: str | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start a server in a session of its own, perhaps as another user; it outlives this process."""
+    """Start a server in a session of its own, perhaps as another user; ``log`` has what it says."""
     with log.open("wb") as file:
         return subprocess.Popen(  # noqa: S603 (a program that the caller found, no shell)
             command,
