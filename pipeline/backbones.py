@@ -36,7 +36,9 @@ class LoadedBackbone:
     command's work.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: str = "cpu") -> None:
+        """Take the device on which backbones compute."""
+        self._device = device
         self._loaded: Backbone | None = None
         self._config: BackboneConfig | None = None
 
@@ -48,7 +50,7 @@ class LoadedBackbone:
         """
         if self._loaded is None or config != self._config:
             self._loaded, self._config = None, None  # before the next one needs its memory
-            self._loaded, self._config = fetch_backbone(config), config
+            self._loaded, self._config = fetch_backbone(config).to(self._device), config
         again = copy.copy(self._loaded)  # the same parameters
         again.num_images_seen = 0
         return again

@@ -11,6 +11,7 @@ import torch
 from every_kind import small_category
 from factory import make_category
 
+from jobs.cluster import slot_worker
 from jobs.cluster.work_queue import Job, WorkQueue
 from jobs.onboard import train_loop
 from jobs.onboard.ahead import Ahead, Begun
@@ -155,7 +156,8 @@ def onboarded(
     context = SimpleNamespace(get_node_id=lambda: "node")
     monkeypatch.setattr(train_loop, "prepare", noted)
     monkeypatch.setattr(train_loop, "ask", lambda method, *given: method.remote(*given))
-    monkeypatch.setattr(train_loop.ray, "get_runtime_context", lambda: context)
+    monkeypatch.setattr(slot_worker, "ask", train_loop.ask)
+    monkeypatch.setattr(slot_worker.ray, "get_runtime_context", lambda: context)
     monkeypatch.setattr(train_loop.ray.train, "report", lambda told: None)
     train_loop.OnboardingWorker(
         queue=Called(queue),

@@ -11,7 +11,7 @@ import pytest
 from evaluated import category_result
 from PIL import Image
 
-from jobs.evaluate.task import Measured, _measured
+from jobs.evaluate.evaluation_loop import Measured, _measured
 from model.backbone import Backbone
 from pipeline.evaluation.comparison import comparison
 from pipeline.evaluation.cost import Cost

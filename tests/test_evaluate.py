@@ -14,7 +14,7 @@ from mlflow.entities import Run as MlflowRun
 
 from jobs.evaluate import evaluate as job
 from jobs.evaluate.evaluate import Evaluator
-from jobs.evaluate.task import Measured
+from jobs.evaluate.evaluation_loop import Measured
 from model.errors import NightshiftError
 from pipeline.catalogue.catalogue import Category
 from pipeline.evaluation.plots import draw

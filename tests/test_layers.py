@@ -193,7 +193,7 @@ def test_actors_that_only_steer_or_read_are_light(tmp_path: Path) -> None:
 
 
 def test_workers_start_without_mlflow_and_pages(tmp_path: Path) -> None:
-    working = ["jobs.evaluate.task", "jobs.night.feeders", "jobs.night.scoring_worker"]
+    working = ["jobs.evaluate.evaluation_loop", "jobs.night.feeders", "jobs.night.scoring_worker"]
     working += ["jobs.onboard.train_loop", "jobs.study.tasks", "jobs.synthesise.synthesis_loop"]
     run_in_fresh_process(BLOCKED_IMPORT, [["mlflow", "jinja2", "scipy.stats"], working], tmp_path)
 

@@ -1,4 +1,4 @@
-"""Ray Train runs that come and go: what starts, and when there is no point in another."""
+"""Runs that come and go: what starts, and when there is no point in another."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -82,6 +82,9 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
     monkeypatch.setattr(slots_module, "beside", beside)
     monkeypatch.setattr(slots_module, "ask", ask)
     monkeypatch.setattr(slots_module, "TrainRun", run)
+    monkeypatch.setattr(
+        slots_module, "start_task", lambda loop, config, resources: held.start(config["slot"])
+    )
     monkeypatch.setattr(slots_module, "POLL_S", 0)
     monkeypatch.setattr(slots_module, "END_S", 0)
     monkeypatch.setattr(slots_module, "jobs_at_a_time", lambda cpus, gpus: held.room)
@@ -89,18 +92,19 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
     return held
 
 
-def work_through(num_jobs: int) -> list[Ended]:
-    slots = Slots(
-        loop=print, config={}, runs="runs", resources=Resources(num_jobs=2, cpus=1, gpus=0)
-    )
+def work_through(num_jobs: int, runs: str | None = "runs") -> list[Ended]:
+    slots = Slots(loop=print, config={}, runs=runs, resources=Resources(num_jobs=2, cpus=1, gpus=0))
     jobs = [Job(name=str(number)) for number in range(num_jobs)]
     return list(slots.work_through(jobs, lambda progress: None))
 
 
+@pytest.mark.parametrize("runs", [None, "runs"])
 @pytest.mark.parametrize("num_jobs", [1, 2, 5])
-def test_there_are_no_more_runs_than_places_and_jobs(cluster: Cluster, num_jobs: int) -> None:
+def test_there_are_no_more_runs_than_places_and_jobs(
+    cluster: Cluster, num_jobs: int, runs: str | None
+) -> None:
     cluster.step = lambda: cluster.work(list(cluster.running))
-    assert {ended.name for ended in work_through(num_jobs)} == set(map(str, range(num_jobs)))
+    assert {ended.name for ended in work_through(num_jobs, runs)} == set(map(str, range(num_jobs)))
     assert cluster.num_started == min(2, num_jobs)
 
 

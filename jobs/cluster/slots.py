@@ -1,9 +1,11 @@
-"""A Ray Train run for every job that the cluster holds at a time; they share one queue of work.
+"""A run for every job that the cluster holds at a time; they share one queue of work.
 
-Starting a run takes four processes and seconds: a run works through job after job instead of
-being started for each. Runs come while jobs wait and the cluster has room for them, as it has
-after a node joined; a run whose node is away gives its job back, and goes on with another once
-Ray Train has found it a place.
+A run works through job after job instead of being started for each. Runs come while jobs wait and
+the cluster has room for them, as it has after a node joined; a run whose node is away gives its job
+back, and goes on with another once Ray has found it a place.
+
+What trains detectors to keep is a run of Ray Train, which takes four processes and seconds to
+start; what only measures is a task.
 """
 
 import logging
@@ -15,12 +17,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.train import Result
 
 from jobs.cluster.beside import ask, beside
 from jobs.cluster.join import Resources, jobs_at_a_time, reason
 from jobs.cluster.progress_board import JobProgress
-from jobs.cluster.train_run import TrainRun
+from jobs.cluster.train_run import Loop, TrainRun, start_task
 from jobs.cluster.work_queue import Ended, Job, News, WorkQueue
 
 POLL_S = 0.3
@@ -29,8 +30,6 @@ MOST_FRUITLESS = 2  # runs one after another that ended without a job done
 
 logger = logging.getLogger(__name__)
 
-Loop = Callable[[dict[str, Any]], None]
-
 
 @dataclass(kw_only=True)
 class Slots:
@@ -38,8 +37,8 @@ class Slots:
 
     loop: Loop  # of a worker; it takes its jobs from its ``queue``
     config: dict[str, Any]  # for the loop
-    runs: str  # where Ray Train keeps what it writes; every node reaches it
     resources: Resources  # of each
+    runs: str | None = None  # where Ray Train keeps what it writes; None: they are tasks
 
     def work_through(
         self, jobs: Sequence[Job], show: Callable[[JobProgress], None]
@@ -72,7 +71,7 @@ class _Runs:
 
     def __init__(self, slots: Slots, queue: Any) -> None:
         self._slots, self._queue = slots, queue
-        self._running: dict[str, Future[Result]] = {}
+        self._running: dict[str, Future[Any]] = {}
         self._num_fruitless, self._last_error = 0, ""  # that failed one after another
 
     def look_after(self, news: News) -> None:
@@ -104,15 +103,18 @@ class _Runs:
 
     def _start(self) -> None:
         name, slots = f"slot-{uuid.uuid4().hex[:12]}", self._slots
-        run = TrainRun(name=name, runs=slots.runs, resources=slots.resources)
         config = {**slots.config, "queue": self._queue, "slot": name}
+        if slots.runs is None:
+            self._running[name] = start_task(slots.loop, config, slots.resources)
+            return
+        run = TrainRun(name=name, runs=slots.runs, resources=slots.resources)
         self._running[name] = run.start(slots.loop, config)
 
-    def _leave(self, name: str, run: "Future[Result]") -> None:
+    def _leave(self, name: str, run: "Future[Any]") -> None:
         error = run.exception()
         if error is None:
             return
-        logger.info("a Ray Train run failed", exc_info=error)
+        logger.info("a run failed", exc_info=error)
         self._last_error = reason(error)
         self._queue.give_back.remote(name, self._last_error)
         self._num_fruitless += 1

@@ -1,4 +1,4 @@
-"""One run of Ray Train: workers that are started anew when one of them dies."""
+"""One run, of Ray Train or a task of Ray: its workers are started anew when one of them dies."""
 
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -6,12 +6,16 @@ from dataclasses import dataclass
 from threading import Thread
 from typing import Any
 
+import ray
 from ray.train import CheckpointConfig, FailureConfig, Result, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from jobs.cluster.join import Resources
 
 MAX_FAILURES = 3  # of a worker, each followed by another start
+
+
+Loop = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,9 +27,7 @@ class TrainRun:
     resources: Resources  # of each worker
     num_workers: int = 1
 
-    def start(
-        self, loop: Callable[[dict[str, Any]], None], config: dict[str, Any]
-    ) -> Future[Result]:
+    def start(self, loop: Loop, config: dict[str, Any]) -> Future[Result]:
         """Run ``loop(config)`` on every worker to its end; the config gets its ``threads``.
 
         Ray Train's controllers are actors of this process's node; a thread waits for them. It ends
@@ -42,9 +44,7 @@ class TrainRun:
         Thread(target=work, name=self.name, daemon=True).start()
         return future
 
-    def _trainer(
-        self, loop: Callable[[dict[str, Any]], None], config: dict[str, Any]
-    ) -> TorchTrainer:
+    def _trainer(self, loop: Loop, config: dict[str, Any]) -> TorchTrainer:
         cpus, gpus = self.resources.cpus, self.resources.gpus
         return TorchTrainer(
             loop,
@@ -61,3 +61,11 @@ class TrainRun:
                 checkpoint_config=CheckpointConfig(num_to_keep=1),
             ),
         )
+
+
+def start_task(loop: Loop, config: dict[str, Any], resources: Resources) -> Future[Any]:
+    """Run ``loop(config)`` in one process, without Ray Train; the config gets its ``threads``."""
+    task = ray.remote(max_retries=MAX_FAILURES, retry_exceptions=True)(loop)
+    task = task.options(num_cpus=resources.cpus, num_gpus=resources.gpus)
+    future: Future[Any] = task.remote({**config, "threads": resources.cpus}).future()
+    return future

@@ -1,8 +1,9 @@
-"""Work that several Ray Train runs share: what waits, who has what, and what became of it."""
+"""Work that several slots share: what waits, who has what, and what became of it."""
 
+import pickle
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jobs.cluster.progress_board import JobProgress, ProgressBoard
@@ -27,6 +28,12 @@ class Ended:
 
     name: str
     error: str | None = None
+    value: bytes | None = None  # what it came to, which the queue hands on unread
+
+    @property
+    def result(self) -> Any:
+        """What the job came to; None where it failed."""
+        return None if self.value is None else pickle.loads(self.value)  # noqa: S301  our worker's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +69,7 @@ class _Held:
 class WorkQueue(ProgressBoard):
     """Gives jobs to slots, the largest first; a slot does one at a time.
 
-    A slot is one Ray Train run, and its name outlives its worker: another worker that asks for work
+    A slot is one run, and its name outlives its worker: another worker that asks for work
     while the slot still has some was started anew, and is given the same job again. Every job ends
     once, whoever says so. An answer may get lost on its way: whatever is asked can be asked again.
     """
@@ -77,6 +84,7 @@ class WorkQueue(ProgressBoard):
         self._reasons: dict[str, str] = {}
         self._lost_nodes: Counter[str] = Counter()
         self._ended: list[Ended] = []
+        self._num_known = 0  # of what has ended: the command has heard of it
         self._over: set[str] = set()
 
     def take(self, slot: str, worker: str, node: str) -> Job | None:
@@ -117,13 +125,15 @@ class WorkQueue(ProgressBoard):
         if slot in self._held:
             self._deaths[self._held[slot].job.name] = 0
 
-    def end(self, slot: str, name: str, error: str | None = None) -> None:
-        """Note that a slot is done with a job, well or not."""
+    def end(
+        self, slot: str, name: str, error: str | None = None, value: bytes | None = None
+    ) -> None:
+        """Note that a slot is done with a job, well or not, and what it came to."""
         if slot in self._held and self._held[slot].job.name == name:
             del self._held[slot]
         if name not in self._over:
             self._over.add(name)
-            self._ended.append(Ended(name=name, error=error))
+            self._ended.append(Ended(name=name, error=error, value=value))
             self._waiting = [job for job in self._waiting if job.name != name]
 
     def explain(self, slot: str, reason: str) -> None:
@@ -153,7 +163,13 @@ class WorkQueue(ProgressBoard):
             self.end("", job.name, reason)
 
     def news(self, num_known: int) -> News:
-        """Return what has ended after the first ``num_known`` jobs, and what is left."""
+        """Return what has ended after the first ``num_known`` jobs, and what is left.
+
+        What those came to is known too, and is kept no longer.
+        """
+        for place in range(self._num_known, num_known):
+            self._ended[place] = replace(self._ended[place], value=None)
+        self._num_known = max(num_known, self._num_known)
         return News(
             ended=self._ended[num_known:],
             num_waiting=len(self._waiting),

@@ -1,4 +1,4 @@
-"""Evaluate a catalogue by the honest protocol, a Ray task per category.
+"""Evaluate a catalogue by the honest protocol, in as many slots as the cluster holds.
 
 A category's files and its MLflow run are written as soon as it is measured, the tables of all at
 the end. A category that fails has its place in the tables and never stops the rest.
@@ -12,12 +12,10 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
-import ray
-
-from jobs.cluster.as_completed import as_completed
 from jobs.cluster.join import cluster, reason, resources_for
-from jobs.cluster.progress_board import read_board, start_board
-from jobs.evaluate.task import Measured, measure
+from jobs.cluster.slots import Slots
+from jobs.cluster.work_queue import Job
+from jobs.evaluate.evaluation_loop import Measured, run
 from jobs.terminal.progress import Display
 from model.errors import NightshiftError
 from pipeline import storage
@@ -189,7 +187,7 @@ def _run(
     variants: Mapping[str, Mapping[str, Category]],
     features: StorePlace | None,
 ) -> None:
-    """Measure each category's variants in one task, which shares what they have in common.
+    """Measure each category's variants as one job, which shares what they have in common.
 
     Args:
         evaluators: by detector; all of the same categories.
@@ -204,24 +202,31 @@ def _run(
         category.name: {d: of[category.name] for d, of in variants.items() if category.name in of}
         for category in first.categories
     }
+    wanted = [category for category in first.categories if own[category.name]]
     with cluster():
-        wanted = [category for category in first.categories if own[category.name]]
-        resources, board = resources_for(max(len(wanted), 1)), start_board()
-        task = measure.options(num_cpus=resources.cpus, num_gpus=resources.gpus)
-        work = []
-        for category in wanted:
-            plain = {d: each.model_dump() for d, each in own[category.name].items()}
-            start = partial(task.remote, plain, first.num_seeds, resources, board, features)
-            work.append((category, start))
-        with Display("evaluating").shown() as display:
-            show = lambda: display.update(read_board(board))  # noqa: E731
-            for category, reference in as_completed(work, watch=show):
-                for detector, each in own[category.name].items():
-                    evaluators[detector].take(each, partial(_fetch, reference, detector))
+        config = {"num_seeds": first.num_seeds, "features": features}
+        slots = Slots(loop=run, config=config, resources=resources_for(max(len(wanted), 1)))
+        display = Display("evaluating", num_jobs=len(wanted))
+        jobs = [_job(category, own[category.name]) for category in wanted]
+        with display.shown():
+            for ended in slots.work_through(jobs, display.update):
+                found = ended.result
+                for detector, each in own[ended.name].items():
+                    told = ended.error or found[detector]
+                    evaluators[detector].take(each, partial(_checked, told))
 
 
-def _fetch(reference: Any, detector: str) -> Measured:
-    found: Measured | str = ray.get(reference)[detector]
+def _job(category: Category, variants: Mapping[str, Category]) -> Job:
+    plain = {detector: each.model_dump() for detector, each in variants.items()}
+    return Job(name=category.name, group=repr(category.backbone_config), payload=plain)
+
+
+def _checked(found: Measured | str) -> Measured:
+    """Return what was measured.
+
+    Raises:
+        NightshiftError: with the reason why there is nothing.
+    """
     if isinstance(found, str):
         raise NightshiftError(found)
     return found

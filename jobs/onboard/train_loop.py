@@ -6,21 +6,18 @@ No MLflow: every worker imports this module.
 import logging
 import tempfile
 import time
-import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import ray
 import ray.train
 import torch
 
 from jobs.cluster.beside import ask
-from jobs.cluster.join import reason
-from jobs.cluster.progress_board import DONE, FAILED, Reporter
+from jobs.cluster.progress_board import Reporter
+from jobs.cluster.slot_worker import work_through
 from jobs.cluster.work_queue import Job
 from jobs.onboard.ahead import Ahead, Begun
-from model.errors import NightshiftError
 from pipeline.backbones import LoadedBackbone, own_device
 from pipeline.catalogue.catalogue import Category
 from pipeline.feature_store.place import StorePlace
@@ -53,42 +50,26 @@ class OnboardingWorker:
         self.ahead = Ahead(self._begin)
 
     def work(self) -> None:
-        """Onboard categories until none waits.
+        """Onboard categories until none waits."""
+        work_through(
+            self.queue,
+            self.slot,
+            self._onboard,
+            after=lambda n: ray.train.report({"categories": n}),
+        )
 
-        A category that is no good is reported. Another error may have left the process in a bad
-        state, and ends it: Ray Train starts a new one, which tries once more.
+    def _onboard(self, job: Job, reporter: Reporter) -> None:
+        """Leave the category's package in its place.
+
+        Raises:
+            NightshiftError: there is none, and trying again would not help.
         """
-        worker, node = uuid.uuid4().hex, ray.get_runtime_context().get_node_id()
-        num_done = 0
-        while (job := self._take(worker, node)) is not None:
-            try:
-                error = self._onboard(job)
-            except Exception as unexpected:
-                ask(self.queue.explain, self.slot, reason(unexpected))
-                raise
-            ask(self.queue.end, self.slot, job.name, error)
-            num_done += 1
-            ray.train.report({"categories": num_done})
-
-    def _take(self, worker: str, node: str) -> Job | None:
-        job: Job | None = ask(self.queue.take, self.slot, worker, node)
-        return job
-
-    def _onboard(self, job: Job) -> str | None:
-        """Leave the category's package in its place, or say why there is none."""
-        reporter = Reporter(self.queue, job.name)
-        try:
-            files = UnfinishedOnboarding(job.payload["place"])
-            if not files.is_complete:
-                begun = self.ahead.take(job)
-                if self.makes_ahead:
-                    self.ahead.start(ask(self.queue.ahead, self.slot))
-                self._train(begun, files, reporter)
-        except NightshiftError as error:  # trying again would not help
-            reporter.tell(FAILED, 1, 1)
-            return reason(error)
-        reporter.tell(DONE, 1, 1)
-        return None
+        files = UnfinishedOnboarding(job.payload["place"])
+        if not files.is_complete:
+            begun = self.ahead.take(job)
+            if self.makes_ahead:
+                self.ahead.start(ask(self.queue.ahead, self.slot))
+            self._train(begun, files, reporter)
 
     def _begin(self, job: Job) -> Begun:
         """Read, split and embed a category's images."""
@@ -101,7 +82,7 @@ class OnboardingWorker:
             category,
             lambda done, total: reporter.tell("features", done, total),
             self.features,
-            lambda config: self.backbone(config).to(own_device()),
+            self.backbone,
             job.payload["told"],
         )
         return Begun(prepared=compare(prepared, self.others), state=state)
@@ -130,4 +111,5 @@ def run(config: dict[str, Any]) -> None:
     """Work through the queue: what Ray Train calls."""
     torch.set_num_threads(config.pop("threads"))
     others = KnownCategories(config.pop("summaries"))
-    OnboardingWorker(**config, backbone=LoadedBackbone(), others=others).work()
+    backbone = LoadedBackbone(own_device())
+    OnboardingWorker(**config, backbone=backbone, others=others).work()

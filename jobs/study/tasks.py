@@ -1,22 +1,19 @@
-"""What runs on the cluster for a study: features, trials of the search, finalists, the check.
+"""What runs on the cluster for a study: trials of the search, and the stages around it.
 
 Apart from ``jobs/study/tune.py`` because every worker imports this module: no MLflow here.
 """
 
 from typing import Any
 
-import ray
 import torch
 from ray import tune
 
+from jobs.cluster.slot_worker import work_through
 from pipeline import storage
-from pipeline.backbones import own_device
-from pipeline.study.check import build_test, keep_head, measure_again, measure_heads
+from pipeline.backbones import LoadedBackbone, own_device
+from pipeline.study.check import keep_head
 from pipeline.study.feature_copies import own_copies
-from pipeline.study.feature_view import FeatureView
-from pipeline.study.run import Repeat, StudyContext, StudyTrial, train_again
-from pipeline.study.sets import FoldPlan, Passes, build_view
-from pipeline.study.settings import LabelledSet
+from pipeline.study.run import StudyContext, StudyTrial
 from pipeline.study.space import decode
 
 
@@ -48,40 +45,12 @@ class TuneTrial(tune.Trainable):
         return True
 
 
-@ray.remote(max_retries=2)
-def embed(view: FeatureView, folds: FoldPlan, uri: str, labelled: LabelledSet | None) -> Passes:
-    """Write a view's sets; return what it took."""
-    return build_view(view, folds, uri, labelled, own_device())
+def run(config: dict[str, Any]) -> None:
+    """Work through the queue: what a slot's task does.
 
-
-@ray.remote(max_retries=2)
-def embed_test(view: FeatureView, uri: str) -> Passes:
-    """Write a view's test images; return what it took."""
-    return build_test(view, uri, own_device())
-
-
-@ray.remote(max_retries=2)
-def repeat(
-    context: StudyContext, configuration: dict[str, Any], category: str, number: int
-) -> Repeat:
-    """Train a finalist again."""
-    torch.set_num_threads(context.threads)
-    return train_again(context, configuration, category, number)
-
-
-@ray.remote(max_retries=2)
-def measure(
-    context: StudyContext, configuration: dict[str, Any], heads: str
-) -> dict[str, dict[str, float]]:
-    """Measure a trial's heads on test images."""
-    torch.set_num_threads(context.threads)
-    return measure_heads(context, configuration, heads)
-
-
-@ray.remote(max_retries=2)
-def measure_repeat(
-    context: StudyContext, configuration: dict[str, Any], category: str, number: int
-) -> dict[str, float]:
-    """Measure a finalist's training on test images."""
-    torch.set_num_threads(context.threads)
-    return measure_again(context, configuration, category, number)
+    The config's ``work`` has a function for each job; those that embed are called with what gives
+    the backbone, which stays loaded from one to the next.
+    """
+    torch.set_num_threads(config["threads"])
+    given = [LoadedBackbone(own_device())] if config.get("embeds") else []
+    work_through(config["queue"], config["slot"], lambda job, _: config["work"][job.name](*given))

@@ -8,12 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import ray
-
-from jobs.cluster.join import cluster, reason, resources_for
-from jobs.study.outcomes import PLENTY, outcomes
+from jobs.cluster.join import cluster, resources_for
 from jobs.study.search import search
-from jobs.study.tasks import embed, repeat
+from jobs.study.stage import PLENTY, embed, train_or_score
 from jobs.study.test_set_check import check
 from pipeline import storage
 from pipeline.feature_store.place import StorePlace
@@ -33,8 +30,8 @@ from pipeline.study.records import (
     TrialRecord,
     repeat_name,
 )
-from pipeline.study.run import Repeat, StudyContext
-from pipeline.study.sets import fold_plan
+from pipeline.study.run import Repeat, StudyContext, train_again
+from pipeline.study.sets import build_view, fold_plan
 from pipeline.study.settings import Study
 
 logger = logging.getLogger(__name__)
@@ -102,26 +99,18 @@ def _features(
     started = time.monotonic()
     wanted = wanted_views(study)
     features = {key: folder.join("features", view.name) for key, view in wanted.items()}
-    resources = resources_for(len(wanted))
-    task = embed.options(num_cpus=resources.cpus, num_gpus=resources.gpus)
-    folds = fold_plan(study.settings)
+    folds, labelled = fold_plan(study.settings), study.settings.validation
     work = {
-        key: partial(
-            task.remote,
-            view,
-            folds,
-            features[key],
-            study.settings.validation.get(view.category.name),
-        )
+        key: partial(build_view, view, folds, features[key], labelled.get(view.category.name))
         for key, view in wanted.items()
     }
     errors: dict[str, str] = {}
-    for key, outcome in outcomes(work, "features"):
-        name = wanted[key].category.name
-        if isinstance(outcome, Exception):
-            errors.setdefault(name, reason(outcome))
+    for ended in embed("features", work, wanted):
+        view = wanted[ended.name]
+        if ended.error is not None:
+            errors.setdefault(view.category.name, ended.error)
         else:
-            ledger.embedded(wanted[key].name, outcome)
+            ledger.embedded(view.name, ended.result)
     ledger.took("features", started)
     return features, errors
 
@@ -143,17 +132,12 @@ def _finals(
         for configuration, name in chosen
         for number in range(1, settings.seeds + 1)
     }
-    resources = resources_for(PLENTY)
-    task = repeat.options(num_cpus=resources.cpus, num_gpus=resources.gpus)
-    shared = ray.put(context)
-    work = {
-        key: partial(task.remote, shared, *job) for key, job in wanted.items() if key not in known
-    }
-    for key, outcome in outcomes(work, "finalists"):
-        if isinstance(outcome, Exception):
-            raise StudyError(f"a finalist could not be trained again: {reason(outcome)}")
-        folder.write_repeat(outcome)
-        known[key] = outcome
+    left = {key: partial(train_again, context, *w) for key, w in wanted.items() if key not in known}
+    for ended in train_or_score("finalists", left):
+        if ended.error is not None:
+            raise StudyError(f"a finalist could not be trained again: {ended.error}")
+        folder.write_repeat(ended.result)
+        known[ended.name] = ended.result
     ledger.took("finalists", started)
     return [known[key] for key in wanted]
 

@@ -78,7 +78,7 @@ class DumpReader:
     def __init__(self, most: int, device: str | None = None) -> None:
         """Load nothing yet; of a category so many images are looked at, all where that is 0."""
         self.most, self.device = most, device or own_device()
-        self._backbone = LoadedBackbone()
+        self._backbone = LoadedBackbone(self.device)
 
     def read(
         self, champion: Champion, uris: Sequence[str], trained_on: TrainingImages | None
@@ -89,7 +89,7 @@ class DumpReader:
             CategoryFault, StorageError, WeightsError: they cannot be looked at.
         """
         header = champion.load_heads()[0]
-        backbone = self._backbone(header.backbone_config).to(self.device)
+        backbone = self._backbone(header.backbone_config)
         refuse_other_backbone(backbone, header)
         embedder = Embedder(backbone, [(header.embedding, header.layers)])
         preprocessing = champion.preprocessing

@@ -17,12 +17,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model.backbone import Backbone, BackboneConfig
 from model.detector import Detector
 from model.feature_bank import FeatureBank
 from model.kind import Trainer
 from model.tiled_bank import TiledBank
-from pipeline.backbones import fetch_backbone
+from pipeline.backbones import Fetch, fetch_backbone
 from pipeline.calibration import Calibration, Part, fit
 from pipeline.catalogue.catalogue import Category
 from pipeline.datasets.layouts import Sample
@@ -126,8 +125,8 @@ class Protocol:
 
     num_seeds: int
     progress: Progress
-    device: str = "cpu"
     features: StorePlace | None = None
+    fetch: Fetch = fetch_backbone  # gives the backbone, where it is to compute
     _embedded: list[tuple[Category, PreparedCategory, TestSet]] = field(default_factory=list)
 
     def measure(self, category: Category) -> CategoryResult:
@@ -146,13 +145,10 @@ class Protocol:
             if _share_features(other, category):
                 return prepared, test
         tell = partial(self.progress, "features")
-        prepared = prepare(category, tell, self.features, self._fetch)
+        prepared = prepare(category, tell, self.features, self.fetch)
         test = read_test_set(prepared)
         self._embedded.append((category, prepared, test))
         return prepared, test
-
-    def _fetch(self, config: BackboneConfig) -> Backbone:
-        return fetch_backbone(config).to(self.device)
 
 
 def _share_features(one: Category, other: Category) -> bool:

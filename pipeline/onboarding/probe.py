@@ -72,7 +72,7 @@ def probe(categories: Sequence[Category], limit_s: float = PROBE_S) -> Iterator[
     One that cannot be looked at is left out: its onboarding would fail as well, and say why. So is
     a kind that learns from made anomalies, whose training cannot be told from a few images.
     """
-    backbones, started = LoadedBackbone(), time.monotonic()
+    backbones, started = LoadedBackbone(own_device()), time.monotonic()
     for number, category in enumerate(categories):
         if number and time.monotonic() - started > limit_s:
             return
@@ -90,7 +90,7 @@ def _probe(category: Category, backbones: LoadedBackbone) -> Probed:
     batch = BATCH_IMAGES if category.tiles is None else FEW_IMAGES
     uris = all_uris[: 2 * batch]
     category = with_found_settings(category, uris)
-    embedder = embedder_of(category, backbones(category.backbone_config).to(own_device()))
+    embedder = embedder_of(category, backbones(category.backbone_config))
     first, second = uris[:batch], uris[batch:]
     for measured in [first, second] if len(second) == batch else [first]:
         started = time.monotonic()

@@ -13,7 +13,7 @@ import numpy as np
 
 from model.folding import FoldedHead
 from pipeline import storage
-from pipeline.backbones import own_device
+from pipeline.backbones import Fetch, fetch_backbone, own_device
 from pipeline.datasets.samples import has_both_kinds, of_split
 from pipeline.onboarding.listed_images import list_images
 from pipeline.study.choice import difference, mean_interval
@@ -45,7 +45,7 @@ def read_head(uri: str) -> FoldedHead:
     return FoldedHead(load(storage.read_bytes(uri)))
 
 
-def build_test(view: FeatureView, features: str, device: str = "cpu") -> Passes:
+def build_test(view: FeatureView, features: str, fetch: Fetch = fetch_backbone) -> Passes:
     """Embed a view's labelled test images; return what it took, nothing without labels."""
     if is_there(storage.join(features, TEST)):
         return Passes()
@@ -55,7 +55,7 @@ def build_test(view: FeatureView, features: str, device: str = "cpu") -> Passes:
     if not has_both_kinds(test):
         return Passes()
     view = ranged(view, samples)
-    embedder = embedder_of_view(view, device)
+    embedder = embedder_of_view(view, fetch)
     num_images = write_labelled(view, test, embedder, storage.join(features, TEST))
     return Passes(num_images, embedder.backbone.num_images_seen)
 
@@ -122,9 +122,9 @@ def measure_again(
     return evaluate_labelled(run.folded(), features, run.category, own_device()).metrics()
 
 
-def all_measured(repeats: Sequence[Any]) -> bool:
-    """Whether every repeat has test metrics: there are labels, and no task died."""
-    return all(isinstance(each, dict) and each for each in repeats)
+def all_measured(repeats: Sequence[Mapping[str, float]]) -> bool:
+    """Whether every repeat has test metrics: there are labels, and no process died."""
+    return all(repeats)
 
 
 def paired(

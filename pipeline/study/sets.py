@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import storage
-from pipeline.backbones import fetch_backbone
+from pipeline.backbones import Fetch, fetch_backbone
 from pipeline.calibration import Part, TooFewImages, fold_by_content, split_by_content
 from pipeline.catalogue.catalogue import Category
 from pipeline.datasets.layouts import Sample, read_layout
@@ -63,9 +63,15 @@ def fold_plan(settings: StudySettings) -> FoldPlan:
 
 
 def build_view(
-    view: FeatureView, plan: FoldPlan, uri: str, labelled: LabelledSet | None, device: str = "cpu"
+    view: FeatureView,
+    plan: FoldPlan,
+    uri: str,
+    labelled: LabelledSet | None,
+    fetch: Fetch = fetch_backbone,
 ) -> Passes:
     """Write the sets of a view below ``uri`` unless they are there; return what it took.
+
+    ``fetch`` gives the backbone, where it is to compute.
 
     Raises:
         LayoutError, TooManyUnreadable, TooFewImages, WeightsError, NothingChanges, LabelsError:
@@ -81,7 +87,7 @@ def build_view(
     uris = training_uris(category, samples)
     confirmed = read_confirmed(find_labelled(category, samples, uris).defects, category)
     refuse_few(category, len(uris), plan)
-    embedder = embedder_of_view(view, device)
+    embedder = embedder_of_view(view, fetch)
     with TemporaryDirectory(prefix="nightshift-study-") as scratch:
         good = SetWriter(Path(scratch, "good"), view, len(uris))
         folds_by_uri = _write_good(good, uris, plan, embedder, confirmed.contents)
@@ -106,9 +112,9 @@ def build_view(
     return Passes(good.written + marked.written + num_judged, num_passes)
 
 
-def embedder_of_view(view: FeatureView, device: str) -> Embedder:
+def embedder_of_view(view: FeatureView, fetch: Fetch) -> Embedder:
     """Return what embeds the images of a view, whose category knows the range of its pixels."""
-    backbone = fetch_backbone(view.category.backbone_config).to(device)
+    backbone = fetch(view.category.backbone_config)
     return embedder_of(view.category, backbone, view.store, view.settings)
 
 

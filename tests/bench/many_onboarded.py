@@ -26,7 +26,8 @@ from tests.support.factory import category, make_category
 from tests.support.ray_watch import ancestors
 
 SLOTS = 2
-LOOK_EVERY_S = 0.5
+LOOK_EVERY_S = 2.0
+TRAINS = (b"RayTrainWorker", b"ray::execute.")  # a worker is called by what it does while it starts
 
 
 @dataclass
@@ -56,7 +57,7 @@ def _steering() -> Iterator[int]:
     """Yield the bytes of each process of ours but the training workers; shared ones are split."""
     for path in Path("/proc").glob("[0-9]*"):
         try:
-            if b"RayTrainWorker" in (path / "cmdline").read_bytes():
+            if any(word in (path / "cmdline").read_bytes() for word in TRAINS):
                 continue
             if os.getpid() not in {int(path.name), *ancestors(int(path.name))}:
                 continue

@@ -1,4 +1,4 @@
-"""One category's evaluation with one detector or several, a Ray task.
+"""What a slot's worker does: it evaluates category after category, each with all its detectors.
 
 Apart from ``jobs/evaluate/evaluate.py`` because every worker imports this module: no MLflow here.
 """
@@ -7,17 +7,17 @@ import logging
 from dataclasses import dataclass, replace
 from typing import Any
 
-import ray
 import torch
 
-from jobs.cluster.join import Resources, reason
+from jobs.cluster.join import reason
 from jobs.cluster.progress_board import Reporter
-from pipeline.backbones import own_device
+from jobs.cluster.slot_worker import work_through
+from jobs.cluster.work_queue import Job
+from pipeline.backbones import LoadedBackbone, own_device
 from pipeline.catalogue.catalogue import Category
 from pipeline.evaluation.plots import draw
 from pipeline.evaluation.protocol import CategoryResult, Protocol
 from pipeline.evaluation.tables import scores_csv
-from pipeline.feature_store.place import StorePlace
 
 logger = logging.getLogger(__name__)
 
@@ -30,25 +30,26 @@ class Measured:
     files: dict[str, bytes]  # by name
 
 
-@ray.remote(max_retries=2)
-def measure(
-    variants: dict[str, dict[str, Any]],
-    num_seeds: int,
-    resources: Resources,
-    board: Any,
-    features: StorePlace | None,
-) -> dict[str, Measured | str]:
-    """Run the protocol of a category's variants in a process of its own, and draw what it found.
+def run(config: dict[str, Any]) -> None:
+    """Work through the queue: what the task does.
 
-    A variant that fails has the reason in its place and never stops the others.
+    A job's payload is a category's variants, by detector, which share what they have in common; a
+    variant that fails has the reason in its place and never stops the others.
     """
-    torch.set_num_threads(resources.cpus)
-    checked = {name: Category.model_validate(variant) for name, variant in variants.items()}
-    reporter = Reporter(board, next(iter(checked.values())).name)
-    protocol = Protocol(
-        num_seeds=num_seeds, progress=reporter.tell, device=own_device(), features=features
-    )
-    return {name: _measured(protocol, category) for name, category in checked.items()}
+    torch.set_num_threads(config["threads"])
+    backbone = LoadedBackbone(own_device())
+
+    def measure(job: Job, reporter: Reporter) -> dict[str, Measured | str]:
+        protocol = Protocol(
+            num_seeds=config["num_seeds"],
+            progress=reporter.tell,
+            features=config["features"],
+            fetch=backbone,
+        )
+        checked = {name: Category.model_validate(each) for name, each in job.payload.items()}
+        return {name: _measured(protocol, category) for name, category in checked.items()}
+
+    work_through(config["queue"], config["slot"], measure)
 
 
 def _measured(protocol: Protocol, category: Category) -> Measured | str:
