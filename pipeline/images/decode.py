@@ -251,6 +251,9 @@ def _decode(uri: str, file: ImageFile, preprocessing: Preprocessing, page: int |
     try:
         if preprocessing.tiles is not None and (page or 1) == 1:  # only the first is announced
             _refuse_by_header(file, preprocessing.tiles)
+        banded = _in_bands(uri, file, preprocessing, page)
+        if banded is not None:
+            return replace(banded, sha256=digest)
         picture = file.page(page or 1)
         if page is None and picture.num_pages > 1 and preprocessing.pages != "first":
             return ImageRead(uri, ImageStatus.SEVERAL_PAGES, _several(picture), None, digest)
@@ -262,6 +265,38 @@ def _decode(uri: str, file: ImageFile, preprocessing: Preprocessing, page: int |
         return ImageRead(uri, ImageStatus.UNREADABLE, str(error), None, digest)
     mode, size = picture.mode, picture.size_in_file
     return ImageRead(uri, ImageStatus.OK, None, pixels, digest, mode, outside, size, view=view)
+
+
+def _in_bands(
+    uri: str, file: ImageFile, preprocessing: Preprocessing, page: int | None
+) -> ImageRead | None:
+    """Decode an image that is cut with little memory beside its pixels, where the file allows it.
+
+    Returns:
+        None of what ``ImageFile.page`` must decode, or say what is wrong with.
+    """
+    tiles = preprocessing.tiles
+    bands = file.bands(page or 1) if tiles and (page or file.num_pages == 1) else None
+    if tiles is None or bands is None:
+        return None
+    size, pictures = bands
+    _refuse_many_tiles(tiles, size)
+    whole, view = fit.ByRows(size, tiles.scaled(size)), fit.ByRows(size, preprocessing.view)
+    mode: str | None = None
+    num_inside = 0
+    try:
+        for picture in pictures:
+            image, outside = as_rgb(picture, preprocessing.pixel_range)
+            whole.add(image)
+            view.add(image)
+            mode = picture.mode
+            num_inside += round((1 - outside) * 3 * image.width * image.height)
+    except UnreadableImage:  # of all rows together it may be right
+        return None
+    outside = 1 - num_inside / (3 * size[0] * size[1])
+    return ImageRead(
+        uri, ImageStatus.OK, None, whole.pixels(), "", mode, outside, size, view=view.pixels()
+    )
 
 
 def _several(picture: Picture) -> str:

@@ -97,15 +97,24 @@ class TiffPages:
             UnsupportedPixels: neither grey nor RGB, with or without alpha.
         """
         page = self.pages[number - 1]
-        values = _channels_last(page)
-        depth = int(page.bitspersample)
-        orientation = page.tags.get(ORIENTATION)
-        return DeepPixels(
-            values=values.astype(np.uint8) if values.dtype == bool else values,
-            bits=None if depth in WHOLE_DEPTHS else depth,
-            orientation=int(orientation.value) if orientation else 1,
-            white_is_zero=page.photometric == MIN_IS_WHITE,
-        )
+        return of_page(page, _channels_last(page))
+
+
+def of_page(page: Any, values: NDArray[Any]) -> DeepPixels:
+    """Return the numbers of a TIFF page, or of some of its rows, with what its tags say."""
+    depth = int(page.bitspersample)
+    return DeepPixels(
+        values=values.astype(np.uint8) if values.dtype == bool else values,
+        bits=None if depth in WHOLE_DEPTHS else depth,
+        orientation=orientation_of(page),
+        white_is_zero=page.photometric == MIN_IS_WHITE,
+    )
+
+
+def orientation_of(page: Any) -> int:
+    """Return how a TIFF page is turned, as in EXIF; 1 is upright."""
+    tag = page.tags.get(ORIENTATION)
+    return int(tag.value) if tag else 1
 
 
 def coloured(image: Image.Image, data: bytes) -> DeepPixels | None:

@@ -11,7 +11,7 @@ from pipeline.images.picture import UnreadableImage
 from pipeline.images.placement import crop_box, inside_of, roi_of
 
 STRIP = 16  # times as long as wide
-ROWS = 256
+BAND = 256  # rows or columns that are resized at a time
 PROPORTIONS = 1.02  # times longer or shorter: one pixel of a thumbnail of 64
 
 Border = Literal["edge", "constant"]
@@ -45,20 +45,49 @@ def to_view(
     """Pixels of the size of the maps: the crop, or the whole image where it is cut into tiles."""
     if preprocessing.tiles is None:
         return to_crop(image, preprocessing, border)
-    height, width = preprocessing.view
-    return np.array(image.resize((width, height), Image.Resampling.BILINEAR))
+    return to_scale(image, preprocessing.view)
 
 
 def to_scale(image: Image.Image, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Pixels (H, W, 3) of a whole image at another size; a few rows at a time are copied."""
-    height, width = size
-    if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-    pixels = np.empty((height, width, 3), np.uint8)
-    for top in range(0, height, ROWS):
-        bottom = min(top + ROWS, height)
-        pixels[top:bottom] = np.asarray(image.crop((0, top, width, bottom)))
-    return pixels
+    """Pixels (H, W, 3), or (H, W) of a grey image, of the whole at another size: see ``ByRows``."""
+    scaled = ByRows((image.height, image.width), size)
+    for top in range(0, image.height, BAND):
+        scaled.add(image.crop((0, top, image.width, min(top + BAND, image.height))))
+    return scaled.pixels()
+
+
+class ByRows:
+    """An image that is brought to another size as its rows come, which are not kept.
+
+    Bilinear, antialiased: each row by itself, then each column. Pillow has the one or the other
+    first by what is cheaper, and the last bit is not the same.
+    """
+
+    def __init__(self, size_in_file: tuple[int, int], size: tuple[int, int]) -> None:
+        self.size, self._height, self._filled = size, size_in_file[0], 0
+        self._rows: NDArray[np.uint8] | None = None
+
+    def add(self, image: Image.Image) -> None:
+        """Take the next rows of the image, RGB or grey."""
+        rows = np.asarray(image.resize((self.size[1], image.height), Image.Resampling.BILINEAR))
+        if self._rows is None:
+            self._rows = np.empty((self._height, *rows.shape[1:]), np.uint8)
+        self._rows[self._filled : self._filled + len(rows)] = rows
+        self._filled += len(rows)
+
+    def pixels(self) -> NDArray[np.uint8]:
+        """Return the whole when all rows have come."""
+        rows, (height, width) = self._rows, self.size
+        assert rows is not None
+        assert self._filled == self._height
+        if self._height == height:
+            return rows
+        pixels = np.empty((height, *rows.shape[1:]), np.uint8)
+        for left in range(0, width, BAND):
+            columns = Image.fromarray(rows[:, left : left + BAND])
+            resized = columns.resize((columns.width, height), Image.Resampling.BILINEAR)
+            pixels[:, left : left + BAND] = np.asarray(resized)
+        return pixels
 
 
 def _looked_at(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:

@@ -28,6 +28,7 @@ from pipeline.images.damaged_metadata import without_metadata
 from pipeline.images.deep_pixels import DeepPixels, TiffPages, UnsupportedPixels
 from pipeline.images.page_numbers import frames_of_pages
 from pipeline.images.plain_png import read_plain_png
+from pipeline.images.tiff_bands import bands_of
 
 # What Pillow can decode by itself; formats that start another program (EPS, WMF) stay closed.
 FORMATS = (
@@ -206,13 +207,31 @@ class ImageFile:
 
     def _by_tifffile(self, tiff: TiffPages, number: int) -> Picture:
         self._check_size(*tiff.size(number))
-        deep = tiff.read(number)
-        picture = replace(_of_numbers(deep), num_pages=len(tiff.pages))
-        if deep.values.dtype != np.uint8 or self.as_numbers:
-            return picture
-        values = 255 - deep.values if deep.white_is_zero else deep.values
-        image = Image.fromarray(values)
-        return replace(picture, pixels=image, mode=image.mode, white_is_zero=False)
+        picture = replace(_of_numbers(tiff.read(number)), num_pages=len(tiff.pages))
+        return picture if self.as_numbers else _as_image(picture)
+
+    def bands(self, number: int = 1) -> tuple[tuple[int, int], Iterator[Picture]] | None:
+        """Return some rows after others of a page, each as ``page`` would give them.
+
+        Raises:
+            ImageTooLarge, UnreadableImage: see ``open_picture``, also as they come.
+
+        Returns:
+            None where it can only be decoded at once.
+        """
+        if self.tiff is None or number > len(self.tiff.pages):
+            return None
+        with _decoder_errors(self.data):
+            self._check_size(*self.tiff.size(number))
+            page = self.tiff.pages[number - 1]
+            bands = bands_of(page, self.data)
+        size = page.imagelength, page.imagewidth
+        return None if bands is None else (size, self._pictures(page, bands))
+
+    def _pictures(self, page: Any, bands: Iterator[NDArray[Any]]) -> Iterator[Picture]:
+        with _decoder_errors(self.data):
+            for values in bands:
+                yield _as_image(_of_numbers(deep_pixels.of_page(page, values)))
 
     def _by_pillow(self, number: int) -> Picture:
         image, frames = self._open()
@@ -305,6 +324,15 @@ def _of_numbers(deep: DeepPixels) -> Picture:
         turn=TURNS.get(deep.orientation),
         white_is_zero=deep.white_is_zero,
     )
+
+
+def _as_image(picture: Picture) -> Picture:
+    """Return a picture whose numbers are an image where they have 8 bits, as Pillow reads it."""
+    values = picture.pixels
+    if isinstance(values, Image.Image) or values.dtype != np.uint8:
+        return picture
+    image = Image.fromarray(255 - values if picture.white_is_zero else values)
+    return replace(picture, pixels=image, mode=image.mode, white_is_zero=False)
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:

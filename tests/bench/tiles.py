@@ -1,7 +1,7 @@
 """Tiles with a thumbnail beside the whole image as one input: what is found, and how small.
 
 ``python -m tests.bench.tiles magnetic_tile|small_defects --data DIR [--seeds N]``, or ``memory``:
-what an image of 1, 9 and 100 megapixels takes to be decoded and cut. Every setting's
+what a JPEG and a tiled TIFF of 1, 9 and 100 megapixels take to be decoded and cut. Every setting's
 images are embedded once; heads of all seeds are trained on good images alone, and score the test
 images as they come. Maps of all settings are compared on one grid.
 
@@ -19,12 +19,14 @@ import resource
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from statistics import fmean, stdev
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import tifffile
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
@@ -87,8 +89,8 @@ def main() -> None:
     console = Console(highlight=False, soft_wrap=True)
     with TemporaryDirectory() as scratch:
         if arguments.of == "memory":
-            for side in SIDES:
-                console.print(memory_of(side, Path(scratch, f"{side}.jpg")))
+            for side, ending in product(SIDES, ("jpg", "tif")):
+                console.print(memory_of(side, Path(scratch, f"{side}.{ending}")))
             return
         images = arguments.data / arguments.of
         if arguments.of == "small_defects":
@@ -197,19 +199,30 @@ def _mean_and_std(values: Sequence[float]) -> list[float]:
 
 
 def memory_of(side: int, path: Path) -> str:
-    """Say what a square JPEG takes beyond what the process has: decoded, then cut into tiles."""
+    """Say what a square image takes beyond what the process has: decoded, then cut into tiles.
+
+    Decoding counts the file's bytes, too. A TIFF file has tiles of 256 pixels, deflated.
+    """
     tiles = Tiles(size=512, image=(side, side))
     ways = Preprocessing(crop=512, fit="stretch", tiles=tiles, max_pixels=side**2)
     coarse = np.random.default_rng(0).integers(0, 256, (side // 50, side // 50, 3), dtype=np.uint8)
-    Image.fromarray(coarse).resize((side, side)).save(path, quality=80)
+    image = Image.fromarray(coarse).resize((side, side))
+    if path.suffix == ".tif":
+        tifffile.imwrite(path, np.asarray(image), compression="zlib", tile=(256, 256))
+    else:
+        image.save(path, quality=80)
+    del image
+    started = time.process_time()
     with Peak() as decoding:
         read = read_image(str(path), ways)
+    seconds = time.process_time() - started
     assert read.pixels is not None
     with Peak() as cutting:
         num_inputs = sum(len(chunk) for chunk in cut(tiles, torch.from_numpy(read.pixels), 16))
     kept = read.pixels.nbytes
     return (
-        f"{side} x {side} ({kept / 1e6:.0f} MB of pixels, {num_inputs} inputs): decoding "
+        f"{path.name} ({path.stat().st_size / 1e6:.0f} MB, {kept / 1e6:.0f} MB of pixels, "
+        f"{num_inputs} inputs): decoding in {seconds:.1f} s "
         f"+{decoding.megabytes:.0f} MB, cutting +{cutting.megabytes:.0f} MB"
     )
 
