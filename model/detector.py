@@ -22,10 +22,10 @@ from model.backbone import STRIDES, Backbone, BackboneConfig
 from model.embedding import Embedding
 from model.errors import CategoryFault
 from model.int8 import Ranges, read_ranges
-from model.kind import Heads
+from model.kind import Heads, Images
 from model.kinds import KINDS, read_heads
 from model.label_head import LabelledHeads, is_labelled, of_kind, read_label_head
-from model.mixed_batch import Images, score_embedded, score_images
+from model.mixed_batch import score_embedded, score_images
 from model.precision import Precision
 from model.preprocessing import Preprocessing
 from model.zones import EVERYWHERE, Zones, read_zones

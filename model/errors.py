@@ -19,6 +19,7 @@ Each module defines the errors it raises, beside the code that raises them::
         NoAnomalies
         NotANumber
         NothingChanges
+        OtherPositions
         OtherScores
         PackageError
         PixelRangeError

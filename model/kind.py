@@ -22,6 +22,11 @@ from model.precision import PRECISIONS, Precision
 from model.preprocessing import Preprocessing
 from model.zones import EVERYWHERE, Zones
 
+Images = Tensor | list[Tensor]  # uint8 RGB: (B, H, W, 3), or (H, W, 3) each
+Scored = tuple[Tensor, Tensor]  # image scores (B,) and patch scores (B, h, w)
+ScoreInputs = Callable[[Sequence["Heads"], Any], Scored]  # of inputs, each by its own heads
+EmbedInputs = Callable[[Tensor], Sequence[Tensor]]  # pooled levels of inputs (B, H, W, 3)
+
 
 class Heads(nn.Module, ABC):
     """Everything that one category adds to the shared backbone.
@@ -67,6 +72,31 @@ class Heads(nn.Module, ABC):
         ]
         return join_batches(scored)
 
+    def score_pixels(
+        self, heads_B: Sequence["Heads"], images: Images, score: ScoreInputs, most: int
+    ) -> Scored:
+        """Return what each image's own heads say of its pixels: it is one input of the network.
+
+        Heads whose images are several inputs override this and the next two.
+
+        Args:
+            heads_B: all of one network, these the first; these alone, where they override it.
+            images: as they were read.
+            score: of inputs, from the heads of each and their pixels.
+            most: inputs at a time.
+        """
+        del most
+        return score(heads_B, as_batch(images))
+
+    def score_levels(self, pooled: Sequence[Any], score: ScoreInputs) -> Scored:
+        """Return what these heads say of images, from what ``embed`` returned of them."""
+        return score([self] * len(pooled[0]), pooled)
+
+    def embed(self, images: Images, embed: EmbedInputs, most: int) -> Sequence[Any]:
+        """Return what ``forward`` is given of images, from what embeds inputs."""
+        del most
+        return embed(as_batch(images))
+
     @property
     def stored_bytes(self) -> int:
         """Size in a file: matrices in half precision, the rest in float32."""
@@ -81,6 +111,11 @@ class Heads(nn.Module, ABC):
             for name, value in list(module.named_buffers(recurse=False)):
                 if value.dim() > 1:
                     module.register_buffer(name, value.half())
+
+
+def as_batch(images: Images) -> Tensor:
+    """Return images of one size as one tensor (B, H, W, 3)."""
+    return images if isinstance(images, Tensor) else torch.stack(images)
 
 
 def runs_of_same(heads_B: Sequence[Heads], most: int | None = None) -> Iterator[slice]:

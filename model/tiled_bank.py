@@ -6,6 +6,7 @@ Shapes: K inputs of an image (its tiles, then the thumbnail), C channels, h x w 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ class TiledImage:
     """The pooled levels of one image's inputs, read as they are asked for."""
 
     size: Size  # of the image that was cut, pixels
-    chunks: Callable[[], Iterator[list[Tensor]]]  # (k, C, h, w) of each level, in order
+    chunks: Callable[[], Iterator[Sequence[Tensor]]]  # (k, C, h, w) of each level, in order
 
 
 def of_levels(size: Size, levels: Sequence[Tensor]) -> TiledImage:
@@ -83,16 +84,16 @@ class TiledBank:
             for number in index.tolist()
         ]
 
-    def tiles_of(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the inputs that are tiles of some images, and of which of these each is one."""
-        counts = [self.tiles.num_tiles(self.sizes[number]) for number in index.tolist()]
-        starts = [self.starts[number] for number in index.tolist()]
-        inputs = [torch.arange(at, at + num) for at, num in zip(starts, counts, strict=True)]
-        return torch.cat(inputs), torch.arange(len(index)).repeat_interleave(torch.tensor(counts))
-
-    def thumbnails_of(self, index: Tensor) -> Tensor:
-        """Return the inputs that are thumbnails of some images."""
-        return torch.tensor([self.starts[number + 1] - 1 for number in index.tolist()])
+    def groups_of(self, index: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Return of each group the inputs of some images, and of which of these each is one."""
+        numbers = index.tolist()
+        groups = (self.tiles.groups(self.sizes[number]) for number in numbers)
+        group_K = torch.tensor([*chain.from_iterable(groups)])
+        spans = [torch.arange(*self.starts[number : number + 2]) for number in numbers]
+        counts = torch.tensor([len(span) for span in spans])
+        input_K, whose_K = torch.cat(spans), torch.arange(len(index)).repeat_interleave(counts)
+        masks = (group_K == group for group in range(len(self.tiles.group_names)))
+        return [(input_K[mask_K], whose_K[mask_K]) for mask_K in masks]
 
     def _chunks(self, number: int) -> Iterator[list[Tensor]]:
         whole = torch.arange(self.starts[number], self.starts[number + 1])

@@ -1,27 +1,26 @@
 """Heads of a category whose images are cut into tiles: one for the tiles, one for the thumbnail.
 
-Both are of the category's own kind and know nothing of tiles. Each group's score of an image, the
-highest of its inputs, is expressed in the spread of good images that the group's heads have not
-seen, (score - mean) / std, and an image scores as the group that says more: so one threshold of
-an image holds as it does for any other heads.
+Where objects are aligned, each position of a tile may have one of its own. All are of the
+category's own kind and know nothing of tiles. Each group's score of an image, the highest of its
+inputs, is expressed in the spread of good images that the group's heads have not seen,
+(score - mean) / std, and an image scores as the group that says most: so one threshold of an image
+holds as it does for any other heads.
 
 Shapes: K inputs of an image (its T tiles, then the thumbnail), B images, G groups, h x w the patch
 grid of an input.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from model.kind import Heads, Kind, join_batches
+from model.kind import EmbedInputs, Heads, Images, Kind, Scored, ScoreInputs, join_batches
 from model.tile_pixels import cut, join
 from model.tiled_bank import TiledImage
 from model.tiles import Size, Tiles
-
-Scored = tuple[Tensor, Tensor]  # scores, patch scores
-ScoreInputs = Callable[[Sequence[Heads], Any], Scored]  # of inputs, each by its own heads
 
 
 class TiledHeads(Heads):
@@ -31,7 +30,7 @@ class TiledHeads(Heads):
     spread: Tensor
 
     def __init__(self, groups: Sequence[Heads], tiles: Tiles) -> None:
-        """Join the heads of the tiles and, where there is one, of the thumbnail."""
+        """Join the heads of ``tiles.group_names``."""
         super().__init__()
         self.groups, self.tiles = nn.ModuleList(groups), tiles
         self.register_buffer("offset", torch.zeros(len(groups)))
@@ -43,33 +42,36 @@ class TiledHeads(Heads):
         Args:
             levels: a ``TiledImage`` of each image.
         """
-        return join_batches(self.score_levels(image) for image in levels)
+        return self.score_levels(levels, Heads.score_each)
 
-    def score_levels(self, image: TiledImage, score: ScoreInputs | None = None) -> Scored:
-        """Return what is said of one image, (1,) and (1, h, w).
+    def score_levels(self, pooled: Sequence[TiledImage], score: ScoreInputs) -> Scored:
+        """Return what these heads say of images, a few inputs of one at a time."""
+        each = (self._score(image.size, image.chunks(), _num_inputs, score) for image in pooled)
+        return join_batches(each)
 
-        Args:
-            image: its pooled levels.
-            score: of inputs, from the heads of each and their levels; by default all at once.
-        """
-        own: ScoreInputs = score or Heads.score_each
-        return self._score(image.size, image.chunks(), lambda levels: len(levels[0]), own)
+    def score_pixels(
+        self, heads_B: Sequence[Heads], images: Images, score: ScoreInputs, most: int
+    ) -> Scored:
+        """Return what these heads say of scaled images, of any size, a few inputs at a time."""
+        assert all(heads is self for heads in heads_B), "a batch is of one category"
+        return join_batches(
+            self._score(_size_of(image_HWC), cut(self.tiles, image_HWC, most), len, score)
+            for image_HWC in images
+        )
 
-    def score_pixels(self, image_HWC: Tensor, score: ScoreInputs, most: int) -> Scored:
-        """Return what is said of one image, (1,) and (1, h, w), from its scaled pixels.
-
-        Args:
-            image_HWC: uint8 RGB.
-            score: of inputs, from the heads of each and their pixels (k, S, S, 3).
-            most: inputs at a time: nothing but their features is in memory.
-        """
-        size = (image_HWC.shape[0], image_HWC.shape[1])
-        return self._score(size, cut(self.tiles, image_HWC, most), len, score)
+    def embed(self, images: Images, embed: EmbedInputs, most: int) -> list[TiledImage]:
+        """Return scaled images whose inputs are embedded whenever they are asked for."""
+        return [
+            TiledImage(_size_of(image_HWC), partial(self._embedded, image_HWC, embed, most))
+            for image_HWC in images
+        ]
 
     def group_scores(self, image: TiledImage) -> Tensor:
         """Return what each group says of an image, (G,), on the common scale."""
-        chunks, count = image.chunks(), lambda levels: len(levels[0])
-        return self._of_groups(self._inputs(image.size, chunks, count, Heads.score_each)[0])
+        scores_K = self._inputs(image.size, image.chunks(), _num_inputs, Heads.score_each)[0]
+        group_K = torch.tensor(self.tiles.groups(image.size))
+        alike_K = self._alike(scores_K, group_K)
+        return torch.stack([alike_K[group_K == group].amax() for group in range(len(self.groups))])
 
     def in_float32(self) -> "TiledHeads":
         """Return the same heads with matrices in float32."""
@@ -81,6 +83,11 @@ class TiledHeads(Heads):
         self.offset, self.spread = offset, spread
         return self
 
+    def _embedded(
+        self, image_HWC: Tensor, embed: EmbedInputs, most: int
+    ) -> Iterator[Sequence[Tensor]]:
+        return map(embed, cut(self.tiles, image_HWC, most))
+
     @property
     def _groups(self) -> list[Heads]:
         return [group for group in self.groups if isinstance(group, Heads)]
@@ -89,21 +96,19 @@ class TiledHeads(Heads):
         self, size: Size, chunks: Iterable[Any], count: Callable[[Any], int], score: ScoreInputs
     ) -> Scored:
         scores_K, patches_Khw = self._inputs(size, chunks, count, score)
-        group_K = torch.zeros(len(scores_K), dtype=torch.long, device=scores_K.device)
-        if self.tiles.thumbnail:
-            group_K[-1] = 1
-        offset_K, spread_K = (each.to(scores_K)[group_K] for each in (self.offset, self.spread))
-        alike_Khw = (patches_Khw - offset_K[:, None, None]) / spread_K[:, None, None]
+        group_K = torch.tensor(self.tiles.groups(size))
+        alike_Khw = self._alike(patches_Khw, group_K)
         stride = self.tiles.size // alike_Khw.shape[1]
         grid = (self.tiles.view[0] // stride, self.tiles.view[1] // stride)
-        return self._of_groups(scores_K).amax()[None], join(self.tiles, alike_Khw, size, grid)[None]
+        highest = self._alike(scores_K, group_K).amax()
+        return highest[None], join(self.tiles, alike_Khw, size, grid)[None]
 
     def _inputs(
         self, size: Size, chunks: Iterable[Any], count: Callable[[Any], int], score: ScoreInputs
     ) -> Scored:
         """Return what its own heads say of every input, (K,) and (K, h, w)."""
-        num_tiles = self.tiles.num_tiles(size)
-        heads_K = [self._groups[0]] * num_tiles + self._groups[1:]
+        groups = self._groups
+        heads_K = [groups[group] for group in self.tiles.groups(size)]
         found, start = [], 0
         for chunk in chunks:
             stop = start + count(chunk)
@@ -111,12 +116,22 @@ class TiledHeads(Heads):
             start = stop
         return join_batches(found)
 
-    def _of_groups(self, scores_K: Tensor) -> Tensor:
-        highest = (
-            [scores_K[:-1].amax(), scores_K[-1]] if self.tiles.thumbnail else [scores_K.amax()]
+    def _alike(self, values: Tensor, group_K: Tensor) -> Tensor:
+        """Return values of inputs (K, ...) on the common scale."""
+        ones = [1] * (values.dim() - 1)
+        offset, spread = (
+            each.to(values)[group_K.to(values.device)].view(-1, *ones)
+            for each in (self.offset, self.spread)
         )
-        apart: Tensor = torch.stack(highest) - self.offset.to(scores_K)
-        return apart / self.spread.to(scores_K)
+        return (values - offset) / spread
+
+
+def _size_of(image_HWC: Tensor) -> Size:
+    return image_HWC.shape[0], image_HWC.shape[1]
+
+
+def _num_inputs(levels: Sequence[Tensor]) -> int:
+    return len(levels[0])
 
 
 def read_tiled(
@@ -133,8 +148,8 @@ def read_tiled(
     for name, value in own.items():
         _, number, rest = name.split(".", 2)
         parts.setdefault(number, {})[rest] = value
-    names = [str(number) for number in range(1 + tiles.thumbnail)]
-    if sorted(parts) != names or any(each.shape != (len(names),) for each in scale):
+    names = [str(number) for number in range(len(tiles.group_names))]
+    if parts.keys() != set(names) or any(each.shape != (len(names),) for each in scale):
         raise ValueError(f"heads of {len(parts)} groups, and not of {len(names)}")
     groups = [kind.read_heads(parts[name], channels) for name in names]
     return TiledHeads(groups, tiles).with_scale(*scale)

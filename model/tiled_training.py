@@ -16,8 +16,6 @@ from model.kind import Heads, Kind, Trainer, TrainingSet
 from model.tiled_bank import TiledBank
 from model.tiled_heads import TiledHeads
 
-GROUP_NAMES = ("tiles", "thumbnail")
-
 
 class TiledTrainer:
     """The trainers of the groups, one after the other."""
@@ -28,15 +26,10 @@ class TiledTrainer:
         assert isinstance(bank, TiledBank)
         self.bank, self.recipe = bank, recipe
         self.images = training_set.images
-        tiles, whose = bank.tiles_of(self.images)
-        sets = [
-            TrainingSet(bank=bank.inputs, images=tiles, folds=training_set.folds[whose]),
-            TrainingSet(
-                bank=bank.inputs,
-                images=bank.thumbnails_of(self.images),
-                folds=training_set.folds,
-            ),
-        ][: 1 + bank.tiles.thumbnail]
+        sets = (
+            TrainingSet(bank=bank.inputs, images=inputs, folds=training_set.folds[whose])
+            for inputs, whose in bank.groups_of(self.images)
+        )
         self.trainers: list[Trainer] = [kind.make_trainer(each, recipe) for each in sets]
         self._found: dict[int, Tensor] | None = None  # what groups say of unseen images
 
@@ -50,7 +43,7 @@ class TiledTrainer:
         """Every finished pass, in the order they ran, with the group it was for."""
         return [
             (f"{name}_{head}", report)
-            for name, trainer in zip(GROUP_NAMES, self.trainers, strict=False)
+            for name, trainer in zip(self.bank.tiles.group_names, self.trainers, strict=True)
             for head, report in trainer.reports
         ]
 
@@ -84,16 +77,13 @@ class TiledTrainer:
 
     def _members(self, heads: TiledHeads) -> Iterator[tuple[TiledHeads, int]]:
         """Yield members, each group on its own scale, with the number of an image unseen."""
-        number_of = {at: number for number, at in enumerate(self.bank.starts)}  # its first tile's
-        groups = [
-            trainer.unseen(own)
-            for trainer, own in zip(self.trainers, heads.groups, strict=True)
-            if isinstance(own, Heads)
-        ]
-        whole = [_one_by_one(groups[0], number_of)]
-        if len(groups) > 1:
-            last_of = {end - 1: number for number, end in enumerate(self.bank.starts[1:])}
-            whole.append(_one_by_one(groups[1], last_of))
+        whole = []
+        groups = self.bank.groups_of(torch.arange(self.bank.num_images))
+        for trainer, own, (inputs, whose) in zip(self.trainers, heads.groups, groups, strict=True):
+            assert isinstance(own, Heads)
+            last = dict(zip(whose.tolist(), inputs.tolist(), strict=True))
+            number_of = {at: number for number, at in last.items()}
+            whole.append(_one_by_one(trainer.unseen(own), number_of))
         for members in zip(*whole, strict=True):
             numbers = {number for _, number in members}
             assert len(numbers) == 1, "groups share folds, and so the order of images"
@@ -103,18 +93,18 @@ class TiledTrainer:
         """Return by name what tells a sound fit of each group from a broken one."""
         return {
             f"{name}_{what}": value
-            for name, trainer in zip(GROUP_NAMES, self.trainers, strict=False)
+            for name, trainer in zip(self.bank.tiles.group_names, self.trainers, strict=True)
             for what, value in trainer.health().items()
         }
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything a restart needs."""
         states = (trainer.state_dict() for trainer in self.trainers)
-        return dict(zip(GROUP_NAMES, states, strict=False))
+        return dict(zip(self.bank.tiles.group_names, states, strict=True))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a ``state_dict`` of a trainer with the same bank, images and recipe."""
-        for name, trainer in zip(GROUP_NAMES, self.trainers, strict=False):
+        for name, trainer in zip(self.bank.tiles.group_names, self.trainers, strict=True):
             trainer.load_state_dict(state[name])
         self._found = None
 

@@ -10,7 +10,7 @@ Sizes and places alone, without torch: whoever only reads images needs them too.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 STEP = 32  # pixels; a multiple of every backbone's stride
 LEAST_SIZE, MOST_SIZE = 64, 4096
@@ -19,7 +19,7 @@ MOST_TILES = 1024  # of an image
 LONGEST_VIEW = 1024  # pixels of a joined map's longer side
 
 Size = tuple[int, int]  # height and width
-Share = Literal["all"]
+Share = Literal["all", "position"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class Tiles:
     overlap: float = 0.25  # share of a tile's side that the next one covers as well, at least
     scale: float = 1.0  # of the image before it is cut
     thumbnail: bool = True
-    share: Share = "all"  # which tiles have one head together
+    share: Share = "all"  # which tiles have one head together: all, or those of one position
     image: Size | None = None  # the good images' size in pixels, found in them
 
     def __post_init__(self) -> None:
@@ -43,8 +43,8 @@ class Tiles:
             raise ValueError(f"tiles.overlap must lie in [0, {MOST_OVERLAP}], got {self.overlap}")
         if not 0 < self.scale <= 1:
             raise ValueError(f"tiles.scale must lie in (0, 1], got {self.scale}")
-        if self.share != "all":
-            raise ValueError(f"tiles.share must be all, got {self.share}")
+        if self.share not in get_args(Share):
+            raise ValueError(f"tiles.share must be all or position, got {self.share}")
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Tiles":
@@ -65,6 +65,14 @@ class Tiles:
         shrunk = min(1.0, LONGEST_VIEW / max(height, width))
         return _rounded(height * shrunk), _rounded(width * shrunk)
 
+    @property
+    def group_names(self) -> list[str]:
+        """What the inputs that have heads of their own are called, in the order of these."""
+        names = ["tiles"]
+        if self.share == "position":
+            names = [f"tile_{number}" for number in range(1, self.num_tiles(self._usual) + 1)]
+        return names + ["thumbnail"] * self.thumbnail
+
     def scaled(self, size: Size) -> Size:
         """Return the size in which an image is cut."""
         return max(1, round(size[0] * self.scale)), max(1, round(size[1] * self.scale))
@@ -76,6 +84,19 @@ class Tiles:
     def num_inputs(self, size: Size) -> int:
         """Return how often such an image goes through the network, K."""
         return self.num_tiles(size) + self.thumbnail
+
+    def groups(self, size: Size) -> list[int]:
+        """Return by number which heads each of the K inputs of such an image has.
+
+        Tiles of an image of another size than the good images have those of the position that is
+        nearest in shares of the image.
+        """
+        numbers = [0] * self.num_tiles(size)
+        if self.share == "position":
+            rows, columns = map(self._nearest, size, self._usual)
+            num_columns = len(self._starts(self._usual[1]))
+            numbers = [row * num_columns + column for row in rows for column in columns]
+        return numbers + [len(self.group_names) - 1] * self.thumbnail
 
     def corners(self, size: Size) -> list[tuple[int, int]]:
         """Return top and left of every tile of such an image, row by row.
@@ -89,6 +110,21 @@ class Tiles:
         last = max(self.size, -(-length // STEP) * STEP) - self.size
         step = max(STEP, int(self.size * (1 - self.overlap)) // STEP * STEP)
         return [*range(0, last, step), last]
+
+    @property
+    def _usual(self) -> Size:
+        if self.image is None:
+            raise ValueError("tiles.share is position, and the size of the images is not known")
+        return self.scaled(self.image)
+
+    def _nearest(self, length: int, usual: int) -> list[int]:
+        """Return for every tile along a side which one along the usual side lies nearest."""
+        own, others = (
+            [(start + self.size / 2) / (starts[-1] + self.size) for start in starts]
+            for starts in (self._starts(length), self._starts(usual))
+        )
+        numbers = range(len(others))
+        return [min(numbers, key=lambda at: abs(others[at] - middle)) for middle in own]
 
 
 def _rounded(length: float) -> int:

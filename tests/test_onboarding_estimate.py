@@ -117,3 +117,17 @@ def test_a_probe_times_a_few_images_and_leaves_nothing_behind(
     assert all(0 < each.training_s < 60 for each in found)
     assert sorted(tmp_path.rglob("*")) == files
     assert [each.category for each in probe(there, limit_s=0)] == ["a"]
+
+
+def test_a_probe_says_how_many_heads_there_are_and_what_they_take(tmp_path: Path) -> None:
+    images = make_category(tmp_path, num_good=4)  # of 96 x 96 pixels: four tiles, and a thumbnail
+    shares = ("all", "position")
+    each = [
+        category(images, tiles={"size": 64, "share": share}, resize=None, crop=None)
+        for share in shares
+    ]
+    two, five = probe(each, limit_s=600)
+    assert (two.inputs, two.heads) == (5, 2)
+    assert (five.inputs, five.heads) == (5, 5)
+    assert two.megabytes
+    assert five.megabytes == pytest.approx(two.megabytes * 5 / 2, rel=0.01)

@@ -24,11 +24,12 @@ from model.simplenet import HeadConfig
 from model.tile_pixels import cut, join, thumbnail_of
 from model.tiled_bank import TiledBank, of_levels
 from model.tiled_heads import TiledHeads
-from model.tiles import MOST_TILES, Tiles
+from model.tiles import MOST_TILES, Share, Tiles
 from model.training import TrainingConfig
 from pipeline.catalogue.catalogue import Category
 from pipeline.feature_store.embedder import Embedder, embedder_of
 from pipeline.images.decode import ImageRead, ImageStatus, read_image
+from pipeline.onboarding.find_tiles import OtherPositions, refuse_other_positions
 from pipeline.onboarding.finish import write_package
 from pipeline.onboarding.key import onboarding_key
 from pipeline.onboarding.prepare import prepare
@@ -142,6 +143,34 @@ def test_an_image_scores_as_the_group_that_says_more() -> None:
     assert (maps == 4).all()
 
 
+def test_each_position_is_judged_by_its_own_head() -> None:
+    tiles = dataclasses.replace(TILES, share="position", image=(64, 96))
+    assert tiles.group_names == ["tile_1", "tile_2", "thumbnail"]
+    heads = TiledHeads([Brightness(), Brightness(), Brightness()], tiles)
+    heads.with_scale(torch.tensor([0.0, 10.0, 20.0]), torch.tensor([1.0, 2.0, 5.0]))
+    levels = torch.tensor([3.0, 18.0, 30.0]).view(3, 1, 1, 1).expand(3, 1, 8, 8)
+    image = of_levels((64, 96), [levels])
+    assert heads.group_scores(image).tolist() == [3, 4, 2]
+    assert heads([image])[0].tolist() == [4]
+
+
+def test_tiles_of_another_size_have_the_heads_of_the_nearest_position() -> None:
+    tiles = dataclasses.replace(TILES, share="position", image=(64, 192), overlap=0)
+    assert tiles.groups((64, 192)) == [0, 1, 2, 3]
+    assert tiles.groups((64, 384)) == [0, 0, 1, 1, 2, 2, 3]
+    assert tiles.groups((30, 128)) == [0, 2, 3]  # 1/4 and 3/4 of the width: 1/6, 5/6
+    with pytest.raises(ValueError, match="the size of the images is not known"):
+        Tiles(share="position").groups((64, 192))
+
+
+def test_images_that_are_cut_otherwise_are_refused_where_positions_have_heads() -> None:
+    tiles = Tiles(size=64, image=(96, 96), share="position")
+    refuse_other_positions("steel", tiles, [(96, 96), (96, 90)])  # four tiles each
+    with pytest.raises(OtherPositions, match="1 of 2 good images have other tiles than one of 96"):
+        refuse_other_positions("steel", tiles, [(96, 96), (64, 96)])
+    refuse_other_positions("steel", dataclasses.replace(tiles, share="all"), [(64, 96)])
+
+
 def test_without_a_thumbnail_tiles_speak_alone() -> None:
     tiles = dataclasses.replace(TILES, thumbnail=False)
     levels = torch.tensor([3.0, 5.0]).view(2, 1, 1, 1).expand(2, 1, 8, 8)
@@ -160,7 +189,7 @@ def test_without_a_thumbnail_tiles_speak_alone() -> None:
         ({"sise": 256}, "expected {size: 256"),
         ({"size": "256"}, "expected {size: 256"),
         (256, "expected {size: 256"),
-        ({"share": "cluster"}, "tiles.share must be all"),
+        ({"share": "cluster"}, "tiles.share must be all or position"),
     ],
 )
 def test_a_catalogue_says_what_is_wrong_with_tiles(setting: object, said: str) -> None:
@@ -200,15 +229,15 @@ def test_who_looks_at_whole_images_alone_embeds_no_tile(
         embedder, "_of_inputs", lambda pixels: seen.append(len(pixels)) or own(pixels)
     )
     uris = [str(path) for path in sorted((images / "train/good").iterdir())[:2]]
-    every, whole = (
-        list(embedder.read(uris, made.preprocessing, only_whole=each)) for each in (False, True)
-    )
-    assert seen == [4 + 1, 4 + 1, 1, 1]
-    for one, other in zip(every, whole, strict=True):
-        assert one.images == other.images
-        assert other.tiled is None
-        for name, plane in one.planes.items():
-            assert torch.equal(other.planes[name], plane)
+    batches = list(embedder.read(uris, made.preprocessing))
+    assert seen == [1, 1]
+    for batch in batches:
+        (image,) = batch.levels
+        chunks = list(image.chunks())
+        assert [len(levels[0]) for levels in chunks] == [4, 1]
+        for plane, level in zip(batch.planes.values(), chunks[-1], strict=True):
+            assert torch.equal(plane, level)
+    assert seen == [1, 1, 4, 4]
 
 
 def test_pixels_of_several_sizes_score_the_bits_of_their_features(images: Path) -> None:
@@ -227,25 +256,29 @@ def test_pixels_of_several_sizes_score_the_bits_of_their_features(images: Path) 
         alone = score_images(backbone, made.embedding, [heads], pixels[place : place + 1])
         for whole, single in zip(one, alone, strict=True):
             assert torch.equal(whole[place : place + 1], single)
-        assert batch.tiled is not None
         assert torch.allclose(heads(batch.levels)[0], alone[0], rtol=1e-4)
 
 
 @pytest.mark.parametrize(
-    ("kind", "calibration"), [("simplenet", "split"), ("memory_bank", "cross")]
+    ("kind", "calibration", "share"),
+    [("simplenet", "split", "all"), ("memory_bank", "cross", "position")],
 )
 def test_a_package_of_every_kind_scores_as_it_was_calibrated(
-    images: Path, tmp_path: Path, kind: str, calibration: str
+    images: Path, tmp_path: Path, kind: str, calibration: str, share: Share
 ) -> None:
     training = factory.SETTINGS["training"] if kind == "simplenet" else {}
     made = category(
-        images, detector=kind, calibration=calibration, **{"training": training, **SMALL[kind]}
+        images,
+        detector=kind,
+        calibration=calibration,
+        tiles={"size": 64, "share": share},
+        **{"training": training, **SMALL[kind]},
     )
     prepared = prepare(made)
     for _ in prepared.trainer.run():
         pass
     package = write_package(prepared, tmp_path)
-    assert package.header.preprocessing.tiles == Tiles(size=64, image=(96, 93))
+    assert package.header.preprocessing.tiles == Tiles(size=64, image=(96, 93), share=share)
     again = Package.read(tmp_path)
     assert again.header == package.header
     predictor = Predictor(again, prepared.backbone)
@@ -303,10 +336,10 @@ def test_members_are_asked_about_every_image_none_of_whose_tiles_they_have_seen(
 
 def test_tiles_of_one_image_share_its_fold_and_a_bank_grows_with_them() -> None:
     bank = tiled_bank(3)
-    inputs, whose = bank.tiles_of(torch.tensor([2, 1]))
+    (inputs, whose), (thumbnails, _) = bank.groups_of(torch.tensor([2, 1]))
     assert inputs.tolist() == [8, 9, 3, 4, 5, 6]
     assert whose.tolist() == [0, 0, 1, 1, 1, 1]
-    assert bank.thumbnails_of(torch.tensor([0, 1])).tolist() == [2, 7]
+    assert thumbnails.tolist() == [10, 7]
     assert bank.inputs.num_images >= 11
     (again,) = tiled_bank(3).images(torch.tensor([1]))
     (image,) = bank.images(torch.tensor([1]))

@@ -156,8 +156,9 @@ def _in_json(guess: Any, asked: _Asked) -> dict[str, Any]:
 
 
 def _rate_of(probed: Any) -> dict[str, Any]:
+    heads = {"heads": probed.heads, "heads_megabytes": probed.megabytes}
     rate = {"inputs": probed.inputs, "images_per_s": 1 / probed.image_s}
-    return {"category": probed.category, **rate}
+    return {"category": probed.category, **rate, **heads}
 
 
 def _in_words(guess: Any, asked: _Asked) -> Iterator[str]:
@@ -174,7 +175,8 @@ def _in_words(guess: Any, asked: _Asked) -> Iterator[str]:
     for each in guess.tiled:
         yield (
             f"  {each.category}: each image is {each.inputs:,} inputs of the network, "
-            f"{1 / each.image_s:.3g} images/s read and embedded"
+            f"{1 / each.image_s:.3g} images/s read and embedded; {each.heads:,} heads"
+            + (f" of {each.megabytes:.3g} MB in all" if each.megabytes else "")
         )
     if guess.unknown:
         yield f"  {len(guess.unknown):,} not counted: nothing is known of {guess.unknown[0]}"

@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, InstanceOf, PlainSerializer
 
 from model.tiles import Tiles
 
-EXPECTED = "expected {size: 256, overlap: 0.25, scale: 1.0, thumbnail: true, share: all}"
+EXPECTED = "expected {size: 256, overlap: 0.25, scale: 1.0, thumbnail: true, share: all | position}"
 FOUND = "image"  # is found in the good images
 
 

@@ -90,7 +90,7 @@ class Reader:
 def _gather(category: Category, embedder: Embedder, samples: list[Sample]) -> ImageSet:
     gatherer = Gatherer()
     uris = [sample.uri for sample in samples]
-    for batch in embedder.read(uris, category.preprocessing, only_whole=True):
+    for batch in embedder.read(uris, category.preprocessing):
         gatherer.add(batch)
     embedder.flush()
     return gatherer.finish(category.name, samples)

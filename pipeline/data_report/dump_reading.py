@@ -97,7 +97,7 @@ class DumpReader:
             preprocessing = replace(preprocessing, pages="first")
         chosen = choose(uris, self.most)
         gatherer = Gatherer()
-        for batch in embedder.read(chosen, preprocessing, only_whole=True):
+        for batch in embedder.read(chosen, preprocessing):
             gatherer.add(batch)
         samples = [Sample(uri, "train", GOOD) for uri in chosen]  # each is judged by the others
         return DumpReading(

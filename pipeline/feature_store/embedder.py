@@ -4,14 +4,17 @@ They have the same bits either way, and the same order in memory: what is comput
 tell where they came from.
 
 Of an image that is cut into tiles they are those of all its inputs, the thumbnail last, and what
-looks at images as a whole sees the thumbnail alone.
+looks at images as a whole sees the thumbnail alone. Its tiles are embedded as they are asked for,
+but where a store keeps them.
 
 Shapes: B images, K inputs of one, H x W pixels or positions, C channels.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -20,9 +23,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.backbone import Backbone
+from model.kind import Heads
 from model.preprocessing import Preprocessing
 from model.tile_pixels import cut, thumbnail_of
-from model.tiled_bank import CHUNK, TiledImage, of_levels
+from model.tiled_bank import CHUNK, TiledImage
 from model.tiles import Tiles
 from pipeline.catalogue.catalogue import Category
 from pipeline.feature_store.entry import Entry, EntryRecord
@@ -86,23 +90,19 @@ class Embedder:
         """What a person should know of the store."""
         return [line for group in self.groups for line in group.trouble]
 
-    def read(
-        self, uris: Sequence[str], preprocessing: Preprocessing, *, only_whole: bool = False
-    ) -> Iterator[EmbeddedBatch]:
+    def read(self, uris: Sequence[str], preprocessing: Preprocessing) -> Iterator[EmbeddedBatch]:
         """Yield all images of a list, read ahead; what the store has is not decoded.
 
         Args:
             uris: of the images.
             preprocessing: how they are read.
-            only_whole: nobody asks for ``tiled``: no tile is embedded but for the store to keep.
         """
         recall = self._find if self.groups else None
         tiles = preprocessing.tiles
-        only_whole = only_whole and not self.groups
         # The inputs of one image are a batch.
         for batch in batches(read_all(uris, preprocessing, recall), 1 if tiles else BATCH_IMAGES):
             readable = [image for image in batch if image.status is ImageStatus.OK]
-            entries = self._entries(readable, tiles, only_whole=only_whole)
+            entries = self._entries(readable, tiles)
             yield EmbeddedBatch(
                 images=[
                     replace(
@@ -119,36 +119,26 @@ class Embedder:
                     for name in STATISTICS
                 },
                 planes=self._join(entries),
-                tiled=self._tiled(entries, tiles) if tiles and not only_whole else None,
+                tiled=[*map(partial(self._tiled, tiles), readable, entries)] if tiles else None,
             )
 
-    def levels_of_pixels(
-        self, images: Sequence[NDArray[np.uint8]], tiles: Tiles | None = None
-    ) -> list[Any]:
+    def levels_of_pixels(self, heads: Heads, images: Sequence[NDArray[np.uint8]]) -> Sequence[Any]:
         """Return what heads are given of made images (H, W, 3), which have no file."""
-        tiles = tiles and replace(tiles, scale=1.0)  # made images have their scale
-        entries = self._of_pixels(images, tiles)
-        return self._tiled(entries, tiles) if tiles else list(self._join(entries).values())
+        return heads.embed(
+            [*map(torch.from_numpy, images)],
+            lambda inputs_BHW3: [*self.of_pixels([*inputs_BHW3.numpy()]).values()],
+            CHUNK,
+        )
 
     def of_pixels(self, images: Sequence[NDArray[np.uint8]]) -> Planes:
         """Return the features of made images (H, W, 3), each one input of the network."""
-        return self._join(self._of_pixels(images, None))
-
-    def _of_pixels(self, images: Sequence[NDArray[np.uint8]], tiles: Tiles | None) -> list[Entry]:
         names = [f"made-{hashlib.sha256(pixels.tobytes()).hexdigest()}" for pixels in images]
         found = list(read_ahead(self._find, names)) if self.groups else [None] * len(names)
         reads = [
-            ImageRead(
-                "",
-                ImageStatus.OK,
-                pixels=pixels,
-                sha256=name,
-                stored=entry,
-                size=(pixels.shape[0], pixels.shape[1]) if tiles else None,
-            )
+            ImageRead("", ImageStatus.OK, pixels=pixels, sha256=name, stored=entry)
             for pixels, name, entry in zip(images, names, found, strict=True)
         ]
-        return self._entries(reads, tiles)
+        return self._join(self._entries(reads, None))
 
     def flush(self) -> None:
         """Note in the store what is there and that it was used."""
@@ -159,44 +149,38 @@ class Embedder:
         found = (group.get(content, self.names) for group in self.groups)
         return next((entry for entry in found if entry is not None), None)
 
-    def _entries(
-        self, images: Sequence[ImageRead], tiles: Tiles | None, *, only_whole: bool = False
-    ) -> list[Entry]:
+    def _entries(self, images: Sequence[ImageRead], tiles: Tiles | None) -> list[Entry]:
         """Return what is known of each image, from the store or computed now, and keep that."""
-        unknown = [image for image in images if image.stored is None]
-        new = iter(self._compute(unknown, tiles, only_whole=only_whole))
+        new = iter(self._compute([image for image in images if image.stored is None], tiles))
         entries = [next(new) if image.stored is None else image.stored for image in images]
         self.num_images += len(images)
         self.num_stored += sum(image.stored is not None for image in images)
         return entries
 
-    def _compute(
-        self, images: Sequence[ImageRead], tiles: Tiles | None, *, only_whole: bool
-    ) -> list[Entry]:
-        planes: Iterable[Planes] = ()
-        if images and tiles and only_whole:
-            thumbnails = [thumbnail_of(tiles, pixels)[0] for pixels in pixels_of(images)]
-            planes = self._planes_of(thumbnails, None)
-        elif images:
-            planes = self._planes_of(pixels_of(images), tiles)
+    def _compute(self, images: Sequence[ImageRead], tiles: Tiles | None) -> list[Entry]:
+        if not images:
+            return []
+        pixels = pixels_of(images)
+        whole = [thumbnail_of(tiles, each) for each in pixels] if tiles else [torch.stack(pixels)]
+        planes = self._of_inputs(torch.cat(whole))
+        own = [_each(planes, place) for place in range(len(images))]
+        if tiles and self.groups:
+            own = [*map(partial(self._with_tiles, tiles), pixels, own)]
         entries = [
-            Entry(record=_record_of(image), planes=own)
-            for image, own in zip(images, planes, strict=True)
+            Entry(record=_record_of(image), planes=each)
+            for image, each in zip(images, own, strict=True)
         ]
         for group in self.groups[:1]:
             group.put(entries)
         return entries
 
-    def _planes_of(self, pixels: Sequence[Tensor], tiles: Tiles | None) -> Iterator[Planes]:
-        """Yield what the entry of each image holds: (H, W, C), or (K, H, W, C) of its inputs."""
-        if tiles is None:
-            planes = self._of_inputs(torch.stack([*pixels]))
-            yield from (_each(planes, place) for place in range(len(pixels)))
-            return
-        for image_HW3 in pixels:
-            inputs = cut(replace(tiles, thumbnail=True), image_HW3, CHUNK)
-            parts = [self._of_inputs(some) for some in inputs]
-            yield {name: torch.cat([part[name] for part in parts]) for name in self.names}
+    def _with_tiles(self, tiles: Tiles, image_HW3: Tensor, whole: Planes) -> Planes:
+        """Return the planes (K, H, W, C) of all inputs of an image."""
+        parts = [*self._of_tiles(tiles, image_HW3), {name: whole[name][None] for name in whole}]
+        return {name: torch.cat([part[name] for part in parts]) for name in self.names}
+
+    def _of_tiles(self, tiles: Tiles, image_HW3: Tensor) -> Iterator[Planes]:
+        return map(self._of_inputs, cut(replace(tiles, thumbnail=False), image_HW3, CHUNK))
 
     def _of_inputs(self, images_BHW3: Tensor) -> Planes:
         """Return half-precision planes (B, H, W, C) as entries hold them."""
@@ -218,15 +202,29 @@ class Embedder:
             for name in self.names
         }
 
-    def _tiled(self, entries: Sequence[Entry], tiles: Tiles) -> list[TiledImage]:
+    def _tiled(self, tiles: Tiles, image: ImageRead, entry: Entry) -> TiledImage:
+        size = entry.record.size
+        assert size, "of every image that is cut"
+        return TiledImage(tiles.scaled(size), partial(self._chunks, tiles, image, entry.planes))
+
+    def _chunks(
+        self, tiles: Tiles, image: ImageRead, planes: Mapping[str, Tensor]
+    ) -> Iterator[list[Tensor]]:
+        """Yield the levels (k, C, H, W) of an image's inputs, embedded now where none are kept."""
+        parts: Iterable[Sequence[Tensor]]
+        if any(plane.dim() == TILED_DIM for plane in planes.values()):
+            inputs = (planes[name][: None if tiles.thumbnail else -1] for name in self.names)
+            parts = zip(*(each.split(CHUNK) for each in inputs), strict=True)
+        else:
+            (pixels,) = pixels_of([image])
+            of_tiles = (
+                [part[name] for name in self.names] for part in self._of_tiles(tiles, pixels)
+            )
+            whole = [planes[name][None] for name in self.names]
+            parts = chain(of_tiles, [whole] * tiles.thumbnail)
         device = self.backbone.mean.device
-        found = []
-        for entry in entries:
-            assert entry.record.size, "of every image that is cut"
-            inputs = (entry.planes[name][: None if tiles.thumbnail else -1] for name in self.names)
-            levels = [each.to(device).permute(0, 3, 1, 2) for each in inputs]
-            found.append(of_levels(tiles.scaled(entry.record.size), levels))
-        return found
+        for part in parts:
+            yield [each.to(device).permute(0, 3, 1, 2) for each in part]
 
 
 def _record_of(image: ImageRead) -> EntryRecord:

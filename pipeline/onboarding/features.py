@@ -25,6 +25,7 @@ from pipeline.feature_store.embedder import Embedder
 from pipeline.images.decode import ImageRead
 from pipeline.inspection.image_set import Gatherer, ImageSet
 from pipeline.onboarding.feature_cache import bank_of_images
+from pipeline.onboarding.find_tiles import refuse_other_positions
 from pipeline.onboarding.listed_images import stay_together
 from pipeline.onboarding.zones import zones_of
 
@@ -90,6 +91,7 @@ def extract(
         UnreadableImages: more than a tenth cannot be read.
         CacheTooSmall: neither memory nor disk has room.
         ZonesError: nothing of an image would count.
+        OtherPositions: images are cut otherwise, where each position has its own head.
     """
     backbone = embedder.backbone
     shapes = level_shapes(backbone, category.embedding, category.preprocessing.size)
@@ -105,6 +107,8 @@ def extract(
         if progress:
             progress(len(good) + len(unreadable), len(uris))
     embedder.flush()
+    if isinstance(bank, TiledBank):
+        refuse_other_positions(category.name, bank.tiles, bank.sizes)
     refuse_many_unreadable(category.name, unreadable, len(uris))
     logger.info(
         "embedded %s: %d images, %d unreadable, %.1f s",

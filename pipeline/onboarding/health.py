@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from model.detector import Detector
 from model.errors import CategoryFault
 from model.kind import Heads
-from model.tiles import Tiles
 from pipeline.feature_store.embedder import Embedder
 from pipeline.images.batches import BATCH_IMAGES, batches, read_all
 from pipeline.measuring.metrics import image_metrics
@@ -59,15 +58,14 @@ def measure_health(
     pairs = list(prepared.unseen(prepared.trainer, detector))
     pairs = pairs[:: -(-len(pairs) // NUM_GROUPS)]
     anomalous = [np.zeros(0, np.float32)]
-    tiles = prepared.category.preprocessing.tiles
-    most = BATCH_IMAGES if tiles is None else FEW_WHOLE
+    most = BATCH_IMAGES if prepared.category.tiles is None else FEW_WHOLE
     for heads, index in pairs:
         uris = [prepared.good.uris[row] for row in index.tolist()[:most]]
         images = list(read_all(uris, prepared.category.preprocessing))
         pixels = [image.pixels for image in images if image.pixels is not None]
         alike = [each for each in pixels if each.shape == pixels[0].shape]
         made = _made(make, alike, NUM_ANOMALIES // len(pairs))
-        anomalous.append(synthetic_scores(heads, prepared.embedder, made, tiles))
+        anomalous.append(synthetic_scores(heads, prepared.embedder, made))
     auroc = synthetic_auroc(unseen.scores, np.concatenate(anomalous))
     return health if auroc is None else health | {name: auroc}
 
@@ -107,13 +105,12 @@ def _made(make: Make, images: Sequence[Pixels], num: int) -> list[Pixels]:
 
 @torch.inference_mode()
 def synthetic_scores(
-    heads: Heads, embedder: Embedder, anomalous: Sequence[Pixels], tiles: Tiles | None = None
+    heads: Heads, embedder: Embedder, anomalous: Sequence[Pixels]
 ) -> NDArray[np.float32]:
     """Score synthetic anomalies (N,) on images that these heads have not seen."""
     scores = [np.zeros(0, np.float32)]
-    for batch in batches(anomalous, 1 if tiles else BATCH_IMAGES):  # all inputs are in memory
-        levels = embedder.levels_of_pixels(batch, tiles)
-        scores.append(heads(levels)[0].cpu().numpy())
+    for batch in batches(anomalous):
+        scores.append(heads(embedder.levels_of_pixels(heads, batch))[0].cpu().numpy())
     return np.concatenate(scores)
 
 

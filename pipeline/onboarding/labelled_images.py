@@ -138,7 +138,7 @@ def read_defects(labelled: LabelledImages, category: Category, embedder: Embedde
     kept: dict[str, str] = {}  # content by address
     contents: set[str] = set()
     unreadable: list[str] = []
-    for batch in embedder.read(uris, category.preprocessing, only_whole=True):
+    for batch in embedder.read(uris, category.preprocessing):
         for row, image in enumerate(batch.images):
             if image.sha256 not in contents and not is_for_gate(image.uri):
                 bank.write(len(kept), [plane[row : row + 1] for plane in batch.planes.values()])

@@ -17,7 +17,6 @@ from model import kinds
 from model.errors import NightshiftError
 from model.kind import TrainingSet
 from model.recipe import Recipe
-from model.tiled_training import GROUP_NAMES
 from pipeline.backbones import LoadedBackbone, own_device
 from pipeline.catalogue.catalogue import Category
 from pipeline.feature_store.embedder import embedder_of
@@ -48,6 +47,8 @@ class Probed:
     training_s: float  # of the whole training
     num_images: int | None  # that it was on, where it takes longer for more; up to MOST_IMAGES
     inputs: int = 1  # of the network, that an image becomes
+    heads: int = 1  # of the kind, each trained alone
+    megabytes: float | None = None  # of all heads in a file, where several of them were fitted
 
 
 def kind_of_work(category: Category) -> str:
@@ -98,20 +99,27 @@ def _probe(category: Category, backbones: LoadedBackbone) -> Probed:
         image_s = (time.monotonic() - started) / len(measured)
     grows = category.detector not in REPEATABLE
     num_images = len(good.uris) if grows else min(len(all_uris), MOST_IMAGES)
+    training_s, megabytes = _training(category, good, num_images)
+    tiles = category.tiles
     return Probed(
         category=category.name,
         image_s=image_s,
-        training_s=_training_s(category, good, num_images),
+        training_s=training_s,
+        heads=len(tiles.group_names) if tiles else 1,
+        megabytes=megabytes,
         num_images=num_images if grows else None,
         inputs=category.preprocessing.num_inputs,
     )
 
 
-def _training_s(category: Category, good: GoodImages, num_images: int) -> float:
-    """Return how long a training on so many images takes; the few that are there stand for all."""
+def _training(category: Category, good: GoodImages, num_images: int) -> tuple[float, float | None]:
+    """Return how long a training on so many images takes; the few that are there stand for all.
+
+    And the megabytes of its heads, where they are several; None where they were not all fitted.
+    """
     recipe, passes = shortened(category.recipe)
     if category.tiles is not None:
-        groups = GROUP_NAMES[: 1 + category.tiles.thumbnail]
+        groups = category.tiles.group_names
         passes = {f"{group}_{name}": num for group in groups for name, num in passes.items()}
     started = time.monotonic()
     images = torch.arange(num_images) % len(good.uris)
@@ -120,16 +128,19 @@ def _training_s(category: Category, good: GoodImages, num_images: int) -> float:
     trainer = kinds.make_trainer(category.detector, training_set, recipe)
     ready = last = time.monotonic()
     spent: dict[str, list[float]] = {}
+    is_fitted = category.tiles is not None
     for _ in trainer.run():
         now = time.monotonic()
         spent.setdefault(trainer.reports[-1][0] if passes else "", []).append(now - last)
         if now - ready > TRAINING_S:
+            is_fitted = is_fitted and category.detector in REPEATABLE  # whose size is known before
             break
         last = now
     of_pass = {name: mean(times[1:] or times) for name, times in spent.items()}  # first: warming up
     slowest = max(of_pass.values(), default=0.0)  # of a head that was not reached
     whole = passes or {"": trainer.num_passes}
-    return ready - started + sum(num * of_pass.get(name, slowest) for name, num in whole.items())
+    passes_s = sum(num * of_pass.get(name, slowest) for name, num in whole.items())
+    return ready - started + passes_s, trainer.folded().stored_bytes / 1e6 if is_fitted else None
 
 
 def shortened(recipe: Any) -> tuple[Any, dict[str, int]]:

@@ -15,9 +15,8 @@ from model.detector import Detector, DetectorHeader, refuse_other_backbone
 from model.embedding import Embedding
 from model.errors import CategoryFault, NightshiftError
 from model.gpu_engine import GpuEngine
-from model.kind import Heads
-from model.mixed_batch import Images, as_batch, score_images, score_tiled, score_together
-from model.tiled_heads import TiledHeads
+from model.kind import Heads, Images
+from model.mixed_batch import score_inputs, score_together
 from pipeline.backbones import fetch_backbone
 from pipeline.engine_check import refuse_other_engine
 from pipeline.images.batches import BATCH_IMAGES
@@ -87,9 +86,7 @@ class Detectors:
         network = self.network(categories[0])
         heads_B = [self.heads(category) for category in categories]
         score = partial(self._score, network)
-        if isinstance(heads_B[0], TiledHeads):
-            return score_tiled(heads_B[0], images_BHWC, score, self.batch_images)
-        return score(heads_B, as_batch(images_BHWC))
+        return heads_B[0].score_pixels(heads_B, images_BHWC, score, self.batch_images)
 
     def _score(
         self, network: Network, heads_B: Sequence[Heads], inputs_BHWC: Tensor
@@ -97,7 +94,7 @@ class Detectors:
         """Return what ``score`` does, of what the network sees."""
         backbone = self.backbone(network.backbone)
         if backbone.is_on_cpu:
-            return score_images(backbone, network.embedding, heads_B, inputs_BHWC)
+            return score_inputs(backbone, network.embedding, heads_B, inputs_BHWC)
         return score_together(heads_B, self._engine(network)(inputs_BHWC, self.batch_images))
 
     @torch.inference_mode()
