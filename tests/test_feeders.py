@@ -63,7 +63,7 @@ class Reads:
 class Own:
     """Reads where feeders cannot."""
 
-    num_requests = ahead = files_a_request = 1
+    num_requests = ahead = files_a_request = pixels_a_request = 1
 
     def read(self, files: Sequence[Listed]) -> list[list[Page]]:
         return [[Page(ImageRead(f"own {file.uri}", ImageStatus.OK))] for file in files]
@@ -205,10 +205,10 @@ def test_a_full_object_store_is_waited_for_and_then_done_without(
 
 
 def test_no_more_is_asked_for_than_the_object_store_has_room_for(tmp_path: Path) -> None:
-    """Requests of two images of 3 MB: 20 MB have room for three of them, and four could be made."""
+    """Requests of 8 MB: 20 MB have room for two of them, and four could be made."""
     source = feeders(tmp_path, 2, store_bytes=20_000_000)
-    assert (source.files_a_request, source.num_requests) == (2, 3)
-    parts = batches(iter(files("abcdefghijklmnopqrst")), source.files_a_request)
+    assert (3 * source.pixels_a_request, source.num_requests) == (7_999_998, 2)
+    parts = batches(iter(files("abcdefghijklmnopqrst")), 2)  # of 3 MB each
     consumed = read_as_ready(source.read, parts, source.num_requests, source.ahead)
     next(consumed)
     time.sleep(1)

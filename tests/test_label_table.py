@@ -236,7 +236,7 @@ def drawn(night: NightMaker) -> list[str]:
 def test_how_an_image_was_chosen_is_taken_from_the_results(night: NightMaker) -> None:
     others = [f"{index:02d}.png" for index in range(2, 20)]
     import_lines(night, ["00.png", next(name for name in others if name not in drawn(night))])
-    assert sorted(chosen(night).values()) == ["flagged", "unknown"]
+    assert sorted(chosen(night).values()) == ["flagged", "not_flagged"]
 
 
 def test_the_audit_counts_when_all_that_were_drawn_have_a_label(night: NightMaker) -> None:
@@ -294,7 +294,7 @@ def test_a_choice_counts_from_five_scored_images_on_one_of_them_not_flagged(
     night: NightMaker,
 ) -> None:
     four = dict.fromkeys("abc", 9.0) | {"d": 0.5}
-    assert whole_choices(night, four, only_flags=False) == {"flagged", "unknown"}
+    assert whole_choices(night, four, only_flags=False) == {"flagged", "not_flagged"}
     five = four | {"e": 9.0}
     assert whole_choices(night, five, only_flags=False) == {"whole_dump"}
 
@@ -346,7 +346,7 @@ def test_a_sample_that_lost_a_label_is_none_until_it_has_one_again(
     import_lines(night, names[-1:], "undo", labelled_at=later)
     kept = chosen(night)
     assert sorted(kept) == sorted(names[:-1])
-    assert {*kept.values()} <= {"flagged", "unknown"} | ({"audit"} if whole else set())
+    assert {*kept.values()} <= {"flagged", "not_flagged"} | ({"audit"} if whole else set())
     assert list(kept.values()).count("audit") in {0, AUDIT_IMAGES}
     import_lines(night, names[-1:], "defect", labelled_at=later + dt.timedelta(1))
     assert chosen(night) == dict.fromkeys(names, "whole_dump" if whole else "audit")
@@ -389,7 +389,7 @@ def test_the_label_of_an_image_that_is_gone_is_kept_and_said(night: NightMaker) 
     done = import_lines(night, ["00.png", "gone.png"])
     assert done.gone == [f"{night.out}/dump/bottle/gone.png"]
     assert done.num_new == 2
-    assert chosen(night) == {"00.png": "flagged", "gone.png": "unknown"}
+    assert chosen(night) == {"00.png": "flagged", "gone.png": "not_scored"}
 
 
 def test_labels_of_a_night_whose_rows_were_removed_are_kept_and_said(night: NightMaker) -> None:

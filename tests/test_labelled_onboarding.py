@@ -193,6 +193,19 @@ def test_a_copy_of_a_defect_that_judges_teaches_nothing(steel: Factory) -> None:
     assert told in prepared.findings
 
 
+def test_a_copy_of_a_good_image_that_judges_does_not_train(steel: Factory) -> None:
+    (judging,), (copy, other) = steel.new(1, for_gate=True), steel.new(2)
+    add_labels(steel.out, dict.fromkeys([copy, other], ("good", "flagged")))
+    key = steel.key(labels=[str(steel.out)])
+    add_labels(steel.out, {judging: ("good", "audit")})
+    assert steel.key(labels=[str(steel.out)]) == key  # the gate's labels onboard nothing again
+    shutil.copy(judging, copy)
+    prepared = steel.prepare()
+    assert parts_of(prepared, [judging, copy, other]) == [None, Part.LEFT_OUT, Part.TRAIN]
+    told = "labels: 1 images do not train: their content is that of a good image that the gate "
+    assert f"{told}judges by: {copy}" in prepared.findings
+
+
 def test_images_that_are_gone_or_replaced_are_counted_and_named(steel: Factory) -> None:
     gone, replaced, kept, tested = *steel.new(3), next((steel.images / "test/scratch").iterdir())
     add_labels(

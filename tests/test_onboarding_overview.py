@@ -2,7 +2,9 @@
 
 import datetime as dt
 import json
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from playwright.sync_api import Browser
 from report_visit import open_browser
 from test_report_browser import DESKTOP, PHONE
 
+from pipeline.onboarding import overview
 from pipeline.onboarding.overview import (
     JSON_FILE,
     PAGE_FILE,
@@ -50,6 +53,58 @@ def outcome(name: str, status: str = "onboarded", **changes: Any) -> dict[str, A
 def runs(tmp_path: Path) -> str:
     add_to_overview(str(tmp_path / "runs"), [outcome("steel"), outcome("few", "failed")], NOW)
     return str(tmp_path / "runs")
+
+
+def test_commands_that_end_at_once_keep_each_others_lines(
+    runs: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(overview, "ASK_EVERY_S", 0.005)
+    names = [f"c{n}" for n in range(8)]
+    start = threading.Barrier(len(names))
+
+    def add(name: str) -> None:
+        start.wait(30)
+        add_to_overview(runs, [outcome(name)], NOW)
+
+    with ThreadPoolExecutor(len(names)) as pool:
+        list(pool.map(add, names))
+    assert sorted(read_overview(runs)) == [*names, "few", "steel"]
+
+
+def test_a_command_that_was_killed_at_the_overview_is_waited_for_a_while(
+    runs: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(overview, "ASK_EVERY_S", 0.005)
+    monkeypatch.setattr(overview, "HELD_S", 0.02)
+    claim = Path(runs) / overview.CLAIM_FILE
+    claim.touch()
+    assert overview.take_out_of_overview(runs, "few", NOW)
+    assert not claim.exists()
+
+
+def test_a_command_whose_claim_was_taken_leaves_that_of_another(runs: str) -> None:
+    claim = Path(runs) / overview.CLAIM_FILE
+    with overview._changing(runs):
+        claim.write_bytes(b"another's")
+    assert claim.read_bytes() == b"another's"
+
+
+def test_a_claim_that_changes_hands_is_no_old_one(
+    runs: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long all of them together take, as long as none takes too long alone."""
+    claim, turns = Path(runs) / overview.CLAIM_FILE, iter(["second", "third", None])
+    claim.write_text("first")
+
+    def next_turn(_: float) -> None:
+        assert claim.exists()
+        holder = next(turns)
+        claim.write_text(holder) if holder else claim.unlink()
+
+    monkeypatch.setattr(overview, "HELD_S", -1.0)
+    monkeypatch.setattr(overview.time, "sleep", next_turn)
+    assert overview.take_out_of_overview(runs, "few", NOW)
+    assert not claim.exists()
 
 
 def test_the_last_outcome_of_each_category_counts(runs: str) -> None:

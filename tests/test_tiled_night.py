@@ -13,6 +13,7 @@ from model.preprocessing import Preprocessing
 from model.tiles import Tiles
 from pipeline import storage
 from pipeline.evaluation.cost import read_as_scored
+from pipeline.images.batches import batches_within
 from pipeline.images.decode import announced_pixels, read_image
 from pipeline.night.dumps import take_in
 from pipeline.night.feedback.explanation import explain
@@ -216,3 +217,34 @@ def test_nobody_waits_for_what_is_never_scored() -> None:
         waiting.guarded(fail)(1)
     reader.join(10)
     assert not reader.is_alive()
+
+
+def test_what_is_scored_after_a_failure_waits_again_and_owes_nothing() -> None:
+    waiting = WaitingPixels(most=10)
+    waiting.add(10)
+    with pytest.raises(ValueError, match="torn"), waiting.over_with_errors():
+        raise ValueError("torn")
+    waiting.begin()
+    waiting.add(8)
+    late = threading.Thread(target=waiting.add, args=(8,), daemon=True)
+    late.start()
+    late.join(0.05)
+    assert late.is_alive()
+    waiting.remove(8)
+    late.join(30)
+    assert (late.is_alive(), waiting.num_pixels) == (False, 8)
+
+
+@pytest.mark.parametrize(
+    ("weights", "parts"),
+    [
+        ([1, 1, 1, 1, 1], [[1, 1, 1], [1, 1]]),  # three at most
+        ([4, 2, 4, 3], [[4, 2], [4], [3]]),  # 6 at most
+        ([9, 1, 9], [[9], [1], [9]]),  # one that is more goes alone
+        ([], []),
+    ],
+)
+def test_a_request_is_sized_by_the_images_that_are_in_it(
+    weights: list[int], parts: list[list[int]]
+) -> None:
+    assert list(batches_within(weights, 3, lambda weight: weight, 6)) == parts

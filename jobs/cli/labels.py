@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from jobs.cli.options import Json, Out
 from jobs.terminal.tables import print_json, table
-from pipeline.pages.words import plural
+from pipeline.pages.words import percent, plural
 
 Only = Annotated[list[str] | None, typer.Option(help="Only this category; repeatable.")]
 
@@ -114,11 +114,16 @@ def show(
     if as_json:
         print_json([asdict(each) for each in found])
         return
-    shown = table("category", "images", "good", "defects", "unsure", "at random", "last")
+    shown = table("category", "images", "good", "defects", "unsure", "at random", "missed", "last")
     for each in found:
         numbers = (each.images, each.good, each.defect, each.unsure, each.whatever_the_score)
         last = f"{each.last_at:%Y-%m-%d}" if each.last_at else "-"
-        shown.add_row(escape(each.category) or "(none)", *(f"{n:,}" for n in numbers), last)
+        shown.add_row(
+            escape(each.category) or "(none)",
+            *(f"{n:,}" for n in numbers),
+            _of_audits(each.missed),
+            last,
+        )
     Console().print(shown)
     for each in found:
         name = each.category or "(none)"
@@ -126,6 +131,14 @@ def show(
             each.contradicted, f"of {name} labelled differently by people; the latest label counts"
         )
         _say(each.gone, f"of {name} labelled and there no more; labels stay")
+
+
+def _of_audits(missed: Any) -> str:
+    """Say which share of the audited images are missed defects, and how sure that is."""
+    if missed.share is None:
+        return "-"
+    low, high = map(percent, missed.interval)
+    return f"{percent(missed.share)} of {missed.images:,} ({low} to {high})"
 
 
 @app.command()

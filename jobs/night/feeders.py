@@ -138,8 +138,9 @@ class Feeders:
         may take ``store_bytes`` of the object store.
         """
         self.own = own
-        self.files_a_request = max(1, min(PART_FILES, PART_BYTES // (3 * pixels)))
-        room = store_bytes // (3 * pixels * self.files_a_request)
+        self.files_a_request = PART_FILES
+        self.pixels_a_request = max(pixels, min(PART_FILES * pixels, PART_BYTES // 3))
+        room = store_bytes // (3 * self.pixels_a_request)
         self.num_requests = max(1, min(REQUESTS * len(feeders), room))
         self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()  # a feeder for each free request
         self._lock = threading.Lock()

@@ -3,7 +3,7 @@
 Shapes: B images, H x W pixels.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import TypeVar
 
@@ -24,6 +24,23 @@ def batches(items: Iterable[Item], size: int = BATCH_IMAGES) -> Iterator[list[It
     """Yield lists of ``size`` items; the last may be shorter."""
     source = iter(items)
     while batch := list(islice(source, size)):
+        yield batch
+
+
+def batches_within(
+    items: Iterable[Item], size: int, weigh: Callable[[Item], int], most: int
+) -> Iterator[list[Item]]:
+    """Yield lists of ``size`` items at most that weigh ``most`` at most; a heavier one alone."""
+    batch: list[Item] = []
+    total = 0
+    for item in items:
+        weight = weigh(item)
+        if batch and (len(batch) == size or total + weight > most):
+            yield batch
+            batch, total = [], 0
+        batch.append(item)
+        total += weight
+    if batch:
         yield batch
 
 

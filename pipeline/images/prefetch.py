@@ -1,7 +1,7 @@
 """Read many images at once, never more in memory than a small window."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import islice
 from typing import TypeVar
@@ -15,7 +15,7 @@ NUM_THREADS = 8  # fetching waits for the network; decoding leaves Python's lock
 
 def read_ahead(
     read: Callable[[Item], Result], items: Iterable[Item], num_threads: int = NUM_THREADS
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Yield ``read(item)`` in the order of ``items``, at most AHEAD a thread ahead."""
     source = iter(items)
     with ThreadPoolExecutor(num_threads) as pool:
@@ -38,7 +38,7 @@ def read_as_ready(
     items: Iterable[Item],
     num_threads: int = NUM_THREADS,
     ahead: int = AHEAD,
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Yield ``read(item)`` as soon as it is there: nothing waits for one slow item.
 
     At most ``ahead`` a thread are under way or wait for the consumer.

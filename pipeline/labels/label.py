@@ -9,7 +9,7 @@ every file that had this address.
 import datetime as dt
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,11 +20,13 @@ from model.errors import NightshiftError
 Image = tuple[str, str | None]  # address and etag, None where no label says one
 Said = Literal["defect", "good", "unsure", "undo"]
 # How an image came to be labelled; the last of these that is known of an image holds.
-# unknown: nobody knows. flagged: for its score. audit: drawn at random among all scored images of
-# its category and night, and all that were drawn have a label. whole_dump: all images of its
-# category and night have one.
-Chosen = Literal["unknown", "flagged", "audit", "whole_dump"]
-CHOSEN: tuple[Chosen, ...] = ("unknown", "flagged", "audit", "whole_dump")
+# unknown: nobody knows; earlier releases called so what was not_flagged or not_scored. not_scored:
+# nobody knows, since its night has no score of it. not_flagged: nobody knows, and its score is no
+# reason. flagged: for its score. audit: drawn at random among all scored images of its category and
+# night, and all that were drawn have a label. whole_dump: all images of its category and night have
+# one.
+Chosen = Literal["unknown", "not_scored", "not_flagged", "flagged", "audit", "whole_dump"]
+CHOSEN: tuple[Chosen, ...] = get_args(Chosen)
 WHATEVER_THE_SCORE: tuple[Chosen, ...] = ("audit", "whole_dump")
 
 LABEL_SCHEMA = pa.schema(

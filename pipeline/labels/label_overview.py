@@ -13,6 +13,7 @@ from pipeline.images.page_numbers import split_page
 from pipeline.images.prefetch import read_ahead
 from pipeline.labels.label import WHATEVER_THE_SCORE, contradicted, latest
 from pipeline.labels.label_table import LabelTable
+from pipeline.labels.missed import Missed, missed_by_night, together
 
 AT_A_TIME = 8  # categories
 
@@ -28,6 +29,7 @@ class CategoryLabels:
     unsure: int
     undone: int  # images whose label was taken back
     whatever_the_score: int  # of the images: in an audit sample or a dump that is labelled whole
+    missed: Missed  # by the audits of all nights
     versions: int  # labels that were ever given
     contradicted: Sequence[str]  # addresses that people label differently; the latest counts
     gone: Sequence[str] | None  # addresses of labelled images that are there no more; None: unasked
@@ -65,6 +67,7 @@ def _count(category: str, rows: pa.Table, look_for_gone: bool) -> CategoryLabels
         unsure=counts["unsure"],
         undone=counts["undo"],
         whatever_the_score=pc.sum(at_random).as_py() or 0,
+        missed=together(missed_by_night(rows).values()),
         versions=rows.num_rows,
         contradicted=contradicted(rows),
         gone=gone(told) if look_for_gone else None,

@@ -1,8 +1,8 @@
 """What labels tell an onboarding of a category's images.
 
-Of good images and those that people are unsure of, the half that is kept for the gate
-(``parts.py``) is left out. Of defects it is named: no model may take one for good, wherever it is
-found.
+Of images that people are unsure of, the half that is kept for the gate (``parts.py``) is left out.
+Of good images it is named, since no model may learn from a copy of one under another name, and of
+defects, since no model may take one for good, wherever it is found.
 """
 
 from collections.abc import Sequence
@@ -33,6 +33,11 @@ class Told(NamedTuple):
         return is_for_gate(self.uri)
 
     @property
+    def only_judges(self) -> bool:
+        """Whether it is a good image of the gate's: its copies do not train, and that is all."""
+        return self.label == "good" and self.is_for_gate
+
+    @property
     def identity(self) -> tuple[str | bool | None, ...]:
         """What an onboarding is another by; how a defect was chosen is nothing to it."""
         return self.uri, self.etag, self.label, self.by_score or self.label == "defect"
@@ -55,7 +60,7 @@ def told_of(category: str, tables: Sequence[LabelTable]) -> list[Told]:
         Told(uri, etag, label, chosen not in WHATEVER_THE_SCORE, night)
         for uri, etag, label, chosen, night in zip(*columns, strict=True)
     ]
-    return [each for each in told if each.label == "defect" or not _is_silent(each)]
+    return [each for each in told if each.label != "unsure" or not _is_silent(each)]
 
 
 def told_in(category: Category) -> list[Told]:
@@ -68,7 +73,7 @@ def told_in(category: Category) -> list[Told]:
 
 
 def _is_silent(each: Told) -> bool:
-    return each.is_for_gate or (each.label == "unsure" and each.by_score)
+    return each.is_for_gate or each.by_score
 
 
 def with_labels_of(categories: Sequence[Category], outs: Sequence[str]) -> list[Category]:

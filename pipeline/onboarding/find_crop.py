@@ -67,10 +67,12 @@ def sizes_of_some(category: Category, uris: Sequence[str]) -> Iterator[tuple[int
     def read(uri: str) -> list[tuple[int, int]]:
         file, page = file_and_page(uri, category.pages)
         try:
-            picture = open_picture(read_bytes(file), category.max_pixels, page=page or 1)
+            # A JPEG is decoded at an eighth of its size: only the header's is asked for.
+            data = read_bytes(file)
+            picture = open_picture(data, category.max_pixels, least_side=1, page=page or 1)
         except (StorageError, UnreadableImage, ImageTooLarge):
             return []
-        left, top, right, bottom = roi_of(picture.size, category.preprocessing)
+        left, top, right, bottom = roi_of(picture.size_in_file, category.preprocessing)
         return [(bottom - top, right - left)]
 
     found = read_ahead(read, probes, num_readers(category.preprocessing))

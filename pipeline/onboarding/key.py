@@ -76,8 +76,8 @@ def identify(
     if excluded := _excluded_of(category):
         parts.append(json.dumps(["exclude", excluded]).encode())
     told = told_in(category) if told is None else told
-    if told:
-        parts.append(json.dumps(["labels", [each.identity for each in told]]).encode())
+    if learned := [each.identity for each in told if not each.only_judges]:
+        parts.append(json.dumps(["labels", learned]).encode())
     parts += files.parts
     keys = [_key(category, name, parts) for name in (category.name, *earlier_names)]
     return Identity(keys[0], files.num_files, tuple(keys[1:]), tuple(told))

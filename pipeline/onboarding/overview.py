@@ -9,7 +9,10 @@ content policy that lets no script run at all.
 
 import datetime as dt
 import json
-from collections.abc import Mapping, Sequence
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from model.errors import NightshiftError
@@ -19,6 +22,9 @@ from pipeline.pages.environment import render_page
 from pipeline.pages.words import clock, count
 
 JSON_FILE, PAGE_FILE = "onboarding.json", "onboarding.html"
+CLAIM_FILE = "onboarding.changing"  # whoever makes this file changes the two
+HELD_S = 30.0  # by one command at most: one that was killed meanwhile leaves the file
+ASK_EVERY_S = 0.1
 TEMPLATE = "onboarding/static/onboarding.html.j2"
 FAILED, UNCHANGED = "failed", "unchanged"
 STAGES = ("embedding", "training", "calibration", "evaluation")  # of ``timings_s``
@@ -79,15 +85,16 @@ def add_to_overview(runs: str, outcomes: Sequence[Mapping[str, Any]], now: dt.da
     Raises:
         StorageError: it cannot be written.
     """
-    overview = outcomes_so_far(runs)
-    for outcome in outcomes:
-        name, when = outcome["category"], {"when": now.isoformat(timespec="seconds")}
-        before = overview.get(name, {})
-        if outcome["status"] == UNCHANGED and before.get("version") == outcome["version"]:
-            overview[name] = before | {"is_champion": outcome["is_champion"]}  # and its details
-        else:
-            overview[name] = {**outcome, **when}
-    return _write(runs, overview, now)
+    with _changing(runs):
+        overview = outcomes_so_far(runs)
+        for outcome in outcomes:
+            name, when = outcome["category"], {"when": now.isoformat(timespec="seconds")}
+            before = overview.get(name, {})
+            if outcome["status"] == UNCHANGED and before.get("version") == outcome["version"]:
+                overview[name] = before | {"is_champion": outcome["is_champion"]}  # and its details
+            else:
+                overview[name] = {**outcome, **when}
+        return _write(runs, overview, now)
 
 
 def rename_in_overview(runs: str, old: str, new: str, now: dt.datetime) -> bool:
@@ -96,14 +103,15 @@ def rename_in_overview(runs: str, old: str, new: str, now: dt.datetime) -> bool:
     Raises:
         OverviewError, StorageError: the overview is damaged, or cannot be read or written.
     """
-    overview = _overview_if_any(runs)
-    outcome = overview.pop(old, None)
-    if outcome is None:
-        return False
-    if model := outcome.get("model"):
-        outcome["model"] = model.removesuffix(old) + new
-    overview.setdefault(new, {**outcome, "category": new})  # else it was onboarded since
-    _write(runs, overview, now)
+    with _changing(runs):
+        overview = _overview_if_any(runs)
+        outcome = overview.pop(old, None)
+        if outcome is None:
+            return False
+        if model := outcome.get("model"):
+            outcome["model"] = model.removesuffix(old) + new
+        overview.setdefault(new, {**outcome, "category": new})  # else it was onboarded since
+        _write(runs, overview, now)
     return True
 
 
@@ -113,11 +121,43 @@ def take_out_of_overview(runs: str, category: str, now: dt.datetime) -> bool:
     Raises:
         OverviewError, StorageError: the overview is damaged, or cannot be read or written.
     """
-    overview = _overview_if_any(runs)
-    if overview.pop(category, None) is None:
-        return False
-    _write(runs, overview, now)
+    with _changing(runs):
+        overview = _overview_if_any(runs)
+        if overview.pop(category, None) is None:
+            return False
+        _write(runs, overview, now)
     return True
+
+
+@contextmanager
+def _changing(runs: str) -> Iterator[None]:
+    """Let one command at a time read and write the overview: none overwrites another's lines.
+
+    A claim is taken away only where the same one has stood for HELD_S. Whoever takes one away
+    pauses before it makes its own, so that others who waited for the same see that it is gone.
+    """
+    claim, own = storage.join(runs, CLAIM_FILE), uuid.uuid4().hex.encode()
+    seen: bytes | None = None
+    since = time.monotonic()
+    while not storage.write_new(claim, own):
+        holder = _holder(claim)
+        if holder != seen:
+            seen, since = holder, time.monotonic()
+        elif time.monotonic() - since > HELD_S:
+            storage.delete(claim)
+        time.sleep(ASK_EVERY_S)
+    try:
+        yield
+    finally:
+        if _holder(claim) == own:
+            storage.delete(claim)
+
+
+def _holder(claim: str) -> bytes | None:
+    try:
+        return storage.read_bytes(claim)
+    except storage.ObjectMissing:
+        return None
 
 
 def _overview_if_any(runs: str) -> Outcomes:

@@ -39,7 +39,14 @@ from pipeline.onboarding.contamination import (
 from pipeline.onboarding.features import GoodImages, Progress, extract, training_uris
 from pipeline.onboarding.found_settings import with_found_settings
 from pipeline.onboarding.label_head import with_label_head
-from pipeline.onboarding.labelled_images import Defects, assign, find_labelled, read_defects, say
+from pipeline.onboarding.labelled_images import (
+    Defects,
+    assign,
+    find_labelled,
+    judging_contents,
+    read_defects,
+    say,
+)
 from pipeline.onboarding.listed_images import list_images
 from pipeline.onboarding.pairs import make_pairs
 from pipeline.onboarding.precision_probe import choose_precision
@@ -175,7 +182,8 @@ def prepare(
     good = extract(joined, category, embedder, progress)
     defects = read_defects(labelled, category, embedder)
     lines = inspect_good(good.images)
-    assigned = assign(category, good, labelled, defects)
+    judging = judging_contents(category, labelled)
+    assigned = assign(category, good, labelled, defects, judging)
     parts = without_suspects(category, good.images, lines, assigned.parts, labelled.confirmed)
     unseen = Part.TRAIN if category.calibration == "cross" else Part.CALIBRATION
     num_unseen = int(np.count_nonzero(parts == unseen))

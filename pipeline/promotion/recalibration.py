@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from model.errors import CategoryFault
 from pipeline.calibration import Calibration, CalibrationConfig, TooFewImages, fit
-from pipeline.labels.label import LABEL_SCHEMA, WHATEVER_THE_SCORE, standing
+from pipeline.labels.label import CHOSEN, LABEL_SCHEMA, WHATEVER_THE_SCORE, standing
 from pipeline.labels.label_table import table_beside
 from pipeline.package import Package
 from pipeline.promotion.image_scores import ImageFile, score_by_each
@@ -162,7 +162,7 @@ def _fit(
     try:
         return fit(scores, config)
     except TooFewImages as error:
-        selected = sum(left_out.get(name, 0) for name in ("flagged", "unknown"))
+        selected = sum(left_out.get(name, 0) for name in {*CHOSEN}.difference(WHATEVER_THE_SCORE))
         more = (
             f" {selected} labelled good images cannot join them: they were not chosen whatever "
             f"their score. Label the night's audit sample, or a whole dump."

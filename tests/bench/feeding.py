@@ -18,7 +18,7 @@ from torch import Tensor
 from jobs.cluster.join import cluster
 from jobs.night.feeders import Feeder, Feeders
 from model.preprocessing import Preprocessing
-from pipeline.images.batches import batches
+from pipeline.images.batches import batches_within
 from pipeline.images.prefetch import NUM_THREADS, read_as_ready
 from pipeline.night.fleet.fleet import Fleet
 from pipeline.night.folder import NightFolder
@@ -53,7 +53,7 @@ def feeding() -> Iterator[Ratio]:
 class Ready:
     """A source whose pages are there."""
 
-    num_requests, ahead, files_a_request = 2, 1, 32
+    num_requests, ahead, files_a_request, pixels_a_request = 2, 1, 32, 32 * PIXELS
 
     def __init__(self, page: Page) -> None:
         self.page = page
@@ -153,7 +153,8 @@ def _fed_ms(
         return time.process_time(), fed
 
     before = spent()
-    parts = batches(files, source.files_a_request)
+    most = source.files_a_request, lambda _: PIXELS, source.pixels_a_request
+    parts = batches_within(files, *most)
     for _ in read_as_ready(source.read, parts, source.num_requests, source.ahead):
         pass
     here, there = (

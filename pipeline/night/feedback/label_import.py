@@ -184,7 +184,9 @@ def _to_rows(labels: Iterable[Label], night: JudgedNight | None) -> pa.Table:
         row = results.get(label.image_uri, NOBODY)
         entry = label.model_dump() | {"image_etag": label.image_etag or row["image_etag"]}
         if row["flagged"] is not None:  # a claim counts only where nobody can look
-            entry["chosen"] = "flagged" if row["flagged"] else "unknown"
+            entry["chosen"] = "flagged" if row["flagged"] else "not_flagged"
+        elif label.night and label.chosen == "unknown":
+            entry["chosen"] = "not_scored"
         entries[label.image_uri, label.labelled_at] = entry
     return pa.Table.from_pylist(list(entries.values()), schema=LABEL_SCHEMA)
 

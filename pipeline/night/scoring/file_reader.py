@@ -46,7 +46,8 @@ class Source(Protocol):
 
     num_requests: int  # that are under way at a time, each from a thread
     ahead: int  # requests that may be under way or waiting to be scored, for each of these
-    files_a_request: int
+    files_a_request: int  # at most
+    pixels_a_request: int  # of images as they are in memory; one image may have more
 
     def read(self, files: Sequence[Listed]) -> Sequence[list[Page]]:
         """Return the pages of each file, in order; what is wrong with an image is its status.
@@ -113,7 +114,7 @@ class Reader:
 class InThreads:
     """Reads in the process that scores, each file in a thread."""
 
-    ahead, files_a_request = 4, 1
+    ahead, files_a_request, pixels_a_request = 4, 1, 0
 
     def __init__(self, reader: Reader, num_threads: int) -> None:
         self.reader, self.num_requests = reader, num_threads

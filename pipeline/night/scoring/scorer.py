@@ -11,10 +11,12 @@ a cluster.
 
 import dataclasses
 import datetime as dt
+import math
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
@@ -26,7 +28,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.errors import CategoryFault, ServiceAway
-from pipeline.images.batches import batches, pixels_of
+from pipeline.images.batches import batches_within, pixels_of
 from pipeline.images.decode import ImageRead, ImageStatus
 from pipeline.images.page_numbers import page_uri
 from pipeline.images.prefetch import NUM_THREADS, read_ahead, read_as_ready
@@ -172,17 +174,26 @@ class ShardScorer:
         works = [self._begin(task) for task in tasks]
         yield from (work for work in works if not work.num_left)
         wanted = ((work, row) for work in works for row in work.missing)
-        parts = batches(wanted, self.source.files_a_request)
+        most = self.source.files_a_request, self._num_pixels, self.source.pixels_a_request
+        self.waiting.begin()
         guarded = self.waiting.guarded
         ahead = self.source.num_requests, self.source.ahead
-        read = read_as_ready(guarded(self._read), parts, *ahead)
+        read = read_as_ready(guarded(self._read), batches_within(wanted, *most), *ahead)
         items = (item for part in read for item in part)
-        with self.waiting.over_with_errors():
-            for batch in read_ahead(guarded(self._score_batch), self._batches(items), IN_FLIGHT):
+        scored = read_ahead(guarded(self._score_batch), self._batches(items), IN_FLIGHT)
+        # However it ends, no thread of it counts pixels after the next call has begun.
+        with closing(read), self.waiting.over_with_errors(), closing(scored):
+            for batch in scored:
                 for result in batch:
                     self._note(result, uploads)
                     if not result.item.work.num_left:
                         yield result.item.work
+
+    def _num_pixels(self, place: tuple[_Work, int]) -> int:
+        """Pixels of a row's image in memory; none where nothing reads it."""
+        work, row = place
+        champion = self.fleet.champions.get(work.rows[row]["category"])
+        return 0 if champion is None else math.prod(champion.preprocessing.size_read)
 
     def _begin(self, task: Task) -> _Work:
         """Lay out a shard's rows; those that are stored already are taken over."""

@@ -23,6 +23,11 @@ class WaitingPixels:
         self._changed = threading.Condition()
         self._is_over = False
 
+    def begin(self) -> None:
+        """Count anew: nothing waits yet, whatever became of what was scored before."""
+        with self._changed:
+            self.num_pixels, self._is_over = 0, False
+
     def add(self, num_pixels: int, *, waits: bool = True) -> None:
         """Wait until there is room for so many, and take it.
 
