@@ -3,6 +3,7 @@
 import datetime as dt
 import json
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -102,7 +103,7 @@ def test_a_claim_that_changes_hands_is_no_old_one(
         claim.write_text(holder) if holder else claim.unlink()
 
     monkeypatch.setattr(overview, "HELD_S", -1.0)
-    monkeypatch.setattr(overview.time, "sleep", next_turn)
+    monkeypatch.setattr(time, "sleep", next_turn)
     assert overview.take_out_of_overview(runs, "few", NOW)
     assert not claim.exists()
 
