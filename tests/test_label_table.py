@@ -428,11 +428,23 @@ def test_labels_are_shown_by_category(night: NightMaker) -> None:
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0
     rows = [line.split() for line in done.stdout.splitlines()]
-    assert ["bottle", "3", "2", "1", "0", "0", "2026-03-14"] in rows
+    assert ["bottle", "3", "2", "1", "0", "0", "-", "2026-03-14"] in rows
     assert "3 images of bottle labelled and there no more; labels stay" in done.stdout
     assert "1 image of bottle labelled differently by people; the latest" in done.stdout
     [entry] = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
     assert (entry["images"], entry["versions"], entry["undone"]) == (3, 4, 0)
+
+
+def test_an_audit_shows_what_is_missed_of_a_category(night: NightMaker) -> None:
+    import_lines(night, [f"{index:02d}.png" for index in range(20)])
+    [entry] = json.loads(
+        CliRunner().invoke(app, ["labels", "show", str(night.out), "--json"]).stdout
+    )
+    assert entry["missed"] == {"images": 20, "missed": 0, "unsure": 0}
+    shown = (
+        CliRunner().invoke(app, ["labels", "show", str(night.out)], env={"COLUMNS": "200"}).stdout
+    )
+    assert "to 16.8 %)" in shown  # 1 - .025 ** (1 / 20)
 
 
 def test_the_columns_of_the_table_are_these() -> None:
