@@ -20,12 +20,14 @@ def said(name: str, word: str, chosen: str, minute: int = 0, **fields: Any) -> L
     return Label(**(known | {"image_uri": name, "labelled_at": at} | fields))
 
 
-def audited(words: dict[str, str], flagged: str = "", **fields: Any) -> list[Label]:
+def audited(
+    words: dict[str, str], flagged: str = "", other: str = "not_flagged", **fields: Any
+) -> list[Label]:
     """A whole sample as an import leaves it: first how the results have it, then the audit."""
     return [
         said(name, word, chosen, **fields)
         for name, word in words.items()
-        for chosen in ("flagged" if name in flagged else "unknown", "audit")
+        for chosen in ("flagged" if name in flagged else other, "audit")
     ]
 
 
@@ -53,6 +55,15 @@ def test_a_defect_that_is_not_flagged_is_missed_and_nothing_else() -> None:
     words = {"a": "defect", "b": "defect", "c": "good", "d": "unsure", "e": "good"}
     assert found(audited(words, flagged="ac")) == {NIGHT: Missed(images=5, missed=1, unsure=1)}
     assert found(audited(words, flagged="abd"))[NIGHT] == Missed(images=5)
+
+
+@pytest.mark.parametrize(
+    ("other", "counted"), [("unknown", {NIGHT: Missed(2, 1)}), ("not_scored", {})]
+)
+def test_what_has_no_score_was_not_passed_and_earlier_releases_called_both_unknown(
+    other: str, counted: dict[str, Missed]
+) -> None:
+    assert found(audited({"a": "defect", "b": "good"}, flagged="b", other=other)) == counted
 
 
 @pytest.mark.parametrize(

@@ -58,9 +58,9 @@ def _interval(missed: int, unsure: int, images: int) -> tuple[float, float]:
 def missed_by_night(rows: pa.Table) -> dict[str, Missed]:
     """Count what one category's audits have found, by night.
 
-    Only samples that are labelled whole count, of which it was told whether each image was flagged.
-    That is told by an import that finds it in its night's results; a label of an image that was in
-    no results, then or now, is taken for one of an image that was not flagged.
+    Only samples that are labelled whole count, of which it was told whether each image was flagged:
+    by an import that finds its score in the night's results. Earlier releases did not tell what was
+    not flagged from what had no score; theirs counts as not flagged.
 
     Args:
         rows: every label of one category, of some nights or of all, LABEL_SCHEMA.
@@ -73,7 +73,7 @@ def missed_by_night(rows: pa.Table) -> dict[str, Missed]:
     for night, uri, etag, chosen in _columns(ordered, *columns):
         if chosen in WHATEVER_THE_SCORE:
             samples[night][uri] = (uri, etag or None)
-        else:
+        elif chosen != "not_scored":
             in_results[night][uri] = in_results[night].get(uri, False) or chosen == "flagged"
     labels = {night: {u: said(image) for u, image in own.items()} for night, own in samples.items()}
     return {
