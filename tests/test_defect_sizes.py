@@ -149,7 +149,7 @@ def test_a_defect_scores_as_its_whole_image_does(images: Path, calibration: str)
     assert list(scores) == list(SIZES)
     uri, digest = prepared.good.uris[index], prepared.good.hashes[index]
     for defect in small_defects(np.asarray(Image.open(uri)), ALL, None, int(digest[:16], 16)):
-        levels = prepared.embedder.levels_of_pixels([defect.pixels], prepared.category.tiles)
+        levels = prepared.embedder.levels_of_pixels(heads, [defect.pixels])
         with torch.inference_mode():
             whole = heads(levels)[0].numpy()
         assert scores[defect.size] == pytest.approx(whole, rel=1e-3)

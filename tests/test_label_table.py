@@ -514,7 +514,7 @@ def audits(*nights: str) -> pa.Table:
 
 def test_copies_of_weeks_hold_what_the_table_holds_and_only_that(tmp_path: Path) -> None:
     nights = [NIGHT, "2026-03-04", "2026-02-26"]  # of three weeks
-    copies = WeekCopies(f"{tmp_path}/report/labels")
+    copies = WeekCopies(f"{tmp_path}/summary/labels")
 
     def read(names: tuple[str, ...] = ("bottle",)) -> list[str]:
         table = LabelTable(str(tmp_path))
@@ -530,7 +530,7 @@ def test_copies_of_weeks_hold_what_the_table_holds_and_only_that(tmp_path: Path)
     (of_night,) = (tmp_path / "labels/category=bottle").glob(f"{NIGHT}-*")
     of_night.unlink()
     assert read() == sorted(nights[1:])
-    kept = sorted((tmp_path / "report/labels").iterdir())
+    kept = sorted((tmp_path / "summary/labels").iterdir())
     assert [path.name for path in kept] == [
         f"week={day}.parquet" for day in ("2026-02-23", "2026-03-02", "2026-03-09")
     ]
@@ -541,7 +541,7 @@ def test_copies_of_weeks_hold_what_the_table_holds_and_only_that(tmp_path: Path)
 
 def test_what_is_copied_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     LabelTable(str(tmp_path)).append(audits(NIGHT))
-    copies = WeekCopies(f"{tmp_path}/report/labels")
+    copies = WeekCopies(f"{tmp_path}/summary/labels")
     LabelTable(str(tmp_path)).of_nights([NIGHT], ["bottle"], copies)
     monkeypatch.setattr(pq, "write_table", lambda *args, **kwargs: pytest.fail("written again"))
     (of_night,) = (tmp_path / "labels/category=bottle").iterdir()

@@ -103,6 +103,8 @@ def rename_in_overview(runs: str, old: str, new: str, now: dt.datetime) -> bool:
     Raises:
         OverviewError, StorageError: the overview is damaged, or cannot be read or written.
     """
+    if old not in _overview_if_any(runs):  # nothing is made in a place that is nobody's
+        return False
     with _changing(runs):
         overview = _overview_if_any(runs)
         outcome = overview.pop(old, None)
@@ -121,6 +123,8 @@ def take_out_of_overview(runs: str, category: str, now: dt.datetime) -> bool:
     Raises:
         OverviewError, StorageError: the overview is damaged, or cannot be read or written.
     """
+    if category not in _overview_if_any(runs):
+        return False
     with _changing(runs):
         overview = _overview_if_any(runs)
         if overview.pop(category, None) is None:

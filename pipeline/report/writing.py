@@ -71,7 +71,8 @@ def write_report(
     categories = verdict.assess(summary["categories"], calibrations)
     names = [each.category for each in categories]
     images = rows.images
-    copies = WeekCopies(storage.join(folder.out, "report", "labels"))
+    # Beside the summaries: what a night may write for people to read, it may not read itself.
+    copies = WeekCopies(storage.join(folder.out, "summary", "labels"))
     labels = LabelTable(folder.out).of_nights(dates_of_weeks(folder.night), names, copies)
     said = _said(labels.filter(pc.equal(labels["night"], folder.night)), images)
     samples = {name: own["image_uri"].to_pylist() for name, own in by_category(rows.audit).items()}
