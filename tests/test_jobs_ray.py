@@ -151,6 +151,8 @@ def test_no_cluster_to_be_found_is_one_line(
     run: Run, catalogue: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "auto")
+    # Ray would look for processes: those of the tests that run beside this one are not meant.
+    monkeypatch.setattr(ray._private.services, "find_gcs_addresses", set)
     assert "RAY_ADDRESS=auto" in run("onboard", catalogue).refusal()
 
 
