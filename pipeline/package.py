@@ -38,6 +38,7 @@ CALIBRATION_FILE = "calibration.json"
 RECORD_FILE = "onboarding.json"
 EXAMPLES_FOLDER = "examples"
 DECIDING_FILES = (HEAD_FILE, CALIBRATION_FILE)  # all that shapes a score or a decision
+DIGEST_CHARACTERS = 16  # of a SHA-256: two of a million contents share them with p = 3e-8
 THRESHOLD_GREY = 96  # of 255; what lies above it has most of the scale
 
 
@@ -124,6 +125,16 @@ class OnboardingRecord:
     features: Mapping[str, int] | None = None
     # Made defects by size, see ``onboarding/defect_sizes.py``; none of earlier releases.
     defect_sizes: Sequence[Mapping[str, Any]] = ()
+    # Beginnings of the SHA-256 of all contents that heads and threshold are of, see ``has_used``.
+    contents: Sequence[str] = ()
+
+    def has_used(self, contents: Sequence[str]) -> list[bool]:
+        """Say of each content, by its SHA-256, whether the onboarding trained or calibrated on it.
+
+        False throughout for a version of an earlier release.
+        """
+        used = frozenset(self.contents)
+        return [content[:DIGEST_CHARACTERS] in used for content in contents]
 
     @property
     def found_by_size(self) -> dict[str, float]:
@@ -209,7 +220,7 @@ def read_heads(package: str) -> tuple[DetectorHeader, Heads]:
 
 def _read_record(data: Mapping[str, Any]) -> OnboardingRecord:
     """Return the record; what only other releases note in it is left alone."""
-    later = {"findings": (), "features": None, "defect_sizes": ()}
+    later = {"findings": (), "features": None, "defect_sizes": (), "contents": ()}
     known = {**later, **data}
     return OnboardingRecord(**{each.name: known[each.name] for each in fields(OnboardingRecord)})
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime as dt
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -23,7 +24,7 @@ from pipeline.labels.parts import is_for_gate
 from pipeline.night.dumps import take_in
 from pipeline.night.folder import NightFolder
 from pipeline.package import Package
-from pipeline.promotion.evidence import gather
+from pipeline.promotion.evidence import compare, gather
 from pipeline.promotion.gate import ChampionNotUsable, GateOptions, ask
 from pipeline.promotion.gate_answer import GateAnswer
 from pipeline.promotion.image_scores import ImageFile, score_by_each
@@ -229,7 +230,19 @@ def test_images_that_are_gone_are_counted_and_the_others_compared(factory: Facto
     Path(factory.highest[10]).unlink()
     answer = factory.ask()
     assert answer.evidence is not None
-    assert (answer.evidence.failed, answer.evidence.tally.images) == ({"missing": 1}, 59)
+    assert (answer.evidence.left_out, answer.evidence.tally.images) == ({"missing": 1}, 59)
+
+
+def test_what_one_of_both_is_made_from_does_not_count(factory: Factory) -> None:
+    package = factory.template.package
+    used = [hashlib.sha256(Path(uri).read_bytes()).hexdigest()[:16] for uri in factory.highest[:2]]
+    champion, challenger = (
+        dataclasses.replace(package, record=dataclasses.replace(package.record, contents=[own]))
+        for own in used
+    )
+    images = gather("steel", factory.out, nights=1, images=1000, kept_half=False)
+    evidence = compare(champion, challenger, images)
+    assert (evidence.left_out, evidence.tally.images) == ({"used at onboarding": 2}, 58)
 
 
 def test_copies_of_an_image_count_once_with_the_label_that_one_has(factory: Factory) -> None:

@@ -193,17 +193,29 @@ def test_a_copy_of_a_defect_that_judges_teaches_nothing(steel: Factory) -> None:
     assert told in prepared.findings
 
 
-def test_a_copy_of_a_good_image_that_judges_does_not_train(steel: Factory) -> None:
-    (judging,), (copy, other) = steel.new(1, for_gate=True), steel.new(2)
-    add_labels(steel.out, dict.fromkeys([copy, other], ("good", "flagged")))
+def test_labels_of_the_gate_onboard_nothing_again(steel: Factory) -> None:
+    (judging,), (other,) = steel.new(1, for_gate=True), steel.new(1)
+    add_labels(steel.out, {other: ("good", "flagged")})
     key = steel.key(labels=[str(steel.out)])
     add_labels(steel.out, {judging: ("good", "audit")})
-    assert steel.key(labels=[str(steel.out)]) == key  # the gate's labels onboard nothing again
-    shutil.copy(judging, copy)
+    assert steel.key(labels=[str(steel.out)]) == key
+
+
+def test_a_package_knows_the_contents_that_it_is_made_from(steel: Factory, tmp_path: Path) -> None:
+    learned, judging = steel.new(10, scratched=True), steel.new(1, for_gate=True, scratched=True)
+    flagged, suspect = steel.new(2)
+    labels = dict.fromkeys([*learned, *judging], ("defect", "flagged"))
+    add_labels(steel.out, labels | {flagged: ("good", "flagged"), suspect: ("good", "flagged")})
+    shutil.copy(judging[0], suspect)
     prepared = steel.prepare()
-    assert parts_of(prepared, [judging, copy, other]) == [None, Part.LEFT_OUT, Part.TRAIN]
-    told = "labels: 1 images do not train: their content is that of a good image that the gate "
-    assert f"{told}judges by: {copy}" in prepared.findings
+    for _ in prepared.trainer.run():
+        pass
+    write_package(prepared, tmp_path / "package")
+    record = Package.read(tmp_path / "package").record
+    listed = next((steel.images / "train/good").iterdir())
+    files = [*learned, flagged, listed, *judging, suspect]
+    used = record.has_used([hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files])
+    assert used == [True] * 12 + [False] * 2
 
 
 def test_images_that_are_gone_or_replaced_are_counted_and_named(steel: Factory) -> None:

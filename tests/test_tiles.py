@@ -261,7 +261,11 @@ def test_pixels_of_several_sizes_score_the_bits_of_their_features(images: Path) 
 
 @pytest.mark.parametrize(
     ("kind", "calibration", "share"),
-    [("simplenet", "split", "all"), ("memory_bank", "cross", "position")],
+    [
+        ("simplenet", "split", "all"),
+        ("memory_bank", "cross", "all"),
+        ("memory_bank", "cross", "position"),
+    ],
 )
 def test_a_package_of_every_kind_scores_as_it_was_calibrated(
     images: Path, tmp_path: Path, kind: str, calibration: str, share: Share

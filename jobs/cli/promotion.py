@@ -159,7 +159,7 @@ def _print(answer: Any) -> None:
         f"{category}: {answer.verdict}. Version {answer.challenger} against "
         f"{answer.champion or 'none'}: {answer.reason}{promoted}"
     )
-    if answer.evidence and answer.evidence.failed:
-        failed = ", ".join(f"{n:,} {status}" for status, n in answer.evidence.failed.items())
-        typer.echo(f"images that could not be scored: {failed}")
+    if answer.evidence and answer.evidence.left_out:
+        left_out = ", ".join(f"{n:,} {why}" for why, n in answer.evidence.left_out.items())
+        typer.echo(f"images left out: {left_out}")
     typer.echo(f"page: {answer.page}")

@@ -13,6 +13,7 @@ import hashlib
 import io
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from itertools import pairwise
 
@@ -170,7 +171,7 @@ class LabelTable:
 
     @cached_property
     def _listed(self) -> list[str]:
-        return _names(self.folder)
+        return storage.names_below(self.folder)
 
     @cached_property
     def _folders(self) -> set[str]:
@@ -186,11 +187,11 @@ class LabelTable:
     @cached_property
     def _taken_in(self) -> Mapping[str, list[str]]:
         """Files of earlier releases that are in the table; without a record they are read twice."""
-        try:
-            record: dict[str, list[str]] = json.loads(storage.read_bytes(self._record))
-        except (storage.ObjectMissing, ValueError):
-            return {}
-        return record
+        content = storage.read_if_there(self._record)
+        with suppress(ValueError):
+            record: dict[str, list[str]] = json.loads(content or b"{}")
+            return record
+        return {}
 
     @cached_property
     def _earlier(self) -> pa.Table:
@@ -202,7 +203,7 @@ class LabelTable:
         return self._read(files)
 
     def _names(self, folder: str) -> list[str]:
-        names = _names(storage.join(self.folder, folder))
+        names = storage.names_below(storage.join(self.folder, folder))
         return [name for name in names if name.endswith(SUFFIX)]
 
     def _files(self, name: str) -> list[str]:
@@ -226,16 +227,9 @@ def table_beside(out: str) -> LabelTable:
         LabelsError: nothing is there, so that the address is most likely mistyped.
     """
     table = LabelTable(out)
-    if not _names(table.out):
+    if not storage.names_below(table.out):
         raise LabelsError(f"{table.out}: nothing is there; name the folder that score --out names")
     return table
-
-
-def _names(folder: str) -> list[str]:
-    try:
-        return storage.list_names(folder)
-    except storage.ObjectMissing:
-        return []
 
 
 def _night_of(uri: str) -> str:

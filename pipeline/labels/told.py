@@ -1,8 +1,7 @@
 """What labels tell an onboarding of a category's images.
 
-Of images that people are unsure of, the half that is kept for the gate (``parts.py``) is left out.
-Of good images it is named, since no model may learn from a copy of one under another name, and of
-defects, since no model may take one for good, wherever it is found.
+The half that is kept for the gate (``parts.py``) is left out, except that of defects: no model may
+take one for good, wherever it is found.
 """
 
 from collections.abc import Sequence
@@ -33,11 +32,6 @@ class Told(NamedTuple):
         return is_for_gate(self.uri)
 
     @property
-    def only_judges(self) -> bool:
-        """Whether it is a good image of the gate's: its copies do not train, and that is all."""
-        return self.label == "good" and self.is_for_gate
-
-    @property
     def identity(self) -> tuple[str | bool | None, ...]:
         """What an onboarding is another by; how a defect was chosen is nothing to it."""
         return self.uri, self.etag, self.label, self.by_score or self.label == "defect"
@@ -60,7 +54,7 @@ def told_of(category: str, tables: Sequence[LabelTable]) -> list[Told]:
         Told(uri, etag, label, chosen not in WHATEVER_THE_SCORE, night)
         for uri, etag, label, chosen, night in zip(*columns, strict=True)
     ]
-    return [each for each in told if each.label != "unsure" or not _is_silent(each)]
+    return [each for each in told if each.label == "defect" or _may_join(each)]
 
 
 def told_in(category: Category) -> list[Told]:
@@ -72,8 +66,8 @@ def told_in(category: Category) -> list[Told]:
     return told_of(category.name, [LabelTable(out) for out in category.labels])
 
 
-def _is_silent(each: Told) -> bool:
-    return each.is_for_gate or each.by_score
+def _may_join(each: Told) -> bool:
+    return not (each.is_for_gate or (each.label == "unsure" and each.by_score))
 
 
 def with_labels_of(categories: Sequence[Category], outs: Sequence[str]) -> list[Category]:

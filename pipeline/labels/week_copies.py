@@ -11,6 +11,7 @@ import datetime as dt
 import io
 from collections import defaultdict
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -68,12 +69,12 @@ def monday(night: str) -> str:
 
 def _read(uri: str) -> pa.Table:
     """Return a copy's rows; none where there is no copy, or one that cannot be read."""
-    try:
-        data = pa.BufferReader(storage.read_bytes(uri))
-        rows = pq.ParquetFile(data).read(use_threads=False)
-        return rows.select(SCHEMA.names).cast(SCHEMA)
-    except (storage.ObjectMissing, pa.ArrowException, KeyError):
-        return SCHEMA.empty_table()
+    content = storage.read_if_there(uri)
+    if content is not None:
+        with suppress(pa.ArrowException, KeyError):
+            rows = pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
+            return rows.select(SCHEMA.names).cast(SCHEMA)
+    return SCHEMA.empty_table()
 
 
 def _with_file(rows: pa.Table, name: str) -> pa.Table:

@@ -10,6 +10,7 @@ import copy
 import logging
 import time
 from dataclasses import asdict, replace
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ from pipeline.onboarding.health import measure_health, refuse_unhealthy
 from pipeline.onboarding.prepare import PreparedCategory, UnseenScores, make_detector, score_unseen
 from pipeline.onboarding.squeeze import squeeze_of
 from pipeline.onboarding.zones import least_positions
-from pipeline.package import MapScale, OnboardingRecord, Package, Reference
+from pipeline.package import DIGEST_CHARACTERS, MapScale, OnboardingRecord, Package, Reference
 
 LARGE_MEGABYTES = 10
 
@@ -148,6 +149,8 @@ def _record(
         findings += marks.findings
     listed = {sample.uri for sample in of_split(prepared.samples, "train")}
     per_part = np.bincount(prepared.parts, minlength=len(Part))
+    is_used = np.isin(prepared.parts, (Part.TRAIN, Part.CALIBRATION)) | prepared.is_unsure
+    used = [*compress(good.hashes, is_used), *prepared.defects.hashes]
     return OnboardingRecord(
         category=category.name,
         settings=settings,
@@ -177,4 +180,5 @@ def _record(
         backbone_images=prepared.backbone.num_images_seen,
         findings=[*findings, *prepared.embedder.findings],
         features=prepared.embedder.counts,
+        contents=sorted({each[:DIGEST_CHARACTERS] for each in used}),
     )

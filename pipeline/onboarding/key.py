@@ -76,7 +76,7 @@ def identify(
     if excluded := _excluded_of(category):
         parts.append(json.dumps(["exclude", excluded]).encode())
     told = told_in(category) if told is None else told
-    if learned := [each.identity for each in told if not each.only_judges]:
+    if learned := [each.identity for each in told]:
         parts.append(json.dumps(["labels", learned]).encode())
     parts += files.parts
     keys = [_key(category, name, parts) for name in (category.name, *earlier_names)]

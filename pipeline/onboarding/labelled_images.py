@@ -10,22 +10,19 @@ images is left out and named. The half of the labels that is kept for the gate
 Shapes: N good images.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.feature_bank import FeatureBank
-from model.preprocessing import MAX_PIXELS
 from pipeline import storage
 from pipeline.calibration import Part, first_copies, split_by_content
 from pipeline.catalogue.catalogue import Category
 from pipeline.datasets.samples import Sample, of_split, some
 from pipeline.feature_store.embedder import Embedder
 from pipeline.images.page_numbers import split_page
-from pipeline.images.picture import ImageFile
-from pipeline.images.prefetch import read_ahead
 from pipeline.labels.parts import is_for_gate
 from pipeline.labels.told import Told, told_in
 from pipeline.onboarding.feature_cache import reserve
@@ -42,7 +39,6 @@ class LabelledImages:
     defects: Sequence[Told] = ()
     gone: Sequence[str] = ()  # deleted or replaced since
     tests: Sequence[str] = ()  # test images, from which nobody learns
-    judging: Sequence[Told] = ()  # good ones of the gate's
     picked_over: Sequence[str] = ()  # nights of whose samples a part is gone
     listed: frozenset[str] = frozenset()  # good ones by score, which train without a label too
 
@@ -58,6 +54,7 @@ class Defects:
 
     bank: FeatureBank | None = None
     uris: Sequence[str] = ()  # of the bank's images, each content once
+    hashes: Sequence[str] = ()  # of their contents
     bursts: Sequence[str] = ()  # digests of what each of these stays together with
     contents: frozenset[str] = frozenset()  # of all that can be read
     unreadable: Sequence[str] = ()
@@ -88,8 +85,7 @@ def find_labelled(
         return LabelledImages()
     excluded = excluded_uris(category)
     tests = {sample.uri for sample in of_split(samples, "test")}
-    judging = [each for each in told if each.only_judges]
-    told = [each for each in told if not (each.uri in excluded or each.only_judges)]
+    told = [each for each in told if each.uri not in excluded]
     etags = storage.etags_of({split_page(each.uri)[0] for each in told})
     there = [each for each in told if _is_same(each, etags.get(split_page(each.uri)[0]))]
     kept = [each for each in there if each.uri not in tests]
@@ -106,7 +102,6 @@ def find_labelled(
         defects=[each for each in kept if each.label == "defect"],
         gone=sorted({each.uri for each in told} - {each.uri for each in there}),
         tests=sorted({each.uri for each in there} & tests),
-        judging=judging,
         picked_over=picked_over,
         listed=frozenset(e.uri for e in kept if e.label == "good" and e.by_score) & known,
     )
@@ -125,25 +120,6 @@ def nights_in_part(is_there: Mapping[Told, bool]) -> list[str]:
 
 def _is_same(told: Told, etag: str | None) -> bool:
     return etag is not None and told.etag in (None, "", etag)
-
-
-def judging_contents(category: Category, labelled: LabelledImages) -> frozenset[str]:
-    """Read what good images of the gate's contain, those of which a copy may not train.
-
-    Where images that train set the threshold as well, no flagged one counts: to leave its copies
-    out would be to choose by their score.
-    """
-    is_crossed = category.calibration == "cross"
-    uris = [each.uri for each in labelled.judging if not (is_crossed and each.by_score)]
-    return frozenset(found for found in read_ahead(_content_of, uris) if found)
-
-
-def _content_of(uri: str) -> str | None:
-    file, page = split_page(uri)
-    try:
-        return ImageFile(storage.read_bytes(file), MAX_PIXELS).sha256(page)
-    except storage.ObjectMissing:  # deleted since
-        return None
 
 
 def read_defects(labelled: LabelledImages, category: Category, embedder: Embedder) -> Defects:
@@ -174,6 +150,7 @@ def read_defects(labelled: LabelledImages, category: Category, embedder: Embedde
     return Defects(
         bank=bank,
         uris=[*kept],
+        hashes=[*kept.values()],
         bursts=stay_together(category, [*kept], [*kept.values()]),
         contents=frozenset(contents),
         unreadable=unreadable,
@@ -188,7 +165,6 @@ class Assigned:
     by_score: NDArray[np.bool_]  # may train and never set a threshold, (N,)
     is_unsure: NDArray[np.bool_]  # trains nowhere and may set a threshold, (N,)
     called_defects: Sequence[str] = ()  # listed images with the content of a confirmed defect
-    of_gate: Sequence[str] = ()  # images with the content of one that the gate judges by
     listed: Sequence[str] = ()  # that, or a copy of which, somebody called good for its score
 
 
@@ -197,11 +173,10 @@ def assign(
     good: GoodImages,
     labelled: LabelledImages,
     defects: Defects,
-    judging: Collection[str] = (),
 ) -> Assigned:
     """Split good images into those that train and those that calibrate, as their labels allow.
 
-    Without labels it is ``split_by_content``. No copy of a content that is ``judging`` trains.
+    Without labels it is ``split_by_content``.
 
     Raises:
         TooFewImages: see ``split_by_content``.
@@ -216,9 +191,7 @@ def assign(
     held_out = {good.bursts[row] for row in np.flatnonzero(parts == Part.CALIBRATION)}
     beside = np.array([burst in held_out for burst in good.bursts], bool)
     parts[by_score & ~first_copies(good.hashes)] = Part.DUPLICATE
-    of_gate = np.array([content in judging for content in good.hashes], bool)
-    of_gate &= (parts == Part.TRAIN) & ~is_defect
-    unfit = is_defect | of_gate | (is_unsure & (parts == Part.TRAIN)) | (by_score & beside)
+    unfit = is_defect | (is_unsure & (parts == Part.TRAIN)) | (by_score & beside)
     parts[unfit & (parts != Part.DUPLICATE)] = Part.LEFT_OUT
     joined = {each.uri for each in labelled.joining}
     named = [good.uris[row] for row in np.flatnonzero(is_defect) if good.uris[row] not in joined]
@@ -231,7 +204,6 @@ def assign(
         by_score=by_score,
         is_unsure=is_unsure,
         called_defects=named,
-        of_gate=[good.uris[row] for row in np.flatnonzero(of_gate)],
         listed=[uri for uri, content in pairs if uri not in joined and content in flagged],
     )
 
@@ -251,9 +223,6 @@ def say(labelled: LabelledImages, assigned: Assigned, defects: Defects) -> list[
         "are listed, and were called good after they had been chosen by their score; they may set "
         "the threshold. List no image for that, its label is enough": assigned.listed,
         "left out: their content is labelled defect": assigned.called_defects,
-        "do not train: their content is that of a good image that the gate judges by": (
-            assigned.of_gate
-        ),
         "labelled defect cannot be read": defects.unreadable,
         "gone or replaced since they were labelled": labelled.gone,
         "are test images, from which nothing is learned": labelled.tests,

@@ -144,7 +144,7 @@ def _changing(runs: str) -> Iterator[None]:
     seen: bytes | None = None
     since = time.monotonic()
     while not storage.write_new(claim, own):
-        holder = _holder(claim)
+        holder = storage.read_if_there(claim)
         if holder != seen:
             seen, since = holder, time.monotonic()
         elif time.monotonic() - since > HELD_S:
@@ -153,15 +153,8 @@ def _changing(runs: str) -> Iterator[None]:
     try:
         yield
     finally:
-        if _holder(claim) == own:
+        if storage.read_if_there(claim) == own:
             storage.delete(claim)
-
-
-def _holder(claim: str) -> bytes | None:
-    try:
-        return storage.read_bytes(claim)
-    except storage.ObjectMissing:
-        return None
 
 
 def _overview_if_any(runs: str) -> Outcomes:

@@ -43,7 +43,6 @@ from pipeline.onboarding.labelled_images import (
     Defects,
     assign,
     find_labelled,
-    judging_contents,
     read_defects,
     say,
 )
@@ -182,8 +181,7 @@ def prepare(
     good = extract(joined, category, embedder, progress)
     defects = read_defects(labelled, category, embedder)
     lines = inspect_good(good.images)
-    judging = judging_contents(category, labelled)
-    assigned = assign(category, good, labelled, defects, judging)
+    assigned = assign(category, good, labelled, defects)
     parts = without_suspects(category, good.images, lines, assigned.parts, labelled.confirmed)
     unseen = Part.TRAIN if category.calibration == "cross" else Part.CALIBRATION
     num_unseen = int(np.count_nonzero(parts == unseen))

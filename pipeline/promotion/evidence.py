@@ -75,7 +75,7 @@ class Evidence:
     champion: Side
     challenger: Side
     nights: Sequence[str]  # that images were drawn of
-    failed: dict[str, int]  # images that could not be scored, by status
+    left_out: dict[str, int]  # images that count for neither, by why
     open_images: Sequence[Open]  # those whose label decides most first
 
 
@@ -180,9 +180,9 @@ def compare(
         StorageAway: the storage does not answer.
     """
     done = score_by_each([champion, challenger], [image.file for image in images], fetch)
-    scored = done.is_scored
-    kept = [image for image, is_kept in zip(images, scored, strict=True) if is_kept]
-    scores = done.scores[:, scored]
+    unseen = done.is_unseen
+    kept = [image for image, is_kept in zip(images, unseen, strict=True) if is_kept]
+    scores = done.scores[:, unseen]
     flags = [
         package.reference.calibration.flagged(own)
         for package, own in zip((champion, challenger), scores, strict=True)
@@ -193,7 +193,7 @@ def compare(
         champion=_side(champion, scores[0], flags[0]),
         challenger=_side(challenger, scores[1], flags[1]),
         nights=sorted({image.night for image in kept if image.night}),
-        failed=done.failed,
+        left_out=done.left_out,
         open_images=_open(champion, challenger, kept, scores),
     )
 

@@ -211,10 +211,10 @@ def _compared(
 
 
 def _nothing(evidence: Evidence, options: GateOptions) -> str:
-    failed = ", ".join(f"{number} {status}" for status, number in evidence.failed.items())
+    left_out = ", ".join(f"{number} {why}" for why, number in evidence.left_out.items())
     return (
         f"there is nothing to compare them by: no image of the last nights below {options.out} and "
-        f"no labelled one can be scored ({failed or 'none is listed'}). Score a night, or import "
+        f"no labelled one counts ({left_out or 'none is listed'}). Score a night, or import "
         f"labels"
     )
 

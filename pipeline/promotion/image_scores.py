@@ -25,6 +25,8 @@ from pipeline.images.prefetch import read_ahead
 from pipeline.package import Package
 from pipeline.predictor import Predictor
 
+USED = "used at onboarding"
+
 
 class ImageFile(NamedTuple):
     """One image as a list names it."""
@@ -40,12 +42,16 @@ class SeveralScores:
     images: Sequence[ImageFile]
     scores: NDArray[np.float32]  # (P, N); NaN where the image could not be scored
     contents: Sequence[str]  # digest of each image's file; empty where it could not be read
-    failed: dict[str, int]  # images by status
+    is_used: NDArray[np.bool_]  # whether a package was trained or calibrated on its content, (N,)
+    left_out: dict[str, int]  # images by why: a status, or USED
 
     @property
-    def is_scored(self) -> NDArray[np.bool_]:
-        """Images that every package could score, of several copies the first, (N,)."""
-        scored = np.isfinite(self.scores).all(axis=0)
+    def is_unseen(self) -> NDArray[np.bool_]:
+        """Images that every package could score and none is made from, (N,); of copies the first.
+
+        What a detector trained or calibrated on says too little of it: its scores are lower.
+        """
+        scored = np.isfinite(self.scores).all(axis=0) & ~self.is_used
         return np.asarray(scored & first_copies(self.contents))
 
 
@@ -88,11 +94,13 @@ def score_by_each(
                 columns = [start + number for number in good]
                 scores_PN[np.ix_(places, columns)] = scored.cpu().numpy()
             start += len(batch)
+    is_used = np.logical_or.reduce([package.record.has_used(contents) for package in packages])
     return SeveralScores(
         images=images,
         scores=scores_PN,
         contents=contents,
-        failed=dict(Counter(statuses.values())),
+        is_used=is_used,
+        left_out=dict(Counter([*statuses.values(), *[USED] * int(is_used.sum())])),
     )
 
 

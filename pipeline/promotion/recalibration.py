@@ -98,8 +98,8 @@ def recalibrate(
     if labelled is not None:
         _refuse_labels(package)
         left_out.update(labelled.left_out)
-        new, failed = _scores(package, labelled)
-        left_out.update(failed)
+        new, others = _scores(package, labelled)
+        left_out.update(others)
     scores = np.concatenate([own, new])
     config = CalibrationConfig(
         false_alarm_rate=before.false_alarm_rate if rate is None else rate, fdr=before.fdr
@@ -153,7 +153,7 @@ def _scores(package: Package, labelled: Labelled) -> tuple[NDArray[np.float32], 
             f" and what is left may be what looked good. Put the files back, or recalibrate "
             f"without labels."
         )
-    return done.scores[0, done.is_scored], done.failed
+    return done.scores[0, done.is_unseen], done.left_out
 
 
 def _fit(
