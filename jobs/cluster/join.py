@@ -77,7 +77,11 @@ def _session(address: str, options: Mapping[str, Any]) -> Iterator[None]:
     """Start or join, and leave."""
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     try:
-        ray.init(**quiet, **options, runtime_env={"env_vars": WORKER_ENVIRONMENT})
+        if options:  # handed down: a worker that is told apart starts half a second later
+            with _in_environment(WORKER_ENVIRONMENT):
+                ray.init(**quiet, **options)
+        else:
+            ray.init(**quiet, runtime_env={"env_vars": WORKER_ENVIRONMENT})
     except Exception as error:
         if options:
             said = "Ray does not start on this machine"
@@ -90,6 +94,21 @@ def _session(address: str, options: Mapping[str, Any]) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _in_environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Let the processes that are started in the block have some variables."""
+    before = dict(os.environ)
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name in values:
+            if name in before:
+                os.environ[name] = before[name]
+            else:
+                del os.environ[name]
 
 
 def resources_for(num_tasks: int) -> Resources:
