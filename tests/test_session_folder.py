@@ -63,7 +63,9 @@ def test_ray_works_below_a_long_folder_and_leaves_no_link_behind(
     monkeypatch.setattr(module, "SHORT_PLACES", (str(short / "none"), str(short)))
     with cluster(num_cpus=1):
         session = Path(ray.nodes()[0]["ObjectStoreSocketName"]).parents[1]
-        told = ray.get([ray.remote(os.getenv).remote(name) for name in ("TMPDIR", "OMP_WAIT_POLICY")])
+        told = ray.get(
+            [ray.remote(os.getenv).remote(name) for name in ("TMPDIR", "OMP_WAIT_POLICY")]
+        )
         assert told == [str(folder), "PASSIVE"]
         assert "OMP_WAIT_POLICY" not in os.environ  # for the workers alone
         assert session.resolve().parent == folder / "ray"
