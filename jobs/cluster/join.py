@@ -55,7 +55,7 @@ def cluster(num_cpus: int | None = None, *, ask_first: bool = True) -> Iterator[
         yield
         return
     address = os.environ.get("RAY_ADDRESS", "")
-    if ask_first and address not in ("", "local", "auto"):
+    if ask_first and address not in ("", "local"):
         ask_cluster(address)
     if address in ("", "local"):
         with session_folder() as folder:
