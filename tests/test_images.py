@@ -13,7 +13,15 @@ from pictures import encoded, png_header, scene
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from model.preprocessing import Preprocessing
-from pipeline.images.decode import ImageTooLarge, UnreadableImage
+from model.tiles import Tiles
+from pipeline.images.decode import (
+    ImageStatus,
+    ImageTooLarge,
+    UnreadableImage,
+    announced_pixels,
+    count_pages,
+    read_image,
+)
 from pipeline.images.fit import to_crop
 
 SMALL = Preprocessing(resize=32, crop=32)
@@ -136,6 +144,20 @@ def test_damaged_metadata_does_not_hide_a_sound_jpeg(damaged: bytes) -> None:
     with pytest.raises(UnidentifiedImageError):
         Image.open(io.BytesIO(hidden))
     assert decode_image(hidden).tobytes() == decode_image(data).tobytes()
+
+
+def test_damaged_metadata_hide_no_image_that_is_cut_into_tiles() -> None:
+    ways = Preprocessing(crop=64, fit="stretch", tiles=Tiles(size=64))
+    data = encoded(scene(100, 80), "PNG")
+    hidden = data[:33] + chunk(b"pHYs", b"12") + data[33:]
+    read, sound = (read_image("a.png", ways, lambda _, d=each: d) for each in (hidden, data))
+    assert (read.status, read.size) == (ImageStatus.OK, sound.size)
+    assert np.array_equal(read.pixels, sound.pixels)
+    assert read.sha256 != sound.sha256  # of the file as it is
+    assert announced_pixels(lambda _: hidden, ways) == announced_pixels(lambda _: data, ways) > 0
+    assert count_pages(hidden, ways) == 1
+    empty = read_image("a.png", ways, lambda _: b"")
+    assert "the file is empty (0 bytes)" in str(empty.error)
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG"])

@@ -96,6 +96,14 @@ def test_what_decoders_may_read_in_several_ways_is_decoded_at_once(data: bytes) 
     assert read_image("a.tif", ways(), lambda _: data).status is ImageStatus.OK
 
 
+def test_complex_numbers_are_refused_as_they_are_of_a_whole_page() -> None:
+    data = tiff(DEEP.astype("complex64"), "minisblack", **TILED)
+    assert ImageFile(data, MAX_PIXELS).bands() is None
+    read = read_image("a.tif", ways(pixel_range=4095.0), lambda _: data)
+    assert (read.status, read.pixels) == (ImageStatus.UNREADABLE, None)
+    assert "pixels of complex64 (605, 301)" in str(read.error)
+
+
 def test_rows_that_seem_to_be_of_another_range_are_judged_with_the_others() -> None:
     values = numbers(HEIGHT, WIDTH, dtype="float32")
     values[:256] = 0.5

@@ -12,11 +12,11 @@ import io
 import math
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +51,9 @@ DECODER_ERRORS = (
     *(OSError, SyntaxError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError),
     *(RuntimeError, AssertionError, EOFError, MemoryError, struct.error, zlib.error),
 )
+
+
+T = TypeVar("T")
 
 
 class UnreadableImage(NightshiftError):
@@ -137,6 +140,7 @@ class ImageFile:
         """
         self.data, self.max_pixels, self.least_side = data, max_pixels, least_side
         self.least_scale = least_scale
+        self._decoded = data  # without its metadata where these are damaged
         self.as_numbers, self.tiff = as_numbers, TiffPages.of(data)
         self._image: Image.Image | None = None
         self._frames: list[int] = []
@@ -156,18 +160,13 @@ class ImageFile:
     @property
     def num_pages(self) -> int:
         """Pages of the file; raises as ``page`` does."""
-        with _decoder_errors(self.data):
-            return len(self.tiff.pages) if self.tiff else len(self._open()[1])
+        return self._read(lambda: len(self.tiff.pages if self.tiff else self._open()[1]))
 
     @property
     def announced_size(self) -> tuple[int, int]:
         """Height and width of the first page by its header; raises as ``page`` does."""
-        with _decoder_errors(self.data):
-            if self.tiff is not None:
-                width, height = self.tiff.size(1)
-            else:
-                width, height = self._open()[0].size
-            return height, width
+        width, height = self._read(lambda: self.tiff.size(1) if self.tiff else self._open()[0].size)
+        return height, width
 
     def page(self, number: int = 1) -> Picture:
         """Return a page, the first of which is 1.
@@ -175,35 +174,37 @@ class ImageFile:
         Raises:
             ImageTooLarge, UnreadableImage: see ``open_picture``.
         """
+        return self._read(lambda: self._page(number))
+
+    def _read(self, read: Callable[[], T]) -> T:
+        """Return what is read, of a file whose metadata alone are damaged without them."""
         if not self.data:
             raise UnreadableImage("the file is empty (0 bytes); write it again")
         try:
-            return self._page(number)
+            with _decoder_errors(self.data):
+                return read()
         except UnreadableImage:
-            bare = without_metadata(self.data)
-            if bare is None:
+            self._image, self._decoded = None, without_metadata(self.data) or self.data
+            if self._decoded is self.data:
                 raise
-            with suppress(UnreadableImage):  # then the first reason is the better one
-                again = ImageFile(
-                    bare, self.max_pixels, self.least_side, least_scale=self.least_scale
-                )
-                return again._page(number)
-            raise
+            with suppress(UnreadableImage), _decoder_errors(self._decoded):
+                return read()
+            self._image, self._decoded = None, self.data
+            raise  # the first reason is the better one
 
     def _page(self, number: int) -> Picture:
-        with _decoder_errors(self.data):
-            if self.tiff is None:
-                return self._by_pillow(number)
-            self._check_page(number, len(self.tiff.pages))
-            if self.tiff.is_beyond_pillow(number):
+        if self.tiff is None:
+            return self._by_pillow(number)
+        self._check_page(number, len(self.tiff.pages))
+        if self.tiff.is_beyond_pillow(number):
+            return self._by_tifffile(self.tiff, number)
+        if self.as_numbers:
+            with suppress(UnsupportedPixels):  # a palette
                 return self._by_tifffile(self.tiff, number)
-            if self.as_numbers:
-                with suppress(UnsupportedPixels):  # a palette
-                    return self._by_tifffile(self.tiff, number)
-            try:
-                return self._by_pillow(number)
-            except UnidentifiedImageError:  # a compression that Pillow does not know
-                return self._by_tifffile(self.tiff, number)
+        try:
+            return self._by_pillow(number)
+        except UnidentifiedImageError:  # a compression that Pillow does not know
+            return self._by_tifffile(self.tiff, number)
 
     def _by_tifffile(self, tiff: TiffPages, number: int) -> Picture:
         self._check_size(*tiff.size(number))
@@ -236,13 +237,13 @@ class ImageFile:
     def _by_pillow(self, number: int) -> Picture:
         image, frames = self._open()
         self._check_page(number, len(frames))
-        plain = read_plain_png(self.data)
+        plain = read_plain_png(self._decoded)
         if plain is not None:
             return Picture(Image.fromarray(plain), image.mode, None, None, 1)
         if len(frames) > 1 or frames[0]:
             image.seek(frames[number - 1])
             self._check_size(*image.size)
-        deep = deep_pixels.coloured(image, self.data)
+        deep = deep_pixels.coloured(image, self._decoded)
         width, height = image.size
         if self.least_side is not None:
             image.draft(None, (self.least_side, self.least_side))  # does nothing but for JPEG
@@ -252,7 +253,7 @@ class ImageFile:
         image.load()
         turn, num_pages = _turn(image), len(frames)
         if deep is None and (image.mode == "F" or image.mode.startswith("I")):
-            deep = DeepPixels(np.asarray(image), deep_pixels.significant_bits(self.data))
+            deep = DeepPixels(np.asarray(image), deep_pixels.significant_bits(self._decoded))
         if deep is None:
             pixels = image.copy() if num_pages > 1 else image  # the next page takes its place
             shrunk_from = None if image.size == (width, height) else (height, width)
@@ -264,7 +265,7 @@ class ImageFile:
     def _open(self) -> tuple[Image.Image, list[int]]:
         if self._image is None:
             _allow(self.max_pixels)
-            image = Image.open(io.BytesIO(self.data), formats=FORMATS)
+            image = Image.open(io.BytesIO(self._decoded), formats=FORMATS)
             self._check_size(*image.size)
             self._frames = self.tiff.frames if self.tiff else frames_of_pages(image)
             self._image = image

@@ -38,6 +38,7 @@ def bands_of(page: Any, data: bytes) -> Iterator[NDArray[Any]] | None:
 def _is_plain(page: Any) -> bool:
     return bool(
         page.dtype is not None
+        and page.dtype.kind in "uif"
         and (page.dtype.itemsize > 1 or (page.dtype == np.uint8 and page.bitspersample == 8))
         and page.compression in LOSSLESS
         and page.samplesperpixel == CHANNELS.get(page.photometric)
