@@ -6,7 +6,7 @@ has not seen an image has seen none of its tiles.
 Shapes: N images, G groups.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -15,6 +15,13 @@ from torch import Tensor
 from model.kind import Heads, Kind, Trainer, TrainingSet
 from model.tiled_bank import TiledBank
 from model.tiled_heads import TiledHeads
+
+# Where all good tiles of a position are alike, as those of an overexposed background are, what they
+# score hardly varies, and the first speck of dust would count for millions. No group therefore
+# counts more than twice as finely as groups usually do; those of an object's positions stay far
+# from that (on bottle from .72 to 1.2 of the usual). A group varies at all if it varies by a tenth
+# of what the one does that varies most, so that a few may stand for many of mere background.
+LEAST_SPREAD, VARIES = 0.5, 0.1
 
 
 class TiledTrainer:
@@ -59,7 +66,7 @@ class TiledTrainer:
         heads = TiledHeads([trainer.folded() for trainer in self.trainers], self.bank.tiles)
         if self._found is None:
             self._found = self._measure(heads)
-        return heads.with_scale(*_scale_of(self._found.values()))
+        return heads.with_scale(*_scale_of(torch.stack([*self._found.values()])))
 
     def unseen(self, heads: Heads) -> Iterator[tuple[TiledHeads, Tensor]]:
         """Yield members with a good image that no group's has seen, on the scale of the others.
@@ -70,10 +77,10 @@ class TiledTrainer:
         assert isinstance(heads, TiledHeads)
         if self._found is None:
             self._found = self._measure(heads)
+        scales_NG = zip(*_scales_of_others(torch.stack([*self._found.values()])), strict=True)
+        scale_of = dict(zip(self._found, scales_NG, strict=True))
         for member, number in self._members(heads):
-            others = [scores_G for each, scores_G in self._found.items() if each != number]
-            scale = _scale_of(others) if others else (heads.offset, heads.spread)
-            yield member.with_scale(*scale), torch.tensor([number])
+            yield member.with_scale(*scale_of[number]), torch.tensor([number])
 
     def _members(self, heads: TiledHeads) -> Iterator[tuple[TiledHeads, int]]:
         """Yield members, each group on its own scale, with the number of an image unseen."""
@@ -127,10 +134,28 @@ class TiledTrainer:
         return {number: alone.group_scores(image) for number, image in images}
 
 
-def _scale_of(found: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation, (G,) each, of what groups say of images, (G,) each."""
-    std, mean = torch.std_mean(torch.stack([*found]), dim=0, correction=0)
-    return mean, std.clamp_min(1e-6)
+def _scale_of(scores_NG: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and spread, (G,) each, of what groups say of images."""
+    std_G, mean_G = torch.std_mean(scores_NG, dim=0, correction=0)
+    return mean_G, _floored(std_G)
+
+
+def _scales_of_others(scores_NG: Tensor) -> tuple[Tensor, Tensor]:
+    """Return for each image mean and spread of all the others, (N, G) each; alone, of itself."""
+    num_others = max(len(scores_NG) - 1, 1)
+    mean_G = scores_NG.double().mean(dim=0)
+    apart_NG = scores_NG - mean_G
+    means_NG = (apart_NG.sum(dim=0) - apart_NG) / num_others
+    squares_NG = (apart_NG.square().sum(dim=0) - apart_NG.square()) / num_others
+    std_NG = (squares_NG - means_NG.square()).clamp_min(0).sqrt()
+    return (means_NG + mean_G).to(scores_NG), _floored(std_NG.to(scores_NG))
+
+
+def _floored(std_xG: Tensor) -> Tensor:
+    """Return standard deviations (..., G) of groups, none much smaller than the usual one."""
+    varies_xG = std_xG >= VARIES * std_xG.amax(dim=-1, keepdim=True)
+    usual_x1 = std_xG.where(varies_xG, torch.nan).nanmedian(dim=-1, keepdim=True).values
+    return std_xG.maximum(LEAST_SPREAD * usual_x1).clamp_min(1e-6)
 
 
 def _one_by_one(

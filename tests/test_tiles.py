@@ -24,6 +24,7 @@ from model.simplenet import HeadConfig
 from model.tile_pixels import cut, join, thumbnail_of
 from model.tiled_bank import TiledBank, of_levels
 from model.tiled_heads import TiledHeads
+from model.tiled_training import _scale_of, _scales_of_others
 from model.tiles import MOST_TILES, Share, Tiles
 from model.training import TrainingConfig
 from pipeline.catalogue.catalogue import Category
@@ -336,6 +337,24 @@ def test_members_are_asked_about_every_image_none_of_whose_tiles_they_have_seen(
     scores, maps = heads(bank.images(images))
     assert maps.shape == (12, 8, 8)
     assert torch.equal(again.folded()(bank.images(images))[0], scores)
+
+
+@pytest.mark.parametrize("num_constant", [1, 20])
+def test_a_position_whose_good_tiles_are_alike_counts_at_most_twice_as_finely(
+    num_constant: int,
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    varying = torch.randn(30, 3, generator=generator) * torch.tensor([1.0, 0.7, 2.0])
+    scores = torch.cat([varying, torch.full((30, num_constant), 4.0)], dim=1)
+    own = varying.std(dim=0, correction=0)
+    offset, spread = _scale_of(scores)
+    assert torch.equal(spread[:3], own)
+    torch.testing.assert_close(spread[3:], (own.median() / 2).expand(num_constant))
+    torch.testing.assert_close(offset, scores.mean(dim=0))
+    offsets, spreads = _scales_of_others(scores)
+    for number in range(30):
+        others = _scale_of(torch.cat([scores[:number], scores[number + 1 :]]))
+        torch.testing.assert_close((offsets[number], spreads[number]), others)
 
 
 def test_tiles_of_one_image_share_its_fold_and_a_bank_grows_with_them() -> None:
