@@ -1,7 +1,9 @@
 """What an evaluation leaves: files, a run per category, and a reason for every failure."""
 
 import json
-from collections.abc import Callable
+import pickle
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +14,22 @@ from factory import category, write_catalogue
 from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
 
+from jobs.cluster.join import Resources
+from jobs.cluster.progress_board import Reporter
+from jobs.cluster.slots import Slots
+from jobs.cluster.work_queue import Ended, Job
 from jobs.evaluate import evaluate as job
+from jobs.evaluate import evaluation_loop
 from jobs.evaluate.evaluate import Evaluator
-from jobs.evaluate.evaluation_loop import Measured
+from jobs.evaluate.evaluation_loop import EvaluationWorker, Measured
 from model.errors import NightshiftError
+from pipeline.backbones import LoadedBackbone
 from pipeline.catalogue.catalogue import Category
 from pipeline.evaluation.plots import draw
+from pipeline.evaluation.protocol import CategoryResult, Protocol
 from pipeline.evaluation.tables import scores_csv
 from pipeline.registry import connection
+from pipeline.storage import StorageAway
 
 FILES = ("heatmaps.png", "pro.png", "roc.png", "scores.csv", "scores.png")
 
@@ -200,3 +210,72 @@ def test_mlflow_that_is_away_is_said_before_anything_is_trained(
     refusal = run("evaluate", catalogue).refusal()
     assert "the MLflow server http://127.0.0.1:9 does not answer" in refusal
     assert "s3cret" not in refusal
+
+
+def measure_with(
+    monkeypatch: pytest.MonkeyPatch, errors: dict[str, Exception], *, is_last_try: bool
+) -> tuple[EvaluationWorker, dict[str, Measured | str]]:
+    """What a worker makes of a job with three variants, some of which fail."""
+
+    def measure(protocol: Protocol, category: Category) -> CategoryResult:
+        if category.images in errors:
+            raise errors[category.images]
+        return category_result("gear", 1)
+
+    monkeypatch.setattr(Protocol, "measure", measure)
+    monkeypatch.setattr(evaluation_loop, "draw", lambda result: {})
+    worker = EvaluationWorker(num_seeds=1, features=None, backbone=LoadedBackbone("cpu"))
+    variants = {name: {"name": "gear", "images": name} for name in "abc"}
+    job = Job(name="gear", payload=variants, is_last_try=is_last_try)
+    return worker, worker.measure(job, Reporter(None, "gear"))
+
+
+def test_a_variant_that_is_no_good_leaves_the_others_and_the_process_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    errors: dict[str, Exception] = {"b": NightshiftError("too few images")}
+    worker, found = measure_with(monkeypatch, errors, is_last_try=False)
+    assert found["b"] == "too few images"
+    assert [isinstance(found[name], Measured) for name in "ac"] == [True, True]
+    worker.end_if_broken(1)
+
+
+def test_after_a_breakdown_a_new_process_tries_and_keeps_what_it_could_measure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    errors: dict[str, Exception] = {"b": RuntimeError("an illegal memory access")}
+    with pytest.raises(RuntimeError, match="illegal memory"):
+        measure_with(monkeypatch, errors, is_last_try=False)
+    worker, found = measure_with(monkeypatch, errors, is_last_try=True)
+    assert found["b"] == "RuntimeError: an illegal memory access"
+    assert [isinstance(found[name], Measured) for name in "ac"] == [True, True]
+    with pytest.raises(RuntimeError, match="illegal memory"):  # the next category is not at risk
+        worker.end_if_broken(1)
+
+
+@pytest.mark.parametrize("is_last_try", [False, True])
+def test_a_storage_that_is_away_is_no_variants_fault(
+    monkeypatch: pytest.MonkeyPatch, *, is_last_try: bool
+) -> None:
+    with pytest.raises(StorageAway, match="does not answer"):
+        measure_with(monkeypatch, {"b": StorageAway("does not answer")}, is_last_try=is_last_try)
+
+
+def test_what_was_measured_before_a_service_went_away_is_in_the_tables(
+    gear: Category,
+    measured: Measured,
+    tracking_uri: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def away(slots: Slots, jobs: list[Job], show: Any) -> Iterator[Ended]:
+        yield Ended(name="gear", value=pickle.dumps({"": measured}))
+        raise StorageAway("s3://night does not answer")
+
+    monkeypatch.setattr(Slots, "work_through", away)
+    monkeypatch.setattr(job, "cluster", nullcontext)
+    monkeypatch.setattr(job, "resources_for", lambda num: Resources(num_jobs=1, cpus=1, gpus=0))
+    out = tmp_path / "out"
+    with pytest.raises(StorageAway, match="does not answer"):
+        job.evaluate([category(tmp_path / "few", "few"), gear], 2, str(out))
+    assert list(json.loads((out / "evaluation.json").read_text())["categories"]) == ["gear"]

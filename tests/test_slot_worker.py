@@ -1,5 +1,6 @@
 """What a worker tells the queue of its jobs: what they come to, or why there is nothing."""
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -7,9 +8,11 @@ import pytest
 
 from jobs.cluster import slot_worker
 from jobs.cluster.progress_board import Reporter
-from jobs.cluster.slot_worker import work_through
+from jobs.cluster.slot_worker import Do, work_through
 from jobs.cluster.work_queue import Job, WorkQueue
 from model.errors import NightshiftError
+from pipeline.storage import StorageAway
+from pipeline.storage.retry import Retry
 
 
 @pytest.fixture
@@ -75,3 +78,45 @@ def test_an_error_of_our_own_ends_the_process_and_is_the_reason_at_the_last_time
     work_through(Called(queue), "slot", break_down)
     errors = {each.name: each.error for each in queue.news(0).ended}
     assert errors == {"a": "KeyError: 'sigma' (2 times)", "few": "too few images", "bc": None}
+
+
+@pytest.fixture
+def outage(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Do]:
+    """Work before which the storage is away so many times, asked three times in all."""
+    monkeypatch.setattr(slot_worker, "OUTAGE", Retry(attempts=3, first_pause_s=0))
+
+    def lasting(num_times: int) -> Do:
+        left = [num_times]
+
+        def do(job: Job, reporter: Reporter) -> int:
+            if left[0]:
+                left[0] -= 1
+                raise StorageAway("s3://night does not answer")
+            return double(job, reporter)
+
+        return do
+
+    return lasting
+
+
+def test_a_short_outage_costs_no_job(queue: WorkQueue, outage: Callable[[int], Do]) -> None:
+    work_through(Called(queue), "slot", outage(2))
+    errors = {each.name: each.error for each in queue.news(0).ended}
+    assert errors == {"a": None, "few": "too few images", "bc": None}
+
+
+def test_in_a_long_outage_the_worker_leaves_and_its_job_waits_behind_the_others(
+    queue: WorkQueue, outage: Callable[[int], Do]
+) -> None:
+    work_through(Called(queue), "slot", outage(99))
+    news = queue.news(0)
+    assert (news.ended, news.held, news.num_waiting) == ([], {}, 3)
+    assert news.away == ["s3://night does not answer"]
+    names: list[str] = []
+    for _ in range(3):
+        job = queue.take("other", "worker", "node")
+        assert job is not None
+        assert not job.is_last_try
+        names.append(job.name)
+        queue.end("other", job.name)
+    assert names == ["few", "bc", "a"]

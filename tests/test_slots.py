@@ -1,6 +1,6 @@
 """Runs that come and go: what starts, and when there is no point in another."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from types import SimpleNamespace
 from typing import Any
@@ -9,6 +9,7 @@ import pytest
 
 from jobs.cluster import slots as slots_module
 from jobs.cluster.join import Resources
+from jobs.cluster.probe import ClusterError
 from jobs.cluster.slots import MOST_FRUITLESS, Slots
 from jobs.cluster.work_queue import Ended, Job, WorkQueue
 
@@ -92,10 +93,14 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
     return held
 
 
-def work_through(num_jobs: int, runs: str | None = "runs") -> list[Ended]:
+def slots_of(num_jobs: int, runs: str | None = "runs") -> Generator[Ended]:
     slots = Slots(loop=print, config={}, runs=runs, resources=Resources(num_jobs=2, cpus=1, gpus=0))
     jobs = [Job(name=str(number)) for number in range(num_jobs)]
-    return list(slots.work_through(jobs, lambda progress: None))
+    return slots.work_through(jobs, lambda progress: None)
+
+
+def work_through(num_jobs: int, runs: str | None = "runs") -> list[Ended]:
+    return list(slots_of(num_jobs, runs))
 
 
 @pytest.mark.parametrize("runs", [None, "runs"])
@@ -124,9 +129,50 @@ def test_runs_that_fail_by_turns_are_not_started_for_ever(cluster: Cluster) -> N
             cluster.fail(name, "no module named torch")
 
     cluster.step = step
-    ended = work_through(5)
-    assert [each.error for each in ended] == ["RuntimeError: no module named torch"] * 5
+    with pytest.raises(ClusterError, match=r"5 of the jobs are left.* no module named torch"):
+        work_through(5)
     assert cluster.num_started <= MOST_FRUITLESS + 1
+    assert cluster.queue.news(0).ended == []
+
+
+def test_while_a_service_is_away_no_job_is_to_blame_and_the_command_ends(cluster: Cluster) -> None:
+    def step() -> None:
+        for name in list(cluster.running):
+            cluster.take(name)
+            cluster.queue.leave(name, "s3://night does not answer")
+            cluster.running.pop(name).set_result(None)
+
+    cluster.step = step
+    with pytest.raises(
+        ClusterError, match=r"1,000 of the jobs .*: s3://night does not answer Mend"
+    ):
+        work_through(1000)
+    assert cluster.num_started == MOST_FRUITLESS
+    assert cluster.queue.news(0).ended == []
+
+
+def test_a_job_that_never_gets_its_service_stops_the_others_of_nothing(cluster: Cluster) -> None:
+    def step() -> None:
+        for name in list(cluster.running):
+            if cluster.take(name) == "0":
+                cluster.queue.leave(name, "s3://night does not answer")
+                cluster.running.pop(name).set_result(None)
+            else:
+                cluster.work([name])
+
+    cluster.step = step
+    with pytest.raises(ClusterError, match="1 of the jobs"):
+        work_through(20)
+    assert {each.name for each in cluster.queue.news(0).ended} == set(map(str, range(1, 20)))
+
+
+def test_whoever_takes_what_ends_and_fails_leaves_nothing_to_do_behind(cluster: Cluster) -> None:
+    cluster.step = lambda: cluster.work(list(cluster.running))
+    ending = slots_of(9)
+    next(ending)
+    with pytest.raises(OSError, match="no space left"):
+        ending.throw(OSError("no space left"))
+    assert cluster.queue.take("a run", "its worker", NODE) is None
 
 
 def test_a_run_that_works_on_keeps_the_jobs_of_those_that_fail(cluster: Cluster) -> None:

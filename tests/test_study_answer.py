@@ -13,7 +13,16 @@ from pipeline.catalogue.catalogue import load_catalogue
 from pipeline.onboarding.key import onboarding_key
 from pipeline.study.answer import answer, catalogue_fragment
 from pipeline.study.check import all_measured, correlations, paired, rank_correlation
-from pipeline.study.choice import DEFAULT, choose, choose_for_all, difference, finalists, key_of
+from pipeline.study.choice import (
+    DEFAULT,
+    always_failed,
+    choose,
+    choose_for_all,
+    difference,
+    finalists,
+    key_of,
+)
+from pipeline.study.records import TrialStatus
 from pipeline.study.space import read_space
 from pipeline.study.statistics import curve, importance, table_of, thresholds
 
@@ -31,6 +40,37 @@ def test_the_default_and_the_best_are_trained_again() -> None:
         *((B, name) for name in ("steel", "brass")),  # 0.65 on the mean against 0.5
         (A, "steel"),
     ]
+
+
+def test_a_category_on_which_every_trial_fails_costs_the_others_nothing() -> None:
+    records = [
+        record("a", A, {"steel": 0.9, "bad": 0.0}, errors={"bad": "holds NaN"}),
+        record("b", B, {"steel": 0.7, "bad": 0.0}, errors={"bad": "holds NaN"}),
+    ]
+    assert always_failed(records, ["steel", "bad"]) == {"bad": "holds NaN"}
+    assert finalists(records, ["steel"], 1) == [(DEFAULT, "steel"), (A, "steel")]
+
+
+def test_a_configuration_that_fails_on_one_category_is_the_worst_there() -> None:
+    records = [
+        record("a", A, {"steel": 0.9, "brass": 0.0}, errors={"brass": "holds NaN"}),
+        record("b", B, {"steel": 0.7, "brass": 0.6}),
+        record("c", C, {"steel": 0.0, "brass": 0.0}, errors={"steel": "NaN", "brass": "NaN"}),
+    ]
+    records[2].status = TrialStatus.FAILED
+    assert always_failed(records, ["steel", "brass"]) == {}
+    assert finalists(records, ["steel", "brass"], 1)[2:] == [
+        *((B, name) for name in ("steel", "brass")),
+        (A, "steel"),
+    ]
+
+
+def test_trials_are_ranked_over_the_categories_that_are_left() -> None:
+    records = [
+        record("a", A, {"steel": 0.8, "gone": 0.0}),
+        record("b", B, {"steel": 0.7, "gone": 1.0}),
+    ]
+    assert finalists(records, ["steel"], 1) == [(DEFAULT, "steel"), (A, "steel")]
 
 
 def test_the_highest_mean_is_chosen_and_compared_pair_by_pair() -> None:

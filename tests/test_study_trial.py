@@ -13,6 +13,7 @@ from test_labelled_onboarding import add_labels
 
 from model.errors import NightshiftError
 from model.zones import EVERYWHERE, Zones
+from pipeline import storage
 from pipeline.labels.parts import is_for_gate
 from pipeline.labels.told import Told, with_labels_of
 from pipeline.study.check import keep_head, measure_heads, read_head
@@ -20,7 +21,7 @@ from pipeline.study.feature_view import wanted_views
 from pipeline.study.objective import Scored, objective
 from pipeline.study.run import RUNGS, WORST, StudyContext, StudyTrial, train_again
 from pipeline.study.sets import build_view, fold_plan, read_confirmed
-from pipeline.study.trial import score
+from pipeline.study.trial import HeadRun, score
 
 CONFIGURATION = {"sigma": 1.0, "layers": [2, 3]}
 
@@ -137,6 +138,26 @@ def test_a_training_that_fails_counts_as_the_worst_and_says_why(context: StudyCo
     repeat = train_again(context, {"sigma": 1e39}, "steel", 1)
     assert (repeat.metrics, repeat.good_scores) == ({"objective": WORST}, [])
     assert "hold NaN" in (repeat.error or "")
+
+
+def test_a_storage_that_is_away_is_no_trainings_fault(
+    context: StudyContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> None:
+        raise storage.StorageAway("s3://study does not answer")
+
+    trial = StudyTrial(context, CONFIGURATION)
+    with monkeypatch.context() as patched:
+        patched.setattr(HeadRun, "evaluate", away)
+        for ask in (
+            lambda: trial.advance(0),
+            lambda: train_again(context, CONFIGURATION, "steel", 1),
+        ):
+            with pytest.raises(storage.StorageAway, match="does not answer"):
+                ask()
+    told = trial.advance(0)  # goes on
+    assert told["errors"] == {}
+    assert told["categories"] == StudyTrial(context, CONFIGURATION).advance(0)["categories"]
 
 
 def test_a_finalist_keeps_the_scores_that_thresholds_are_taken_from(context: StudyContext) -> None:

@@ -72,8 +72,8 @@ def test_a_job_that_kills_its_worker_twice_is_given_up_and_the_others_go_on(
 ) -> None:
     queue = WorkQueue(jobs(2, 1))
     names = []
-    for _ in range(MOST_DEATHS):
-        names.append(taken(queue))
+    for number in range(MOST_DEATHS):
+        names.append(taken(queue, node=f"node{number}"))  # wherever it is started anew
         if reason is not None:
             queue.explain("a", reason)
     assert names == ["2"] * MOST_DEATHS
@@ -128,29 +128,30 @@ def test_a_job_that_two_slots_have_ends_once() -> None:
     assert queue.news(0).ended == [Ended(name="1")]
 
 
-@pytest.mark.parametrize("how", ["the run is lost", "the worker is back on another node"])
-def test_a_job_whose_nodes_are_lost_again_and_again_is_given_up(how: str) -> None:
+def test_a_worker_is_told_when_a_job_is_tried_for_the_last_time() -> None:
+    queue = WorkQueue(jobs(1))
+    tries = [queue.take("a", f"worker{number}", "n") for number in range(MOST_DEATHS)]
+    assert [job.is_last_try for job in tries if job is not None] == [False, True]
+
+
+def test_a_job_whose_nodes_are_lost_again_and_again_is_given_up() -> None:
     queue = WorkQueue(jobs(2, 1))
     for time in range(MOST_LOST_NODES):
         assert taken(queue, node=f"node{time}") == "2"
-        if how == "the run is lost":
-            queue.give_back("a", "its node was lost")
+        queue.give_back("a", "its node was lost")
     assert taken(queue, node="another") == "1"
     assert queue.news(0).ended == [
         Ended(name="2", error=f"its node was lost ({MOST_LOST_NODES} times)")
     ]
 
 
-def test_when_nobody_is_left_what_waits_is_given_up_with_the_reason() -> None:
+def test_a_queue_that_is_stopped_gives_out_nothing_and_hears_of_what_is_held() -> None:
     queue = WorkQueue(jobs(3, 2, 1))
     taken(queue)
-    queue.give_up("no place to write")
-    news = queue.news(0)
-    assert [(ended.name, ended.error) for ended in news.ended] == [
-        ("2", "no place to write"),
-        ("1", "no place to write"),
-    ]
-    assert list(news.held) == ["a"]
+    queue.stop()
+    assert taken(queue, "b") is None
+    queue.end("a", "3")
+    assert (queue.news(0).ended, queue.news(0).is_over) == ([Ended(name="3")], True)
 
 
 def ahead(queue: WorkQueue, slot: str = "a") -> str | None:

@@ -12,9 +12,11 @@ from jobs.cluster.beside import ask
 from jobs.cluster.join import reason
 from jobs.cluster.progress_board import DONE, FAILED, Reporter
 from jobs.cluster.work_queue import Job
-from model.errors import NightshiftError
+from model.errors import NightshiftError, ServiceAway
+from pipeline.storage.retry import Retry
 
 Do = Callable[[Job, Reporter], Any]
+OUTAGE = Retry()  # how long a job waits for a service that is away
 
 
 def do_nothing(num_done: int) -> None:
@@ -26,8 +28,9 @@ def work_through(
 ) -> None:
     """Do jobs until none waits.
 
-    A job that is no good is reported, with its reason. Another error may have left the process in a
-    bad state, and ends it: a new worker tries the job once more.
+    A job that is no good is reported, with its reason. A service that is away is no job's fault:
+    the job is done again after pauses, and then given back while this worker ends. Another error
+    may have left the process in a bad state, and ends it: a new worker tries the job once more.
 
     Args:
         queue: the actor.
@@ -42,6 +45,9 @@ def work_through(
             return
         try:
             error, value = _try(do, job, Reporter(queue, job.name))
+        except ServiceAway as away:
+            ask(queue.leave, slot, reason(away))
+            return
         except Exception as unexpected:
             ask(queue.explain, slot, reason(unexpected))
             raise
@@ -53,7 +59,9 @@ def _try(do: Do, job: Job, reporter: Reporter) -> tuple[str | None, bytes]:
     """Return why a job failed, and what it came to."""
     error, value = None, None
     try:
-        value = do(job, reporter)
+        value = OUTAGE.call(lambda: do(job, reporter))
+    except ServiceAway:
+        raise
     except NightshiftError as failure:  # trying again would not help
         error = reason(failure)
     reporter.tell(FAILED if error else DONE, 1, 1)

@@ -20,13 +20,14 @@ import ray
 
 from jobs.cluster.beside import ask, beside
 from jobs.cluster.join import Resources, jobs_at_a_time, reason
+from jobs.cluster.probe import ClusterError
 from jobs.cluster.progress_board import JobProgress
 from jobs.cluster.train_run import Loop, TrainRun, start_task
 from jobs.cluster.work_queue import Ended, Job, News, WorkQueue
 
 POLL_S = 0.3
 END_S = 30.0  # within which runs notice that nothing waits
-MOST_FRUITLESS = 2  # runs one after another that ended without a job done
+MOST_FRUITLESS = 2  # runs one after another that failed without a job done
 
 logger = logging.getLogger(__name__)
 
@@ -50,20 +51,24 @@ class Slots:
             show: is told how far they are, twice a second at least.
 
         Raises:
-            ClusterError: the queue is lost.
+            ClusterError: the queue is lost, or what is left cannot be done now: a service is away,
+                or runs fail whatever they do.
         """
         queue: Any = beside(WorkQueue, list(jobs))
         runs, num_known = _Runs(self, queue), 0
-        while True:
-            news: News = ask(queue.news, num_known)
-            num_known += len(news.ended)
-            yield from news.ended
-            show(news.progress)
-            if news.is_over:
-                break
-            runs.look_after(news)
-            time.sleep(POLL_S)
-        runs.wait()
+        try:
+            while True:
+                news: News = ask(queue.news, num_known)
+                num_known += len(news.ended)
+                yield from news.ended
+                show(news.progress)
+                if news.is_over:
+                    break
+                runs.look_after(news)
+                time.sleep(POLL_S)
+            runs.wait()
+        finally:  # whoever takes what ends may fail: in a session that goes on, runs end as well
+            queue.stop.remote()
 
 
 class _Runs:
@@ -73,11 +78,11 @@ class _Runs:
         self._slots, self._queue = slots, queue
         self._running: dict[str, Future[Any]] = {}
         self._num_fruitless, self._last_error = 0, ""  # that failed one after another
+        self._num_away = 0  # of them all, those whose worker left
 
     def look_after(self, news: News) -> None:
         """Take leave of runs that have ended or are lost, and start those that are wanted."""
-        if news.ended:
-            self._num_fruitless = 0
+        self._note(news)
         for name in [name for name, run in self._running.items() if run.done()]:
             self._leave(name, self._running.pop(name))
         if not news.num_waiting and not news.held:
@@ -89,7 +94,17 @@ class _Runs:
         if self._num_fruitless < MOST_FRUITLESS:
             self._fill_up(num_left=news.num_waiting + len(news.held))
         elif not self._running:  # those that still run may yet do what waits
-            self._queue.give_up.remote(self._last_error)
+            raise ClusterError(
+                f"{news.num_waiting:,} of the jobs are left, and none can be done now: "
+                f"{self._last_error} Mend it and run the command again."
+            )
+
+    def _note(self, news: News) -> None:
+        if news.ended:
+            self._num_fruitless = 0
+        for why in news.away[self._num_away :]:
+            self._count_fruitless(why)
+        self._num_away = len(news.away)
 
     def _fill_up(self, num_left: int) -> None:
         resources = self._slots.resources
@@ -115,6 +130,9 @@ class _Runs:
         if error is None:
             return
         logger.info("a run failed", exc_info=error)
-        self._last_error = reason(error)
+        self._count_fruitless(reason(error))
         self._queue.give_back.remote(name, self._last_error)
+
+    def _count_fruitless(self, why: str) -> None:
         self._num_fruitless += 1
+        self._last_error = why

@@ -20,6 +20,7 @@ class Job:
     size: int = 1  # how much it is, compared with the others
     group: str = ""  # what a worker keeps loaded from one job of the group to the next
     payload: Any = None  # what the worker is sent: plain values, which need no import here
+    is_last_try: bool = False  # a worker has died of it, and another death ends it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +53,7 @@ class News:
     num_waiting: int
     held: dict[str, Holder]  # by slot: what is being done
     progress: JobProgress  # of every job that has told of itself
+    away: list[str]  # why workers have left their slots, since the beginning
 
     @property
     def is_over(self) -> bool:
@@ -86,6 +88,7 @@ class WorkQueue(ProgressBoard):
         self._ended: list[Ended] = []
         self._num_known = 0  # of what has ended: the command has heard of it
         self._over: set[str] = set()
+        self._away: list[str] = []
 
     def take(self, slot: str, worker: str, node: str) -> Job | None:
         """Return what a worker of the slot does next; None: nothing waits any more.
@@ -96,12 +99,13 @@ class WorkQueue(ProgressBoard):
             node: where it is.
         """
         if slot in self._held and self._held[slot].worker != worker:
-            self._count_loss(slot, node)
+            self._count_death(slot)
         job = self._held[slot].job if slot in self._held else self._next(slot)
-        if job is not None:
-            self._held[slot] = _Held(job=job, node=node, worker=worker)
-            self._groups[slot] = job.group
-        return job
+        if job is None:
+            return None
+        self._held[slot] = _Held(job=job, node=node, worker=worker)
+        self._groups[slot] = job.group
+        return replace(job, is_last_try=self._deaths[job.name] == MOST_DEATHS - 1)
 
     def ahead(self, slot: str) -> Job | None:
         """Return what the slot may make ready beside its job: most likely its next one.
@@ -157,10 +161,16 @@ class WorkQueue(ProgressBoard):
         if self._held.pop(slot, None) is not None and job.name not in self._over:
             self._waiting.insert(0, job)
 
-    def give_up(self, reason: str) -> None:
-        """End everything that waits: nobody is there to do it."""
-        for job in list(self._waiting):
-            self.end("", job.name, reason)
+    def leave(self, slot: str, reason: str) -> None:
+        """Note that a slot's worker ends, as a service is away; its job waits behind all others."""
+        if slot in self._held:
+            self._waiting.append(self._held.pop(slot).job)
+            self._ahead.pop(slot, None)
+            self._away.append(reason)
+
+    def stop(self) -> None:
+        """Give out nothing any more."""
+        self._waiting = []
 
     def news(self, num_known: int) -> News:
         """Return what has ended after the first ``num_known`` jobs, and what is left.
@@ -177,6 +187,7 @@ class WorkQueue(ProgressBoard):
                 slot: Holder(job=held.job.name, node=held.node) for slot, held in self._held.items()
             },
             progress=self.read(),
+            away=self._away,
         )
 
     def _next(self, slot: str) -> Job | None:
@@ -191,13 +202,13 @@ class WorkQueue(ProgressBoard):
 
         return self._waiting.pop(min(range(len(self._waiting)), key=order))
 
-    def _count_loss(self, slot: str, node: str) -> None:
-        """Count that the worker with a slot's job is gone; at the last time the job ends."""
-        held = self._held[slot]
-        if node != held.node:
-            self._lose_node(slot, "its node was lost")
-            return
-        name = held.job.name
+    def _count_death(self, slot: str) -> None:
+        """Count that the worker with a slot's job is gone; at the last time the job ends.
+
+        Wherever the next one is: a lost node is what the command sees go, and says with
+        ``give_back``.
+        """
+        name = self._held[slot].job.name
         self._deaths[name] += 1
         if self._deaths[name] >= MOST_DEATHS:
             reason = self._reasons.get(name, "it ended its worker's process")

@@ -6,11 +6,13 @@ than the trials in flight; those keep their names and are trained again when it 
 
 import logging
 import os
+import pickle
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -21,6 +23,7 @@ from ray.tune.search.optuna import OptunaSearch
 from jobs.cluster.join import Resources, reason
 from jobs.study.tasks import TuneTrial
 from jobs.terminal.progress import Display
+from model.errors import NightshiftError, ServiceAway
 from pipeline.study.records import StudyFolder, TrialRecord, TrialStatus
 from pipeline.study.run import RUNGS, WORST, StudyContext
 from pipeline.study.settings import Study
@@ -31,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 MAX_FAILURES = 2  # of a trial's process; then it is recorded as failed
 NAME = "search"
+TOLD = ("objective", "share", "categories", "curves", "errors")  # of a rung
 DOMAINS: dict[str, Callable[..., Any]] = {
     "uniform": tune.uniform,
     "loguniform": tune.loguniform,
@@ -64,22 +68,18 @@ class Recorder(tune.Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial begins, perhaps not for the first time."""
-        configuration = decode(trial.config, self.study.space)
-        self.records[trial.trial_id] = TrialRecord(
-            trial=trial.trial_id, configuration=configuration
-        )
+        self.records[trial.trial_id] = self._begun(trial)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """A rung is done."""
         record = self.records[trial.trial_id]
-        told = {name: result[name] for name in ("objective", "share", "categories", "curves")}
+        told = {name: result[name] for name in TOLD}
         del record.rungs[result["training_iteration"] - 1 :]
         record.rungs.append(told)
         record.seconds = result["time_total_s"]
-        errors = result["errors"]
-        record.error = "; ".join(sorted(set(errors.values()))) or None
+        record.error = "; ".join(sorted(set(told["errors"].values()))) or None
         self._folder.write_trial(record)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -90,15 +90,29 @@ class Recorder(tune.Callback):
             record = _failed(record, record.error)
         self._end(record)
 
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial is to be tried again; while a service is away, when the study goes on.
+
+        Raises:
+            ServiceAway: what every trial needs.
+        """
+        cause = getattr(_error_of(trial), "cause", None)
+        if isinstance(cause, ServiceAway):
+            raise cause
+
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial's process has died too often."""
-        error = trial.get_error()
+        """A trial's process has died too often, perhaps before it could begin."""
+        error = _error_of(trial)
         why = reason(error) if error else "its process ended without a word"
-        self._end(_failed(self.records[trial.trial_id], why))
+        self._end(_failed(self.records.get(trial.trial_id) or self._begun(trial), why))
 
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
         """Say which trials there are."""
         self._folder.note(NAME, {"trials": [trial.trial_id for trial in trials]})
+
+    def _begun(self, trial: Any) -> TrialRecord:
+        configuration = decode(trial.config, self.study.space)
+        return TrialRecord(trial=trial.trial_id, configuration=configuration)
 
     def _end(self, record: TrialRecord) -> None:
         self._folder.write_trial(record)
@@ -110,6 +124,15 @@ class Recorder(tune.Callback):
     @property
     def _folder(self) -> StudyFolder:
         return StudyFolder(self.place)
+
+
+def _error_of(trial: Any) -> Exception | None:
+    """Return what a trial died of, as Ray Tune has noted it for this process."""
+    noted = trial.pickled_error_file
+    if noted is None or not Path(noted).exists():
+        return None
+    error: Exception = pickle.loads(Path(noted).read_bytes())  # noqa: S301  this process's own
+    return error
 
 
 def _failed(record: TrialRecord, why: str) -> TrialRecord:
@@ -150,12 +173,22 @@ def search(
                 verbose=0,
             ),
         )
-    with _quiet():
-        tuner.fit()
+    _fit(tuner)
     known = folder.trials()
     found = [known[trial] for trial in folder.noted(NAME)["trials"] if trial in known]
     logger.info("searched %d trials, %.1f s", len(found), time.monotonic() - started)
     return found
+
+
+def _fit(tuner: tune.Tuner) -> None:
+    """Run the trials; what the recorder raises comes out of Ray Tune as it was."""
+    with _quiet():
+        try:
+            tuner.fit()
+        except tune.TuneError as error:
+            if isinstance(error.__context__, NightshiftError):
+                raise error.__context__ from error
+            raise
 
 
 @contextmanager

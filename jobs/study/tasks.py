@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from ray import tune
 
-from jobs.cluster.slot_worker import work_through
+from jobs.cluster.slot_worker import OUTAGE, work_through
 from pipeline import storage
 from pipeline.backbones import LoadedBackbone, own_device
 from pipeline.study.check import keep_head
@@ -28,7 +28,10 @@ class TuneTrial(tune.Trainable):
         self.trial = StudyTrial(context, decode(config, context.study.space))
 
     def step(self) -> dict[str, Any]:
-        """Train to the next rung."""
+        """Train to the next rung, after pauses where the storage is away."""
+        return OUTAGE.call(self._advance)
+
+    def _advance(self) -> dict[str, Any]:
         told = self.trial.advance(self.iteration)
         for name, run in self.trial.runs.items():
             uri = storage.join(self.context.heads, self.trial_id, f"{name}.safetensors")

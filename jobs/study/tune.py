@@ -4,7 +4,7 @@ import dataclasses
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,7 +17,7 @@ from pipeline.feature_store.place import StorePlace
 from pipeline.registry import connection
 from pipeline.study import tracking
 from pipeline.study.answer import Answer, answer, catalogue_fragment, log_metrics
-from pipeline.study.choice import finalists
+from pipeline.study.choice import always_failed, finalists
 from pipeline.study.feature_view import wanted_views
 from pipeline.study.page import study_page
 from pipeline.study.records import (
@@ -36,7 +36,7 @@ from pipeline.study.settings import Study
 
 logger = logging.getLogger(__name__)
 
-HEADS = "heads"
+HEADS, LEFT_OUT = "heads", "left_out"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,18 +69,15 @@ def tune(
     with cluster():
         resources = resources_for(PLENTY)
         views, errors = _features(study, folder, ledger)
-        left = [category for category in study.categories if category.name not in errors]
-        if not left:
-            raise StudyError(f"no category is left to study: {'; '.join(errors.values())}")
-        context = StudyContext(
-            study=dataclasses.replace(study, categories=left),
-            features=views,
-            heads=folder.join(HEADS),
-            threads=resources.cpus,
-        )
+        heads, threads = folder.join(HEADS), resources.cpus
+        context = StudyContext(study=study, features=views, heads=heads, threads=threads)
+        context = _without(context, errors)
+        folder.note(LEFT_OUT, {"errors": errors})  # all trials are over the same categories
         started = time.monotonic()
         records = search(context, folder, parent, resources)
         ledger.took("search", started)
+        errors |= always_failed(records, [category.name for category in context.study.categories])
+        context = _without(context, errors)
         repeats = _finals(context, folder, records, ledger)
         found = answer(context.study, records, repeats)
         _write(folder, found)  # before any test image is read
@@ -92,19 +89,29 @@ def tune(
     return _finish(context.study, folder, records, found)
 
 
+def _without(context: StudyContext, errors: Mapping[str, str]) -> StudyContext:
+    study = context.study.without(errors)
+    if not study.categories:
+        raise StudyError(f"no category is left to study: {'; '.join(errors.values())}")
+    return dataclasses.replace(context, study=study)
+
+
 def _features(
     study: Study, folder: StudyFolder, ledger: Ledger
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Embed every view; return its address by key, and why a category has none."""
+    """Embed every view; return its address by key, and why a category has none.
+
+    A category that had none when the search began stays out.
+    """
     started = time.monotonic()
-    wanted = wanted_views(study)
+    errors: dict[str, str] = folder.noted(LEFT_OUT).get("errors", {})
+    wanted = wanted_views(study.without(errors))
     features = {key: folder.join("features", view.name) for key, view in wanted.items()}
     folds, labelled = fold_plan(study.settings), study.settings.validation
     work = {
         key: partial(build_view, view, folds, features[key], labelled.get(view.category.name))
         for key, view in wanted.items()
     }
-    errors: dict[str, str] = {}
     for ended in embed("features", work, wanted):
         view = wanted[ended.name]
         if ended.error is not None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from scipy import special
 
-from pipeline.study.records import TrialRecord
+from pipeline.study.records import TrialRecord, TrialStatus
 from pipeline.study.run import Repeat
 
 Configuration = dict[str, Any]
@@ -52,10 +52,11 @@ def finalists(
 ) -> list[tuple[Configuration, str]]:
     """Return which configuration to train again for which category, the default first.
 
-    For each category these are the best ``num`` over all categories and the best of its own.
+    For each category these are the best ``num`` over all categories and the best of its own. A
+    configuration that fails on some of them counts there as the worst.
     """
-    whole = [record for record in records if record.is_whole and not record.error]
-    ranked = sorted(whole, key=lambda record: -(record.objective or 0.0))
+    whole = trained_whole(records)
+    ranked = sorted(whole, key=lambda r: -sum(r.of(name) or 0.0 for name in categories))
     chosen = [(DEFAULT, name) for name in categories]
     chosen += [(record.configuration, name) for record in ranked[:num] for name in categories]
     for name in categories:
@@ -63,6 +64,21 @@ def finalists(
         chosen += [(record.configuration, name) for record in own[:1]]
     unique = {json.dumps([one, name], sort_keys=True): (one, name) for one, name in chosen}
     return list(unique.values())
+
+
+def trained_whole(records: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Return the trials that were neither stopped early nor failed in every category."""
+    return [r for r in records if r.is_whole and r.status is not TrialStatus.FAILED]
+
+
+def always_failed(records: Sequence[TrialRecord], categories: Sequence[str]) -> dict[str, str]:
+    """Return why, of the categories on which every trial fails: nothing is learned of those."""
+    whole, found = trained_whole(records), {}
+    for name in categories:
+        reasons = [record.rungs[-1].get("errors", {}).get(name) for record in whole]
+        if whole and all(reasons):
+            found[name] = reasons[0]
+    return found
 
 
 def values_of(

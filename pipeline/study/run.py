@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from model.errors import NightshiftError
+from model.errors import NightshiftError, ServiceAway
 from pipeline.backbones import own_device
 from pipeline.study.feature_view import view_key
 from pipeline.study.objective import Scored, objective
@@ -56,7 +56,11 @@ class StudyTrial:
     errors: dict[str, str] = field(default_factory=dict)
 
     def advance(self, rung: int) -> dict[str, Any]:
-        """Train every category to the end of a rung and judge it; return plain values."""
+        """Train every category to the end of a rung and judge it; return plain values.
+
+        Raises:
+            ServiceAway: the features cannot be read now; called again, it goes on.
+        """
         categories: dict[str, dict[str, float]] = {}
         curves: dict[str, list[float]] = {}
         kind = self.context.study.settings.objective
@@ -83,6 +87,8 @@ class StudyTrial:
                 self.runs[name] = self.context.run(self.configuration, name, repeat=0)
             self.runs[name].train_to(share)
             return self.runs[name].evaluate().metrics()
+        except ServiceAway:  # the category's images and settings may be good
+            raise
         except NightshiftError as error:  # it would fail again; the search goes elsewhere
             logger.info("%s fails on %s", dict(self.configuration), name, exc_info=True)
             self.errors[name] = str(error)
@@ -105,7 +111,11 @@ class Repeat:
 def train_again(
     context: StudyContext, configuration: dict[str, Any], name: str, repeat: int
 ) -> Repeat:
-    """Train a finalist to the end and judge it once."""
+    """Train a finalist to the end and judge it once.
+
+    Raises:
+        ServiceAway: the features cannot be read now.
+    """
     metrics: dict[str, float] = {}
     scored: Scored | None = None
     error = None
@@ -115,6 +125,8 @@ def train_again(
         scored = run.evaluate()
         metrics = scored.metrics()
         metrics["objective"] = objective(metrics, context.study.settings.objective)
+    except ServiceAway:
+        raise
     except NightshiftError as failure:
         error, scored, metrics = str(failure), None, {"objective": WORST}
     return Repeat(

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import posixpath
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Annotated, Any, Literal
@@ -84,6 +84,10 @@ class Study:
         """Return the study with the key that it has in this folder."""
         text = json.dumps([uri, self.identity], sort_keys=True, default=str)
         return replace(self, key=hashlib.sha256(text.encode()).hexdigest())
+
+    def without(self, names: Container[str]) -> "Study":
+        """Return the study of its other categories."""
+        return replace(self, categories=[c for c in self.categories if c.name not in names])
 
     def apply(self, configuration: Configuration, category: Category) -> Category:
         """Return the category with the settings of a configuration."""

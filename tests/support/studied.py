@@ -57,7 +57,11 @@ def make_context(study: Study, features: dict[str, str], folder: Path) -> StudyC
 
 
 def record(
-    trial: str, configuration: dict[str, Any], values: dict[str, float], rungs: int = len(RUNGS)
+    trial: str,
+    configuration: dict[str, Any],
+    values: dict[str, float],
+    rungs: int = len(RUNGS),
+    errors: dict[str, str] | None = None,
 ) -> TrialRecord:
     """A trial that gave each category the same objective at every rung."""
     rung = {
@@ -66,6 +70,7 @@ def record(
             name: {"objective": value, "image_auroc": value} for name, value in values.items()
         },
         "curves": {name: [0.9, 0.5] for name in values},
+        "errors": errors or {},
     }
     return TrialRecord(
         trial=trial,
