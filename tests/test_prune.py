@@ -50,6 +50,17 @@ def test_the_last_nights_stay_whole_and_of_the_others_what_nothing_else_has(out:
     assert list(prune(out, 2)) == []  # nothing is left to remove
 
 
+def test_what_a_night_links_to_stays_and_a_hidden_folder_does_not(tmp_path: Path) -> None:
+    photo, night = tmp_path / "photos/x.png", tmp_path / "out/maps/night=2026-01-01"
+    storage.write_bytes(str(photo), b"1")
+    storage.write_bytes(str(night / ".ipynb_checkpoints/a"), b"1")
+    (night / "link").symlink_to(photo.parent)
+    storage.write_bytes(str(tmp_path / "out/maps/night=2026-01-02/map"), b"1")
+    assert [pruned.night for pruned in prune(str(tmp_path / "out"), 1)] == ["2026-01-01"]
+    assert photo.exists()
+    assert not night.exists()
+
+
 def test_a_prune_that_was_cut_off_is_gone_on_with(out: str) -> None:
     for kind in ("report", "thumbnails", "maps", "drift", "results"):
         storage.delete(f"{out}/{kind}/night=2025-12-31/sub/file")

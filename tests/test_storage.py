@@ -1,6 +1,8 @@
 """Objects on the local disk and on a real S3 server, through the same functions."""
 
+import errno
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -209,6 +211,62 @@ def test_linked_folders_are_followed_but_never_in_circles(tmp_path: Path) -> Non
     assert listed(str(tmp_path / "place")) == ["linked/1.png", "lost.png"]
     lost = [i for i in storage.list_objects(str(tmp_path / "place")) if "lost" in i.uri]
     assert (lost[0].etag, lost[0].size_bytes) == ("", 0)
+
+
+def test_a_folder_is_removed_with_what_is_hidden_in_it_and_nothing_else(place: str) -> None:
+    for name in ("heads/a.bin", "heads/.hidden/b.bin", "heads2/c.bin"):
+        storage.write_bytes(storage.join(place, name), b"1")
+    storage.remove_below(storage.join(place, "heads"))
+    assert listed(place) == ["heads2/c.bin"]
+    assert not storage.exists(storage.join(place, "heads"))
+    storage.remove_below(storage.join(place, "heads"))  # there is none any more
+
+
+def test_what_a_link_in_a_removed_folder_leads_to_stays(tmp_path: Path) -> None:
+    storage.write_bytes(str(tmp_path / "photos/x.png"), b"1")
+    (tmp_path / "heads").mkdir()
+    (tmp_path / "heads/link").symlink_to(tmp_path / "photos")
+    storage.remove_below(str(tmp_path / "heads"))
+    assert listed(str(tmp_path)) == ["photos/x.png"]
+
+
+def test_what_cannot_be_removed_is_told(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "heads").symlink_to(tmp_path / "photos")
+    with pytest.raises(StorageError, match="heads: .*symbolic link"):
+        storage.remove_below(str(tmp_path / "heads"))
+
+
+def test_a_folder_that_goes_while_it_is_listed_hides_no_other(tmp_path: Path) -> None:
+    for name in ("a/1", "b/1", "c/1"):
+        storage.write_bytes(str(tmp_path / name), b"1")
+    items = storage.list_objects(str(tmp_path))
+    first = next(items)
+    shutil.rmtree(tmp_path / "b")
+    assert [item.uri[-3:] for item in (first, *items)] == ["a/1", "c/1"]
+
+
+def test_a_link_to_itself_is_listed_and_leads_nowhere(tmp_path: Path) -> None:
+    uri = str(tmp_path / "loop.png")
+    os.symlink("loop.png", uri)
+    [item] = storage.list_objects(str(tmp_path))
+    assert (item.uri, item.etag, item.size_bytes) == (uri, "", 0)
+    assert storage.etags_of([uri]) == {}
+    assert not storage.exists(uri)
+    with pytest.raises(ObjectMissing, match="leads to itself"):
+        storage.read_bytes(uri)
+
+
+def test_a_disk_without_hard_links_has_one_writer_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    uri = str(tmp_path / "claim")
+    assert [storage.write_new(uri, data) for data in (b"1", b"2")] == [True, False]
+    assert storage.read_bytes(uri) == b"1"
 
 
 def test_a_file_name_that_is_not_unicode_is_listed_and_read(tmp_path: Path) -> None:

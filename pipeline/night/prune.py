@@ -4,14 +4,12 @@ The rows, pictures, listing and page of a night are removed. Its summary, the fl
 scored with and what people said of its images stay: they are small, and nothing else has them.
 """
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from model.errors import NightshiftError
 from pipeline import storage
 from pipeline.night.folder import nights_below
-from pipeline.storage import StoredObject
 
 REMOVED = ("report", "thumbnails", "maps", "drift", "results", "manifest")
 
@@ -47,15 +45,8 @@ def prune(out: str, keep_nights: int, *, dry_run: bool = False) -> Iterator[Prun
         folders = [night.folder(kind) for kind in REMOVED]
         files = [file for each in folders for file in storage.objects_below(each, hidden=True)]
         if not dry_run:
-            _remove(folders, files)
+            for folder in folders:
+                storage.remove_below(folder)
         if files:
             size = sum(file.size_bytes for file in files)
             yield PrunedNight(night=night.night, num_files=len(files), size_bytes=size)
-
-
-def _remove(folders: list[str], files: list[StoredObject]) -> None:
-    for file in files:
-        storage.delete(file.uri)
-    for folder in folders:
-        if storage.is_local(folder):
-            shutil.rmtree(folder, ignore_errors=True)  # empty ones

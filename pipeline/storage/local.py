@@ -5,6 +5,7 @@ import os
 import posixpath
 import re
 import shutil
+import stat
 import uuid
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +15,8 @@ from urllib.parse import quote, unquote_to_bytes
 from pipeline.storage.backend import StoredObject, refuse_changed
 from pipeline.storage.errors import AccessDenied, ObjectMissing, StorageError
 
+# What disks say that have no hard links, such as those of cameras and some network shares.
+NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 ETAG = re.compile(r"[0-9a-f]+-[0-9a-f]+")
 
 
@@ -77,12 +80,29 @@ def write_new(uri: str, data: bytes) -> bool:
             Path(local_path(uri)).hardlink_to(unfinished)  # unlike a rename it never replaces
         except FileExistsError:
             return False
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            return _create(Path(local_path(uri)), data)
+    return True
+
+
+def _create(path: Path, data: bytes) -> bool:
+    """Write a file unless there is one, on a disk where others may see it half written."""
+    try:
+        with path.open("xb") as file:
+            file.write(data)
+    except FileExistsError:
+        return False
     return True
 
 
 def exists(uri: str) -> bool:
     """Whether there is a file or a folder of this name."""
-    return Path(local_path(uri)).exists()
+    with suppress(ObjectMissing), storage_errors(uri):
+        Path(local_path(uri)).stat()
+        return True
+    return False
 
 
 def delete(uri: str) -> None:
@@ -91,29 +111,42 @@ def delete(uri: str) -> None:
         Path(local_path(uri)).unlink(missing_ok=True)
 
 
+def remove_below(prefix: str) -> None:
+    """Remove a folder with all that is in it; what its links lead to stays."""
+    folder = Path(local_path(prefix))
+    with storage_errors(prefix):
+        while folder.exists():
+            with suppress(FileNotFoundError):  # whoever removes the same at once was faster
+                shutil.rmtree(folder)
+
+
 def _walk(
     folder: str, hidden: bool, above: frozenset[tuple[int, int]] = frozenset()
 ) -> Iterator[StoredObject]:
     with storage_errors(folder), os.scandir(folder) as entries:
         listed = sorted((e for e in entries if hidden or e.name[0] != "."), key=lambda e: e.name)
     for entry in listed:
-        if entry.name[0] == ".":
-            yield _stored(entry)
-        elif entry.is_dir():
-            identity = (entry.stat().st_dev, entry.stat().st_ino)
+        status = _status_of(entry)
+        if entry.name[0] != "." and status is not None and stat.S_ISDIR(status.st_mode):
+            identity = (status.st_dev, status.st_ino)
             if identity not in above:  # a link to a folder above would never end
-                yield from _walk(entry.path, hidden, above | {identity})
-        elif entry.is_file() or entry.is_symlink():
-            yield _stored(entry)
+                with suppress(ObjectMissing):  # deleted since it was listed
+                    yield from _walk(entry.path, hidden, above | {identity})
+        elif entry.name[0] == "." or entry.is_symlink() or entry.is_file(follow_symlinks=False):
+            yield _stored(entry.path, status)
 
 
-def _stored(entry: os.DirEntry[str]) -> StoredObject:
-    uri = entry.path
+def _status_of(entry: os.DirEntry[str]) -> os.stat_result | None:
+    """What an entry is, or its link leads to; None: to nothing or itself, or deleted since."""
+    with suppress(ObjectMissing), storage_errors(entry.path):
+        return entry.stat()
+    return None
+
+
+def _stored(uri: str, status: os.stat_result | None) -> StoredObject:
     if re.search("[\ud800-\udfff]", uri):  # a name that is not Unicode
         uri = "file://" + quote(os.fsencode(uri))
-    try:
-        status = entry.stat()
-    except FileNotFoundError:  # a link to nothing, or deleted since: still named, never dropped
+    if status is None:  # still named, never dropped
         return StoredObject(uri, "", 0)
     return StoredObject(uri, _etag_of(status), status.st_size)
 
@@ -154,6 +187,8 @@ def _explain(uri: str, error: Exception) -> StorageError:
             return ObjectMissing(f"{uri} is not a folder, or lies below a file; check the path")
         case IsADirectoryError():
             return ObjectMissing(f"{uri} is a folder where a file was needed; check the path")
+        case OSError(errno=errno.ELOOP):
+            return ObjectMissing(f"{uri} is a link that leads to itself; mend or remove it")
         case OSError(errno=errno.ENAMETOOLONG):
             return ObjectMissing(f"{uri} does not exist: no name may be that long")
         case PermissionError():

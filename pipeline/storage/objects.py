@@ -6,7 +6,6 @@ AWS_ENDPOINT_URL included. Every function may be called from many threads at onc
 """
 
 import posixpath
-import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -144,11 +143,14 @@ def delete(uri: str) -> None:
 
 
 def remove_below(prefix: str) -> None:
-    """Remove every object below a folder, if there is one, and on the disk the folder itself."""
-    for item in objects_below(prefix, hidden=True):
-        delete(item.uri)
-    if is_local(prefix):
-        shutil.rmtree(local.local_path(prefix), ignore_errors=True)
+    """Remove every object below a folder, if there is one, and on the disk the folder itself.
+
+    Of a link in it the link alone goes.
+
+    Raises:
+        StorageError: something cannot be removed; some of the rest may be gone.
+    """
+    _backend(prefix).remove_below(prefix)
 
 
 def _backend(uri: str) -> Backend:

@@ -16,7 +16,6 @@ Shapes: N images, H x W positions of a level, C channels.
 
 import itertools
 import json
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
@@ -135,16 +134,10 @@ def write_all(writer: SetWriter, images: Iterable[NDArray[np.uint8]], embedder: 
 
 
 def publish(folder: Path, uri: str) -> None:
-    """Move a finished set to where it belongs, whole or not at all."""
-    if storage.is_local(uri):
-        target = Path(local_path(uri))
-        shutil.rmtree(target, ignore_errors=True)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(folder, target)
-        return
-    files = sorted(folder.iterdir(), key=lambda path: path.name == ABOUT)  # what it is, last
+    """Copy a finished set to where it belongs; it is there when the last of its files is."""
+    files = sorted(folder.iterdir(), key=lambda path: path.name == ABOUT)
     for path in files:
-        storage.write_bytes(storage.join(uri, path.name), path.read_bytes())
+        storage.write_file(storage.join(uri, path.name), path)
 
 
 def about(uri: str) -> dict[str, Any]:
