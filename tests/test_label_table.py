@@ -21,6 +21,7 @@ from pipeline.labels.label import (
     LABEL_SCHEMA,
     LATER,
     Label,
+    LabelsError,
     contradicted,
     labels_of,
     latest,
@@ -480,6 +481,56 @@ def test_labels_go_with_a_category_that_is_renamed(tmp_path: Path) -> None:
     assert set(said(of_night)) == {"a.png"}
 
 
+@pytest.mark.parametrize("copied", [False, True])
+def test_labels_of_weeks_have_the_names_of_the_last_night(tmp_path: Path, copied: bool) -> None:
+    """Bottle became flask on the 13th; the bottle of the 20th is another one."""
+    copies = WeekCopies(f"{tmp_path}/summary/labels") if copied else None
+    rows = [
+        label("a.png", "defect"),
+        label("b.png", "good", night="2026-03-20", category="flask"),
+        label("c.png", "good", night="2026-03-20", model_name="nightshift.bottle"),
+    ]
+    LabelTable(str(tmp_path)).append(to_rows(rows))
+    when = dt.datetime(2026, 3, 13, 9, tzinfo=dt.UTC)
+    note_renames(str(tmp_path), [Rename(old="bottle", new="flask", when=when)])
+
+    def named(nights: list[str], *names: str) -> set[tuple[str, str]]:
+        found = LabelTable(str(tmp_path)).of_nights(nights, names, copies)
+        assert found.schema == LABEL_SCHEMA
+        return {(row["image_uri"][-5:], row["category"]) for row in found.to_pylist()}
+
+    both = [NIGHT, "2026-03-20"]
+    assert named(both, "flask") == {("a.png", "flask"), ("b.png", "flask")}
+    assert named(both, "bottle") == {("c.png", "bottle")}
+    assert named([NIGHT], "bottle") == {("a.png", "bottle")}
+
+
+def test_a_copy_of_a_week_that_is_damaged_anywhere_is_made_anew(tmp_path: Path) -> None:
+    LabelTable(str(tmp_path)).append(audits(NIGHT))
+    copies = WeekCopies(f"{tmp_path}/summary/labels")
+
+    def read() -> pa.Table:
+        return LabelTable(str(tmp_path)).of_nights([NIGHT], ["bottle"], copies)
+
+    rows = read()
+    (copy,) = (tmp_path / "summary/labels").iterdir()
+    whole = copy.read_bytes()
+    for place in range(0, len(whole), len(whole) // 20):
+        copy.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        assert read().equals(rows)
+        assert copy.read_bytes() == whole
+
+
+def test_a_damaged_file_of_labels_is_named(tmp_path: Path) -> None:
+    LabelTable(str(tmp_path)).append(audits(NIGHT))
+    (file,) = (tmp_path / "labels/category=bottle").iterdir()
+    content = bytearray(file.read_bytes())
+    content[4:60] = bytes(56)  # of the first column
+    file.write_bytes(content)
+    with pytest.raises(LabelsError, match="does not hold labels"):
+        LabelTable(str(tmp_path)).of_category("bottle")
+
+
 def test_a_name_that_nobody_has_any_more_is_not_listed(tmp_path: Path) -> None:
     LabelTable(str(tmp_path)).append(to_rows([label("a.png", "defect")]))
     when = dt.datetime(2026, 4, 1, tzinfo=dt.UTC)
@@ -532,9 +583,9 @@ def test_copies_of_weeks_hold_what_the_table_holds_and_only_that(tmp_path: Path)
     assert read() == sorted(nights[1:])
     kept = sorted((tmp_path / "summary/labels").iterdir())
     assert [path.name for path in kept] == [
-        f"week={day}.parquet" for day in ("2026-02-23", "2026-03-02", "2026-03-09")
+        f"week={day}.copy" for day in ("2026-02-23", "2026-03-02", "2026-03-09")
     ]
-    for path, content in zip(kept, (b"", b"PAR1", files(tmp_path)[str(kept[0])]), strict=True):
+    for path, content in zip(kept, (b"", b"PAR1", kept[0].read_bytes()), strict=True):
         path.write_bytes(content)  # the last is another week's
     assert read() == sorted(nights[1:])
 

@@ -3,7 +3,6 @@
 import datetime as dt
 import json
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,16 +16,17 @@ from playwright.sync_api import Browser
 from report_visit import open_browser
 from test_report_browser import DESKTOP, PHONE
 
-from pipeline.onboarding import overview
+from pipeline import storage
 from pipeline.onboarding.overview import (
-    JSON_FILE,
+    EARLIER_FILE,
     PAGE_FILE,
     OverviewError,
     add_to_overview,
     failed_categories,
-    outcomes_so_far,
     overview_page,
     read_overview,
+    rename_in_overview,
+    take_out_of_overview,
 )
 
 NOW = dt.datetime(2026, 3, 12, 6, 30, tzinfo=dt.UTC)
@@ -56,10 +56,7 @@ def runs(tmp_path: Path) -> str:
     return str(tmp_path / "runs")
 
 
-def test_commands_that_end_at_once_keep_each_others_lines(
-    runs: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(overview, "ASK_EVERY_S", 0.005)
+def test_commands_that_end_at_once_keep_each_others_lines(runs: str) -> None:
     names = [f"c{n}" for n in range(8)]
     start = threading.Barrier(len(names))
 
@@ -70,42 +67,37 @@ def test_commands_that_end_at_once_keep_each_others_lines(
     with ThreadPoolExecutor(len(names)) as pool:
         list(pool.map(add, names))
     assert sorted(read_overview(runs)) == [*names, "few", "steel"]
+    page = Path(runs, PAGE_FILE).read_text()
+    assert all(f"<th>{name}</th>" in page for name in names)
 
 
-def test_a_command_that_was_killed_at_the_overview_is_waited_for_a_while(
+def test_a_page_written_by_a_slow_command_has_the_lines_of_a_faster_one(
     runs: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(overview, "ASK_EVERY_S", 0.005)
-    monkeypatch.setattr(overview, "HELD_S", 0.02)
-    claim = Path(runs) / overview.CLAIM_FILE
-    claim.touch()
-    assert overview.take_out_of_overview(runs, "few", NOW)
-    assert not claim.exists()
+    write, others = storage.write_bytes, iter(["fast"])
+
+    def write_slowly(uri: str, data: bytes) -> None:
+        if uri.endswith(PAGE_FILE):
+            for name in others:
+                add_to_overview(runs, [outcome(name)], NOW)
+        write(uri, data)
+
+    monkeypatch.setattr(storage, "write_bytes", write_slowly)
+    add_to_overview(runs, [outcome("slow")], NOW)
+    page = Path(runs, PAGE_FILE).read_text()
+    assert all(f"<th>{name}</th>" in page for name in ("fast", "few", "slow", "steel"))
 
 
-def test_a_command_whose_claim_was_taken_leaves_that_of_another(runs: str) -> None:
-    claim = Path(runs) / overview.CLAIM_FILE
-    with overview._changing(runs):
-        claim.write_bytes(b"another's")
-    assert claim.read_bytes() == b"another's"
-
-
-def test_a_claim_that_changes_hands_is_no_old_one(
-    runs: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """However long all of them together take, as long as none takes too long alone."""
-    claim, turns = Path(runs) / overview.CLAIM_FILE, iter(["second", "third", None])
-    claim.write_text("first")
-
-    def next_turn(_: float) -> None:
-        assert claim.exists()
-        holder = next(turns)
-        claim.write_text(holder) if holder else claim.unlink()
-
-    monkeypatch.setattr(overview, "HELD_S", -1.0)
-    monkeypatch.setattr(time, "sleep", next_turn)
-    assert overview.take_out_of_overview(runs, "few", NOW)
-    assert not claim.exists()
+def test_the_file_of_all_categories_counts_where_one_has_none_of_its_own(runs: str) -> None:
+    when = {"when": "2026-01-01T00:00:00+00:00"}
+    before = {name: outcome(name, "failed") | when for name in ("steel", "wood", "brass")}
+    earlier = Path(runs, EARLIER_FILE)
+    earlier.write_text(json.dumps({"categories": before}))
+    assert failed_categories(runs) == ["brass", "few", "wood"]
+    assert rename_in_overview(runs, "wood", "oak", NOW)
+    assert take_out_of_overview(runs, "brass", NOW)
+    assert failed_categories(runs) == ["few", "oak"]
+    assert list(json.loads(earlier.read_text())["categories"]) == ["steel"]
 
 
 def test_the_last_outcome_of_each_category_counts(runs: str) -> None:
@@ -139,17 +131,30 @@ def test_without_a_record_there_is_nothing_that_failed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", ["", "{", "[]", '{"categories": [1]}', '{"categories": {"a": 1}}']
+    "damage",
+    [
+        "",
+        "{",
+        "[]",
+        '{"categories": [1]}',
+        '{"categories": {"a": 1}}',
+        '{"categories": {"a": {}}}',
+        '{"categories": {"a": {"status": "failed", "when": "2026-01-01", "timings_s": 3}}}',
+    ],
 )
-def test_a_damaged_record_is_one_line_and_does_not_stop_an_onboarding(
-    runs: str, damage: str
+@pytest.mark.parametrize("name", [EARLIER_FILE, "onboardings/wood.json"])
+def test_a_damaged_record_is_told_and_does_not_stop_an_onboarding(
+    runs: str, name: str, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    Path(runs, JSON_FILE).write_text(damage)
-    with pytest.raises(OverviewError, match="is damaged; delete it"):
+    Path(runs, name).write_text(damage)
+    with pytest.raises(OverviewError, match=f"{name} is damaged; delete it"):
         failed_categories(runs)
-    assert outcomes_so_far(runs) == {}
-    add_to_overview(runs, [outcome("few", "failed")], NOW)
-    assert failed_categories(runs) == ["few"]
+    add_to_overview(runs, [outcome("few")], NOW)
+    assert f"{name} is damaged and left out" in caplog.text
+    assert Path(runs, name).read_text() == damage
+    add_to_overview(runs, [outcome("wood", "failed")], NOW)  # with a file of its own
+    Path(runs, EARLIER_FILE).unlink(missing_ok=True)
+    assert failed_categories(runs) == ["wood"]
 
 
 def test_the_page_has_failures_first_and_no_script(runs: str) -> None:

@@ -152,10 +152,13 @@ def test_an_image_with_two_rows_is_refused_and_named_with_its_shards(folder: Nig
         read_night(folder)
 
 
-def test_a_damaged_shard_is_named(folder: NightFolder) -> None:
+@pytest.mark.parametrize("zeros", [slice(-20, None), slice(4, 40)])
+def test_a_damaged_shard_is_named(folder: NightFolder, zeros: slice) -> None:
     write_shard(folder, "00000-aaa", table(scored("a.png", 1.0, False)))
-    uri = folder.shard("00000-aaa")
-    Path(uri).write_bytes(Path(uri).read_bytes()[:-20])
+    path = Path(folder.shard("00000-aaa"))
+    content = bytearray(path.read_bytes())
+    content[zeros] = bytes(len(content[zeros]))
+    path.write_bytes(content)
     with pytest.raises(ResultsError, match=r"00000-aaa\.parquet does not hold result rows"):
         read_night(folder)
 

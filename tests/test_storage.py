@@ -233,7 +233,7 @@ def test_what_a_link_in_a_removed_folder_leads_to_stays(tmp_path: Path) -> None:
 def test_what_cannot_be_removed_is_told(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "heads").symlink_to(tmp_path / "photos")
-    with pytest.raises(StorageError, match="heads: .*symbolic link"):
+    with pytest.raises(StorageError, match=r"heads: .*symbolic link"):
         storage.remove_below(str(tmp_path / "heads"))
 
 
@@ -248,12 +248,12 @@ def test_a_folder_that_goes_while_it_is_listed_hides_no_other(tmp_path: Path) ->
 
 def test_a_link_to_itself_is_listed_and_leads_nowhere(tmp_path: Path) -> None:
     uri = str(tmp_path / "loop.png")
-    os.symlink("loop.png", uri)
+    Path(uri).symlink_to(uri)
     [item] = storage.list_objects(str(tmp_path))
     assert (item.uri, item.etag, item.size_bytes) == (uri, "", 0)
     assert storage.etags_of([uri]) == {}
     assert not storage.exists(uri)
-    with pytest.raises(ObjectMissing, match="leads to itself"):
+    with pytest.raises(ObjectMissing, match="does not exist: too many levels of symbolic links"):
         storage.read_bytes(uri)
 
 

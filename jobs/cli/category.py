@@ -110,4 +110,4 @@ def _print_places(done: Any, outs: list[str] | None, dry_run: bool) -> None:
     for noted in done.noted:
         typer.echo(f"noted in {noted}/fleet/renames.json")
     if done.in_overview and not dry_run:
-        typer.echo("its line in onboarding.json and onboarding.html is changed too")
+        typer.echo("its outcome in onboardings/ and onboarding.html is changed too")

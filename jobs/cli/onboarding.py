@@ -46,7 +46,7 @@ def onboard(  # noqa: PLR0913, PLR0917  options of a command
 ) -> None:
     """Train, calibrate and register one detector for every category of a catalogue.
 
-    What became of each is in RUNS/onboarding.html and RUNS/onboarding.json.
+    What became of each is in RUNS/onboarding.html and below RUNS/onboardings/.
     """
     from pipeline import storage  # noqa: PLC0415  torch and Ray load in seconds
     from pipeline.catalogue.catalogue import load_catalogue, select  # noqa: PLC0415

@@ -124,7 +124,7 @@ def onboard(categories: Sequence[Category], options: OnboardingOptions) -> list[
     try:
         page = add_to_overview(options.runs, to_json(found), dt.datetime.now(dt.UTC))
         logger.info("overview: %s", page)
-    except storage.StorageError as error:  # what was registered is registered
+    except (storage.StorageError, storage.StorageAway) as error:  # what is registered, is
         logger.warning("the overview could not be written: %s", error)
     return found
 
@@ -261,7 +261,7 @@ def _take(ended: Ended, todo: _Todo, options: OnboardingOptions) -> Outcome:
         return _failed(category, reason(error))
     try:
         files.remove()
-    except storage.StorageError as error:  # the version is registered all the same
+    except (storage.StorageError, storage.StorageAway) as error:  # the version is registered
         logger.warning("what lies in %s is not needed any more: %s", todo.place, error)
     return outcome
 

@@ -32,14 +32,15 @@ def read_renames(out: str) -> list[Rename]:
         StorageError: it cannot be read.
     """
     uri = storage.join(out, *PLACE)
+    content = storage.read_if_there(uri)
+    if content is None:
+        return []
     try:
-        entries = json.loads(storage.read_bytes(uri))["renames"]
+        entries = json.loads(content)["renames"]
         return [
             Rename(old=e["old"], new=e["new"], when=dt.datetime.fromisoformat(e["when"]))
             for e in entries
         ]
-    except storage.ObjectMissing:
-        return []
     except (ValueError, KeyError, TypeError) as error:
         raise RenamesError(
             f"{uri} is damaged ({error!r}); delete it: the next night that takes the champions of "

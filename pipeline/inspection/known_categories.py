@@ -92,12 +92,13 @@ def _fetched(name: str, fetch: Fetch) -> dict[str, Any] | None:
 
 def _read(uri: str) -> Entries:
     """Return what the file holds; nothing where it is not there, damaged or another release's."""
+    content = storage.read_if_there(uri)
+    if content is None:
+        return {}
     try:
-        document = json.loads(storage.read_bytes(uri))
+        document = json.loads(content)
         entries = document["categories"].items() if document["format"] == FORMAT else ()
         return {name: {"digest": e["digest"], "summary": e["summary"]} for name, e in entries}
-    except storage.ObjectMissing:
-        return {}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         logger.warning("%s is damaged and made anew: %r", uri, error)
         return {}

@@ -10,7 +10,6 @@ read as they are, and taken in by the next import; ``taken_in.json`` says which 
 """
 
 import hashlib
-import io
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -19,7 +18,6 @@ from itertools import pairwise
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipeline import storage
 from pipeline.catalogue.category_name import file_name
@@ -28,6 +26,7 @@ from pipeline.catalogue.renames import Rename, earlier_names, name_now
 from pipeline.images.prefetch import read_ahead
 from pipeline.labels.label import LABEL_SCHEMA, LATER, LabelsError
 from pipeline.labels.week_copies import WeekCopies
+from pipeline.storage.parquet import from_parquet, to_parquet
 
 SUFFIX = ".parquet"
 OF_CATEGORY, OF_NIGHT = "category=", "night="  # how the folders below labels/ begin
@@ -102,30 +101,46 @@ class LabelTable:
     def of_night(self, night: str | None, categories: Iterable[str]) -> pa.Table:
         """Every label that was ever given to these categories' images of a night, in no order.
 
-        Without a night: the labels that have none.
+        Categories are called as they were that night. Without a night: the labels that have none.
 
         Raises:
             LabelsError: a stored file is damaged.
         """
-        return self.of_nights([night], categories)
+        return self._of_dates({night or NO_NIGHT}, {*categories})
 
     def of_nights(
         self,
-        nights: Collection[str | None],
+        nights: Collection[str],
         categories: Iterable[str],
         copies: WeekCopies | None = None,
     ) -> pa.Table:
         """Every label that was ever given to these categories' images of some nights.
 
-        With copies most of them are read from there.
+        Categories are called as they were on the last of the nights, in the labels too. With
+        copies most of them are read from there.
 
         Raises:
             LabelsError: a stored file is damaged.
         """
-        wanted = {*categories}
+        names = {*categories}
+        if not self._renames:
+            return self._of_dates({*nights}, names, copies)
+        by_name_today = {name_now(name, max(nights), self._renames): name for name in names}
+        for today in by_name_today:
+            names |= {name for name, _ in earlier_names(today, self._renames)}
+        rows = self._of_dates({*nights}, names, copies)
+        called = pa.array([by_name_today.get(today) for today in self._today(rows)], pa.string())
+        place = LABEL_SCHEMA.get_field_index("category")
+        return rows.filter(pc.is_valid(called)).set_column(
+            place, LABEL_SCHEMA.field(place), called.drop_null()
+        )
+
+    def _of_dates(
+        self, dates: Collection[str], wanted: Collection[str], copies: WeekCopies | None = None
+    ) -> pa.Table:
+        """Every label with one of these names and nights, NO_NIGHT among them."""
         there = sorted({*map(file_name, wanted)} & self._folders)
         listed = read_ahead(self._files, there, PARALLEL)
-        dates = {night or NO_NIGHT for night in nights}
         files = [uri for own in listed for uri in own if _night_of(uri) in dates]
         rows = copies.read(files, _read_each) if copies else self._read(files)
         of_night = pc.is_in(self._earlier["night"], value_set=pa.array(sorted(dates), pa.string()))
@@ -253,8 +268,7 @@ def _parts(rows: pa.Table) -> list[pa.Table]:
 
 def _read(uri: str) -> pa.Table:
     try:
-        file = pq.ParquetFile(pa.BufferReader(storage.read_bytes(uri)))
-        rows = file.read(use_threads=False)
+        rows = from_parquet(storage.read_bytes(uri))
         for name in LATER.difference(rows.column_names):
             value = pa.scalar(
                 "unknown" if name == "chosen" else None, LABEL_SCHEMA.field(name).type
@@ -275,9 +289,7 @@ def _write_if_missing(file: tuple[str, pa.Table]) -> bool:
     uri, rows = file
     if storage.exists(uri):
         return False
-    buffer = io.BytesIO()
-    pq.write_table(rows, buffer, compression="zstd")
-    return storage.write_new(uri, buffer.getvalue())
+    return storage.write_new(uri, to_parquet(rows))
 
 
 def _digest(rows: pa.Table) -> str:

@@ -1,14 +1,14 @@
 """Copies of the label table by week, so that a report of many nights reads a few files.
 
-``<folder>/week=<monday>.parquet`` repeats the files of one week's nights, every row with the file
-that it is from. The table alone says what counts: rows of a file that is not asked for are left
-out, a file that the copy lacks is read where it lies and copied, and a copy that is missing or
-damaged is made anew. Files of the table never change, so a copy of one is never out of date. Two
-reports at once each write a copy that is right.
+``<folder>/week=<monday>.copy`` repeats the files of one week's nights, every row with the file
+that it is from: a SHA-256 digest, then the Parquet file that it is of. The table alone says what
+counts: rows of a file that is not asked for are left out, a file that the copy lacks is read where
+it lies and copied, and a copy that is missing or damaged is made anew. Files of the table never
+change, so a copy of one is never out of date. Two reports at once each write a copy that is right.
 """
 
 import datetime as dt
-import io
+import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Collection
 from contextlib import suppress
@@ -16,13 +16,14 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipeline import storage
 from pipeline.labels.label import LABEL_SCHEMA
+from pipeline.storage.parquet import from_parquet, to_parquet
 
 FILE = pa.field("file", pa.string(), nullable=False)
 SCHEMA = pa.schema([*LABEL_SCHEMA, FILE])
+DIGEST_BYTES = hashlib.sha256().digest_size
 
 ReadFiles = Callable[[Collection[str]], list[pa.Table]]  # one table for each
 
@@ -48,15 +49,14 @@ class WeekCopies:
         return pa.concat_tables([LABEL_SCHEMA.empty_table(), *tables])
 
     def _of_week(self, week: str, files: dict[str, str], read_files: ReadFiles) -> pa.Table:
-        uri = storage.join(self.folder, f"week={week}.parquet")
+        uri = storage.join(self.folder, f"week={week}.copy")
         rows = _read(uri)
         new = sorted(files.keys() - {*rows[FILE.name].unique().to_pylist()})
         if new:
             tables = read_files([files[name] for name in new])
             rows = pa.concat_tables([rows, *map(_with_file, tables, new)])
-            buffer = io.BytesIO()
-            pq.write_table(rows, buffer, compression="zstd")
-            storage.write_bytes(uri, buffer.getvalue())
+            content = to_parquet(rows)
+            storage.write_bytes(uri, hashlib.sha256(content).digest() + content)
         asked = pc.is_in(rows[FILE.name], value_set=pa.array(sorted(files), FILE.type))
         return rows.filter(asked).select(LABEL_SCHEMA.names)
 
@@ -68,12 +68,12 @@ def monday(night: str) -> str:
 
 
 def _read(uri: str) -> pa.Table:
-    """Return a copy's rows; none where there is no copy, or one that cannot be read."""
-    content = storage.read_if_there(uri)
-    if content is not None:
-        with suppress(pa.ArrowException, KeyError):
-            rows = pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
-            return rows.select(SCHEMA.names).cast(SCHEMA)
+    """Return a copy's rows; none where there is no copy, or one that is damaged."""
+    found = storage.read_if_there(uri) or b""
+    digest, content = found[:DIGEST_BYTES], found[DIGEST_BYTES:]
+    if hashlib.sha256(content).digest() == digest:
+        with suppress(pa.ArrowException, KeyError):  # of a release with other columns
+            return from_parquet(content).select(SCHEMA.names).cast(SCHEMA)
     return SCHEMA.empty_table()
 
 

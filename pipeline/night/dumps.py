@@ -6,7 +6,6 @@ its dumps or has not begun to. It is a ready manifest itself: scored again, it i
 night whatever has happened to its dumps since, and nothing is listed.
 """
 
-import io
 import json
 from collections import Counter
 from collections.abc import Mapping
@@ -14,7 +13,6 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipeline import storage
 from pipeline.datasets.image_lists import ManifestError, is_manifest
@@ -22,6 +20,7 @@ from pipeline.night.folder import NightFolder
 from pipeline.night.inventory import InventoriedDump
 from pipeline.night.listing import Listing, list_dump
 from pipeline.night.manifest import MANIFEST_SCHEMA, read_manifest
+from pipeline.storage.parquet import from_parquet, to_parquet
 
 NIGHT_SCHEMA = MANIFEST_SCHEMA.append(pa.field("dump", pa.string()))  # null: an earlier release
 OTHER_FILES = b"nightshift.other_files"  # in the file's own metadata
@@ -96,15 +95,14 @@ def take_in(
 def store_images(night: NightImages, folder: NightFolder) -> None:
     """Store a night's images beside its results."""
     metadata = {OTHER_FILES: json.dumps(night.other_files, sort_keys=True)}
-    buffer = io.BytesIO()
-    pq.write_table(night.rows.replace_schema_metadata(metadata), buffer, compression="zstd")
-    storage.write_bytes(folder.manifest, buffer.getvalue())
+    rows = night.rows.replace_schema_metadata(metadata)
+    storage.write_bytes(folder.manifest, to_parquet(rows))
 
 
 def _read_images(folder: NightFolder) -> NightImages:
     content = storage.read_bytes(folder.manifest)
     try:
-        table = pq.read_table(pa.BufferReader(content))
+        table = from_parquet(content)
         other_files = json.loads((table.schema.metadata or {}).get(OTHER_FILES, b"{}"))
         if "dump" not in table.column_names:
             table = table.append_column("dump", pa.nulls(table.num_rows, pa.string()))

@@ -9,7 +9,7 @@
      /report/night=<N>/index.html           the morning page
      /promotion/category=<C>/version=<V>/   what the gate said of a challenger (pipeline/promotion)
      /labels/category=<C>/<N>-<digest>.parquet  what people said of the images (pipeline/labels)
-     /summary/labels/week=<monday>.parquet  copies of these for reports (pipeline/labels)
+     /summary/labels/week=<monday>.copy     copies of these for reports (pipeline/labels)
      /replay/<fleet>/...                    nights scored again with another fleet (pipeline/replay)
      /fleet/renames.json                    what categories were called before
      /inspections/<dump>/index.html         what a dump looked like before it was scored

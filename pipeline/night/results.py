@@ -4,13 +4,10 @@ A shard is written whole or not at all, so a night is the set of its finished sh
 it again only adds what is missing.
 """
 
-import io
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from model.errors import NightshiftError
 from pipeline import storage
@@ -18,6 +15,7 @@ from pipeline.images.decode import ImageStatus
 from pipeline.images.image_statistics import STATISTICS
 from pipeline.images.prefetch import read_ahead
 from pipeline.night.folder import SUFFIX, NightFolder
+from pipeline.storage.parquet import from_parquet, to_parquet
 
 REGION = pa.struct(
     [
@@ -79,9 +77,7 @@ def write_shard(folder: NightFolder, name: str, table: pa.Table) -> None:
         pa.ArrowInvalid, KeyError: ``table`` does not fit RESULT_SCHEMA.
     """
     rows = table.select(RESULT_SCHEMA.names).cast(RESULT_SCHEMA)
-    buffer = io.BytesIO()
-    pq.write_table(rows, buffer, compression="zstd")
-    storage.write_bytes(folder.shard(name), buffer.getvalue())
+    storage.write_bytes(folder.shard(name), to_parquet(rows))
 
 
 def stored_shards(folder: NightFolder) -> dict[str, str]:
@@ -98,8 +94,7 @@ def stored_shards(folder: NightFolder) -> dict[str, str]:
 def remove_shards(folder: NightFolder, names: Iterable[str]) -> None:
     """Forget shards, for example of an earlier manifest; one that is gone already is fine."""
     for name in names:
-        with suppress(storage.ObjectMissing):
-            storage.delete(folder.shard(name))
+        storage.delete(folder.shard(name))
 
 
 def read_night(folder: NightFolder) -> pa.Table:
@@ -132,8 +127,7 @@ def read_shard(uri: str, columns: Sequence[str] = RESULT_SCHEMA.names) -> pa.Tab
     """
     wanted = pa.schema([RESULT_SCHEMA.field(name) for name in columns])
     try:
-        file = pq.ParquetFile(pa.BufferReader(storage.read_bytes(uri)))
-        rows = file.read(list(columns), use_threads=False)
+        rows = from_parquet(storage.read_bytes(uri), columns)
         for name in {*columns}.intersection(LATER).difference(rows.column_names):
             rows = rows.append_column(name, pa.nulls(rows.num_rows))
         rows = rows.select(list(columns)).cast(wanted)

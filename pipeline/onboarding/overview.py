@@ -1,7 +1,11 @@
 """What became of all categories that were onboarded with one place for checkpoints.
 
-RUNS/onboarding.json    the last outcome of each category, whichever command it came of
-RUNS/onboarding.html    the same as a page, failures first
+RUNS/onboardings/CATEGORY.json    the last outcome of a category, whichever command it came of
+RUNS/onboarding.html              all of them as a page, failures first
+
+A file holds one category and is written whole, so commands that end at once keep each other's
+outcomes. Earlier all were in RUNS/onboarding.json, in the same form; what it says still counts
+where a category has no file of its own.
 
 Names and errors come from a catalogue and from images: text to the page, autoescaped, and under a
 content policy that lets no script run at all.
@@ -9,52 +13,65 @@ content policy that lets no script run at all.
 
 import datetime as dt
 import json
-import time
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+from pydantic import BaseModel, TypeAdapter
 
 from model.errors import NightshiftError
 from pipeline import storage
+from pipeline.catalogue.category_name import file_name
+from pipeline.images.prefetch import read_ahead
 from pipeline.onboarding.size_words import sizes_in_words
 from pipeline.pages.environment import render_page
 from pipeline.pages.words import clock, count
 
-JSON_FILE, PAGE_FILE = "onboarding.json", "onboarding.html"
-CLAIM_FILE = "onboarding.changing"  # whoever makes this file changes the two
-HELD_S = 30.0  # by one command at most: one that was killed meanwhile leaves the file
-ASK_EVERY_S = 0.1
+FOLDER, EARLIER_FILE, PAGE_FILE = "onboardings", "onboarding.json", "onboarding.html"
 TEMPLATE = "onboarding/static/onboarding.html.j2"
 FAILED, UNCHANGED = "failed", "unchanged"
 STAGES = ("embedding", "training", "calibration", "evaluation")  # of ``timings_s``
+PARALLEL = 16  # requests; small files cost their way and little else
 
 Outcomes = dict[str, dict[str, Any]]  # by category, as ``nightshift onboard --json`` has them
 
+logger = logging.getLogger(__name__)
+
 
 class OverviewError(NightshiftError):
-    """There is no overview, or it is damaged."""
+    """There is no overview, or a file of it is damaged."""
+
+
+class _Outcome(BaseModel):
+    """What the page needs of an outcome."""
+
+    status: str
+    when: dt.datetime
+    counts: dict[str, int] | None = None
+    metrics: dict[str, float | None] | None = None
+    timings_s: dict[str, float] | None = None
+    findings: list[str] | None = None
+    defect_sizes: list[dict[str, float | None]] | None = None
+
+
+_FILE = TypeAdapter(dict[str, dict[str, _Outcome]])
 
 
 def read_overview(runs: str) -> Outcomes:
     """Return the last outcome of every category.
 
     Raises:
-        OverviewError: nothing was onboarded with this place yet, or the file is damaged.
-        StorageError: it cannot be read.
+        OverviewError: nothing was onboarded with this place yet, or a file is damaged.
+        StorageError: one cannot be read.
     """
-    uri = storage.join(runs, JSON_FILE)
-    try:
-        found = json.loads(storage.read_bytes(uri))
-        return {str(name): dict(outcome) for name, outcome in found["categories"].items()}
-    except storage.ObjectMissing as error:
+    found, damaged = _stored(runs)
+    if damaged:
         raise OverviewError(
-            f"{uri} is not there: nothing was onboarded with --runs {runs} yet."
-        ) from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise OverviewError(
-            f"{uri} is damaged; delete it, and onboard without --only-failed."
-        ) from error
+            f"{damaged[0]} is damaged; delete it, and onboard without --only-failed."
+        )
+    if not found:
+        raise OverviewError(f"nothing was onboarded with --runs {runs} yet.")
+    return found
 
 
 def failed_categories(runs: str) -> list[str]:
@@ -64,19 +81,19 @@ def failed_categories(runs: str) -> list[str]:
         OverviewError, StorageError: as ``read_overview``.
     """
     overview = read_overview(runs)
-    return sorted(name for name, outcome in overview.items() if outcome.get("status") == FAILED)
+    return sorted(name for name, outcome in overview.items() if outcome["status"] == FAILED)
 
 
 def outcomes_so_far(runs: str) -> Outcomes:
-    """Return the last outcome of every category; none where there is no whole overview.
+    """Return the last outcome of every category; of those that are damaged it only warns.
 
     Raises:
-        StorageError: it cannot be read.
+        StorageError: one cannot be read.
     """
-    try:
-        return read_overview(runs)
-    except OverviewError:  # a damaged one is of no use to anybody
-        return {}
+    found, damaged = _stored(runs)
+    for uri in damaged:
+        logger.warning("%s is damaged and left out of the overview; delete it", uri)
+    return found
 
 
 def add_to_overview(runs: str, outcomes: Sequence[Mapping[str, Any]], now: dt.datetime) -> str:
@@ -85,88 +102,100 @@ def add_to_overview(runs: str, outcomes: Sequence[Mapping[str, Any]], now: dt.da
     Raises:
         StorageError: it cannot be written.
     """
-    with _changing(runs):
-        overview = outcomes_so_far(runs)
-        for outcome in outcomes:
-            name, when = outcome["category"], {"when": now.isoformat(timespec="seconds")}
-            before = overview.get(name, {})
-            if outcome["status"] == UNCHANGED and before.get("version") == outcome["version"]:
-                overview[name] = before | {"is_champion": outcome["is_champion"]}  # and its details
-            else:
-                overview[name] = {**outcome, **when}
-        return _write(runs, overview, now)
+    overview, changed = outcomes_so_far(runs), Outcomes()
+    for outcome in outcomes:
+        name, when = outcome["category"], {"when": now.isoformat(timespec="seconds")}
+        before = overview.get(name, {})
+        if outcome["status"] == UNCHANGED and before.get("version") == outcome["version"]:
+            changed[name] = before | {"is_champion": outcome["is_champion"]}  # and its details
+        else:
+            changed[name] = {**outcome, **when}
+    new = [name for name in changed if changed[name] != overview.get(name)]
+    for _ in read_ahead(lambda name: _write(runs, name, changed[name]), new, PARALLEL):
+        pass
+    return _write_page(runs, now)
 
 
 def rename_in_overview(runs: str, old: str, new: str, now: dt.datetime) -> bool:
-    """Give a category's line another name; return whether there was one.
+    """Give a category's outcome another name; return whether there was one.
 
     Raises:
-        OverviewError, StorageError: the overview is damaged, or cannot be read or written.
+        StorageError: the overview cannot be read or written.
     """
-    if old not in _overview_if_any(runs):  # nothing is made in a place that is nobody's
+    overview = outcomes_so_far(runs)
+    outcome = overview.get(old)
+    if outcome is None:  # nothing is made in a place that is nobody's
         return False
-    with _changing(runs):
-        overview = _overview_if_any(runs)
-        outcome = overview.pop(old, None)
-        if outcome is None:
-            return False
-        if model := outcome.get("model"):
-            outcome["model"] = model.removesuffix(old) + new
-        overview.setdefault(new, {**outcome, "category": new})  # else it was onboarded since
-        _write(runs, overview, now)
-    return True
+    if model := outcome.get("model"):
+        outcome["model"] = model.removesuffix(old) + new
+    if new not in overview:  # else it was onboarded since
+        _write(runs, new, {**outcome, "category": new})
+    return take_out_of_overview(runs, old, now)
 
 
 def take_out_of_overview(runs: str, category: str, now: dt.datetime) -> bool:
-    """Remove a category's line; return whether there was one.
+    """Remove a category's outcome; return whether there was one.
 
     Raises:
-        OverviewError, StorageError: the overview is damaged, or cannot be read or written.
+        StorageError: the overview cannot be read or written.
     """
-    if category not in _overview_if_any(runs):
+    if category not in outcomes_so_far(runs):
         return False
-    with _changing(runs):
-        overview = _overview_if_any(runs)
-        if overview.pop(category, None) is None:
-            return False
-        _write(runs, overview, now)
+    earlier = storage.join(runs, EARLIER_FILE)
+    others, _ = _read([earlier])
+    if others.pop(category, None):
+        storage.write_bytes(earlier, _document(others))
+    storage.delete(_uri(runs, category))
+    _write_page(runs, now)
     return True
 
 
-@contextmanager
-def _changing(runs: str) -> Iterator[None]:
-    """Let one command at a time read and write the overview: none overwrites another's lines.
-
-    A claim is taken away only where the same one has stood for HELD_S. Whoever takes one away
-    pauses before it makes its own, so that others who waited for the same see that it is gone.
-    """
-    claim, own = storage.join(runs, CLAIM_FILE), uuid.uuid4().hex.encode()
-    seen: bytes | None = None
-    since = time.monotonic()
-    while not storage.write_new(claim, own):
-        holder = storage.read_if_there(claim)
-        if holder != seen:
-            seen, since = holder, time.monotonic()
-        elif time.monotonic() - since > HELD_S:
-            storage.delete(claim)
-        time.sleep(ASK_EVERY_S)
-    try:
-        yield
-    finally:
-        if storage.read_if_there(claim) == own:
-            storage.delete(claim)
+def _uri(runs: str, category: str) -> str:
+    return storage.join(runs, FOLDER, f"{file_name(category)}.json")
 
 
-def _overview_if_any(runs: str) -> Outcomes:
-    return read_overview(runs) if storage.exists(storage.join(runs, JSON_FILE)) else {}
+def _document(outcomes: Outcomes) -> bytes:
+    return json.dumps({"categories": outcomes}, indent=1).encode()
 
 
-def _write(runs: str, overview: Outcomes, now: dt.datetime) -> str:
-    document = {"categories": {name: overview[name] for name in sorted(overview)}}
-    storage.write_bytes(storage.join(runs, JSON_FILE), json.dumps(document, indent=1).encode())
+def _write(runs: str, category: str, outcome: dict[str, Any]) -> None:
+    storage.write_bytes(_uri(runs, category), _document({category: outcome}))
+
+
+def _write_page(runs: str, now: dt.datetime) -> str:
+    """Write the page, again where another command stored an outcome meanwhile."""
     page = storage.join(runs, PAGE_FILE)
-    storage.write_bytes(page, overview_page(document["categories"], now).encode())
+    shown: list[storage.StoredObject] | None = None
+    while (listed := _listed(runs)) != shown:
+        shown = listed
+        storage.write_bytes(page, overview_page(_stored(runs)[0], now).encode())
     return page
+
+
+def _listed(runs: str) -> list[storage.StoredObject]:
+    return storage.objects_below(storage.join(runs, FOLDER))
+
+
+def _stored(runs: str) -> tuple[Outcomes, list[str]]:
+    """Return the last outcome of every category, sorted, and the files that are damaged."""
+    own = (item.uri for item in _listed(runs))
+    found, damaged = _read([storage.join(runs, EARLIER_FILE), *own])
+    return dict(sorted(found.items())), damaged
+
+
+def _read(uris: Iterable[str]) -> tuple[Outcomes, list[str]]:
+    """Return the outcomes in some files, of a category the last, and the files that are damaged."""
+    uris, found, damaged = [*uris], Outcomes(), []
+    for uri, content in zip(uris, read_ahead(storage.read_if_there, uris, PARALLEL), strict=True):
+        if content is None:
+            continue
+        try:
+            document = json.loads(content)
+            _FILE.validate_python(document)
+            found |= document["categories"]
+        except (ValueError, KeyError):
+            damaged.append(uri)
+    return found, damaged
 
 
 def overview_page(overview: Outcomes, now: dt.datetime) -> str:

@@ -11,7 +11,6 @@ import hashlib
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from typing import Any
 
 import pyarrow as pa
@@ -135,10 +134,9 @@ def _write_all(folder: str, files: Mapping[str, bytes]) -> None:
 def _remove_others(folder: str, files: Collection[str]) -> None:
     """Delete the data of earlier pages of the night."""
     data = storage.join(folder, FOLDER)
-    with suppress(storage.ObjectMissing):
-        old = [name for name in storage.list_names(data) if f"{FOLDER}/{name}" not in files]
-        with ThreadPoolExecutor(PARALLEL_WRITES) as pool:
-            list(pool.map(lambda name: storage.delete(storage.join(data, name)), old))
+    old = [name for name in storage.names_below(data) if f"{FOLDER}/{name}" not in files]
+    with ThreadPoolExecutor(PARALLEL_WRITES) as pool:
+        list(pool.map(lambda name: storage.delete(storage.join(data, name)), old))
 
 
 def _context(

@@ -111,10 +111,10 @@ def delete(uri: str) -> None:
         Path(local_path(uri)).unlink(missing_ok=True)
 
 
-def remove_below(prefix: str) -> None:
+def remove_folder(uri: str) -> None:
     """Remove a folder with all that is in it; what its links lead to stays."""
-    folder = Path(local_path(prefix))
-    with storage_errors(prefix):
+    folder = Path(local_path(uri))
+    with storage_errors(uri):
         while folder.exists():
             with suppress(FileNotFoundError):  # whoever removes the same at once was faster
                 shutil.rmtree(folder)
@@ -187,10 +187,8 @@ def _explain(uri: str, error: Exception) -> StorageError:
             return ObjectMissing(f"{uri} is not a folder, or lies below a file; check the path")
         case IsADirectoryError():
             return ObjectMissing(f"{uri} is a folder where a file was needed; check the path")
-        case OSError(errno=errno.ELOOP):
-            return ObjectMissing(f"{uri} is a link that leads to itself; mend or remove it")
-        case OSError(errno=errno.ENAMETOOLONG):
-            return ObjectMissing(f"{uri} does not exist: no name may be that long")
+        case OSError(errno=errno.ENAMETOOLONG | errno.ELOOP, strerror=said):
+            return ObjectMissing(f"{uri} does not exist: {str(said).lower()}")
         case PermissionError():
             return AccessDenied(f"{uri} may not be accessed; give user {os.getuid()} the right")
     reason = getattr(error, "strerror", None) or error

@@ -150,7 +150,11 @@ def remove_below(prefix: str) -> None:
     Raises:
         StorageError: something cannot be removed; some of the rest may be gone.
     """
-    _backend(prefix).remove_below(prefix)
+    if is_local(prefix):
+        local.remove_folder(prefix)
+        return
+    for item in objects_below(prefix, hidden=True):
+        delete(item.uri)
 
 
 def _backend(uri: str) -> Backend:

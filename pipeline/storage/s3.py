@@ -190,13 +190,6 @@ def delete(uri: str) -> None:
     _request(uri, "delete_object")
 
 
-def remove_below(prefix: str) -> None:
-    """Remove every object below a prefix."""
-    with suppress(ObjectMissing):
-        for item in list_objects(prefix, hidden=True):
-            delete(item.uri)
-
-
 def _put(uri: str, data: bytes, **options: str) -> None:
     timeout_s = max(DEADLINE_S, len(data) / SLOWEST_UPLOAD_BYTES_S)
     _request(uri, "put_object", timeout_s, Body=data, **_content_type(uri), **options)

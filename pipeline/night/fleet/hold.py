@@ -27,11 +27,12 @@ def read_hold(out: str) -> Hold:
     Raises:
         FleetError: its file is damaged.
     """
-    try:
-        document = json.loads(storage.read_bytes(_hold_uri(out)))
-        return Hold(digest=document["digest"], earlier=tuple(document["earlier"]))
-    except storage.ObjectMissing:
+    content = storage.read_if_there(_hold_uri(out))
+    if content is None:
         return Hold(digest=None)
+    try:
+        document = json.loads(content)
+        return Hold(digest=document["digest"], earlier=tuple(document["earlier"]))
     except (ValueError, KeyError, TypeError) as error:
         raise FleetError(
             f"{_hold_uri(out)} is damaged ({error!r}); "

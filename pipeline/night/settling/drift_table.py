@@ -4,15 +4,14 @@ One file a night under ``<out>/drift/night=<YYYY-MM-DD>/``, one row per category
 Parquet reader takes all nights at once with ``drift/*/drift.parquet``.
 """
 
-import io
 from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline import storage
 from pipeline.night.folder import NightFolder
 from pipeline.night.settling.drift import Comparison
+from pipeline.storage.parquet import to_parquet
 
 DRIFT_SCHEMA = pa.schema(
     [
@@ -50,6 +49,4 @@ def write_drift(
         }
         for comparison in comparisons
     ]
-    buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, DRIFT_SCHEMA), buffer, compression="zstd")
-    storage.write_bytes(folder.drift, buffer.getvalue())
+    storage.write_bytes(folder.drift, to_parquet(pa.Table.from_pylist(rows, DRIFT_SCHEMA)))
