@@ -234,8 +234,27 @@ def test_images_that_are_gone_or_replaced_are_counted_and_named(steel: Factory) 
     assert parts_of(prepared, [kept]) != [None]
     told = f"labels: 2 images gone or replaced since they were labelled: {min(gone, replaced)}, "
     assert any(line.startswith(told) for line in prepared.findings)
-    told = f"labels: 1 images are test images, from which nothing is learned: {tested}"
-    assert told in prepared.findings
+    told = "labels: 1 images are test images or copies of them, from which nothing is learned: "
+    assert f"{told}{tested}" in prepared.findings
+
+
+def test_copies_of_test_images_teach_nothing(steel: Factory) -> None:
+    tests = sorted((steel.images / "test").rglob("*.png"))[:2]
+    good, defect, other = steel.new(3)
+    for source, copy in zip(tests, (good, defect), strict=True):
+        shutil.copy(source, copy)
+    size = max(path.stat().st_size for path in (*tests, other))
+    for path in (tests[0], good, other):  # all of one size
+        path.write_bytes(path.read_bytes().ljust(size, b"."))
+    labels = dict.fromkeys([good, other], ("good", "audit")) | {defect: ("defect", "flagged")}
+    add_labels(steel.out, labels)
+    prepared = steel.prepare()
+    assert parts_of(prepared, [good]) == [None]
+    assert parts_of(prepared, [other]) != [None]
+    assert not prepared.defects.uris
+    copies = ", ".join(sorted(map(str, (good, defect))))
+    told = "labels: 2 images are test images or copies of them, from which nothing is learned: "
+    assert told + copies in prepared.findings
 
 
 def test_a_suspect_that_somebody_confirmed_is_not_dropped(steel: Factory) -> None:

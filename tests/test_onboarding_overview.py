@@ -16,6 +16,7 @@ from playwright.sync_api import Browser
 from report_visit import open_browser
 from test_report_browser import DESKTOP, PHONE
 
+from jobs.onboard.onboard import OnboardingOptions, onboard
 from pipeline import storage
 from pipeline.onboarding.overview import (
     EARLIER_FILE,
@@ -98,6 +99,16 @@ def test_the_file_of_all_categories_counts_where_one_has_none_of_its_own(runs: s
     assert take_out_of_overview(runs, "brass", NOW)
     assert failed_categories(runs) == ["few", "oak"]
     assert list(json.loads(earlier.read_text())["categories"]) == ["steel"]
+
+
+def test_an_overview_that_cannot_be_written_stops_no_onboarding(
+    tracking_uri: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    assert onboard([], OnboardingOptions(runs="s3://bucket/runs")) == []
+    assert "the overview could not be written: s3://bucket/runs" in caplog.text
 
 
 def test_the_last_outcome_of_each_category_counts(runs: str) -> None:

@@ -251,7 +251,7 @@ def test_a_link_to_itself_is_listed_and_leads_nowhere(tmp_path: Path) -> None:
     Path(uri).symlink_to(uri)
     [item] = storage.list_objects(str(tmp_path))
     assert (item.uri, item.etag, item.size_bytes) == (uri, "", 0)
-    assert storage.etags_of([uri]) == {}
+    assert storage.look_up([uri]) == {}
     assert not storage.exists(uri)
     with pytest.raises(ObjectMissing, match="does not exist: too many levels of symbolic links"):
         storage.read_bytes(uri)

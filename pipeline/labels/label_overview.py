@@ -82,5 +82,5 @@ def gone(rows: pa.Table) -> list[str]:
         StorageError: the storage cannot be asked.
     """
     files = {uri: split_page(uri)[0] for uri in rows["image_uri"].to_pylist()}
-    there = storage.etags_of(files.values())
+    there = storage.look_up(files.values())
     return sorted(uri for uri, file in files.items() if file not in there)

@@ -72,7 +72,7 @@ def identify(
     mask = category.zones.ignore
     parts = [] if category.anomalies is None else [_listed(category.anomalies).parts[0]]
     if isinstance(mask, str):
-        parts.append(json.dumps(["ignore", storage.etags_of([mask]).get(mask)]).encode())
+        parts.append(json.dumps(["ignore", _etags_of([mask])[mask]]).encode())
     if excluded := _excluded_of(category):
         parts.append(json.dumps(["exclude", excluded]).encode())
     told = told_in(category) if told is None else told
@@ -121,16 +121,17 @@ def _listed(folder: str) -> Files:
 
 
 def _etags_not_given(table: pa.Table, manifest: str) -> dict[str, str | None]:
-    """Return the etag of each mask, and of each image whose etag the manifest does not give.
-
-    None is one that is not there: reading it will tell.
-    """
+    """Return the etag of each mask, and of each image whose etag the manifest does not give."""
     given = pc.not_equal(pc.fill_null(table["image_etag"], ""), "")
     images = resolve_uris(table["image_uri"].filter(pc.invert(given)), manifest)
     masks = table["mask_uri"].filter(pc.not_equal(table["mask_uri"], ""))
-    uris = {*images.to_pylist(), *resolve_uris(masks, manifest).to_pylist()}
-    found = storage.etags_of(uris)
-    return {uri: found.get(uri) for uri in uris}
+    return _etags_of({*images.to_pylist(), *resolve_uris(masks, manifest).to_pylist()})
+
+
+def _etags_of(uris: Collection[str]) -> dict[str, str | None]:
+    """Return the etag of each file; None is one that is not there: reading it will tell."""
+    found = storage.look_up(uris)
+    return {uri: found[uri].etag if uri in found else None for uri in uris}
 
 
 def _excluded_of(category: Category) -> list[str]:

@@ -10,7 +10,9 @@ images is left out and named. The half of the labels that is kept for the gate
 Shapes: N good images.
 """
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +25,7 @@ from pipeline.catalogue.catalogue import Category
 from pipeline.datasets.samples import Sample, of_split, some
 from pipeline.feature_store.embedder import Embedder
 from pipeline.images.page_numbers import split_page
+from pipeline.images.prefetch import read_ahead
 from pipeline.labels.parts import is_for_gate
 from pipeline.labels.told import Told, told_in
 from pipeline.onboarding.feature_cache import reserve
@@ -38,7 +41,7 @@ class LabelledImages:
     confirmed: frozenset[str] = frozenset()  # addresses of good ones, listed or not
     defects: Sequence[Told] = ()
     gone: Sequence[str] = ()  # deleted or replaced since
-    tests: Sequence[str] = ()  # test images, from which nobody learns
+    tests: Sequence[str] = ()  # test images and copies of them, from which nobody learns
     picked_over: Sequence[str] = ()  # nights of whose samples a part is gone
     listed: frozenset[str] = frozenset()  # good ones by score, which train without a label too
 
@@ -73,8 +76,8 @@ def find_labelled(
 ) -> LabelledImages:
     """Look up which images of a category are labelled, and which of them are still there.
 
-    Labels of the test images are left alone. ``listed`` are those that train without labels; where
-    ``told`` is None, labels are read.
+    Labels of the test images and of their copies are left alone. ``listed`` are those that train
+    without labels; where ``told`` is None, labels are read.
 
     Raises:
         LabelsError: a stored file of labels is damaged.
@@ -86,10 +89,11 @@ def find_labelled(
     excluded = excluded_uris(category)
     tests = {sample.uri for sample in of_split(samples, "test")}
     told = [each for each in told if each.uri not in excluded]
-    etags = storage.etags_of({split_page(each.uri)[0] for each in told})
-    there = [each for each in told if _is_same(each, etags.get(split_page(each.uri)[0]))]
-    kept = [each for each in there if each.uri not in tests]
+    files = storage.look_up({split_page(uri)[0] for uri in (*tests, *(each.uri for each in told))})
+    there = [each for each in told if _is_same(each, files.get(split_page(each.uri)[0]))]
     known = frozenset(listed)
+    tests |= copies_of(tests, {each.uri for each in there} - known, files)
+    kept = [each for each in there if each.uri not in tests]
     joining = [each for each in kept if each.label != "defect" and each.uri not in known]
     picked_over = nights_in_part(
         {each: each in there for each in told if each.label != "defect" and not each.by_score}
@@ -118,8 +122,39 @@ def nights_in_part(is_there: Mapping[Told, bool]) -> list[str]:
     return sorted(night or "no night" for night in there & gone)
 
 
-def _is_same(told: Told, etag: str | None) -> bool:
-    return etag is not None and told.etag in (None, "", etag)
+def _is_same(told: Told, file: storage.StoredObject | None) -> bool:
+    return file is not None and told.etag in (None, "", file.etag)
+
+
+def copies_of(
+    tests: Collection[str], uris: Collection[str], files: Mapping[str, storage.StoredObject]
+) -> set[str]:
+    """Return those of some images that have the content of a test image.
+
+    Only files are read whose size says that they may be copies.
+    """
+    both = set.intersection(
+        *(
+            {files[file].size_bytes for file, _ in map(split_page, own) if file in files}
+            for own in (tests, uris)
+        )
+    )
+    alike = [file for file, item in files.items() if item.size_bytes in both]
+    digests = dict(zip(alike, read_ahead(_digest_of, alike), strict=True))
+
+    def content(uri: str) -> tuple[str, int | None]:
+        file, page = split_page(uri)
+        return digests.get(file, ""), page
+
+    known = {content(uri) for uri in tests}
+    return {uri for uri in uris if content(uri)[0] and content(uri) in known}
+
+
+def _digest_of(file: str) -> str:
+    """Return a digest of what a file contains; an empty one where it cannot be read."""
+    with suppress(storage.StorageError):
+        return hashlib.sha256(storage.read_bytes(file)).hexdigest()
+    return ""
 
 
 def read_defects(labelled: LabelledImages, category: Category, embedder: Embedder) -> Defects:
@@ -225,7 +260,7 @@ def say(labelled: LabelledImages, assigned: Assigned, defects: Defects) -> list[
         "left out: their content is labelled defect": assigned.called_defects,
         "labelled defect cannot be read": defects.unreadable,
         "gone or replaced since they were labelled": labelled.gone,
-        "are test images, from which nothing is learned": labelled.tests,
+        "are test images or copies of them, from which nothing is learned": labelled.tests,
     }
     if labelled.picked_over:
         lines.append(

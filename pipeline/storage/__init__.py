@@ -9,12 +9,12 @@ from pipeline.storage.errors import StorageAway as StorageAway
 from pipeline.storage.errors import StorageError as StorageError
 from pipeline.storage.objects import absolute as absolute
 from pipeline.storage.objects import delete as delete
-from pipeline.storage.objects import etags_of as etags_of
 from pipeline.storage.objects import exists as exists
 from pipeline.storage.objects import is_local as is_local
 from pipeline.storage.objects import join as join
 from pipeline.storage.objects import list_names as list_names
 from pipeline.storage.objects import list_objects as list_objects
+from pipeline.storage.objects import look_up as look_up
 from pipeline.storage.objects import names_below as names_below
 from pipeline.storage.objects import objects_below as objects_below
 from pipeline.storage.objects import read_bytes as read_bytes

@@ -39,12 +39,12 @@ def list_objects(prefix: str, hidden: bool) -> Iterator[StoredObject]:
     return _walk(local_path(prefix), hidden)
 
 
-def etags_of(uris: Collection[str]) -> dict[str, str]:
+def look_up(uris: Collection[str]) -> dict[str, StoredObject]:
     """Look at each file: on a disk that costs no more than a listing."""
     found = {}
     for uri in uris:
         with suppress(ObjectMissing), storage_errors(uri):
-            found[uri] = _etag_of(Path(local_path(uri)).stat())
+            found[uri] = _stored(uri, Path(local_path(uri)).stat())
     return found
 
 

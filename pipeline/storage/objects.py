@@ -63,8 +63,8 @@ def objects_below(prefix: str, *, hidden: bool = False) -> list[StoredObject]:
     return []
 
 
-def etags_of(uris: Iterable[str]) -> dict[str, str]:
-    """The etags of many objects, by URI; one that is not there is left out.
+def look_up(uris: Iterable[str]) -> dict[str, StoredObject]:
+    """What a listing says of many objects, by URI; one that is not there is left out.
 
     On S3 the folders of the objects are listed, a thousand objects a request. Of a folder that has
     not ended after as many requests as objects are wanted of it, single objects are asked for.
@@ -72,11 +72,11 @@ def etags_of(uris: Iterable[str]) -> dict[str, str]:
     Raises:
         AccessDenied: a folder may not be listed, or a file not be looked at.
     """
-    found: dict[str, str] = {}
+    found: dict[str, StoredObject] = {}
     known = set(uris)
     here = {uri for uri in known if is_local(uri)}
     for some in filter(None, (here, known - here)):
-        found |= _backend(min(some)).etags_of(some)
+        found |= _backend(min(some)).look_up(some)
     return found
 
 

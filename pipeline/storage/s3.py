@@ -86,42 +86,44 @@ def list_objects(prefix: str, hidden: bool) -> Iterator[StoredObject]:
             name = item["Key"][start:]
             is_folder = not name or name.endswith("/")
             if not is_folder and (hidden or "/." not in f"/{name}"):
-                etag = item.get("ETag", "").strip('"')
-                yield StoredObject(f"s3://{bucket}/{item['Key']}", etag, item["Size"])
+                yield _stored(f"s3://{bucket}/{item['Key']}", item, item["Size"])
 
 
-def etags_of(uris: Collection[str]) -> dict[str, str]:
+def _stored(uri: str, answer: dict[str, Any], size_bytes: int) -> StoredObject:
+    return StoredObject(uri, answer.get("ETag", "").strip('"'), size_bytes)
+
+
+def look_up(uris: Collection[str]) -> dict[str, StoredObject]:
     """List the folders that hold the objects; ask for single ones where they are few of many."""
     own = by_folder(uris, MAX_FOLDERS)
     with ThreadPoolExecutor(PARALLEL_REQUESTS) as pool:
-        listed = [*pool.map(_etags_below, own.keys(), own.values())]
+        listed = [*pool.map(_look_below, own.keys(), own.values())]
         left = [uri for _, others in listed for uri in others]
-        found = dict(zip(left, pool.map(_etag, left), strict=True))
-    for etags, _ in listed:
-        found |= etags
-    return {uri: etag for uri, etag in found.items() if etag is not None}
+        found = dict(zip(left, pool.map(_look_at, left), strict=True))
+    for below, _ in listed:
+        found |= below
+    return {uri: item for uri, item in found.items() if item is not None}
 
 
-def _etags_below(folder: str, uris: Collection[str]) -> tuple[dict[str, str], set[str]]:
+def _look_below(folder: str, uris: Collection[str]) -> tuple[dict[str, StoredObject], set[str]]:
     """List a folder for as many requests as there are objects; also what is left to ask for."""
-    bucket, found, is_cut = _bucket_and_key(folder)[0], dict[str, str](), False
+    bucket, found, is_cut = _bucket_and_key(folder)[0], dict[str, StoredObject](), False
     with suppress(ObjectMissing):
         for page in islice(_pages(folder), len(uris)):
             for item in page.get("Contents", []):
                 if (uri := f"s3://{bucket}/{item['Key']}") in uris:
-                    found[uri] = item.get("ETag", "").strip('"')
+                    found[uri] = _stored(uri, item, item["Size"])
             is_cut = bool(page.get("IsTruncated"))
             if len(found) == len(uris):
                 break
     return found, {*uris} - found.keys() if is_cut else set()
 
 
-def _etag(uri: str) -> str | None:
-    try:
-        etag: str = _request(uri, "head_object").get("ETag", "").strip('"')
-    except ObjectMissing:
-        return None
-    return etag
+def _look_at(uri: str) -> StoredObject | None:
+    with suppress(ObjectMissing):
+        answer = _request(uri, "head_object")
+        return _stored(uri, answer, answer["ContentLength"])
+    return None
 
 
 def list_names(prefix: str) -> set[str]:

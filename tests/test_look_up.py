@@ -1,4 +1,4 @@
-"""Etags of many objects: the same as a listing says, at the price of a few requests."""
+"""What is known of many objects: the same as a listing says, at the price of a few requests."""
 
 from pathlib import Path
 from typing import Any
@@ -15,30 +15,30 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return str(tmp_path) if request.param == "local" else request.getfixturevalue("s3")
 
 
-def test_etags_are_those_of_a_listing_and_missing_objects_have_none(place: str) -> None:
+def test_it_is_what_a_listing_says_and_missing_objects_are_left_out(place: str) -> None:
     names = ["a/1.png", "a/b/2 ä#%.png", "a/.hidden/3.png", "c/4.png", "5.png"]
     for name in names:
         storage.write_bytes(f"{place}/{name}", name.encode())
     expected = {
-        item.uri: item.etag
+        item.uri: item
         for folder in (place, f"{place}/a/.hidden")
         for item in storage.list_objects(folder, hidden=True)
         if item.uri.endswith(".png")
     }
     gone = [f"{place}/a/0.png", f"{place}/gone/1.png"]
     wanted = [f"{place}/{name}" for name in names]
-    assert storage.etags_of([*wanted, *gone]) == {uri: expected[uri] for uri in wanted}
+    assert storage.look_up([*wanted, *gone]) == {uri: expected[uri] for uri in wanted}
 
 
 def test_places_may_be_mixed(s3: str, tmp_path: Path) -> None:
     uris = [f"{s3}/1.png", str(tmp_path / "1.png")]
     for uri in uris:
         storage.write_bytes(uri, b"x")
-    assert storage.etags_of(uris).keys() == set(uris)
+    assert storage.look_up(uris).keys() == set(uris)
 
 
-def test_no_objects_have_no_etags() -> None:
-    assert storage.etags_of([]) == {}
+def test_nothing_is_known_of_no_objects() -> None:
+    assert storage.look_up([]) == {}
 
 
 def requests_of(monkeypatch: pytest.MonkeyPatch, page: int = 1000) -> list[str]:
@@ -73,10 +73,10 @@ def test_a_few_objects_of_a_large_folder_do_not_cost_its_whole_listing(
 ) -> None:
     for n in range(20):
         storage.write_bytes(f"{s3}/flat/{n:02d}", b"%d" % n)
-    expected = {item.uri: item.etag for item in storage.list_objects(f"{s3}/flat")}
+    expected = {item.uri: item for item in storage.list_objects(f"{s3}/flat")}
     uris = [f"{s3}/flat/{name}" for name in wanted]
     methods = requests_of(monkeypatch, page=2)
-    assert storage.etags_of(uris) == {uri: expected[uri] for uri in uris if uri in expected}
+    assert storage.look_up(uris) == {uri: expected[uri] for uri in uris if uri in expected}
     assert methods == ["list_objects_v2"] * num_listings + ["head_object"] * num_single
 
 
@@ -89,7 +89,7 @@ def test_a_request_is_made_for_each_folder_and_not_for_each_object(
         storage.write_bytes(uri, b"x")
     methods = requests_of(monkeypatch)
     monkeypatch.setattr(backend, "MAX_FOLDERS", 10)
-    assert storage.etags_of(uris).keys() == set(uris)
+    assert storage.look_up(uris).keys() == set(uris)
     assert methods == ["list_objects_v2"] * num_requests
 
 
