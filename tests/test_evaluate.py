@@ -1,5 +1,6 @@
 """What an evaluation leaves: files, a run per category, and a reason for every failure."""
 
+import gc
 import json
 import pickle
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ import pytest
 from command_line import Run
 from evaluated import category_result
 from factory import category, write_catalogue
+from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
 
@@ -238,6 +240,23 @@ def test_a_variant_that_is_no_good_leaves_the_others_and_the_process_alone(
     assert found["b"] == "too few images"
     assert [isinstance(found[name], Measured) for name in "ac"] == [True, True]
     worker.end_if_broken(1)
+
+
+def test_a_worker_keeps_no_figure_from_category_to_category(
+    measured: Measured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Protocol, "measure", lambda protocol, category: measured.result)
+    worker = EvaluationWorker(num_seeds=1, features=None, backbone=LoadedBackbone("cpu"))
+    variants = {"": {"name": "gear", "images": "gear"}}
+    gc.collect()
+    before = count_figures()
+    found = worker.measure(Job(name="gear", payload=variants), Reporter(None, "gear"))
+    assert found[""].files == measured.files  # type: ignore[union-attr]
+    assert count_figures() == before
+
+
+def count_figures() -> int:
+    return sum(type(each) is Figure for each in gc.get_objects())
 
 
 def test_after_a_breakdown_a_new_process_tries_and_keeps_what_it_could_measure(

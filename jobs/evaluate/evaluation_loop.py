@@ -3,6 +3,7 @@
 Apart from ``jobs/evaluate/evaluate.py`` because every worker imports this module: no MLflow here.
 """
 
+import gc
 import logging
 from dataclasses import dataclass, replace
 from typing import Any
@@ -96,4 +97,5 @@ def run(config: dict[str, Any]) -> None:
 def _measured(protocol: Protocol, category: Category) -> Measured:
     result = protocol.measure(category)
     files = {**draw(result), "scores.csv": scores_csv(result).encode()}
+    gc.collect()  # figures refer to each other; 26 MB of every category would wait for long
     return Measured(result=replace(result, tiles=()), files=files)  # tiles are in the picture
