@@ -183,9 +183,11 @@ class EnsembleTrainer:
         """Return mean and standard deviation, (2,) each, of what unseen good images score."""
         found = []
         for member, index in self.unseen(heads):
-            levels = self.bank.images(index)
-            pooled_B = member.pooled.of_means(member.zones.means(levels))
-            found.append(torch.stack([member.memory_bank(levels)[0], pooled_B], dim=1))
+            for zones, places in self.bank.by_zones(index):
+                levels = self.bank.images(index[places])
+                bank_B = member.with_zones(zones).memory_bank(levels)[0]
+                pooled_B = member.pooled.of_means(zones.means(levels))
+                found.append(torch.stack([bank_B, pooled_B], dim=1))
         std, mean = torch.std_mean(torch.cat(found), dim=0, correction=0)
         return mean, std.clamp_min(1e-6)
 

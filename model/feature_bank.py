@@ -7,14 +7,14 @@ Shapes: N images, H x W positions of a level, C channels; K drawn patches.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from model.embedding import resize
-from model.zones import EVERYWHERE
+from model.zones import EVERYWHERE, Zones
 
 Shape = tuple[int, int, int]
 Allocate = Callable[[Shape], Tensor]  # gives a half-precision tensor of a shape
@@ -45,6 +45,7 @@ class FeatureBank:
             for channels, height, width in shapes
         ]
         self.zones = EVERYWHERE  # what of an image counts
+        self.zones_at: dict[int, Zones] = {}  # of single images, where it is something else
         self._shapes = list(shapes)
         self._taps = [
             tuple(taps.to(device) for taps in _bilinear_taps(shape[1:], self.grid))
@@ -97,14 +98,18 @@ class FeatureBank:
 
     def image_means(self, index: Tensor) -> Tensor:
         """Return the mean feature (N, C) of what counts of some images, level beside level."""
-        if not self.zones.ignored:
-            means = [
-                torch.cat([self._take(store, part).float().mean(dim=1) for part in index.split(64)])
-                for store in self.levels
-            ]
-            return torch.cat(means, dim=1)
-        parts = (self.zones.means(self.images(part)) for part in index.split(64))
-        return torch.cat([torch.cat(means, dim=1).flatten(1) for means in parts])
+        means_NC = torch.empty(len(index), self.channels, device=self.device)
+        for zones, places in self.by_zones(index):
+            means_NC[places] = self._means(index[places], zones)
+        return means_NC
+
+    def by_zones(self, index: Tensor) -> Iterator[tuple[Zones, Tensor]]:
+        """Yield what counts of some images, with the places among these where it does."""
+        places: dict[Zones, list[int]] = {}
+        for place, number in enumerate(index.tolist()):
+            places.setdefault(self.zones_at.get(number, self.zones), []).append(place)
+        for zones, own in places.items():
+            yield zones, torch.tensor(own, device=index.device)
 
     def patches(self, image_K: Tensor, position_K: Tensor) -> Tensor:
         """Return joint features (K, C) of single positions of the finest grid, in float32."""
@@ -134,6 +139,16 @@ class FeatureBank:
         pick_K = randint(high=len(images))
         position_K = randint(high=self.num_positions)
         return self.patches(images[pick_K], position_K), pick_K
+
+    def _means(self, index: Tensor, zones: Zones) -> Tensor:
+        if not zones.ignored:
+            means = [
+                torch.cat([self._take(store, part).float().mean(dim=1) for part in index.split(64)])
+                for store in self.levels
+            ]
+            return torch.cat(means, dim=1)
+        parts = (zones.means(self.images(part)) for part in index.split(64))
+        return torch.cat([torch.cat(means, dim=1).flatten(1) for means in parts])
 
     def _put_together(self, out_KC: Tensor, image_K: Tensor, position_K: Tensor) -> None:
         """Write the joint features of some positions, level beside level."""

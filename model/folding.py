@@ -203,9 +203,9 @@ class FoldedHeads(Heads):
         """
         patch, image = [], []
         for member, levels in unseen:
-            patch.append(self.zones.highest(member.patch(levels)))
+            patch.append(member.zones.highest(member.patch(levels)))
             if member.image is not None:
-                image.append(member.image(self.zones.means(levels)).flatten())
+                image.append(member.image(member.zones.means(levels)).flatten())
         self.patch.set_scale(torch.cat(patch))
         if self.image is not None:
             self.image.set_scale(torch.cat(image))

@@ -7,6 +7,7 @@ there are says ``kinds.py``.
 Shapes: B images, N good images, C channels of a level, h x w its grid.
 """
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -43,6 +44,11 @@ class Heads(nn.Module, ABC):
             if isinstance(module, Heads):
                 module.zones = zones
         return self
+
+    def sharing(self, zones: Zones) -> Self:
+        """Return these heads with other zones; both share their tensors."""
+        shared: dict[int, Any] = {id(tensor): tensor for tensor in self.buffers()}
+        return copy.deepcopy(self, shared).with_zones(zones)
 
     @abstractmethod
     def forward(self, levels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

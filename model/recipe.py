@@ -134,8 +134,11 @@ class RecipeTrainer:
         folded = FoldedHeads(heads["patch"], heads.get("image"))
         folded.with_zones(self.bank.zones).round_to_half()
         if self.recipe.members > 1:
-            unseen = self.unseen(folded)
-            folded.set_scale((member, self.bank.images(index)) for member, index in unseen)
+            folded.set_scale(
+                (member.with_zones(zones), self.bank.images(index[places]))
+                for member, index in self.unseen(folded)
+                for zones, places in self.bank.by_zones(index)
+            )
         return folded
 
     def unseen(self, heads: Heads) -> Iterator[tuple[FoldedHeads, Tensor]]:

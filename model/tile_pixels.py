@@ -13,6 +13,7 @@ from torch import Tensor
 
 from model.embedding import resize
 from model.tiles import Size, Tiles
+from model.zones import fill
 
 BAND = 256  # rows of an image that are resized at a time
 
@@ -31,7 +32,9 @@ def thumbnail_of(tiles: Tiles, image_HWC: Tensor) -> Tensor:
     return _shrunk(torch.cat(rows), (tiles.size, tiles.size))[None]
 
 
-def join(tiles: Tiles, patches_Khw: Tensor, size: Size, grid: Size) -> Tensor:
+def join(
+    tiles: Tiles, patches_Khw: Tensor, size: Size, grid: Size, counts_hw: Tensor | None = None
+) -> Tensor:
     """Return the patch scores of an image's inputs as those of its whole, on another grid.
 
     Where tiles overlap each counts less towards its edge, so that no seam shows; of tiles and
@@ -43,6 +46,7 @@ def join(tiles: Tiles, patches_Khw: Tensor, size: Size, grid: Size) -> Tensor:
         patches_Khw: of all inputs, in order.
         size: of the image that was cut.
         grid: of the map, (h, w).
+        counts_hw: which positions of the image count; the others have the lowest score. None: all.
     """
     side = patches_Khw.shape[1]
     stride = tiles.size // side
@@ -54,6 +58,8 @@ def join(tiles: Tiles, patches_Khw: Tensor, size: Size, grid: Size) -> Tensor:
         part = total[:, top : top + side, left : left + side]
         part += torch.stack([patches_hw * window_hw, window_hw])
     joined = (total[0] / total[1])[: -(-size[0] // stride), : -(-size[1] // stride)]
+    if counts_hw is not None:
+        joined = fill(joined[None], counts_hw.to(joined.device))[0]
     joined = _on_grid(joined, grid)
     if tiles.thumbnail:
         joined = torch.maximum(joined, _on_grid(patches_Khw[-1], grid))

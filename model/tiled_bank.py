@@ -6,12 +6,12 @@ Shapes: K inputs of an image (its tiles, then the thumbnail), C channels, h x w 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 
 import torch
 from torch import Tensor
 
 from model.feature_bank import FeatureBank
+from model.tiled_zones import zones_of_inputs
 from model.tiles import Size, Tiles
 from model.zones import EVERYWHERE
 
@@ -74,6 +74,9 @@ class TiledBank:
             for levels in image.chunks():
                 self.inputs.write(start, levels)
                 start += len(levels[0])
+            own = zones_of_inputs(self.zones, self.tiles, image.size).of_inputs
+            numbered = enumerate(own, self.starts[-1])
+            self.inputs.zones_at |= {at: each for at, each in numbered if each != EVERYWHERE}
             self.sizes.append(image.size)
             self.starts.append(start)
 
@@ -85,15 +88,23 @@ class TiledBank:
         ]
 
     def groups_of(self, index: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Return of each group the inputs of some images, and of which of these each is one."""
+        """Return of each group the inputs of some images, and of which of these each is one.
+
+        Inputs that do not count are left out.
+        """
         numbers = index.tolist()
-        groups = (self.tiles.groups(self.sizes[number]) for number in numbers)
-        group_K = torch.tensor([*chain.from_iterable(groups)])
+        group_K = torch.cat([self._groups(self.sizes[number]) for number in numbers])
         spans = [torch.arange(*self.starts[number : number + 2]) for number in numbers]
         counts = torch.tensor([len(span) for span in spans])
         input_K, whose_K = torch.cat(spans), torch.arange(len(index)).repeat_interleave(counts)
         masks = (group_K == group for group in range(len(self.tiles.group_names)))
         return [(input_K[mask_K], whose_K[mask_K]) for mask_K in masks]
+
+    def _groups(self, size: Size) -> Tensor:
+        """Return the group of each input of an image, (K,); -1 where it does not count."""
+        group_K = torch.tensor(self.tiles.groups(size))
+        zones = zones_of_inputs(self.zones, self.tiles, size)
+        return group_K.masked_fill(~zones.taking_part(group_K), -1)
 
     def _chunks(self, number: int) -> Iterator[list[Tensor]]:
         whole = torch.arange(self.starts[number], self.starts[number + 1])

@@ -12,7 +12,7 @@ grid of an input.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,9 @@ from torch import Tensor, nn
 from model.kind import EmbedInputs, Heads, Images, Kind, Scored, ScoreInputs, join_batches
 from model.tile_pixels import cut, join
 from model.tiled_bank import TiledImage
+from model.tiled_zones import InputZones, zones_of_inputs
 from model.tiles import Size, Tiles
+from model.zones import EVERYWHERE, Zones
 
 
 class TiledHeads(Heads):
@@ -35,6 +37,11 @@ class TiledHeads(Heads):
         self.groups, self.tiles = nn.ModuleList(groups), tiles
         self.register_buffer("offset", torch.zeros(len(groups)))
         self.register_buffer("spread", torch.ones(len(groups)))
+
+    def with_zones(self, zones: Zones) -> Self:
+        """Set what counts of a whole image: of its inputs that follows, image by image."""
+        self.zones = zones
+        return self
 
     def forward(self, levels: Sequence[Any]) -> Scored:
         """Return image scores (B,) and joined patch scores (B, h, w); higher is more anomalous.
@@ -67,16 +74,22 @@ class TiledHeads(Heads):
         ]
 
     def group_scores(self, image: TiledImage) -> Tensor:
-        """Return what each group says of an image, (G,), on the common scale."""
+        """Return what each group says of an image, (G,), on the common scale.
+
+        One none of whose inputs counts says 0, so that it has no say in the scale of others.
+        """
         scores_K = self._inputs(image.size, image.chunks(), _num_inputs, Heads.score_each)[0]
         group_K = torch.tensor(self.tiles.groups(image.size))
         alike_K = self._alike(scores_K, group_K)
-        return torch.stack([alike_K[group_K == group].amax() for group in range(len(self.groups))])
+        counts_K = self._zones(image.size).counts
+        each = (alike_K[(group_K == group) & counts_K] for group in range(len(self.groups)))
+        return torch.stack([own.amax() if len(own) else own.new_zeros(()) for own in each])
 
     def in_float32(self) -> "TiledHeads":
         """Return the same heads with matrices in float32."""
         groups = [group.in_float32() for group in self._groups]
-        return TiledHeads(groups, self.tiles).with_scale(self.offset, self.spread)
+        heads = TiledHeads(groups, self.tiles).with_scale(self.offset, self.spread)
+        return heads.with_zones(self.zones)
 
     def with_scale(self, offset: Tensor, spread: Tensor) -> "TiledHeads":
         """Set mean and spread of the groups' scores, (G,) each; return these heads."""
@@ -100,21 +113,37 @@ class TiledHeads(Heads):
         alike_Khw = self._alike(patches_Khw, group_K)
         stride = self.tiles.size // alike_Khw.shape[1]
         grid = (self.tiles.view[0] // stride, self.tiles.view[1] // stride)
-        highest = self._alike(scores_K, group_K).amax()
-        return highest[None], join(self.tiles, alike_Khw, size, grid)[None]
+        zones = self._zones(size)
+        counts_K = zones.counts.to(alike_Khw.device)
+        highest = self._alike(scores_K, group_K)[counts_K].amax()
+        lowest = alike_Khw[counts_K].amin()  # of an input that does not count
+        alike_Khw = torch.where(counts_K[:, None, None], alike_Khw, lowest)
+        return highest[None], join(self.tiles, alike_Khw, size, grid, zones.positions)[None]
 
     def _inputs(
         self, size: Size, chunks: Iterable[Any], count: Callable[[Any], int], score: ScoreInputs
     ) -> Scored:
         """Return what its own heads say of every input, (K,) and (K, h, w)."""
-        groups = self._groups
-        heads_K = [groups[group] for group in self.tiles.groups(size)]
+        heads_K = self._heads(size)
         found, start = [], 0
         for chunk in chunks:
             stop = start + count(chunk)
             found.append(score(heads_K[start:stop], chunk))
             start = stop
         return join_batches(found)
+
+    def _zones(self, size: Size) -> InputZones:
+        return zones_of_inputs(self.zones, self.tiles, size)
+
+    def _heads(self, size: Size) -> list[Heads]:
+        """Return the heads of each input of an image, with what counts of it, (K,)."""
+        groups, of_inputs = self._groups, self._zones(size).of_inputs
+        keys = [*zip(self.tiles.groups(size), of_inputs, strict=True)]
+        made = {
+            (group, zones): groups[group] if zones == EVERYWHERE else groups[group].sharing(zones)
+            for group, zones in dict.fromkeys(keys)
+        }
+        return [made[key] for key in keys]
 
     def _alike(self, values: Tensor, group_K: Tensor) -> Tensor:
         """Return values of inputs (K, ...) on the common scale."""

@@ -6,7 +6,7 @@ has not seen an image has seen none of its tiles.
 Shapes: N images, G groups.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -63,7 +63,7 @@ class TiledTrainer:
 
     def folded(self) -> TiledHeads:
         """Return the heads as they stand, rounded to what is stored, on one scale."""
-        heads = TiledHeads([trainer.folded() for trainer in self.trainers], self.bank.tiles)
+        heads = self._joined([trainer.folded() for trainer in self.trainers])
         if self._found is None:
             self._found = self._measure(heads)
         return heads.with_scale(*_scale_of(torch.stack([*self._found.values()])))
@@ -94,7 +94,10 @@ class TiledTrainer:
         for members in zip(*whole, strict=True):
             numbers = {number for _, number in members}
             assert len(numbers) == 1, "groups share folds, and so the order of images"
-            yield TiledHeads([member for member, _ in members], self.bank.tiles), numbers.pop()
+            yield self._joined([member for member, _ in members]), numbers.pop()
+
+    def _joined(self, groups: Sequence[Heads]) -> TiledHeads:
+        return TiledHeads(groups, self.bank.tiles).with_zones(self.bank.zones)
 
     def health(self) -> dict[str, float]:
         """Return by name what tells a sound fit of each group from a broken one."""
@@ -129,7 +132,7 @@ class TiledTrainer:
         if found:
             return found
         groups = [group for group in heads.groups if isinstance(group, Heads)]
-        alone = TiledHeads(groups, self.bank.tiles)
+        alone = self._joined(groups)
         images = zip(self.images.tolist(), self.bank.images(self.images), strict=True)
         return {number: alone.group_scores(image) for number, image in images}
 

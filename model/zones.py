@@ -30,6 +30,9 @@ class Zones:
 
     ignored: tuple[str, ...] = ()  # a row of the grid each: "1" where a position does not count
     min_area: int = 1  # positions
+    # Pixels from one position to the next, where an image is cut into tiles: the grid is then that
+    # of the whole image at the scale at which it is cut.
+    stride: int | None = None
 
     def __post_init__(self) -> None:
         widths = {len(row) for row in self.ignored}
@@ -66,9 +69,7 @@ class Zones:
         """Return patch scores with the image's lowest one where positions do not count."""
         if not self.ignored:
             return scores_Bhw
-        counts_hw = _counts(self.ignored, scores_Bhw.device)
-        lowest_B = scores_Bhw.masked_fill(~counts_hw, torch.inf).flatten(1).amin(dim=1)
-        return torch.where(counts_hw, scores_Bhw, lowest_B[:, None, None])
+        return fill(scores_Bhw, _counts(self.ignored, scores_Bhw.device))
 
     def positions(self, values: Tensor) -> Tensor:
         """Return what counts of values (..., h, w) on the finest grid, (..., P)."""
@@ -118,6 +119,12 @@ class Zones:
 
 
 EVERYWHERE = Zones()
+
+
+def fill(scores_Bhw: Tensor, counts_hw: Tensor) -> Tensor:
+    """Return scores with each image's lowest one that counts where positions do not."""
+    lowest_B = scores_Bhw.masked_fill(~counts_hw, torch.inf).flatten(1).amin(dim=1)
+    return torch.where(counts_hw, scores_Bhw, lowest_B[:, None, None])
 
 
 def read_zones(values: Mapping[str, Any]) -> Zones:

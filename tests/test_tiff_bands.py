@@ -1,6 +1,7 @@
 """TIFF files that are decoded a few rows at a time have the pixels of those decoded at once."""
 
 import io
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -79,6 +80,17 @@ def test_bands_have_the_bits_of_the_whole(
     assert read.view is not None
     np.testing.assert_array_equal(read.pixels, pixels)
     np.testing.assert_array_equal(read.view, view)
+
+
+def test_bands_of_a_region_of_interest_have_its_bits() -> None:
+    way = replace(ways(), roi=(40, 300, 101, 250), drawn_on=(HEIGHT, WIDTH))
+    read = read_image("a.tif", way, lambda _: tiff(COLOURS, "rgb", **TILED))
+    assert read.pixels is not None
+    assert read.size == (HEIGHT, WIDTH)
+    np.testing.assert_array_equal(read.pixels, COLOURS[300:550, 40:141])
+    other = replace(way, drawn_on=(WIDTH, HEIGHT))
+    refused = read_image("a.tif", other, lambda _: tiff(COLOURS, "rgb", **TILED))
+    assert "301 x 605 pixels have other proportions than the 605 x 301" in str(refused.error)
 
 
 @pytest.mark.parametrize(

@@ -34,9 +34,9 @@ def make_preprocessing(given: Any, preset: Preprocessing) -> Preprocessing:
         "pages": given.pages,
         "max_pixels": given.max_pixels,
     }
+    if given.zones.is_set:
+        ways |= {"roi": given.zones.roi, "drawn_on": given.zones.size}
     if given.tiles is not None:
-        if given.zones.is_set:
-            raise ValueError("zones: do not hold for images that are cut into tiles; leave one out")
         _refuse_settings_of_a_crop(given)
         return Preprocessing(crop=given.tiles.size, fit="stretch", tiles=given.tiles, **ways)
     if given.fit == "keep" and isinstance(given.crop, tuple):
@@ -45,8 +45,6 @@ def make_preprocessing(given: Any, preset: Preprocessing) -> Preprocessing:
         resize=given.resize or preset.resize,
         crop=given.crop or preset.crop,
         fit="pad" if given.fit == "keep" else given.fit or preset.fit,
-        roi=given.zones.roi,
-        drawn_on=given.zones.size if given.zones.is_set else None,
         **ways,
     )
 

@@ -19,6 +19,7 @@ from pipeline.backbones import Fetch
 from pipeline.calibration import fit
 from pipeline.catalogue.catalogue import Category
 from pipeline.feature_store.place import StorePlace
+from pipeline.images.placement import size_seen
 from pipeline.onboarding.defect_sizes import NOTE, SizeFound, measure_sizes
 from pipeline.onboarding.found_settings import with_found_settings
 from pipeline.onboarding.prepare import make_detector, prepare, score_unseen
@@ -137,7 +138,7 @@ def other_setting(category: Category, image: tuple[int, int]) -> Category:
 
     Args:
         category: the one at hand.
-        image: height and width of an ordinary image: tiles are not larger.
+        image: height and width of what is looked at of an ordinary image: tiles are not larger.
 
     Raises:
         ValueError: it cannot be had.
@@ -159,7 +160,8 @@ def _other(category: Category, squeeze: Squeeze | None) -> tuple[Category | None
     if squeeze is None or (category.tiles is None and squeeze.factor <= 1):
         return None, f"{ALONE}the images are no larger than the network's input"
     try:
-        return other_setting(category, squeeze.image), ""
+        size = size_seen(squeeze.image, category.preprocessing)
+        return other_setting(category, size), ""
     except ValidationError as error:
         said = error.errors()[0]["msg"].removeprefix("Value error, ")
         return None, f"{ALONE}{said}"

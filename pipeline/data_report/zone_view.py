@@ -31,7 +31,8 @@ def line_of_zones(category: Category) -> Line | None:
     zones, drawn = zones_of(category), category.zones
     if zones == EVERYWHERE and drawn.roi is None:
         return None
-    height, width = (side // STRIDES[category.layers[0]] for side in category.preprocessing.size)
+    stride = STRIDES[category.layers[0]]
+    height, width = (-(-side // stride) for side in category.preprocessing.size_read)
     num_ignored = "".join(zones.ignored).count("1")
     said = [f"{height * width - num_ignored} of {height * width} positions of the map count"]
     said += [f"an anomaly has {zones.min_area} of them at least"] if zones.min_area > 1 else []
@@ -41,7 +42,7 @@ def line_of_zones(category: Category) -> Line | None:
 
 def picture_of_zones(category: Category, uris: Sequence[str]) -> str:
     """Return the first good image that can be read with the zones over it, as a data: address."""
-    whole = dataclasses.replace(category.preprocessing, fit="pad", crop=SIDE, roi=None)
+    whole = dataclasses.replace(category.preprocessing, fit="pad", crop=SIDE, roi=None, tiles=None)
     read = (read_image(uri, whole).pixels for uri in uris)
     pixels = next((each for each in read if each is not None), None)
     if pixels is None or whole.drawn_on is None:

@@ -38,6 +38,7 @@ from pipeline.images.batches import BATCH_IMAGES, batches, pixels_of, read_all
 from pipeline.images.decode import ImageRead, ImageStatus
 from pipeline.images.fingerprint import fingerprint
 from pipeline.images.image_statistics import STATISTICS, image_statistics
+from pipeline.images.placement import size_cut
 from pipeline.images.prefetch import read_ahead
 
 TILED_DIM = 4  # of an entry's plane: inputs, height, width, channels
@@ -119,7 +120,9 @@ class Embedder:
                     for name in STATISTICS
                 },
                 planes=self._join(entries),
-                tiled=[*map(partial(self._tiled, tiles), readable, entries)] if tiles else None,
+                tiled=[*map(partial(self._tiled, preprocessing), readable, entries)]
+                if tiles
+                else None,
             )
 
     def levels_of_pixels(self, heads: Heads, images: Sequence[NDArray[np.uint8]]) -> Sequence[Any]:
@@ -202,10 +205,12 @@ class Embedder:
             for name in self.names
         }
 
-    def _tiled(self, tiles: Tiles, image: ImageRead, entry: Entry) -> TiledImage:
-        size = entry.record.size
+    def _tiled(self, preprocessing: Preprocessing, image: ImageRead, entry: Entry) -> TiledImage:
+        size, tiles = entry.record.size, preprocessing.tiles
         assert size, "of every image that is cut"
-        return TiledImage(tiles.scaled(size), partial(self._chunks, tiles, image, entry.planes))
+        assert tiles, "or it would not be"
+        chunks = partial(self._chunks, tiles, image, entry.planes)
+        return TiledImage(size_cut(size, preprocessing), chunks)
 
     def _chunks(
         self, tiles: Tiles, image: ImageRead, planes: Mapping[str, Tensor]

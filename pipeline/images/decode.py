@@ -26,6 +26,7 @@ from pipeline.images.picture import (
     UnreadableImage,
 )
 from pipeline.images.pixel_range import as_rgb
+from pipeline.images.placement import has_proportions, roi_of, size_cut, size_seen
 from pipeline.storage import (
     AccessDenied,
     ObjectChanged,
@@ -176,14 +177,20 @@ def announced_pixels(
     assert tiles is not None, "nothing else is cut"
     try:
         file = _file(fetch(uri), preprocessing)
-        size = file.announced_size
+        size = _announced(file, preprocessing)
         pages = _num_pages(file) if preprocessing.pages == "each" else 1
     except (StorageError, UnreadableImage, ImageTooLarge):
         return 0
-    scaled = tiles.scaled(size)
+    scaled = size_cut(size, preprocessing)
     if tiles.num_tiles(scaled) > MOST_TILES:
         return 0
     return pages * max(tiles.num_inputs(scaled) * tiles.size**2, size[0] * size[1])
+
+
+def _announced(file: ImageFile, preprocessing: Preprocessing) -> Size:
+    """Return an image's size by its header, upright where that matters to what is looked at."""
+    size = file.announced_size
+    return size if has_proportions(size, preprocessing) else size[::-1]
 
 
 def _num_pages(file: ImageFile) -> int:
@@ -213,18 +220,23 @@ def as_scored(
 
     Raises:
         ImageTooLarge: it has too many tiles.
+        UnreadableImage: zones were drawn on an image of other proportions.
     """
-    tiles = preprocessing.tiles
-    if tiles is None:
+    if preprocessing.tiles is None:
         return fit.to_crop(image, preprocessing), None
-    _refuse_many_tiles(tiles, size_in_file)
-    return fit.to_scale(image, tiles.scaled(size_in_file)), fit.to_view(image, preprocessing)
+    view = fit.to_view(image, preprocessing)
+    _refuse_many_tiles(preprocessing.tiles, size_seen(size_in_file, preprocessing))
+    return fit.to_size(image, preprocessing, size_cut(size_in_file, preprocessing)), view
 
 
-def _refuse_by_header(file: ImageFile, tiles: Tiles) -> None:
+def _refuse_by_header(file: ImageFile, preprocessing: Preprocessing) -> None:
     """Refuse a file of too many tiles before it takes the time and memory to be decoded."""
+    if preprocessing.tiles is None:
+        return
     with suppress(UnreadableImage):  # whoever decodes it says what is wrong
-        _refuse_many_tiles(tiles, file.announced_size)
+        size = _announced(file, preprocessing)
+        if has_proportions(size, preprocessing):
+            _refuse_many_tiles(preprocessing.tiles, size_seen(size, preprocessing))
 
 
 def _refuse_many_tiles(tiles: Tiles, size: Size) -> None:
@@ -249,8 +261,8 @@ def _decode(uri: str, file: ImageFile, preprocessing: Preprocessing, page: int |
     """Decode and resize one page; without a number, the only one or the first, as is wanted."""
     digest = file.sha256(page)
     try:
-        if preprocessing.tiles is not None and (page or 1) == 1:  # only the first is announced
-            _refuse_by_header(file, preprocessing.tiles)
+        if (page or 1) == 1:  # only the first is announced
+            _refuse_by_header(file, preprocessing)
         banded = _in_bands(uri, file, preprocessing, page)
         if banded is not None:
             return replace(banded, sha256=digest)
@@ -280,15 +292,22 @@ def _in_bands(
     if tiles is None or bands is None:
         return None
     size, pictures = bands
-    _refuse_many_tiles(tiles, size)
-    whole, view = fit.ByRows(size, tiles.scaled(size)), fit.ByRows(size, preprocessing.view)
+    fit.refuse_other_proportions(size, preprocessing)
+    left, top, right, bottom = roi_of(size, preprocessing)
+    seen = bottom - top, right - left
+    _refuse_many_tiles(tiles, seen)
+    whole, view = fit.ByRows(seen, tiles.scaled(seen)), fit.ByRows(seen, preprocessing.view)
     mode: str | None = None
-    num_inside = 0
+    num_inside = num_rows = 0
     try:
         for picture in pictures:
             image, outside = as_rgb(picture, preprocessing.pixel_range)
-            whole.add(image)
-            view.add(image)
+            first, last = max(top - num_rows, 0), min(bottom - num_rows, image.height)
+            num_rows += image.height
+            if first < last:
+                part = image.crop((left, first, right, last))
+                whole.add(part)
+                view.add(part)
             mode = picture.mode
             num_inside += round((1 - outside) * 3 * image.width * image.height)
     except UnreadableImage:  # of all rows together it may be right

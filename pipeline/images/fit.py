@@ -8,11 +8,10 @@ from PIL import Image
 
 from model.preprocessing import Preprocessing
 from pipeline.images.picture import UnreadableImage
-from pipeline.images.placement import crop_box, inside_of, roi_of
+from pipeline.images.placement import crop_box, has_proportions, inside_of, roi_of
 
 STRIP = 16  # times as long as wide
 BAND = 256  # rows or columns that are resized at a time
-PROPORTIONS = 1.02  # times longer or shorter: one pixel of a thumbnail of 64
 
 Border = Literal["edge", "constant"]
 
@@ -30,7 +29,8 @@ def to_crop(
     Raises:
         UnreadableImage: zones were drawn on an image of other proportions.
     """
-    image = _looked_at(image, preprocessing)
+    box = _looked_at(image, preprocessing)
+    image = image if box == (0, 0, *image.size) else image.crop(box)
     pixels = np.array(_resized(image, preprocessing))
     gaps = [size - edge for size, edge in zip(preprocessing.size, pixels.shape[:2], strict=True)]
     if gaps == [0, 0]:
@@ -42,17 +42,24 @@ def to_crop(
 def to_view(
     image: Image.Image, preprocessing: Preprocessing, border: Border = "edge"
 ) -> NDArray[np.uint8]:
-    """Pixels of the size of the maps: the crop, or the whole image where it is cut into tiles."""
+    """Pixels of the size of the maps: the crop, or all that is looked at and cut into tiles."""
     if preprocessing.tiles is None:
         return to_crop(image, preprocessing, border)
-    return to_scale(image, preprocessing.view)
+    return to_size(image, preprocessing, preprocessing.view)
 
 
-def to_scale(image: Image.Image, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Pixels (H, W, 3), or (H, W) of a grey image, of the whole at another size: see ``ByRows``."""
-    scaled = ByRows((image.height, image.width), size)
-    for top in range(0, image.height, BAND):
-        scaled.add(image.crop((0, top, image.width, min(top + BAND, image.height))))
+def to_size(
+    image: Image.Image, preprocessing: Preprocessing, size: tuple[int, int]
+) -> NDArray[np.uint8]:
+    """Pixels (H, W, 3), or (H, W) of a grey image, of all that is looked at, at a size.
+
+    Raises:
+        UnreadableImage: zones were drawn on an image of other proportions.
+    """
+    left, top, right, bottom = _looked_at(image, preprocessing)
+    scaled = ByRows((bottom - top, right - left), size)
+    for first in range(top, bottom, BAND):
+        scaled.add(image.crop((left, first, right, min(first + BAND, bottom))))
     return scaled.pixels()
 
 
@@ -90,20 +97,26 @@ class ByRows:
         return pixels
 
 
-def _looked_at(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
-    if preprocessing.drawn_on is None:
-        return image
-    height, width = preprocessing.drawn_on
-    ratio = image.width * height / (image.height * width)
-    if not 1 / PROPORTIONS <= ratio <= PROPORTIONS:
+def _looked_at(image: Image.Image, preprocessing: Preprocessing) -> tuple[int, int, int, int]:
+    size = image.height, image.width
+    refuse_other_proportions(size, preprocessing)
+    return roi_of(size, preprocessing)
+
+
+def refuse_other_proportions(size: tuple[int, int], preprocessing: Preprocessing) -> None:
+    """Refuse an upright image of a height and width for which the category's zones do not hold.
+
+    Raises:
+        UnreadableImage: zones were drawn on an image of other proportions.
+    """
+    if not has_proportions(size, preprocessing):
+        assert preprocessing.drawn_on is not None
+        height, width = preprocessing.drawn_on
         raise UnreadableImage(
-            f"{image.width} x {image.height} pixels have other proportions than the {width} x "
+            f"{size[1]} x {size[0]} pixels have other proportions than the {width} x "
             f"{height} on which the category's zones were drawn; give images of one camera setting "
             f"a category of their own"
         )
-    whole = 0, 0, *image.size
-    box = roi_of((image.height, image.width), preprocessing)
-    return image if box == whole else image.crop(box)
 
 
 def _resized(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:

@@ -9,6 +9,8 @@ from model.preprocessing import Preprocessing
 
 Box = tuple[float, float, float, float]  # left, top, width, height
 
+PROPORTIONS = 1.02  # times longer or shorter: one pixel of a thumbnail of 64
+
 
 @dataclass(frozen=True, slots=True)
 class Placement:
@@ -59,6 +61,26 @@ def roi_of(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[int, in
     left, top = round(x * across), round(y * down)
     right, bottom = round((x + wide) * across), round((y + high) * down)
     return left, top, max(right, left + 1), max(bottom, top + 1)
+
+
+def size_seen(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[int, int]:
+    """Return height and width of what is looked at, in pixels of an upright image of a size."""
+    left, top, right, bottom = roi_of(size, preprocessing)
+    return bottom - top, right - left
+
+
+def size_cut(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[int, int]:
+    """Return the same of what is cut into tiles, in pixels of the scale at which it is cut."""
+    assert preprocessing.tiles is not None, "nothing else is cut"
+    return preprocessing.tiles.scaled(size_seen(size, preprocessing))
+
+
+def has_proportions(size: tuple[int, int], preprocessing: Preprocessing) -> bool:
+    """Whether zones hold for an upright image of a height and width: they do in shares of it."""
+    if preprocessing.drawn_on is None:
+        return True
+    (height, width), (high, wide) = size, preprocessing.drawn_on
+    return 1 / PROPORTIONS <= width * high / (height * wide) <= PROPORTIONS
 
 
 def _placed(height: int, width: int, preprocessing: Preprocessing) -> Box:

@@ -26,6 +26,7 @@ from model.tile_pixels import cut
 from model.tiled_bank import CHUNK, TiledBank, TiledImage
 from pipeline.calibration import Calibration
 from pipeline.images import fit
+from pipeline.images.placement import size_cut
 from pipeline.measuring.metrics import clopper_pearson
 from pipeline.onboarding.prepare import PreparedCategory
 from pipeline.onboarding.small_defects import (
@@ -134,7 +135,8 @@ def _inputs(image: Pixels, preprocessing: Preprocessing) -> Iterator[NDArray[np.
     if tiles is None:
         yield fit.to_crop(picture, preprocessing)
         return
-    scaled = fit.to_scale(picture, tiles.scaled((picture.height, picture.width)))
+    size = size_cut((picture.height, picture.width), preprocessing)
+    scaled = fit.to_size(picture, preprocessing, size)
     for some in cut(tiles, torch.from_numpy(scaled), CHUNK):
         yield from some.numpy()
 

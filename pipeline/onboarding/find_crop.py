@@ -11,7 +11,7 @@ from pipeline.catalogue.catalogue import Category
 from pipeline.images.batches import num_readers
 from pipeline.images.page_numbers import file_and_page
 from pipeline.images.picture import ImageTooLarge, UnreadableImage, open_picture
-from pipeline.images.placement import roi_of
+from pipeline.images.placement import size_seen
 from pipeline.images.prefetch import read_ahead
 from pipeline.storage import StorageError, read_bytes
 
@@ -72,8 +72,7 @@ def sizes_of_some(category: Category, uris: Sequence[str]) -> Iterator[tuple[int
             picture = open_picture(data, category.max_pixels, least_side=1, page=page or 1)
         except (StorageError, UnreadableImage, ImageTooLarge):
             return []
-        left, top, right, bottom = roi_of(picture.size_in_file, category.preprocessing)
-        return [(bottom - top, right - left)]
+        return [size_seen(picture.size_in_file, category.preprocessing)]
 
     found = read_ahead(read, probes, num_readers(category.preprocessing))
     return (size for sizes in found for size in sizes)

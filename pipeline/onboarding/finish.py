@@ -115,7 +115,7 @@ def write_package(prepared: PreparedCategory, folder: Path) -> Package:
 
 def _rule(category: Category, unseen: UnseenScores) -> RegionRule:
     rate = category.region_rate or category.false_alarm_rate
-    return fit_rule(unseen.highest, rate, least_positions(category, category.preprocessing.size))
+    return fit_rule(unseen.highest, rate, least_positions(category, category.preprocessing.view))
 
 
 def _statistics(prepared: PreparedCategory, unseen: UnseenScores) -> Values:

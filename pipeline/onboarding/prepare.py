@@ -244,7 +244,7 @@ def make_detector(prepared: PreparedCategory, trainer: Trainer) -> Detector:
 def score_unseen(prepared: PreparedCategory, trainer: Trainer, detector: Detector) -> UnseenScores:
     """Score good images by heads that have not been trained on them."""
     scores, medians, highest, images = [], [], [], []
-    least = least_positions(prepared.category, detector.header.preprocessing.size)
+    least = least_positions(prepared.category, detector.header.preprocessing.view)
     for heads, index in prepared.unseen(trainer, detector):
         batch_scores, patch_scores = heads(prepared.good.bank.images(index))
         scores.append(batch_scores.cpu().numpy())

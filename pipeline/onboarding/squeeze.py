@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from model.preprocessing import Preprocessing
 from pipeline.images.decode import ImageRead
-from pipeline.images.placement import placement
+from pipeline.images.placement import placement, size_cut
 from pipeline.pages.words import percent
 
 WORTH_SAYING = 4.0  # pixels of an image, along a side, that become one
@@ -35,8 +35,8 @@ def squeeze_of(reads: Sequence[ImageRead], preprocessing: Preprocessing) -> Sque
     if not sizes:
         return None
     height, width = (round(statistics.median(sides)) for sides in zip(*sizes, strict=True))
-    place, tiles = placement((height, width), preprocessing), preprocessing.tiles
-    size = preprocessing.size if tiles is None else tiles.scaled((height, width))
+    place, is_cut = placement((height, width), preprocessing), preprocessing.tiles is not None
+    size = size_cut((height, width), preprocessing) if is_cut else preprocessing.size
     left, top, wide, high = place.box
     across, down = wide / size[1], high / size[0]
     first, above, right, below = place.bounds

@@ -26,32 +26,42 @@ class ZonesError(CategoryFault):
 def zones_of(category: Category) -> Zones:
     """Return what counts on the finest grid of a category, whose crop is known.
 
+    Where images are cut into tiles it is the grid of a whole one, whose size is known.
+
     Raises:
         ZonesError: nothing would count, or less than the least area; or the mask cannot be used.
         StorageError: the mask cannot be read.
     """
-    size = category.preprocessing.size
-    grid = size[0] // STRIDES[category.layers[0]], size[1] // STRIDES[category.layers[0]]
-    ignored = _ignored(category, grid)
-    num_counting = grid[0] * grid[1] if ignored is None else int(np.count_nonzero(~ignored))
+    way, stride = category.preprocessing, STRIDES[category.layers[0]]
+    size = way.size_read
+    ignored = _ignored(category, stride)
+    grid = size[0] / stride, size[1] / stride
+    num_counting = int(grid[0] * grid[1]) if ignored is None else int(np.count_nonzero(~ignored))
     if not num_counting:
         raise ZonesError(
             f"{category.name}: zones.ignore covers all that is looked at, so nothing is left to "
             f"score; draw it smaller"
         )
     least = least_positions(category, grid)
-    if least > num_counting:
+    most, of_what = num_counting, "and"
+    if way.tiles is not None:  # each is scored alone
+        most, of_what = min(most, (way.tiles.size // stride) ** 2), "of a tile at most"
+    if least > most:
         raise ZonesError(
             f"{category.name}: zones.min_area {category.zones.min_area:g} pixels are {least} "
-            f"positions of the anomaly map, and {num_counting} count; lower it"
+            f"positions of the anomaly map, {of_what} {most} count; lower it"
         )
     if ignored is None and least == 1:
         return EVERYWHERE
     rows = () if ignored is None else tuple("".join("01"[i] for i in row) for row in ignored * 1)
-    return Zones(ignored=rows if ignored is not None and ignored.any() else (), min_area=least)
+    return Zones(
+        ignored=rows if ignored is not None and ignored.any() else (),
+        min_area=least,
+        stride=None if way.tiles is None else stride,
+    )
 
 
-def least_positions(category: Category, grid: tuple[int, int]) -> int:
+def least_positions(category: Category, grid: tuple[float, float]) -> int:
     """Return the least area in positions of a map of height and width, at least one."""
     zones = category.zones
     if zones.min_area is None or zones.size is None:
@@ -90,12 +100,18 @@ def marked_image(category: Category) -> Image.Image | None:
     return levels
 
 
-def _ignored(category: Category, grid: tuple[int, int]) -> NDArray[np.bool_] | None:
-    levels = marked_image(category)
+def _ignored(category: Category, stride: int) -> NDArray[np.bool_] | None:
+    """Return which positions do not count, each of so many pixels, (h, w)."""
+    levels, way = marked_image(category), category.preprocessing
     if levels is None:
         return None
-    crop_HW = fit.to_crop(levels, category.preprocessing, "constant") > MASK_LEVEL
-    (height, width), (rows, columns) = crop_HW.shape, grid
-    blocks = crop_HW.reshape(rows, height // rows, columns, width // columns)
+    if way.tiles is None:
+        grey_HW = fit.to_crop(levels, way, "constant")
+    else:
+        grey_HW = fit.to_size(levels, way, way.size_read)
+        rest = [(0, -side % stride) for side in grey_HW.shape]
+        grey_HW = np.pad(grey_HW, rest, mode="edge")
+    height, width = grey_HW.shape
+    blocks = (grey_HW > MASK_LEVEL).reshape(height // stride, stride, width // stride, stride)
     ignored: NDArray[np.bool_] = blocks.mean(axis=(1, 3)) > IGNORED_SHARE
     return ignored

@@ -16,9 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from model.tiles import Tiles
+from model.preprocessing import Preprocessing
 from pipeline.images.decode import ImageStatus
 from pipeline.images.image_statistics import STATISTICS
+from pipeline.images.placement import size_cut
 from pipeline.night.fleet.fleet import Fleet
 from pipeline.night.results import ResultsError, is_final
 from pipeline.night.settling.benjamini_hochberg import (
@@ -67,7 +68,7 @@ class NightCounts:
         known = [fleet.champions[name].reference for name in self.routed]
         self._known_modes = [reference.modes for reference in known]
         ways = [fleet.champions[name].preprocessing for name in self.routed]
-        self._tiles = {number: way.tiles for number, way in enumerate(ways) if way.tiles}
+        self._tiled = {number: way for number, way in enumerate(ways) if way.tiles}
         self._larger: Counter[int] = Counter()
         self._num_calibration = np.array([len(r.calibration.scores) for r in known], np.int64)
         self._fdr = np.array([r.calibration.fdr for r in known], np.float64)
@@ -110,8 +111,8 @@ class NightCounts:
         self._modes += _pairs(numbers, rows["image_mode"])
         is_outside = pc.fill_null(pc.greater(rows["outside_range"], OUTSIDE), False).to_numpy()
         self._outside += np.bincount(numbers[is_outside], minlength=len(self.routed))
-        for number, tiles in self._tiles.items():
-            self._larger[number] += _num_larger(rows.filter(pa.array(numbers == number)), tiles)
+        for number, way in self._tiled.items():
+            self._larger[number] += _num_larger(rows.filter(pa.array(numbers == number)), way)
         for name in self.references:
             values = rows[name].to_numpy()
             known = ~np.isnan(values)
@@ -211,16 +212,16 @@ class NightCounts:
         self._candidates.append((shards[kept], *small))
 
 
-def _num_larger(rows: pa.Table, tiles: Tiles) -> int:
+def _num_larger(rows: pa.Table, way: Preprocessing) -> int:
     """Count images that are cut into many more tiles than the category's middle good image."""
-    if tiles.image is None:
+    if way.tiles is None or way.tiles.image is None:
         return 0
-    usual = tiles.num_tiles(tiles.scaled(tiles.image))
+    usual = way.tiles.num_tiles(way.size_read)
     sizes = Counter(zip(*(rows[side].to_pylist() for side in SIDES), strict=True))
     return sum(
         count
         for size, count in sizes.items()
-        if None not in size and tiles.num_tiles(tiles.scaled(size)) > LARGER * usual
+        if None not in size and way.tiles.num_tiles(size_cut(size, way)) > LARGER * usual
     )
 
 
