@@ -31,6 +31,7 @@ from tests.bench.scoring import (
     scoring_memory,
     scoring_precision,
     scoring_throughput,
+    tiles_as_images,
 )
 from tests.bench.settling import settling
 from tests.bench.study import study_vs_processes
@@ -41,6 +42,7 @@ BENCHMARKS: dict[str, Callable[[], Iterator[Ratio]]] = {
     for benchmark in (
         *(before_and_now, engine, feeding),
         *(features_once, scoring_throughput, scoring_precision, scoring_memory),
+        tiles_as_images,
         *(inference_vs_reference, training_vs_reference, onboarding_memory),
         *(realised_false_alarms, settling, study_vs_processes),
         *(mixed_batch, many_categories, resident_heads, corrupt_images, nothing_new),

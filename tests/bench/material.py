@@ -23,13 +23,14 @@ NIGHT = "2026-01-31"
 SIDES = {"png": 300, "jpg": 1000}  # pixels
 
 
-def write_pictures(folder: Path, count: int, suffix: str) -> Path:
+def write_pictures(folder: Path, count: int, suffix: str, side: int | None = None) -> Path:
     """Grainy colour textures: they take as long to decode as photographs do."""
     folder.mkdir(parents=True)
+    side = side or SIDES[suffix]
     for seed in range(count):
         random = np.random.default_rng(seed)
-        side = SIDES[suffix]
-        grain = ndimage.zoom(random.normal(size=(side // 10, side // 10, 3)), (10, 10, 1), order=1)
+        coarse = random.normal(size=(-(-side // 10), -(-side // 10), 3))
+        grain = ndimage.zoom(coarse, (10, 10, 1), order=1)[:side, :side]
         pixels = 128 + 30 * grain + random.normal(scale=4, size=(side, side, 1))
         image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
         image.save(folder / f"{seed:05d}.{suffix}", quality=90)
@@ -52,8 +53,13 @@ def category(
 
 
 def onboard(folder: Path, images: Path, backbone: str, precision: Precision = "float32") -> Fleet:
+    """Pin a fleet of one category of the default preset."""
+    return pin(folder, category(images, backbone, precision, passes=1, steps_per_pass=2))
+
+
+def pin(folder: Path, category: Category) -> Fleet:
     """Pin a fleet of one category, trained for a moment: its shape counts, not its worth."""
-    prepared = prepare(category(images, backbone, precision, passes=1, steps_per_pass=2))
+    prepared = prepare(category)
     for _ in prepared.trainer.run():
         pass
     package = folder / "package"

@@ -9,19 +9,21 @@ import torch
 
 from model.backbone import Backbone, BackboneConfig
 from model.precision import Precision, has_bfloat16
+from pipeline.catalogue.catalogue import Category
 from pipeline.images.batches import BATCH_IMAGES
 from pipeline.night.fleet.fleet import Fleet
 from pipeline.night.folder import NightFolder
 from pipeline.night.scoring.plan import plan_night
 from pipeline.night.scoring.scorer import ShardScorer
 from pipeline.onboarding.prepare import prepare
-from tests.bench.material import NIGHT, category, dump_of, onboard, write_pictures
+from tests.bench.material import NIGHT, category, dump_of, onboard, pin, write_pictures
 from tests.bench.measure import Ratio, alternate, in_fresh_process, peak_mib
 
 NUM_GOOD = 40
 NUM_SCORED = 128
 FEW, MANY = 200, 2000
 PASSES = 40
+TILES_A_SIDE = 2
 
 
 def features_once() -> Iterator[Ratio]:
@@ -43,6 +45,11 @@ def scoring_throughput() -> Iterator[Ratio]:
     for backbone in ("efficientnet_lite0", "resnet18"):
         for suffix in ("png", "jpg"):
             yield in_fresh_process(_throughput, backbone, suffix)
+
+
+def tiles_as_images() -> Iterator[Ratio]:
+    """Tiles/s of large images over images/s of plain ones of a tile's size, files to Parquet."""
+    yield in_fresh_process(_tiles_as_images, "resnet18")
 
 
 def scoring_precision() -> Iterator[Ratio]:
@@ -77,6 +84,31 @@ def _throughput(backbone: str, suffix: str) -> Ratio:
         value, detail = against_bare(backbone, NUM_SCORED, lambda: scorer.write(tasks))
     name = f"scoring_throughput {backbone} {suffix}"
     return Ratio(name=name, value=value, target=0.7, detail=detail)
+
+
+def _tiles_as_images(backbone: str) -> Ratio:
+    tile, num_scored = 256, 512
+    tiles = {"size": tile, "overlap": 0, "thumbnail": False}
+    ways: tuple[dict[str, object], ...] = ({"tiles": tiles}, {"crop": tile, "fit": "stretch"})
+    nights = []
+    with tempfile.TemporaryDirectory() as scratch:
+        for side, way in zip((TILES_A_SIDE * tile, tile), ways, strict=True):
+            root, count = Path(scratch, str(side)), num_scored * tile**2 // side**2
+            pictures = write_pictures(root / "good", NUM_GOOD, "png", side)
+            settings = category(pictures, backbone, passes=1, steps_per_pass=2).model_dump()
+            settings |= {"crop": None, "resize": None} | way
+            fleet = pin(root / "fleet", Category.model_validate(settings))
+            folder = NightFolder(str(root / "out"), NIGHT)
+            tasks = plan_night(dump_of(pictures, root / "dump", count), fleet, folder).tasks
+            nights.append(partial(ShardScorer(fleet, folder).write, tasks))
+        cut, plain = alternate(*nights)
+    detail = (
+        f"{num_scored / cut.wall_s:.0f} tiles/s, plain {num_scored / plain.wall_s:.0f} images/s"
+    )
+    ms = [1e3 * side.cpu_s / num_scored for side in (cut, plain)]
+    detail += f"; CPU ms {ms[0]:.1f}, {ms[1]:.1f}"
+    name = f"tiles_as_images {backbone}"
+    return Ratio(name=name, value=plain.wall_s / cut.wall_s, target=0.9, detail=detail)
 
 
 def against_bare(backbone: str, count: int, score: Callable[[], object]) -> tuple[float, str]:
