@@ -27,7 +27,8 @@ from jobs.cluster.beside import ask, beside
 from jobs.cluster.join import Resources, cluster, memory_per_job, resources_for
 from jobs.cluster.probe import ClusterError
 from jobs.cluster.progress_board import Reporter, read_board, start_board
-from jobs.cluster.work_queue import WorkQueue
+from jobs.cluster.slots import Slots
+from jobs.cluster.work_queue import Ended, WorkQueue
 from jobs.local.s3 import LocalS3
 from jobs.night import score as scoring
 from jobs.onboard import onboard as onboarding
@@ -39,6 +40,7 @@ from pipeline.night.listing import list_dump
 from pipeline.night.results import read_night
 from pipeline.night.scoring import plan
 from pipeline.night.scoring.scorer import ShardScorer
+from pipeline.onboarding.overview import failed_categories
 from pipeline.registry import connection, models
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
@@ -177,6 +179,23 @@ def test_a_queue_that_is_lost_is_one_line(ray_cluster: None) -> None:
         return ""  # it is about to be lost
 
     assert wait_until(loss).endswith("is lost; run the same command again.")
+
+
+def test_what_has_ended_before_an_outage_is_in_the_overview(
+    ray_cluster: None,
+    steel: Category,
+    tracking_uri: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def cut_off(*_: object) -> Iterator[Ended]:
+        yield Ended(name="steel", error="too few images")
+        raise ClusterError("the queue is lost")
+
+    monkeypatch.setattr(Slots, "work_through", cut_off)
+    with pytest.raises(ClusterError):
+        onboard([steel], OnboardingOptions(runs=str(tmp_path)))
+    assert failed_categories(str(tmp_path)) == ["steel"]
 
 
 def test_slots_share_the_cluster_out(ray_cluster: None) -> None:

@@ -23,7 +23,7 @@ from jobs.cluster.work_queue import Ended, Job
 from jobs.onboard.gated import ask_gate, learned_instead, refuse_without_results
 from jobs.onboard.train_loop import run
 from jobs.terminal.progress import Display
-from model.errors import CategoryFault, NightshiftError
+from model.errors import CategoryFault, NightshiftError, ServiceAway
 from pipeline import storage
 from pipeline.catalogue.catalogue import Category
 from pipeline.catalogue.rename_table import RenamesError
@@ -114,19 +114,26 @@ def onboard(categories: Sequence[Category], options: OnboardingOptions) -> list[
     outcomes = {look.category: look for look in looks if isinstance(look, Outcome)}
     todo = [look for look in looks if isinstance(look, _Todo)]
     if todo:
-        with cluster():
-            outcomes |= _fan_out(todo, options)
+        try:
+            with cluster():
+                _fan_out(todo, options, outcomes)
+        except ServiceAway:  # what has ended, has
+            _show(options, [*outcomes.values()])
+            raise
     waiting = [category for category in categories if outcomes[category.name].gate is not None]
     for name, (promoted, said) in ask_gate(waiting).items():
         is_champion = promoted == outcomes[name].version
         outcomes[name] = replace(outcomes[name], is_champion=is_champion, gate=said)
-    found = [outcomes[category.name] for category in categories]
+    _show(options, found := [outcomes[category.name] for category in categories])
+    return found
+
+
+def _show(options: OnboardingOptions, outcomes: Sequence[Outcome]) -> None:
     try:
-        page = add_to_overview(options.runs, to_json(found), dt.datetime.now(dt.UTC))
+        page = add_to_overview(options.runs, to_json(outcomes), dt.datetime.now(dt.UTC))
         logger.info("overview: %s", page)
     except (storage.StorageError, storage.StorageAway) as error:  # what is registered, is
         logger.warning("the overview could not be written: %s", error)
-    return found
 
 
 def plan(categories: Sequence[Category], options: OnboardingOptions) -> dict[str, OnboardingPlan]:
@@ -213,8 +220,8 @@ def _look_up(
     return _Todo(category=category, identity=identity, place=place)
 
 
-def _fan_out(todo: list[_Todo], options: OnboardingOptions) -> dict[str, Outcome]:
-    """Have every category onboarded, and register each as it comes in."""
+def _fan_out(todo: list[_Todo], options: OnboardingOptions, outcomes: dict[str, Outcome]) -> None:
+    """Have every category onboarded, register each as it comes in, and note what it came to."""
     config = {
         "checkpoint_every_s": options.checkpoint_every_s,
         "features": options.features,
@@ -226,11 +233,12 @@ def _fan_out(todo: list[_Todo], options: OnboardingOptions) -> dict[str, Outcome
     finished: list[Future[Outcome]] = []
     by_name = {each.category.name: each for each in todo}
     display = Display("onboarding", num_jobs=len(todo))
-    with display.shown(), ThreadPoolExecutor(2) as registrars:
-        for ended in slots.work_through([each.job for each in todo], display.update):
-            finished.append(registrars.submit(_take, ended, by_name[ended.name], options))
-        outcomes = [future.result() for future in finished]
-    return {outcome.category: outcome for outcome in outcomes}
+    try:
+        with display.shown(), ThreadPoolExecutor(2) as registrars:
+            for ended in slots.work_through([each.job for each in todo], display.update):
+                finished.append(registrars.submit(_take, ended, by_name[ended.name], options))
+    finally:
+        outcomes |= {(outcome := future.result()).category: outcome for future in finished}
 
 
 def _collect_summaries(runs: str) -> str | None:
@@ -267,12 +275,11 @@ def _take(ended: Ended, todo: _Todo, options: OnboardingOptions) -> Outcome:
 
 
 def _register(todo: _Todo, files: UnfinishedOnboarding, options: OnboardingOptions) -> Outcome:
-    name = todo.category.name
     try:
         with tempfile.TemporaryDirectory(prefix="nightshift-package-") as scratch:
             folder = Path(scratch)
             files.fetch_package(folder)
-            version = models.register(name, todo.identity.key, folder)
+            version = models.register(todo.category.name, todo.identity.key, folder)
             record = json.loads((folder / RECORD_FILE).read_text())
     except BaseException:
         files.release()
