@@ -69,12 +69,13 @@ def join(
 def _inputs(tiles: Tiles, image_HWC: Tensor) -> Iterator[Tensor]:
     height, width = image_HWC.shape[:2]
     for top, left in tiles.corners((height, width)):
-        yield _tile(tiles, image_HWC, top, left)
+        yield tile_at(tiles, image_HWC, top, left)
     if tiles.thumbnail:
         yield thumbnail_of(tiles, image_HWC)[0]
 
 
-def _tile(tiles: Tiles, image_HWC: Tensor, top: int, left: int) -> Tensor:
+def tile_at(tiles: Tiles, image_HWC: Tensor, top: int, left: int) -> Tensor:
+    """Return the tile with this corner, (S, S, 3), the border repeated where the image ends."""
     part = image_HWC[top : top + tiles.size, left : left + tiles.size]
     for axis in (0, 1):
         missing = tiles.size - part.shape[axis]

@@ -13,15 +13,16 @@ from every_kind import SMALL, prepare_small, small_category
 from PIL import Image
 
 from model.preprocessing import Preprocessing
+from model.tile_pixels import cut
 from model.tiles import Tiles
 from pipeline.calibration import fit
 from pipeline.data_report.setting_comparison import on_few_images, other_setting
-from pipeline.images.decode import ImageRead, ImageStatus
+from pipeline.images.decode import ImageRead, ImageStatus, as_scored, read_image
+from pipeline.onboarding.defect_change import GoodImage
 from pipeline.onboarding.defect_sizes import (
     SizeFound,
     _scores,
     _unseen,
-    changed_inputs,
     measure_sizes,
 )
 from pipeline.onboarding.prepare import PreparedCategory, make_detector
@@ -29,12 +30,14 @@ from pipeline.onboarding.size_curve import _apart, size_figure
 from pipeline.onboarding.size_words import sizes_in_words
 from pipeline.onboarding.small_defects import (
     SIZES,
+    SmallDefect,
     common_bounds,
     read_whole,
     small_defects,
     where_ignored,
 )
 from pipeline.onboarding.squeeze import squeeze_of
+from pipeline.onboarding.zones import marked_image
 
 TILES = Tiles(size=64)
 TILED = {"tiles": {"size": 64}, "resize": None, "crop": None}
@@ -54,6 +57,12 @@ def trained(images: Path, kind: str, **changes: object) -> PreparedCategory:
     return prepared
 
 
+def whole(image: np.ndarray, defect: SmallDefect) -> np.ndarray:
+    made = image.copy()
+    made[defect.place] = defect.pixels
+    return made
+
+
 def extent(one: np.ndarray, other: np.ndarray) -> tuple[int, int, int, int]:
     """Left, top, right and bottom of what differs."""
     rows, columns = np.nonzero((one != other).any(axis=2))
@@ -67,7 +76,7 @@ def test_a_defect_has_its_size_and_lies_where_it_may(seed: int) -> None:
     defects = list(small_defects(IMAGE, (10, 20, 80, 90), ignored, seed))
     assert [each.size for each in defects] == list(SIZES)
     for defect in defects:
-        left, top, right, bottom = extent(IMAGE, defect.pixels)
+        left, top, right, bottom = extent(IMAGE, whole(IMAGE, defect))
         assert 10 <= left < right <= 50
         assert 20 <= top < bottom <= 90
         assert defect.size / 2 <= np.hypot(right - left, bottom - top)
@@ -76,7 +85,7 @@ def test_a_defect_has_its_size_and_lies_where_it_may(seed: int) -> None:
 
 def test_the_seed_alone_says_which_defects_are_made() -> None:
     first, again, other = (
-        [each.pixels for each in small_defects(IMAGE, ALL, None, seed)] for seed in (1, 1, 2)
+        [whole(IMAGE, each) for each in small_defects(IMAGE, ALL, None, seed)] for seed in (1, 1, 2)
     )
     assert all(map(np.array_equal, first, again))
     assert not any(map(np.array_equal, first, other))
@@ -107,25 +116,76 @@ def test_defects_lie_where_every_way_of_reading_looks() -> None:
 
 def test_zones_are_drawn_in_pixels_of_an_image_of_any_size(images: Path) -> None:
     zones = {"size": [48, 48], "ignore": [[[0, 0], [24, 0], [24, 48], [0, 48]]]}
-    ignored = where_ignored(factory.category(images, zones=zones), (96, 96))
+    ignored = where_ignored(marked_image(factory.category(images, zones=zones)), (96, 96))
     assert ignored is not None
     assert ignored[:, :48].all()
     assert not ignored[:, 52:].any()
-    assert where_ignored(factory.category(images), (96, 96)) is None
+    assert where_ignored(marked_image(factory.category(images)), (96, 96)) is None
+
+
+def at(top: int, left: int) -> SmallDefect:
+    """Four pixels of inverted colours."""
+    place = slice(top, top + 4), slice(left, left + 4)
+    return SmallDefect(size=4, place=place, pixels=255 - IMAGE[place])
 
 
 def test_only_the_tiles_that_a_defect_lies_in_go_through_the_network() -> None:
-    made = IMAGE.copy()
-    made[2:6, 2:6] = 255 - made[2:6, 2:6]
     tiled = Preprocessing(crop=64, fit="stretch", tiles=TILES)  # four tiles and the thumbnail
-    changed = changed_inputs(IMAGE, made, tiled)
+    good = GoodImage(whole=IMAGE, read=IMAGE.copy(), preprocessing=tiled)
+    changed = good.changed_inputs(at(2, 2))
     assert sorted(changed) == [0, 4]
-    assert np.array_equal(changed[0], made[:64, :64])
-    assert changed_inputs(IMAGE, IMAGE, tiled) == {}
-    assert sorted(changed_inputs(IMAGE, made, Preprocessing(resize=64, crop=64))) == [0]
-    made[2:6, 2:6] = IMAGE[2:6, 2:6]
-    made[40:44, 40:44] = 0  # where all of them overlap
-    assert sorted(changed_inputs(IMAGE, made, tiled)) == [0, 1, 2, 3, 4]
+    assert np.array_equal(changed[0], whole(IMAGE, at(2, 2))[:64, :64])
+    same = SmallDefect(size=4, place=at(2, 2).place, pixels=IMAGE[2:6, 2:6])
+    assert good.changed_inputs(same) == {}
+    # where all of them overlap
+    assert sorted(good.changed_inputs(at(40, 40))) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    "ways",
+    [
+        Preprocessing(crop=64, fit="stretch", tiles=TILES),
+        Preprocessing(crop=64, fit="stretch", tiles=Tiles(size=64, scale=0.7)),
+        Preprocessing(resize=64, crop=32),
+        Preprocessing(crop=64, fit="pad"),
+        Preprocessing(crop=(64, 32), fit="stretch"),
+        Preprocessing(crop=160, fit="stretch"),
+    ],
+)
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_changed_is_what_the_whole_image_becomes(ways: Preprocessing, seed: int) -> None:
+    image = np.concatenate([IMAGE, factory.texture(1)], axis=1)[:90]
+    read = as_scored(Image.fromarray(image), ways, (90, 192))[0]
+    good = GoodImage(whole=image, read=read, preprocessing=ways)
+    for defect in small_defects(image, common_bounds((90, 192), (ways,)), None, seed):
+        made = as_scored(Image.fromarray(whole(image, defect)), ways, (90, 192))[0]
+        expected, before = (inputs_of(each, ways) for each in (made, read))
+        changed = good.changed_inputs(defect)
+        assert changed
+        for number, pixels in enumerate(expected):
+            own = changed.get(number, before[number])
+            assert np.abs(own.astype(int) - pixels).max() <= 2  # rounded twice
+
+
+def inputs_of(pixels: np.ndarray, ways: Preprocessing) -> list[np.ndarray]:
+    if ways.tiles is None:
+        return [pixels]
+    return [each.numpy() for some in cut(ways.tiles, torch.from_numpy(pixels), 8) for each in some]
+
+
+def test_how_a_jpeg_was_decoded_is_no_defect(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (512, 512, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.jpg")
+    uri, ways = str(tmp_path / "a.jpg"), Preprocessing(crop=64, fit="stretch")
+    image, read = read_whole(uri, ways), read_image(uri, ways).pixels
+    assert image is not None
+    assert read is not None
+    assert not np.array_equal(read, as_scored(Image.fromarray(image), ways, (512, 512))[0])
+    good = GoodImage(whole=image, read=read, preprocessing=ways)
+    changed = good.changed_inputs(next(small_defects(image, (0, 0, 64, 64), None, 0, [32])))[0]
+    assert not np.array_equal(changed[:10, :10], read[:10, :10])
+    assert np.array_equal(changed[10:], read[10:])
+    assert np.array_equal(changed[:, 10:], read[:, 10:])
 
 
 def test_an_image_is_read_whole_whatever_the_network_sees(images: Path) -> None:
@@ -145,14 +205,15 @@ def test_a_defect_scores_as_its_whole_image_does(images: Path, calibration: str)
     assert prepared.good.hashes[index] == min(
         prepared.good.hashes[each] for _, each in _unseen(prepared, detector)
     )
-    scores = dict(_scores(prepared, heads, index, ()))
+    scores = dict(_scores(prepared, heads, index, None, ()))
     assert list(scores) == list(SIZES)
     uri, digest = prepared.good.uris[index], prepared.good.hashes[index]
-    for defect in small_defects(np.asarray(Image.open(uri)), ALL, None, int(digest[:16], 16)):
-        levels = prepared.embedder.levels_of_pixels(heads, [defect.pixels])
+    image = np.asarray(Image.open(uri))
+    for defect in small_defects(image, ALL, None, int(digest[:16], 16)):
+        levels = prepared.embedder.levels_of_pixels(heads, [whole(image, defect)])
         with torch.inference_mode():
-            whole = heads(levels)[0].numpy()
-        assert scores[defect.size] == pytest.approx(whole, rel=1e-3)
+            expected = heads(levels)[0].numpy()
+        assert scores[defect.size] == pytest.approx(expected, rel=1e-3)
 
 
 @pytest.mark.parametrize("kind", SMALL)

@@ -32,6 +32,8 @@ from pipeline.pages.words import percent
 NUM_IMAGES = 48  # unseen good ones, with a defect of each size
 LEARNED_FROM = 120  # good images, or as many as the false-alarm rate needs
 ROOM = 1.1  # times as many: some are copies, or cannot be read
+NONE_MADE = "no defect fits or is seen"
+WHOLE = 0.995  # of the pixels are kept: nothing is lost
 ALONE = "there is nothing to compare with: "
 
 logger = logging.getLogger(__name__)
@@ -56,7 +58,7 @@ class Comparison:
     def sentence(self) -> str:
         """Say what is found of each size."""
         found = [
-            f"{name}: {sizes_in_words([asdict(each) for each in sizes])}"
+            f"{name}: {sizes_in_words([asdict(each) for each in sizes]) or NONE_MADE}"
             for name, sizes in self.curves.items()
         ]
         learned = f"each setting learned from at most {self.num_learned_from} good images"
@@ -103,26 +105,29 @@ def compare_settings(
         squeeze: what its setting keeps of its images.
         uris: its good images.
         fetch: what loads a backbone.
-        features: the store of features that were computed before, if there is one.
+        features: the store of features that were computed before, if there is one. What is cut
+            into tiles for this alone is not kept: it would be many times the images themselves.
     """
     own = on_few_images(category)
-    other, without = _other(own, squeeze)
+    other, alone = _other(own, squeeze)
+    without = [alone] if alone else []
     settings = [each for each in (own, other) if each is not None]
     ways = [with_found_settings(each, uris).preprocessing for each in settings]
     curves = {}
     for setting in settings:
         name = name_of(setting, is_own=setting is own)
+        _say_passes(category.name, name, setting, squeeze)
         try:
-            curves[name] = _measure(setting, ways, fetch, features)
+            curves[name] = _measure(setting, ways, fetch, None if setting.tiles else features)
         except CategoryFault as error:
             logger.info("%s, %s: %s", category.name, name, error)
-            without = f"{name}: {error}"
+            without.append(f"{name}: {error}")
     return Comparison(
         category=category.name,
         false_alarm_rate=category.false_alarm_rate,
         num_learned_from=own.max_images or 0,
         curves=curves,
-        without=without,
+        without=". ".join(without),
     )
 
 
@@ -157,7 +162,7 @@ def name_of(category: Category, *, is_own: bool) -> str:
 
 def _other(category: Category, squeeze: Squeeze | None) -> tuple[Category | None, str]:
     """Return the other setting, or why there is none."""
-    if squeeze is None or (category.tiles is None and squeeze.factor <= 1):
+    if squeeze is None or (category.tiles is None and squeeze.kept >= WHOLE):
         return None, f"{ALONE}the images are no larger than the network's input"
     try:
         size = size_seen(squeeze.image, category.preprocessing)
@@ -165,6 +170,15 @@ def _other(category: Category, squeeze: Squeeze | None) -> tuple[Category | None
     except ValidationError as error:
         said = error.errors()[0]["msg"].removeprefix("Value error, ")
         return None, f"{ALONE}{said}"
+
+
+def _say_passes(name: str, setting: str, category: Category, squeeze: Squeeze | None) -> None:
+    """Say before it begins what learning from a setting's images costs."""
+    inputs, tiles = 1, category.tiles
+    if tiles is not None and squeeze is not None:
+        inputs = tiles.num_inputs(tiles.scaled(squeeze.image))
+    passes = inputs * (category.max_images or 0)
+    logger.info("%s, %s: at most %s passes of the network to come", name, setting, f"{passes:,}")
 
 
 def _measure(

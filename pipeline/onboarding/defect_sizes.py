@@ -1,10 +1,12 @@
 """Which sizes of made defects a category finds, at its own threshold, on unseen good images.
 
 Only what a defect changes goes through the network: the image, or those of its tiles that it lies
-in. Of an image that is a false alarm by itself every defect counts as found, so that the curve
-starts at the false-alarm rate, not at nothing.
+in, see ``defect_change.py``.
 
-Shapes: C channels, h x w a level's grid, S a side of what the network sees.
+The images are some of those that set the threshold. At most the asked share of these lies above it
+by itself: there or lower starts the share found, where nothing that is made is seen.
+
+Shapes: C channels, h x w a level's grid.
 """
 
 import logging
@@ -22,28 +24,23 @@ from torch import Tensor
 from model.detector import Detector
 from model.kind import Heads
 from model.preprocessing import Preprocessing
-from model.tile_pixels import cut
-from model.tiled_bank import CHUNK, TiledBank, TiledImage
+from model.tiled_bank import TiledBank, TiledImage
 from pipeline.calibration import Calibration
-from pipeline.images import fit
-from pipeline.images.placement import size_cut
 from pipeline.measuring.metrics import clopper_pearson
+from pipeline.onboarding.defect_change import Inputs, good_image
 from pipeline.onboarding.prepare import PreparedCategory
 from pipeline.onboarding.small_defects import (
     SIZES,
     common_bounds,
-    read_whole,
     small_defects,
     where_ignored,
 )
-from pipeline.onboarding.synthetic import Pixels
+from pipeline.onboarding.zones import marked_image
 
 NUM_IMAGES = 12  # unseen good ones, with a defect of each size
 NOTE = "made defects, which stand for no real ones"
 
 logger = logging.getLogger(__name__)
-
-Inputs = dict[int, NDArray[np.uint8]]  # those that changed of an image, by their number, (S, S, 3)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +80,9 @@ def measure_sizes(
     """
     started = time.monotonic()
     flags: dict[int, list[bool]] = {size: [] for size in SIZES}
+    marked = marked_image(prepared.category)
     for heads, index in _unseen(prepared, detector)[:num_images]:
-        for size, score in _scores(prepared, heads, index, beside):
+        for size, score in _scores(prepared, heads, index, marked, beside):
             flags[size].append(bool(calibration.flagged(score)))
     prepared.embedder.flush()
     logger.info("made defects of %s: %.1f s", prepared.category.name, time.monotonic() - started)
@@ -103,42 +101,23 @@ def _unseen(prepared: PreparedCategory, detector: Detector) -> list[tuple[Heads,
 
 @torch.inference_mode()
 def _scores(
-    prepared: PreparedCategory, heads: Heads, index: int, beside: Sequence[Preprocessing]
+    prepared: PreparedCategory,
+    heads: Heads,
+    index: int,
+    marked: Image.Image | None,
+    beside: Sequence[Preprocessing],
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """Yield the size and the score (1,) of each defect on one image."""
-    category, good = prepared.category, prepared.good
-    image = read_whole(good.uris[index], category.preprocessing)
+    ways, good = prepared.category.preprocessing, prepared.good
+    uri, seed = good.uris[index], int(good.hashes[index][:16], 16)
+    image = good_image(uri, ways)
     if image is None:  # gone since
         return
-    size = image.shape[0], image.shape[1]
-    within = common_bounds(size, (category.preprocessing, *beside))
-    ignored, seed = where_ignored(category, size), int(good.hashes[index][:16], 16)
-    for defect in small_defects(image, within, ignored, seed):
-        changed = changed_inputs(image, defect.pixels, category.preprocessing)
-        levels = _with_changed(prepared, index, changed)
+    size = image.whole.shape[0], image.whole.shape[1]
+    within, ignored = common_bounds(size, (ways, *beside)), where_ignored(marked, size)
+    for defect in small_defects(image.whole, within, ignored, seed):
+        levels = _with_changed(prepared, index, image.changed_inputs(defect))
         yield defect.size, heads(levels)[0].cpu().numpy()
-
-
-def changed_inputs(good: Pixels, made: Pixels, preprocessing: Preprocessing) -> Inputs:
-    """Return the inputs of the network in which two whole images (H, W, 3) differ."""
-    pairs = zip(_inputs(good, preprocessing), _inputs(made, preprocessing), strict=True)
-    return {
-        number: input_made
-        for number, (input_good, input_made) in enumerate(pairs)
-        if not np.array_equal(input_good, input_made)
-    }
-
-
-def _inputs(image: Pixels, preprocessing: Preprocessing) -> Iterator[NDArray[np.uint8]]:
-    """Yield what a whole image becomes, one input after the other."""
-    picture, tiles = Image.fromarray(image), preprocessing.tiles
-    if tiles is None:
-        yield fit.to_crop(picture, preprocessing)
-        return
-    size = size_cut((picture.height, picture.width), preprocessing)
-    scaled = fit.to_size(picture, preprocessing, size)
-    for some in cut(tiles, torch.from_numpy(scaled), CHUNK):
-        yield from some.numpy()
 
 
 def _with_changed(prepared: PreparedCategory, index: int, changed: Inputs) -> list[Any]:

@@ -26,7 +26,7 @@ def size_figure(
     Args:
         category: its name.
         curves: what one setting, or two, found, by the setting's name.
-        false_alarm_rate: of the category, where a curve starts.
+        false_alarm_rate: of the category; what is seen as no defect is found no more often.
     """
     figure = style.new_figure(*FIGURE)
     most = max((each.of for curve in curves.values() for each in curve), default=0)

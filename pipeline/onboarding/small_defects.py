@@ -9,17 +9,17 @@ Shapes: H x W pixels of an image at its own scale, RGB.
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from model.preprocessing import Preprocessing
-from model.tiles import MOST_SIZE, STEP, Tiles
-from pipeline.catalogue.catalogue import Category
-from pipeline.images.decode import read_image
 from pipeline.images.masks import MASK_LEVEL
+from pipeline.images.page_numbers import file_and_page
+from pipeline.images.picture import ImageFile, ImageTooLarge, UnreadableImage
+from pipeline.images.pixel_range import as_rgb
 from pipeline.images.placement import placement
 from pipeline.onboarding.synthetic import (
     MAX_DRAWS,
@@ -31,7 +31,7 @@ from pipeline.onboarding.synthetic import (
     jitter,
     turned_grid,
 )
-from pipeline.onboarding.zones import marked_image
+from pipeline.storage import StorageError, read_bytes
 
 SIZES = (4, 8, 16, 32)  # pixels of the image, longer side of a defect
 SPOT, SCRATCH = (0.5, 1.0), (0.1, 0.25)  # width of each by its length
@@ -42,17 +42,21 @@ Bounds = tuple[int, int, int, int]  # left, top, right, bottom
 
 @dataclass(frozen=True, kw_only=True)
 class SmallDefect:
-    """A good image with a defect of one size."""
+    """A defect of one size on a good image: what of it is other."""
 
     size: int  # pixels
-    pixels: Pixels  # (H, W, 3)
+    place: tuple[slice, slice]  # rows and columns of the image
+    pixels: Pixels  # (size, size, 3)
 
 
 def read_whole(uri: str, preprocessing: Preprocessing) -> Pixels | None:
     """Return a whole image at its own scale; None where it cannot be read any more."""
-    tiles = Tiles(size=MOST_SIZE, overlap=0, image=(STEP, STEP))  # of few tiles and a small view
-    ways = replace(preprocessing, crop=MOST_SIZE, fit="stretch", tiles=tiles)
-    return read_image(uri, replace(ways, roi=None, drawn_on=None)).pixels
+    address, page = file_and_page(uri, preprocessing.pages)
+    try:
+        picture = ImageFile(read_bytes(address), preprocessing.max_pixels).page(page or 1)
+        return np.asarray(as_rgb(picture, preprocessing.pixel_range)[0])
+    except (StorageError, UnreadableImage, ImageTooLarge):
+        return None
 
 
 def common_bounds(size: tuple[int, int], ways: Sequence[Preprocessing]) -> Bounds:
@@ -68,9 +72,13 @@ def common_bounds(size: tuple[int, int], ways: Sequence[Preprocessing]) -> Bound
     return low[0], low[1], high[0], high[1]
 
 
-def where_ignored(category: Category, size: tuple[int, int]) -> Mask | None:
-    """Return what of an image of a size does not count, (H, W); None: nothing is drawn."""
-    marked = marked_image(category)
+def where_ignored(marked: Image.Image | None, size: tuple[int, int]) -> Mask | None:
+    """Return what of an image of a size does not count, (H, W); None: nothing is drawn.
+
+    Args:
+        marked: what ``zones.marked_image`` returns.
+        size: height and width.
+    """
     if marked is None:
         return None
     levels = marked.resize(size[::-1], Image.Resampling.NEAREST)
@@ -121,9 +129,7 @@ def _make(
         pixels, mask = blend(image[place], content, region, opacity)
         counts = ignored is None or not ignored[place][region].any()
         if counts and mask.sum() >= VISIBLE_SHARE * region.sum():
-            whole = image.copy()
-            whole[place] = pixels
-            return SmallDefect(size=size, pixels=whole)
+            return SmallDefect(size=size, place=place, pixels=pixels)
     return None
 
 
