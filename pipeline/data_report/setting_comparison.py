@@ -19,7 +19,7 @@ from pipeline.backbones import Fetch
 from pipeline.calibration import fit
 from pipeline.catalogue.catalogue import Category
 from pipeline.feature_store.place import StorePlace
-from pipeline.images.placement import size_seen
+from pipeline.images.placement import size_cut, size_seen
 from pipeline.onboarding.defect_sizes import NOTE, SizeFound, measure_sizes
 from pipeline.onboarding.found_settings import with_found_settings
 from pipeline.onboarding.prepare import make_detector, prepare, score_unseen
@@ -176,7 +176,7 @@ def _say_passes(name: str, setting: str, category: Category, squeeze: Squeeze | 
     """Say before it begins what learning from a setting's images costs."""
     inputs, tiles = 1, category.tiles
     if tiles is not None and squeeze is not None:
-        inputs = tiles.num_inputs(tiles.scaled(squeeze.image))
+        inputs = tiles.num_inputs(size_cut(squeeze.image, category.preprocessing))
     passes = inputs * (category.max_images or 0)
     logger.info("%s, %s: at most %s passes of the network to come", name, setting, f"{passes:,}")
 
