@@ -4,6 +4,8 @@ import dataclasses
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import factory
 import numpy as np
@@ -11,8 +13,11 @@ import pytest
 from evaluated import category_result
 from PIL import Image
 
-from jobs.evaluate.evaluation_loop import Measured, _measured
+from jobs.cluster.progress_board import Reporter
+from jobs.cluster.work_queue import Job
+from jobs.evaluate.evaluation_loop import EvaluationWorker, Measured
 from model.backbone import Backbone
+from pipeline.backbones import LoadedBackbone
 from pipeline.evaluation.comparison import comparison
 from pipeline.evaluation.cost import Cost
 from pipeline.evaluation.protocol import Protocol
@@ -162,6 +167,10 @@ def test_a_detector_that_fails_says_why_and_stops_no_other(tmp_path: Path) -> No
     bank = variant(factory.category(images), "memory_bank")
     assert not isinstance(bank, str)
     lost = bank.model_copy(update={"images": str(tmp_path / "nowhere")})
-    protocol = Protocol(num_seeds=1, progress=quiet)
-    assert "nowhere" in str(_measured(protocol, lost))
-    assert isinstance(_measured(protocol, bank), Measured)
+    worker = EvaluationWorker(num_seeds=1, features=None, backbone=LoadedBackbone())
+    payload = {"lost": lost.model_dump(), "own": bank.model_dump()}
+    found = worker.measure(
+        Job(name="steel", payload=payload), cast(Reporter, SimpleNamespace(tell=quiet))
+    )
+    assert "nowhere" in str(found["lost"])
+    assert isinstance(found["own"], Measured)

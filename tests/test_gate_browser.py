@@ -35,7 +35,7 @@ def answer(folder: Path) -> GateAnswer:
     ]  # fmt: skip
     side = Side(flagged=1, promised=0.2, ks=0.1)
     evidence = Evidence(
-        tally=TALLY, champion=side, challenger=side, nights=["2026-03-12"], failed={},
+        tally=TALLY, champion=side, challenger=side, nights=["2026-03-12"], left_out={},
         open_images=images,
     )  # fmt: skip
     return GateAnswer(
