@@ -280,7 +280,7 @@ def test_a_storage_that_is_away_is_no_variants_fault(
         measure_with(monkeypatch, {"b": StorageAway("does not answer")}, is_last_try=is_last_try)
 
 
-def test_what_was_measured_before_a_service_went_away_is_in_the_tables(
+def test_an_evaluation_that_is_cut_off_leaves_earlier_tables_alone(
     gear: Category,
     measured: Measured,
     tracking_uri: str,
@@ -295,6 +295,9 @@ def test_what_was_measured_before_a_service_went_away_is_in_the_tables(
     monkeypatch.setattr(job, "cluster", nullcontext)
     monkeypatch.setattr(job, "resources_for", lambda num: Resources(num_jobs=1, cpus=1, gpus=0))
     out = tmp_path / "out"
+    out.mkdir()
+    (out / "evaluation.json").write_text("yesterday's")
     with pytest.raises(StorageAway, match="does not answer"):
         job.evaluate([category(tmp_path / "few", "few"), gear], 2, str(out))
-    assert list(json.loads((out / "evaluation.json").read_text())["categories"]) == ["gear"]
+    assert (out / "evaluation.json").read_text() == "yesterday's"
+    assert (out / "gear/scores.csv").is_file()

@@ -503,6 +503,13 @@ def test_labels_of_weeks_have_the_names_of_the_last_night(tmp_path: Path, copied
     assert named(both, "flask") == {("a.png", "flask"), ("b.png", "flask")}
     assert named(both, "bottle") == {("c.png", "bottle")}
     assert named([NIGHT], "bottle") == {("a.png", "bottle")}
+    of_the_day = [
+        label("d.png", "good", night="2026-03-13"),
+        label("e.png", "good", night="2026-03-13", category="flask"),
+    ]
+    LabelTable(str(tmp_path)).append(to_rows(of_the_day))
+    day = ["2026-03-13"]
+    assert named(day, "bottle", "flask") == {("d.png", "bottle"), ("e.png", "flask")}
 
 
 def test_a_copy_of_a_week_that_is_damaged_anywhere_is_made_anew(tmp_path: Path) -> None:

@@ -246,10 +246,12 @@ def test_copies_of_test_images_teach_nothing(steel: Factory) -> None:
     size = max(path.stat().st_size for path in (*tests, other))
     for path in (tests[0], good, other):  # all of one size
         path.write_bytes(path.read_bytes().ljust(size, b"."))
+    slipped_in = steel.images / "train/good/slipped_in.png"
+    shutil.copy(tests[1], slipped_in)
     labels = dict.fromkeys([good, other], ("good", "audit")) | {defect: ("defect", "flagged")}
     add_labels(steel.out, labels)
     prepared = steel.prepare()
-    assert parts_of(prepared, [good]) == [None]
+    assert parts_of(prepared, [good, slipped_in]) == [None, Part.LEFT_OUT]
     assert parts_of(prepared, [other]) != [None]
     assert not prepared.defects.uris
     copies = ", ".join(sorted(map(str, (good, defect))))

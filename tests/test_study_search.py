@@ -1,6 +1,5 @@
 """What a search notes of trials that go wrong, and which categories it is over."""
 
-import pickle
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,12 +18,11 @@ from pipeline.study.records import Ledger, StudyFolder, TrialStatus
 from pipeline.study.tracking import begin
 
 
-def trial(folder: Path, error: Exception) -> Any:
+def trial(error: Exception) -> Any:
     """A trial of Ray Tune that has failed."""
-    noted = folder / "error.pkl"
-    noted.write_bytes(pickle.dumps(RayTaskError("step", "a traceback", error)))
+    noted = RayTaskError("step", "a traceback", error)
     config = {"sigma": 1.0, "layers": "2"}
-    return SimpleNamespace(trial_id="t1", config=config, pickled_error_file=str(noted))
+    return SimpleNamespace(trial_id="t1", config=config, get_pickled_error=lambda: noted)
 
 
 def test_a_trial_that_dies_before_it_begins_is_noted_as_failed(
@@ -32,7 +30,7 @@ def test_a_trial_that_dies_before_it_begins_is_noted_as_failed(
 ) -> None:
     study = make_study(tmp_path).at(str(tmp_path))
     recorder = Recorder(study=study, place=str(tmp_path), parent=begin(study))
-    recorder.on_trial_error(1, [], trial(tmp_path, RuntimeError("no place to run")))
+    recorder.on_trial_error(1, [], trial(RuntimeError("no place to run")))
     noted = StudyFolder(str(tmp_path)).trials()["t1"]
     assert (noted.status, noted.error) == (TrialStatus.FAILED, "RuntimeError: no place to run")
     assert noted.configuration == {"sigma": 1.0, "layers": [2]}
@@ -41,9 +39,9 @@ def test_a_trial_that_dies_before_it_begins_is_noted_as_failed(
 def test_a_service_that_is_away_ends_the_search_before_a_trial_has_failed(tmp_path: Path) -> None:
     recorder = Recorder(study=make_study(tmp_path), place=str(tmp_path), parent="")
     away = StorageAway("s3://study does not answer")
-    recorder.on_trial_recover(1, [], trial(tmp_path, RuntimeError("no memory")))
+    recorder.on_trial_recover(1, [], trial(RuntimeError("no memory")))
     with pytest.raises(StorageAway, match="does not answer"):
-        recorder.on_trial_recover(1, [], trial(tmp_path, away))
+        recorder.on_trial_recover(1, [], trial(away))
 
 
 def test_a_category_that_was_left_out_when_the_search_began_stays_out(

@@ -217,6 +217,9 @@ def test_confirmed_defects_are_known_by_their_content(tmp_path: Path) -> None:
     assert {sample.uri for sample in found.judging} in ({own[1], own[4]}, {own[2], own[4]})
     assert len(found.contents) == 4
     assert not read_confirmed(told[5:6], category).judging
+    copied = read_confirmed(told, category, copies={own[4]})
+    assert own[4] not in {sample.uri for sample in copied.judging}
+    assert len(copied.contents) == 4
 
 
 def test_confirmed_defects_judge_in_place_of_made_anomalies_and_none_of_the_gates(

@@ -28,6 +28,7 @@ from jobs.cluster.work_queue import Ended, Job, News, WorkQueue
 POLL_S = 0.3
 END_S = 30.0  # within which runs notice that nothing waits
 MOST_FRUITLESS = 2  # runs one after another that failed without a job done
+MOST_AWAY = 6  # jobs one after another whose worker left, as a service was away
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ class _Runs:
         self._slots, self._queue = slots, queue
         self._running: dict[str, Future[Any]] = {}
         self._num_fruitless, self._last_error = 0, ""  # that failed one after another
-        self._num_away = 0  # of them all, those whose worker left
+        self._num_left, self._left_before = 0, 0  # workers that left; of these before a job's end
 
     def look_after(self, news: News) -> None:
         """Take leave of runs that have ended or are lost, and start those that are wanted."""
@@ -91,20 +92,21 @@ class _Runs:
         for name, held in news.held.items():
             if held.node not in alive:
                 self._queue.give_back.remote(name, "its node was lost", held.job)
-        if self._num_fruitless < MOST_FRUITLESS:
-            self._fill_up(num_left=news.num_waiting + len(news.held))
+        num_jobs = news.num_waiting + len(news.held)
+        num_away = self._num_left - self._left_before
+        if self._num_fruitless < MOST_FRUITLESS and num_away < min(MOST_AWAY, num_jobs):
+            self._fill_up(num_jobs)
         elif not self._running:  # those that still run may yet do what waits
             raise ClusterError(
-                f"{news.num_waiting:,} of the jobs are left, and none can be done now: "
+                f"{num_jobs:,} of the jobs are left, and none can be done now: "
                 f"{self._last_error} Mend it and run the command again."
             )
 
     def _note(self, news: News) -> None:
         if news.ended:
-            self._num_fruitless = 0
-        for why in news.away[self._num_away :]:
-            self._count_fruitless(why)
-        self._num_away = len(news.away)
+            self._num_fruitless, self._left_before = 0, self._num_left
+        if len(news.away) > self._num_left:
+            self._num_left, self._last_error = len(news.away), news.away[-1]
 
     def _fill_up(self, num_left: int) -> None:
         resources = self._slots.resources
@@ -130,9 +132,5 @@ class _Runs:
         if error is None:
             return
         logger.info("a run failed", exc_info=error)
-        self._count_fruitless(reason(error))
+        self._num_fruitless, self._last_error = self._num_fruitless + 1, reason(error)
         self._queue.give_back.remote(name, self._last_error)
-
-    def _count_fruitless(self, why: str) -> None:
-        self._num_fruitless += 1
-        self._last_error = why

@@ -72,9 +72,7 @@ class Evaluator:
 
     def evaluation(self, only: str | None = None) -> Evaluation:
         """Return what became of all categories, or of one."""
-        known = self.results.keys() | self.errors.keys()
-        names = [each.name for each in self.categories if each.name in known]
-        names = names if only is None else [only]
+        names = [category.name for category in self.categories if only in (None, category.name)]
         return Evaluation(
             categories=names,
             num_seeds=self.num_seeds,
@@ -128,7 +126,8 @@ def evaluate(
     """
     evaluator = Evaluator(categories=categories, num_seeds=num_seeds, out=out)
     variants = {OWN: {category.name: category for category in categories}}
-    return _run({OWN: evaluator}, variants, features)[OWN]
+    _run({OWN: evaluator}, variants, features)
+    return evaluator.finish()
 
 
 def compare(
@@ -163,7 +162,8 @@ def compare(
             errors={n: each for n, each in found.items() if isinstance(each, str)},
         )
         variants[name] = {n: each for n, each in found.items() if isinstance(each, Category)}
-    evaluations = _run(evaluators, variants, features)
+    _run(evaluators, variants, features)
+    evaluations = {name: evaluator.finish() for name, evaluator in evaluators.items()}
     files = comparison(evaluations)
     for name, content in files.items():
         storage.write_bytes(storage.join(out, name), content)
@@ -186,10 +186,8 @@ def _run(
     evaluators: Mapping[str, Evaluator],
     variants: Mapping[str, Mapping[str, Category]],
     features: StorePlace | None,
-) -> dict[str, Evaluation]:
+) -> None:
     """Measure each category's variants as one job, which shares what they have in common.
-
-    The tables are written even where what every category needs goes away meanwhile.
 
     Args:
         evaluators: by detector; all of the same categories.
@@ -210,16 +208,12 @@ def _run(
         slots = Slots(loop=run, config=config, resources=resources_for(max(len(wanted), 1)))
         display = Display("evaluating", num_jobs=len(wanted))
         jobs = [_job(category, own[category.name]) for category in wanted]
-        try:
-            with display.shown():
-                for ended in slots.work_through(jobs, display.update):
-                    found = ended.result
-                    for detector, each in own[ended.name].items():
-                        told = ended.error or found[detector]
-                        evaluators[detector].take(each, partial(_checked, told))
-        finally:
-            evaluations = {name: evaluator.finish() for name, evaluator in evaluators.items()}
-    return evaluations
+        with display.shown():
+            for ended in slots.work_through(jobs, display.update):
+                found = ended.result
+                for detector, each in own[ended.name].items():
+                    told = ended.error or found[detector]
+                    evaluators[detector].take(each, partial(_checked, told))
 
 
 def _job(category: Category, variants: Mapping[str, Category]) -> Job:

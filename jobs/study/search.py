@@ -6,13 +6,11 @@ than the trials in flight; those keep their names and are trained again when it 
 
 import logging
 import os
-import pickle
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -96,13 +94,13 @@ class Recorder(tune.Callback):
         Raises:
             ServiceAway: what every trial needs.
         """
-        cause = getattr(_error_of(trial), "cause", None)
+        cause = getattr(trial.get_pickled_error(), "cause", None)
         if isinstance(cause, ServiceAway):
             raise cause
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial's process has died too often, perhaps before it could begin."""
-        error = _error_of(trial)
+        error = trial.get_pickled_error()
         why = reason(error) if error else "its process ended without a word"
         self._end(_failed(self.records.get(trial.trial_id) or self._begun(trial), why))
 
@@ -124,15 +122,6 @@ class Recorder(tune.Callback):
     @property
     def _folder(self) -> StudyFolder:
         return StudyFolder(self.place)
-
-
-def _error_of(trial: Any) -> Exception | None:
-    """Return what a trial died of, as Ray Tune has noted it for this process."""
-    noted = trial.pickled_error_file
-    if noted is None or not Path(noted).exists():
-        return None
-    error: Exception = pickle.loads(Path(noted).read_bytes())  # noqa: S301  this process's own
-    return error
 
 
 def _failed(record: TrialRecord, why: str) -> TrialRecord:

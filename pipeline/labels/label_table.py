@@ -11,6 +11,7 @@ read as they are, and taken in by the next import; ``taken_in.json`` says which 
 
 import hashlib
 import json
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
@@ -125,11 +126,20 @@ class LabelTable:
         names = {*categories}
         if not self._renames:
             return self._of_dates({*nights}, names, copies)
-        by_name_today = {name_now(name, max(nights), self._renames): name for name in names}
-        for today in by_name_today:
-            names |= {name for name, _ in earlier_names(today, self._renames)}
-        rows = self._of_dates({*nights}, names, copies)
-        called = pa.array([by_name_today.get(today) for today in self._today(rows)], pa.string())
+        by_name_today = defaultdict(list)
+        for name in sorted(names):
+            by_name_today[name_now(name, max(nights), self._renames)].append(name)
+        wanted = names.union(
+            *({n for n, _ in earlier_names(today, self._renames)} for today in by_name_today)
+        )
+        rows = self._of_dates({*nights}, wanted, copies)
+
+        def on_last_night(own: str, today: str) -> str | None:
+            known = by_name_today.get(today, [None])  # two on the day of the rename itself
+            return own if own in known else today if today in known else known[0]
+
+        names_then = map(on_last_night, rows["category"].to_pylist(), self._today(rows))
+        called = pa.array(list(names_then), pa.string())
         place = LABEL_SCHEMA.get_field_index("category")
         return rows.filter(pc.is_valid(called)).set_column(
             place, LABEL_SCHEMA.field(place), called.drop_null()

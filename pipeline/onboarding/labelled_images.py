@@ -40,6 +40,7 @@ class LabelledImages:
     joining: Sequence[Told] = ()  # good and unsure ones that are not listed; by score come last
     confirmed: frozenset[str] = frozenset()  # addresses of good ones, listed or not
     defects: Sequence[Told] = ()
+    copies: frozenset[str] = frozenset()  # addresses of those with the content of a test image
     gone: Sequence[str] = ()  # deleted or replaced since
     tests: Sequence[str] = ()  # test images and copies of them, from which nobody learns
     picked_over: Sequence[str] = ()  # nights of whose samples a part is gone
@@ -92,7 +93,9 @@ def find_labelled(
     files = storage.look_up({split_page(uri)[0] for uri in (*tests, *(each.uri for each in told))})
     there = [each for each in told if _is_same(each, files.get(split_page(each.uri)[0]))]
     known = frozenset(listed)
-    tests |= copies_of(tests, {each.uri for each in there} - known, files)
+    copies = frozenset(copies_of(tests, {each.uri for each in there} - known, files))
+    defects = [e for e in there if e.label == "defect" and e.uri not in tests]
+    tests |= copies
     kept = [each for each in there if each.uri not in tests]
     joining = [each for each in kept if each.label != "defect" and each.uri not in known]
     picked_over = nights_in_part(
@@ -103,7 +106,8 @@ def find_labelled(
     return LabelledImages(
         joining=sorted(joining, key=lambda each: each.by_score),
         confirmed=frozenset(each.uri for each in kept if each.label == "good"),
-        defects=[each for each in kept if each.label == "defect"],
+        defects=defects,
+        copies=copies,
         gone=sorted({each.uri for each in told} - {each.uri for each in there}),
         tests=sorted({each.uri for each in there} & tests),
         picked_over=picked_over,
@@ -160,7 +164,7 @@ def _digest_of(file: str) -> str:
 def read_defects(labelled: LabelledImages, category: Category, embedder: Embedder) -> Defects:
     """Read every confirmed defect, and keep the features of those that may be learned from.
 
-    Those of the gate's half come first: no copy of one is learned from.
+    Those of the gate's half come first: no copy of one is learned from, nor one of a test image.
 
     Raises:
         CacheTooSmall: neither memory nor disk has room.
@@ -176,7 +180,8 @@ def read_defects(labelled: LabelledImages, category: Category, embedder: Embedde
     unreadable: list[str] = []
     for batch in embedder.read(uris, category.preprocessing):
         for row, image in enumerate(batch.images):
-            if image.sha256 not in contents and not is_for_gate(image.uri):
+            teaches = image.uri not in labelled.copies and not is_for_gate(image.uri)
+            if teaches and image.sha256 not in contents:
                 bank.write(len(kept), [plane[row : row + 1] for plane in batch.planes.values()])
                 kept[image.uri] = image.sha256
             contents.add(image.sha256)

@@ -112,9 +112,11 @@ def delete(uri: str) -> None:
 
 
 def remove_folder(uri: str) -> None:
-    """Remove a folder with all that is in it; what its links lead to stays."""
+    """Remove a folder with all that is in it; what its links lead to stays, and if it is one."""
     folder = Path(local_path(uri))
     with storage_errors(uri):
+        if folder.is_symlink():
+            folder.unlink()
         while folder.exists():
             with suppress(FileNotFoundError):  # whoever removes the same at once was faster
                 shutil.rmtree(folder)

@@ -85,7 +85,8 @@ def build_view(
     view = ranged(view, samples)
     category = view.category
     uris = training_uris(category, samples)
-    confirmed = read_confirmed(find_labelled(category, samples, uris).defects, category)
+    told = find_labelled(category, samples, uris)
+    confirmed = read_confirmed(told.defects, category, told.copies)
     refuse_few(category, len(uris), plan)
     embedder = embedder_of_view(view, fetch)
     with TemporaryDirectory(prefix="nightshift-study-") as scratch:
@@ -145,15 +146,17 @@ class Confirmed(NamedTuple):
     """Confirmed defects that can be read."""
 
     contents: frozenset[str]  # of all: nothing trains that has one of them
-    judging: Sequence[Sample]  # those that trials are judged by, none with a content of the gate's
+    judging: Sequence[Sample]  # those that trials are judged by, none of the gate's or of a test
 
 
-def read_confirmed(told: Sequence[Told], category: Category) -> Confirmed:
-    """Read the confirmed defects for what they contain."""
+def read_confirmed(
+    told: Sequence[Told], category: Category, copies: Collection[str] = ()
+) -> Confirmed:
+    """Read the confirmed defects for what they contain; ``copies`` of test images judge nothing."""
     read = read_all([each.uri for each in told], category.preprocessing)
     content_of = {image.uri: image.sha256 for image in read if image.pixels is not None}
-    for_gate = {content for uri, content in content_of.items() if is_for_gate(uri)}
-    judging = {content: uri for uri, content in content_of.items() if content not in for_gate}
+    kept = {content for uri, content in content_of.items() if is_for_gate(uri) or uri in copies}
+    judging = {content: uri for uri, content in content_of.items() if content not in kept}
     samples = [Sample(uri, "test", "defect") for uri in judging.values()]
     return Confirmed(contents=frozenset(content_of.values()), judging=samples)
 
