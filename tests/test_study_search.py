@@ -5,6 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import cloudpickle
 import pytest
 from ray.exceptions import RayTaskError
 from studied import make_study
@@ -18,11 +19,16 @@ from pipeline.study.records import Ledger, StudyFolder, TrialStatus
 from pipeline.study.tracking import begin
 
 
-def trial(error: Exception) -> Any:
-    """A trial of Ray Tune that has failed."""
-    noted = RayTaskError("step", "a traceback", error)
-    config = {"sigma": 1.0, "layers": "2"}
-    return SimpleNamespace(trial_id="t1", config=config, get_pickled_error=lambda: noted)
+def trial(folder: Path, error: Exception) -> Any:
+    """A trial of Ray Tune that has failed; the storage has half of what it died of as yet."""
+    noted = folder / "error.pkl"
+    noted.write_bytes(cloudpickle.dumps(RayTaskError("step", "a traceback", error)))
+    return SimpleNamespace(
+        trial_id="t1",
+        config={"sigma": 1.0, "layers": "2"},
+        pickled_error_file=str(noted),
+        get_pickled_error=lambda: cloudpickle.loads(b""),
+    )
 
 
 def test_a_trial_that_dies_before_it_begins_is_noted_as_failed(
@@ -30,7 +36,7 @@ def test_a_trial_that_dies_before_it_begins_is_noted_as_failed(
 ) -> None:
     study = make_study(tmp_path).at(str(tmp_path))
     recorder = Recorder(study=study, place=str(tmp_path), parent=begin(study))
-    recorder.on_trial_error(1, [], trial(RuntimeError("no place to run")))
+    recorder.on_trial_error(1, [], trial(tmp_path, RuntimeError("no place to run")))
     noted = StudyFolder(str(tmp_path)).trials()["t1"]
     assert (noted.status, noted.error) == (TrialStatus.FAILED, "RuntimeError: no place to run")
     assert noted.configuration == {"sigma": 1.0, "layers": [2]}
@@ -39,9 +45,11 @@ def test_a_trial_that_dies_before_it_begins_is_noted_as_failed(
 def test_a_service_that_is_away_ends_the_search_before_a_trial_has_failed(tmp_path: Path) -> None:
     recorder = Recorder(study=make_study(tmp_path), place=str(tmp_path), parent="")
     away = StorageAway("s3://study does not answer")
-    recorder.on_trial_recover(1, [], trial(RuntimeError("no memory")))
-    with pytest.raises(StorageAway, match="does not answer"):
-        recorder.on_trial_recover(1, [], trial(away))
+    recorder.on_trial_recover(1, [], trial(tmp_path, RuntimeError("no memory")))
+    for failed in (recorder.on_trial_recover, recorder.on_trial_error):
+        with pytest.raises(StorageAway, match="does not answer"):
+            failed(1, [], trial(tmp_path, away))
+    assert not StudyFolder(str(tmp_path)).trials()
 
 
 def test_a_category_that_was_left_out_when_the_search_began_stays_out(

@@ -6,11 +6,13 @@ than the trials in flight; those keep their names and are trained again when it 
 
 import logging
 import os
+import pickle
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -94,13 +96,15 @@ class Recorder(tune.Callback):
         Raises:
             ServiceAway: what every trial needs.
         """
-        cause = getattr(trial.get_pickled_error(), "cause", None)
-        if isinstance(cause, ServiceAway):
-            raise cause
+        _error_of(trial)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial's process has died too often, perhaps before it could begin."""
-        error = trial.get_pickled_error()
+        """A trial's process has died too often, perhaps before it could begin.
+
+        Raises:
+            ServiceAway: what it died of this time, which is not its own fault.
+        """
+        error = _error_of(trial)
         why = reason(error) if error else "its process ended without a word"
         self._end(_failed(self.records.get(trial.trial_id) or self._begun(trial), why))
 
@@ -122,6 +126,25 @@ class Recorder(tune.Callback):
     @property
     def _folder(self) -> StudyFolder:
         return StudyFolder(self.place)
+
+
+def _error_of(trial: Any) -> Exception | None:
+    """Return what a trial died of, as Ray Tune has just noted it for this process.
+
+    ``Trial.get_pickled_error`` reads the copy in the storage, which comes later, and half at first.
+
+    Raises:
+        ServiceAway: it died of that. What Ray Tune counted is not saved then: raised from a
+            callback, this ends the search before its state is written.
+    """
+    noted = trial.pickled_error_file
+    if noted is None or not Path(noted).exists():
+        return None
+    error: Exception = pickle.loads(Path(noted).read_bytes())  # noqa: S301  this process's own
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, ServiceAway):
+        raise cause
+    return error
 
 
 def _failed(record: TrialRecord, why: str) -> TrialRecord:
