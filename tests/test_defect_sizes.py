@@ -23,6 +23,7 @@ from pipeline.onboarding.defect_sizes import (
     SizeFound,
     _scores,
     _unseen,
+    findings_of_sizes,
     measure_sizes,
 )
 from pipeline.onboarding.prepare import PreparedCategory, make_detector
@@ -227,6 +228,13 @@ def test_every_kind_says_what_it_finds(images: Path, kind: str) -> None:
         assert [(each.size, each.found, each.of) for each in found] == [
             (size, count, 3) for size in SIZES
         ]
+
+
+def test_a_threshold_above_all_that_is_made_is_said() -> None:
+    found = [SizeFound.of_flags(size, [False] * 12) for size in (8, 32)]
+    assert "none of 12 made defects of 32 pixels is found" in findings_of_sizes(found)[0]
+    found[-1] = SizeFound.of_flags(32, [False, True])
+    assert findings_of_sizes(found) == findings_of_sizes([]) == []
 
 
 def test_a_share_has_its_exact_interval() -> None:

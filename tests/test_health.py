@@ -85,6 +85,12 @@ def test_a_warning_instead_can_be_asked_for(caplog: pytest.LogCaptureFixture) ->
     assert "synthetic_auroc is nan, not a number" in caplog.text
 
 
+def test_a_position_whose_good_tiles_are_all_alike_is_refused_in_words() -> None:
+    health = {"tile_1_image_spread_over_sigma": 0.0}
+    with pytest.raises(UnhealthyHead, match=r"good images are all alike.*share: all or ignore:"):
+        refuse_unhealthy("steel", health, warn=False)
+
+
 def test_synthetic_auroc_is_that_of_anomalies_against_good_images() -> None:
     good = np.array([0.0, 1.0, 2.0], np.float32)
     assert synthetic_auroc(good, np.array([3.0, 1.5], np.float32)) == pytest.approx(5 / 6)

@@ -23,7 +23,7 @@ from pipeline.calibration import Part
 from pipeline.catalogue.catalogue import Category, load_catalogue
 from pipeline.night.folder import NightFolder
 from pipeline.night.results import read_night, remove_shards, stored_shards
-from pipeline.onboarding.finish import findings_of_size, write_package
+from pipeline.onboarding.finish import findings_of_heads, write_package
 from pipeline.onboarding.key import onboarding_key
 from pipeline.onboarding.prepare import make_detector, prepare
 from pipeline.package import Package
@@ -354,8 +354,8 @@ def test_large_heads_are_told(made: Path) -> None:
     heads = Package.read(made / "package").heads
     size = (made / "package/head.safetensors").stat().st_size
     assert heads.stored_bytes == pytest.approx(size, abs=2000)
-    assert findings_of_size(heads) == []
+    assert findings_of_heads(heads) == []
     tensors = {"centre": torch.zeros(384), "scale": torch.ones(384), "neighbours": torch.zeros(())}
     large = MemoryBank(tensors | {"vectors": torch.zeros(16_385, 384)})  # a tenth, ResNet-18
     expected = "heads of 13 MB: a worker holds few of such categories at once"
-    assert findings_of_size(large) == [expected]
+    assert findings_of_heads(large) == [expected]

@@ -26,7 +26,7 @@ from pipeline.evaluation.protocol import Protocol
 from pipeline.evaluation.variants import variant
 from pipeline.night.folder import NightFolder
 from pipeline.night.results import read_night
-from pipeline.onboarding.finish import findings_of_size, write_package
+from pipeline.onboarding.finish import findings_of_heads, write_package
 from pipeline.onboarding.health import refuse_unhealthy
 from pipeline.onboarding.key import onboarding_key
 from pipeline.onboarding.prepare import make_detector, prepare
@@ -240,4 +240,4 @@ def test_the_published_preset_is_large_and_says_so() -> None:
     stored = 2 * sum(p.numel() for p in network.parameters())
     assert stored / 1e6 == pytest.approx(400, abs=1)
     heads: Any = SimpleNamespace(stored_bytes=stored)
-    assert "a worker holds few of such categories" in findings_of_size(heads)[0]
+    assert "a worker holds few of such categories" in findings_of_heads(heads)[0]

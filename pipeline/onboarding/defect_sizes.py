@@ -89,6 +89,17 @@ def measure_sizes(
     return [SizeFound.of_flags(size, each) for size, each in flags.items() if each]
 
 
+def findings_of_sizes(sizes: Sequence[SizeFound]) -> list[str]:
+    """Say it where a category finds none of the largest made defects: its threshold is too high."""
+    if not sizes or sizes[-1].found:
+        return []
+    largest = sizes[-1]
+    return [
+        f"none of {largest.of} made defects of {largest.size} pixels is found: the threshold lies "
+        f"above them; see whether the good images that score highest are good"
+    ]
+
+
 def _unseen(prepared: PreparedCategory, detector: Detector) -> list[tuple[Heads, int]]:
     """Return unseen images with the heads that have not seen them, in the order of contents."""
     found = [

@@ -25,7 +25,7 @@ from pipeline.images.regions import RegionRule, fit_rule
 from pipeline.measuring.labelled import ScoredSamples, measure, read_marks, score_samples
 from pipeline.onboarding import label_head
 from pipeline.onboarding.check_images import check_images
-from pipeline.onboarding.defect_sizes import SizeFound, measure_sizes
+from pipeline.onboarding.defect_sizes import SizeFound, findings_of_sizes, measure_sizes
 from pipeline.onboarding.examples import examples, worst_unseen
 from pipeline.onboarding.health import measure_health, refuse_unhealthy
 from pipeline.onboarding.prepare import PreparedCategory, UnseenScores, make_detector, score_unseen
@@ -61,7 +61,7 @@ def finish(prepared: PreparedCategory) -> tuple[Package, dict[str, NDArray[np.ui
         "evaluation": time.monotonic() - calibrated,
     }
     record = _record(prepared, scored, calibration, timings, health)
-    findings = [*record.findings, *findings_of_size(detector.heads)]
+    findings = [*record.findings, *findings_of_heads(detector.heads), *findings_of_sizes(sizes)]
     package = Package(
         header=detector.header,
         heads=copy.deepcopy(detector.heads).cpu(),
@@ -98,7 +98,7 @@ def _curve(category: Category, sizes: list[SizeFound]) -> dict[str, NDArray[np.u
     return {"defect-sizes": drawn(figure)}
 
 
-def findings_of_size(heads: Heads) -> list[str]:
+def findings_of_heads(heads: Heads) -> list[str]:
     """Say it where a category's heads are so large that few fit into a worker."""
     megabytes = heads.stored_bytes / 1e6
     if megabytes <= LARGE_MEGABYTES:

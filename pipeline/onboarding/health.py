@@ -137,7 +137,8 @@ def refuse_unhealthy(category: str, health: Mapping[str, float], *, warn: bool) 
         logger.warning("%s", message)
         return
     raise UnhealthyHead(
-        f"{message} Look at the images, train longer, or change training.sigma; "
+        f"{message} Look at the images, train longer, or change training.sigma (and where tiles "
+        f"of a position are all alike, share: all or ignore: them); "
         f"training.health: warn registers it all the same."
     )
 
@@ -149,6 +150,8 @@ def _finding(name: str, value: float) -> str | None:
     low, high = _bounds(name)
     if low <= value <= high:
         return None
+    if value == 0 and name.endswith("spread_over_sigma"):
+        return f"{name} is 0: its good images are all alike, as far as the backbone sees"
     sign = f"at least {low:g}" if value < low else f"at most {high:g}"
     return f"{name} is {value:.3g}, a sound head has {sign}"
 
