@@ -19,7 +19,6 @@ from test_report_browser import DESKTOP, PHONE
 from jobs.onboard.onboard import OnboardingOptions, onboard
 from pipeline import storage
 from pipeline.onboarding.overview import (
-    EARLIER_FILE,
     PAGE_FILE,
     OverviewError,
     add_to_overview,
@@ -89,16 +88,18 @@ def test_a_page_written_by_a_slow_command_has_the_lines_of_a_faster_one(
     assert all(f"<th>{name}</th>" in page for name in ("fast", "few", "slow", "steel"))
 
 
-def test_the_file_of_all_categories_counts_where_one_has_none_of_its_own(runs: str) -> None:
-    when = {"when": "2026-01-01T00:00:00+00:00"}
-    before = {name: outcome(name, "failed") | when for name in ("steel", "wood", "brass")}
-    earlier = Path(runs, EARLIER_FILE)
-    earlier.write_text(json.dumps({"categories": before}))
-    assert failed_categories(runs) == ["brass", "few", "wood"]
-    assert rename_in_overview(runs, "wood", "oak", NOW)
-    assert take_out_of_overview(runs, "brass", NOW)
-    assert failed_categories(runs) == ["few", "oak"]
-    assert list(json.loads(earlier.read_text())["categories"]) == ["steel"]
+def test_a_category_is_renamed_and_taken_out(runs: str) -> None:
+    assert rename_in_overview(runs, "few", "oak", NOW)
+    assert take_out_of_overview(runs, "steel", NOW)
+    assert not take_out_of_overview(runs, "steel", NOW)
+    assert list(read_overview(runs)) == ["oak"]
+    assert "<th>steel</th>" not in Path(runs, PAGE_FILE).read_text()
+
+
+def test_a_category_whose_file_is_damaged_is_taken_out(runs: str) -> None:
+    Path(runs, "onboardings/steel.json").write_text("{")
+    assert take_out_of_overview(runs, "steel", NOW)
+    assert list(read_overview(runs)) == ["few"]
 
 
 def test_an_overview_that_cannot_be_written_stops_no_onboarding(
@@ -132,6 +133,12 @@ def test_a_category_that_has_not_changed_keeps_what_is_known_of_it(runs: str) ->
     assert steel["counts"] == {"train": 30, "calibration": 10}
     assert steel["when"].startswith("2026-03-12")
     assert not steel["is_champion"]
+    promoted = unchanged | {"is_champion": True}
+    add_to_overview(runs, [outcome("steel", gate="not asked", is_champion=False)], NOW)
+    add_to_overview(runs, [unchanged], NOW)
+    assert read_overview(runs)["steel"]["gate"] == "not asked"
+    add_to_overview(runs, [promoted], NOW)  # by hand, meanwhile
+    assert read_overview(runs)["steel"]["gate"] is None
     add_to_overview(runs, [unchanged | {"version": "4"}], NOW)  # made by somebody else
     assert read_overview(runs)["steel"]["counts"] is None
 
@@ -153,10 +160,10 @@ def test_without_a_record_there_is_nothing_that_failed(tmp_path: Path) -> None:
         '{"categories": {"a": {"status": "failed", "when": "2026-01-01", "timings_s": 3}}}',
     ],
 )
-@pytest.mark.parametrize("name", [EARLIER_FILE, "onboardings/wood.json"])
 def test_a_damaged_record_is_told_and_does_not_stop_an_onboarding(
-    runs: str, name: str, damage: str, caplog: pytest.LogCaptureFixture
+    runs: str, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    name = "onboardings/wood.json"
     Path(runs, name).write_text(damage)
     with pytest.raises(OverviewError, match=f"{name} is damaged; delete it"):
         failed_categories(runs)
@@ -164,7 +171,6 @@ def test_a_damaged_record_is_told_and_does_not_stop_an_onboarding(
     assert f"{name} is damaged and left out" in caplog.text
     assert Path(runs, name).read_text() == damage
     add_to_overview(runs, [outcome("wood", "failed")], NOW)  # with a file of its own
-    Path(runs, EARLIER_FILE).unlink(missing_ok=True)
     assert failed_categories(runs) == ["wood"]
 
 

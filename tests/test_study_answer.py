@@ -49,6 +49,9 @@ def test_a_category_on_which_every_trial_fails_costs_the_others_nothing() -> Non
     ]
     assert always_failed(records, ["steel", "bad"]) == {"bad": "holds NaN"}
     assert finalists(records, ["steel"], 1) == [(DEFAULT, "steel"), (A, "steel")]
+    stopped = record("c", C, {"steel": 0.5, "bad": 0.4}, rungs=2)
+    assert always_failed([*records, stopped], ["steel", "bad"]) == {}
+    assert always_failed([stopped], ["steel", "bad"]) == {}
 
 
 def test_a_configuration_that_fails_on_one_category_is_the_worst_there() -> None:

@@ -4,8 +4,7 @@ RUNS/onboardings/CATEGORY.json    the last outcome of a category, whichever comm
 RUNS/onboarding.html              all of them as a page, failures first
 
 A file holds one category and is written whole, so commands that end at once keep each other's
-outcomes. Earlier all were in RUNS/onboarding.json, in the same form; what it says still counts
-where a category has no file of its own.
+outcomes.
 
 Names and errors come from a catalogue and from images: text to the page, autoescaped, and under a
 content policy that lets no script run at all.
@@ -14,7 +13,7 @@ content policy that lets no script run at all.
 import datetime as dt
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, TypeAdapter
@@ -27,7 +26,7 @@ from pipeline.onboarding.size_words import sizes_in_words
 from pipeline.pages.environment import render_page
 from pipeline.pages.words import clock, count
 
-FOLDER, EARLIER_FILE, PAGE_FILE = "onboardings", "onboarding.json", "onboarding.html"
+FOLDER, PAGE_FILE = "onboardings", "onboarding.html"
 TEMPLATE = "onboarding/static/onboarding.html.j2"
 FAILED, UNCHANGED = "failed", "unchanged"
 STAGES = ("embedding", "training", "calibration", "evaluation")  # of ``timings_s``
@@ -107,7 +106,10 @@ def add_to_overview(runs: str, outcomes: Sequence[Mapping[str, Any]], now: dt.da
         name, when = outcome["category"], {"when": now.isoformat(timespec="seconds")}
         before = overview.get(name, {})
         if outcome["status"] == UNCHANGED and before.get("version") == outcome["version"]:
-            changed[name] = before | {"is_champion": outcome["is_champion"]}  # and its details
+            is_champion = outcome["is_champion"]
+            changed[name] = before | {"is_champion": is_champion}  # and its details
+            if is_champion and not before.get("is_champion"):
+                changed[name]["gate"] = None  # whatever it said, somebody has promoted it since
         else:
             changed[name] = {**outcome, **when}
     new = [name for name in changed if changed[name] != overview.get(name)]
@@ -139,12 +141,8 @@ def take_out_of_overview(runs: str, category: str, now: dt.datetime) -> bool:
     Raises:
         StorageError: the overview cannot be read or written.
     """
-    if category not in outcomes_so_far(runs):
+    if storage.read_if_there(_uri(runs, category)) is None:
         return False
-    earlier = storage.join(runs, EARLIER_FILE)
-    others, _ = _read([earlier])
-    if others.pop(category, None):
-        storage.write_bytes(earlier, _document(others))
     storage.delete(_uri(runs, category))
     _write_page(runs, now)
     return True
@@ -154,12 +152,9 @@ def _uri(runs: str, category: str) -> str:
     return storage.join(runs, FOLDER, f"{file_name(category)}.json")
 
 
-def _document(outcomes: Outcomes) -> bytes:
-    return json.dumps({"categories": outcomes}, indent=1).encode()
-
-
 def _write(runs: str, category: str, outcome: dict[str, Any]) -> None:
-    storage.write_bytes(_uri(runs, category), _document({category: outcome}))
+    document = {"categories": {category: outcome}}
+    storage.write_bytes(_uri(runs, category), json.dumps(document, indent=1).encode())
 
 
 def _write_page(runs: str, now: dt.datetime) -> str:
@@ -178,14 +173,7 @@ def _listed(runs: str) -> list[storage.StoredObject]:
 
 def _stored(runs: str) -> tuple[Outcomes, list[str]]:
     """Return the last outcome of every category, sorted, and the files that are damaged."""
-    own = (item.uri for item in _listed(runs))
-    found, damaged = _read([storage.join(runs, EARLIER_FILE), *own])
-    return dict(sorted(found.items())), damaged
-
-
-def _read(uris: Iterable[str]) -> tuple[Outcomes, list[str]]:
-    """Return the outcomes in some files, of a category the last, and the files that are damaged."""
-    uris, found, damaged = [*uris], Outcomes(), []
+    uris, found, damaged = [item.uri for item in _listed(runs)], Outcomes(), []
     for uri, content in zip(uris, read_ahead(storage.read_if_there, uris, PARALLEL), strict=True):
         if content is None:
             continue
@@ -195,7 +183,7 @@ def _read(uris: Iterable[str]) -> tuple[Outcomes, list[str]]:
             found |= document["categories"]
         except (ValueError, KeyError):
             damaged.append(uri)
-    return found, damaged
+    return dict(sorted(found.items())), damaged
 
 
 def overview_page(overview: Outcomes, now: dt.datetime) -> str:

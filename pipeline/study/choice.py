@@ -72,11 +72,14 @@ def trained_whole(records: Sequence[TrialRecord]) -> list[TrialRecord]:
 
 
 def always_failed(records: Sequence[TrialRecord], categories: Sequence[str]) -> dict[str, str]:
-    """Return why, of the categories on which every trial fails: nothing is learned of those."""
-    whole, found = trained_whole(records), {}
+    """Return why, of the categories on which every trial fails: nothing is learned of those.
+
+    One that was stopped early has not failed; without a whole trial nothing is known yet.
+    """
+    begun, found = [record for record in records if record.rungs], dict[str, str]()
     for name in categories:
-        reasons = [record.rungs[-1].get("errors", {}).get(name) for record in whole]
-        if whole and all(reasons):
+        reasons = [record.rungs[-1].get("errors", {}).get(name) for record in begun]
+        if trained_whole(records) and all(reasons):
             found[name] = reasons[0]
     return found
 
