@@ -21,6 +21,8 @@ def queue(monkeypatch: pytest.MonkeyPatch) -> WorkQueue:
     context = SimpleNamespace(get_node_id=lambda: "node")
     monkeypatch.setattr(slot_worker, "ask", lambda method, *given: method.remote(*given))
     monkeypatch.setattr(slot_worker.ray, "get_runtime_context", lambda: context)
+    nodes = [{"NodeID": "node", "Alive": True}, {"NodeID": "lost", "Alive": False}]
+    monkeypatch.setattr(slot_worker.ray, "nodes", lambda: nodes)
     return WorkQueue([Job(name=name, payload=len(name)) for name in ("a", "few", "bc")])
 
 
@@ -78,6 +80,17 @@ def test_an_error_of_our_own_ends_the_process_and_is_the_reason_at_the_last_time
     work_through(Called(queue), "slot", break_down)
     errors = {each.name: each.error for each in queue.news(0).ended}
     assert errors == {"a": "KeyError: 'sigma' (2 times)", "few": "too few images", "bc": None}
+
+
+def test_a_worker_that_its_node_took_with_it_is_not_the_jobs_fault(queue: WorkQueue) -> None:
+    tries: list[bool] = []
+
+    def note(job: Job, reporter: Reporter) -> None:
+        tries.append(job.is_last_try)
+
+    assert queue.take("slot", "a worker that was lost", "lost")
+    work_through(Called(queue), "slot", note)  # before the command has seen the node go
+    assert tries == [False] * 3
 
 
 @pytest.fixture

@@ -99,14 +99,16 @@ def test_a_lost_slot_gives_its_job_to_the_next_one_that_asks() -> None:
     assert taken(queue, "a") == "1"  # it is back, and does something else
 
 
-def test_a_late_word_of_a_lost_slot_does_not_take_its_next_job() -> None:
-    queue = WorkQueue(jobs(3, 2))
-    assert taken(queue, "a") == "3"
-    queue.give_back("a", "its node was lost", "3")
-    assert taken(queue, "b") == "3"
-    assert taken(queue, "a") == "2"  # Ray Train found it another place
-    queue.give_back("a", "its node was lost", "3")
-    assert queue.news(0).held["a"].job == "2"
+def test_a_lost_node_gives_back_what_is_there_now() -> None:
+    queue = WorkQueue(jobs(3, 2, 1))
+    assert (taken(queue, "a", "n1"), taken(queue, "b", "n2")) == ("3", "2")
+    queue.lose_nodes({"n1"})
+    assert taken(queue, "a", "n3") == "3"  # Ray Train found it another place
+    queue.lose_nodes({"n1"})  # a late word
+    held = queue.news(0).held
+    assert {slot: (each.job, each.node) for slot, each in held.items()} == {
+        **{"a": ("3", "n3"), "b": ("2", "n2")},
+    }
 
 
 def test_a_slot_that_was_taken_for_lost_may_still_end_its_job() -> None:

@@ -39,6 +39,8 @@ def work_through(
         after: called after each job, with how many this worker has done.
     """
     worker, node = uuid.uuid4().hex, ray.get_runtime_context().get_node_id()
+    # Before it asks for work: what the one before it had on a lost node was not the job's fault.
+    ask(queue.lose_nodes, [each["NodeID"] for each in ray.nodes() if not each["Alive"]])
     for num_done in itertools.count(1):
         job: Job | None = ask(queue.take, slot, worker, node)
         if job is None:

@@ -89,9 +89,8 @@ class _Runs:
         if not news.num_waiting and not news.held:
             return
         alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-        for name, held in news.held.items():
-            if held.node not in alive:
-                self._queue.give_back.remote(name, "its node was lost", held.job)
+        if lost := {held.node for held in news.held.values()} - alive:
+            self._queue.lose_nodes.remote(lost)
         num_jobs = news.num_waiting + len(news.held)
         num_away = self._num_left - self._left_before
         if self._num_fruitless < MOST_FRUITLESS and num_away < min(MOST_AWAY, num_jobs):

@@ -2,7 +2,7 @@
 
 import pickle
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -145,15 +145,19 @@ class WorkQueue(ProgressBoard):
         if slot in self._held:
             self._reasons[self._held[slot].job.name] = reason
 
-    def give_back(self, slot: str, reason: str, name: str | None = None) -> None:
-        """Note that a slot is away: another does what it had, before anything else.
+    def lose_nodes(self, nodes: Collection[str]) -> None:
+        """Note that nodes are gone, by identifier: others do what slots there have now."""
+        for slot in [slot for slot, held in self._held.items() if held.node in nodes]:
+            self.give_back(slot, "its node was lost")
+
+    def give_back(self, slot: str, reason: str) -> None:
+        """Note that a slot is away: another does what it has, before anything else.
 
         Args:
             slot: the run.
             reason: why it is away.
-            name: the job that it had; None: whatever it has now, for a run that has ended.
         """
-        if slot not in self._held or name not in {None, self._held[slot].job.name}:
+        if slot not in self._held:
             return
         job = self._held[slot].job
         self._ahead.pop(slot, None)
@@ -205,8 +209,8 @@ class WorkQueue(ProgressBoard):
     def _count_death(self, slot: str) -> None:
         """Count that the worker with a slot's job is gone; at the last time the job ends.
 
-        Wherever the next one is: a lost node is what the command sees go, and says with
-        ``give_back``.
+        Wherever the next one is: of a node that is lost the queue has heard before this worker
+        asks, see ``lose_nodes``.
         """
         name = self._held[slot].job.name
         self._deaths[name] += 1
