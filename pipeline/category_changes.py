@@ -15,7 +15,11 @@ from pipeline import storage
 from pipeline.catalogue.category_name import PATTERN, is_category_name
 from pipeline.catalogue.rename_table import note_renames
 from pipeline.night.fleet.hold import held_fleet
-from pipeline.onboarding.overview import rename_in_overview, take_out_of_overview
+from pipeline.onboarding.overview import (
+    is_in_overview,
+    rename_in_overview,
+    take_out_of_overview,
+)
 from pipeline.registry import category_names
 from pipeline.registry.aliases import model_name
 from pipeline.registry.category_names import RegisteredCategory, find_category
@@ -98,26 +102,29 @@ def remove_category(
 ) -> CategoryChange:
     """Take a category out of the nights to come; its versions stay.
 
-    A dry run only sees whether it can be done.
+    One that was never registered, as it failed, leaves the overview. A dry run only sees whether
+    it can be done.
 
     Raises:
         CategoryChangeError: there is no such category, or nights are pinned to a fleet with it.
         RegistryError, StorageError: a service is away.
     """
     found = find_category(category)
-    if found is None:
+    in_overview = places.runs is not None and is_in_overview(places.runs, category)
+    if found is None and not in_overview:
         raise CategoryChangeError(_unknown(category))
     _refuse_pinned(places.outs, category)
-    in_overview = False
     if not dry_run:
-        category_names.remove(category)
-        in_overview = places.runs is not None and take_out_of_overview(places.runs, category, now)
+        if found is not None:
+            category_names.remove(category)
+        if places.runs is not None:
+            take_out_of_overview(places.runs, category, now)
     return CategoryChange(
         category=category,
         new_name=None,
-        num_versions=found.num_versions,
-        aliases=found.aliases,
-        in_registry=found.takes_part,
+        num_versions=found.num_versions if found else 0,
+        aliases=found.aliases if found else {},
+        in_registry=found is not None and found.takes_part,
         noted=(),
         in_overview=in_overview,
     )

@@ -201,6 +201,17 @@ def test_a_removed_category_keeps_its_versions_and_its_numbers(client: MlflowCli
         remove_category("brass", NOWHERE, NOW)
 
 
+def test_one_that_was_never_registered_leaves_the_overview(
+    client: MlflowClient, tmp_path: Path
+) -> None:
+    places = Places(runs=str(tmp_path / "runs"))
+    add_to_overview(str(tmp_path / "runs"), [outcome("brass"), outcome("few")], NOW)
+    assert remove_category("brass", places, NOW, dry_run=True).in_overview
+    done = remove_category("brass", places, NOW)
+    assert (done.num_versions, done.in_registry, done.in_overview) == (0, False, True)
+    assert list(read_overview(str(tmp_path / "runs"))) == ["few"]
+
+
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize(
     ("method", "nth"),

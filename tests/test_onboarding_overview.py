@@ -90,15 +90,15 @@ def test_a_page_written_by_a_slow_command_has_the_lines_of_a_faster_one(
 
 def test_a_category_is_renamed_and_taken_out(runs: str) -> None:
     assert rename_in_overview(runs, "few", "oak", NOW)
-    assert take_out_of_overview(runs, "steel", NOW)
-    assert not take_out_of_overview(runs, "steel", NOW)
+    for _ in range(2):
+        take_out_of_overview(runs, "steel", NOW)
     assert list(read_overview(runs)) == ["oak"]
     assert "<th>steel</th>" not in Path(runs, PAGE_FILE).read_text()
 
 
 def test_a_category_whose_file_is_damaged_is_taken_out(runs: str) -> None:
     Path(runs, "onboardings/steel.json").write_text("{")
-    assert take_out_of_overview(runs, "steel", NOW)
+    take_out_of_overview(runs, "steel", NOW)
     assert list(read_overview(runs)) == ["few"]
 
 

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 from command_line import Run
+from factory import write_images
 
 from pipeline import storage
-from pipeline.night.folder import NightFolder
+from pipeline.night.dumps import take_in
+from pipeline.night.folder import NightError, NightFolder
 from pipeline.night.prune import PruneError, prune
 
 NIGHTS = ["2025-12-31", "2026-01-02", "2026-01-10", "2026-01-09"]
@@ -59,6 +61,19 @@ def test_what_a_night_links_to_stays_and_a_hidden_folder_does_not(tmp_path: Path
     assert [pruned.night for pruned in prune(str(tmp_path / "out"), 1)] == ["2026-01-01"]
     assert photo.exists()
     assert not night.exists()
+
+
+def test_a_late_dump_does_not_overwrite_what_is_left_of_a_pruned_night(
+    out: str, tmp_path: Path
+) -> None:
+    folder = NightFolder(out, NIGHTS[0])
+    storage.write_bytes(folder.summary, b"{}")
+    write_images(tmp_path / "late/steel", range(1))
+    list(prune(out, 1))
+    with pytest.raises(NightError, match=r"2025-12-31 was pruned.* --replace"):
+        take_in(str(tmp_path / "late"), folder)
+    night, _ = take_in(str(tmp_path / "late"), folder, replace=True)
+    assert night.rows.num_rows == 1
 
 
 def test_a_prune_that_was_cut_off_is_gone_on_with(out: str) -> None:

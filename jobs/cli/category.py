@@ -71,7 +71,8 @@ def remove(
         print_json({"dry_run": dry_run, **done.to_json()})
         return
     leaves = "leaves the nights" if done.in_registry else "had left the nights before"
-    leaves = "would leave the nights" if dry_run else leaves
+    leaves = leaves if done.num_versions else "was never registered"
+    leaves = "would leave the nights" if dry_run and done.num_versions else leaves
     go = "; these aliases go" if done.aliases else ""
     typer.echo(f"{name} {leaves}: {_in_words(done)}{go}")
     _print_places(done, out, dry_run)

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from pipeline import storage
 from pipeline.datasets.image_lists import ManifestError, is_manifest
-from pipeline.night.folder import NightFolder
+from pipeline.night.folder import NightError, NightFolder
 from pipeline.night.inventory import InventoriedDump
 from pipeline.night.listing import Listing, list_dump
 from pipeline.night.manifest import MANIFEST_SCHEMA, read_manifest
@@ -76,12 +76,18 @@ def take_in(
     Raises:
         StorageError: the dump cannot be read.
         ManifestError: it has no images, or says of an image what another dump contradicts.
+        NightError: the night was pruned, and its summary would count this dump alone.
     """
     if isinstance(dump, str) and storage.absolute(dump) == folder.manifest:
         return _read_images(folder), Change()
     night = NightImages()
     if not replace and storage.exists(folder.manifest):
         night = _read_images(folder)
+    elif not replace and storage.exists(folder.summary):
+        raise NightError(
+            f"the night {folder.night} was pruned, and what is left of it would be overwritten; "
+            f"score the dump as another night, or with --replace as the whole of this one"
+        )
     if isinstance(dump, InventoriedDump):
         night, change = _add_listing(night, list_dump(dump.prefix, dump.inventory))
     elif is_manifest(dump):

@@ -132,20 +132,28 @@ def rename_in_overview(runs: str, old: str, new: str, now: dt.datetime) -> bool:
         outcome["model"] = model.removesuffix(old) + new
     if new not in overview:  # else it was onboarded since
         _write(runs, new, {**outcome, "category": new})
-    return take_out_of_overview(runs, old, now)
+    take_out_of_overview(runs, old, now)
+    return True
 
 
-def take_out_of_overview(runs: str, category: str, now: dt.datetime) -> bool:
-    """Remove a category's outcome; return whether there was one.
+def is_in_overview(runs: str, category: str) -> bool:
+    """Whether an outcome of a category is noted, damaged or not.
+
+    Raises:
+        StorageError: the overview cannot be read.
+    """
+    return storage.exists(_uri(runs, category))
+
+
+def take_out_of_overview(runs: str, category: str, now: dt.datetime) -> None:
+    """Remove a category's outcome; one that is not there is fine.
 
     Raises:
         StorageError: the overview cannot be read or written.
     """
-    if storage.read_if_there(_uri(runs, category)) is None:
-        return False
-    storage.delete(_uri(runs, category))
-    _write_page(runs, now)
-    return True
+    if is_in_overview(runs, category):
+        storage.delete(_uri(runs, category))
+        _write_page(runs, now)
 
 
 def _uri(runs: str, category: str) -> str:
