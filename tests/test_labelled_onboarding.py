@@ -63,6 +63,11 @@ class Factory:
                 made.append(path)
         return made
 
+    def listed(self, name: str) -> Path:
+        """A free place among the listed images, whose labels teach."""
+        names = (self.images / f"train/good/{name}{number}.png" for number in count())
+        return next(path for path in names if not is_for_gate(str(path)))
+
     def prepare(self, **changes: Any) -> PreparedCategory:
         return prepare(factory.category(self.images, labels=[str(self.out)], **changes))
 
@@ -259,11 +264,21 @@ def test_copies_of_test_images_teach_nothing(steel: Factory) -> None:
     assert told + copies in prepared.findings
 
 
+def test_a_listed_copy_of_a_test_defect_teaches_nothing(steel: Factory) -> None:
+    copy = steel.listed("copy")
+    shutil.copy(next((steel.images / "test/scratch").iterdir()), copy)
+    add_labels(steel.out, {copy: ("defect", "flagged")})
+    prepared = steel.prepare()
+    assert not prepared.defects.uris
+    assert parts_of(prepared, [copy]) == [Part.LEFT_OUT]
+    told = "labels: 1 images are test images or copies of them, from which nothing is learned: "
+    assert f"{told}{copy}" in prepared.findings
+
+
 def test_a_suspect_that_somebody_confirmed_is_not_dropped(steel: Factory) -> None:
     black = np.zeros((factory.SIDE, factory.SIDE, 3), np.uint8)
     black[::8] = 255
-    names = (steel.images / f"train/good/stripes{number}.png" for number in count())
-    path = next(name for name in names if not is_for_gate(str(name)))
+    path = steel.listed("stripes")
     factory.Image.fromarray(black).save(path)
     category = factory.category(steel.images, contamination="drop")
     assert parts_of(prepare(category), [path]) == [Part.SUSPECT]

@@ -93,7 +93,9 @@ def find_labelled(
     files = storage.look_up({split_page(uri)[0] for uri in (*tests, *(each.uri for each in told))})
     there = [each for each in told if _is_same(each, files.get(split_page(each.uri)[0]))]
     known = frozenset(listed)
-    copies = frozenset(copies_of(tests, {each.uri for each in there} - known, files))
+    # A good image that is listed trains without its label, and is not read for it.
+    learned = {each.uri for each in there if each.label == "defect" or each.uri not in known}
+    copies = frozenset(copies_of(tests, learned, files))
     defects = [e for e in there if e.label == "defect" and e.uri not in tests]
     tests |= copies
     kept = [each for each in there if each.uri not in tests]
