@@ -22,6 +22,7 @@ Each module defines the errors it raises, beside the code that raises them::
         OtherPositions
         OtherScores
         PackageError
+        PackageNotRead
         PixelRangeError
         PrecisionError
         RecalibrationError

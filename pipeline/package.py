@@ -46,6 +46,10 @@ class PackageError(CategoryFault):
     """A package lacks a file, holds a damaged one, or is not the one that was registered."""
 
 
+class PackageNotRead(CategoryFault):
+    """A package could not be fetched or read this time: it may be whole."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class MapScale:
     """How anomaly map levels become grey: fixed per model, so that its maps compare."""
@@ -236,10 +240,18 @@ def package_digest(folder: Path) -> str:
 
 @contextmanager
 def package_errors(folder: Path | str) -> Iterator[None]:
-    """Turn what a missing or damaged file of a package raises into a PackageError."""
+    """Turn what reading the files of a package raises into what a caller can tell apart.
+
+    Raises:
+        PackageError: a file is missing or damaged.
+        PackageNotRead: the system refused to read one.
+    """
     try:
         yield
     except (OSError, ValueError, KeyError, TypeError) as error:
+        refused = getattr(error, "errno", None)  # Pillow's errors of damaged images have none
+        if refused and not isinstance(error, FileNotFoundError):
+            raise PackageNotRead(f"{folder} could not be read: {error}. Ask again.") from error
         raise PackageError(
             f"{folder} is no whole package ({type(error).__name__}: {error}); "
             f"it needs {HEAD_FILE}, {CALIBRATION_FILE} and {RECORD_FILE} as an onboarding left "

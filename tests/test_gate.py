@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime as dt
+import errno
 import hashlib
 import json
 import shutil
@@ -12,7 +13,8 @@ import numpy as np
 import pytest
 from command_line import Run
 from factory import make_package, write_images
-from mlflow import MlflowClient
+from mlflow import MlflowClient, artifacts
+from mlflow.exceptions import MlflowException
 
 from model.errors import NightshiftError
 from pipeline.calibration import CalibrationConfig, fit
@@ -200,7 +202,7 @@ def test_a_champion_that_is_whole_and_cannot_score_here_does_not_give_way(
     dataclasses.replace(package, header=header).write(factory.root / "there", {})
     models.promote(models.register("steel", "scores elsewhere", factory.root / "there"))
     with pytest.raises(
-        ChampionNotUsable, match=r"version 3, is whole .* --force --because"
+        ChampionNotUsable, match=r"version 3, cannot be used here and now.* --force --because"
     ) as said:
         factory.ask(version=2)
     assert "\n" not in str(said.value)
@@ -209,6 +211,40 @@ def test_a_champion_that_is_whole_and_cannot_score_here_does_not_give_way(
     assert (answer.verdict, answer.promoted, champion()) == ("KEEP", True, "2")
     evidence = aliases.history("steel").changes[-1].evidence
     assert evidence.startswith("the gate said KEEP, the champion cannot be used here: ")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MlflowException("failures occurred: head.safetensors: ClientError(503, SlowDown)"),
+        OSError(errno.ENOSPC, "No space left on device"),
+    ],
+)
+def test_a_champion_whose_files_do_not_come_this_time_does_not_give_way(
+    factory: Factory, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    download = artifacts.download_artifacts
+
+    def fail(uri: str, **options: Any) -> str:
+        if uri == "models:/nightshift.steel/1":
+            raise error
+        return download(uri, **options)
+
+    # Not the copy: a database that was moved is refused where MLflow is asked whether it is there.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{factory.template.root}/mlflow.db")
+    monkeypatch.setattr(artifacts, "download_artifacts", fail)
+    with pytest.raises(ChampionNotUsable, match=r"steel: the champion, version 1, .* fetched"):
+        factory.ask()
+    assert champion() == "1"
+
+
+def test_a_champion_whose_files_are_not_found_gives_way(factory: Factory) -> None:
+    client = MlflowClient()
+    source = client.create_logged_model("0").model_id
+    made = client.create_model_version("nightshift.steel", f"models:/{source}", model_id=source)
+    client.set_registered_model_alias("nightshift.steel", "champion", made.version)
+    client.delete_logged_model(source)
+    assert factory.ask().promoted
 
 
 def test_the_first_version_of_a_category_has_nobody_to_beat(factory: Factory) -> None:

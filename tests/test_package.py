@@ -15,7 +15,14 @@ from PIL import Image
 from model.errors import NightshiftError
 from pipeline.calibration import CalibrationConfig, fit
 from pipeline.images.image_statistics import STATISTICS
-from pipeline.package import DECIDING_FILES, MapScale, Package, PackageError, package_digest
+from pipeline.package import (
+    DECIDING_FILES,
+    MapScale,
+    Package,
+    PackageError,
+    PackageNotRead,
+    package_digest,
+)
 
 FILES = ("head.safetensors", "calibration.json", "onboarding.json")
 
@@ -144,6 +151,15 @@ def test_a_digest_of_half_a_package_is_refused(folder: Path) -> None:
     (folder / "calibration.json").unlink()
     with pytest.raises(PackageError, match=r"No such file.*calibration\.json"):
         package_digest(folder)
+
+
+def test_a_file_that_the_system_does_not_read_is_not_called_damaged(folder: Path) -> None:
+    path = folder / "calibration.json"
+    path.unlink()
+    path.symlink_to(path)  # a loop of links: as refused rights, but for root too
+    for read in (package_digest, Package.read):
+        with pytest.raises(PackageNotRead, match=r"could not be read.*Ask again"):
+            read(folder)
 
 
 def test_map_levels_at_the_median_the_threshold_and_beyond() -> None:

@@ -34,7 +34,7 @@ DIGITS = 16  # of the digest that evidence is known by
 
 
 class ChampionNotUsable(CategoryFault):
-    """The champion's files are whole, and it cannot score here: nothing can be compared."""
+    """The champion is not known to be damaged or gone, and cannot score here and now."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ def ask(category: str, options: GateOptions) -> GateAnswer:
 
     Raises:
         AliasError: there is no challenger, or it is the champion.
-        ChampionNotUsable: its package is whole, and it cannot score on this machine.
+        ChampionNotUsable: it cannot be fetched now, or cannot score on this machine.
         CategoryFault: the challenger cannot be used.
         LabelsError, ManifestError: stored files are damaged.
         RegistryError, StorageError: MLflow or the storage is away.
@@ -137,7 +137,7 @@ def _usable_champion(
     """Return the champion's package, or what follows from there being none, and why.
 
     Raises:
-        ChampionNotUsable: its package is whole, and it cannot score here; not where ``forced``.
+        ChampionNotUsable: it may be whole, and cannot score here and now; not where ``forced``.
     """
     if champion is None:
         return GateVerdict.PROMOTE, "the category has no champion yet"
@@ -146,12 +146,12 @@ def _usable_champion(
         _detector(package, fetch)
     except PackageError as error:  # damaged or gone, for every machine
         return GateVerdict.PROMOTE, f"the champion cannot be used any more: {error}"
-    except CategoryFault as error:  # its weights are not here, or this processor has no int8
+    except CategoryFault as error:  # no answer, no disk, no weights or no int8: here and now
         if not forced:
             raise ChampionNotUsable(
-                f"{champion.category}: the champion, version {champion.version}, is whole and "
-                f"cannot be used here, so that nothing can be compared: {error} Ask where it can "
-                f"be used, or promote unjudged with --force --because TEXT."
+                f"{champion.category}: the champion, version {champion.version}, cannot be used "
+                f"here and now, so that nothing can be compared: {error} Ask again, or where it "
+                f"can be used, or promote unjudged with --force --because TEXT."
             ) from error
         return GateVerdict.KEEP, f"the champion cannot be used here: {error}"
     return package

@@ -61,7 +61,8 @@ def fetched(version: RegisteredVersion) -> Iterator[VersionFiles]:
     """Fetch a version's package for as long as it is needed.
 
     Raises:
-        PackageError, CategoryFault: it is not there, damaged, or not what was registered.
+        PackageError: it is not there, damaged, or not what was registered.
+        CategoryFault: it could not be fetched or read this time, or is of another release.
         RegistryError: MLflow is away.
     """
     with tempfile.TemporaryDirectory(prefix="nightshift-package-") as scratch:

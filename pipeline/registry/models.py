@@ -25,6 +25,7 @@ from pipeline.package import (
     HEAD_FILE,
     Package,
     PackageError,
+    PackageNotRead,
     package_digest,
     read_training_images,
 )
@@ -178,18 +179,18 @@ def download(version: RegisteredVersion, folder: Path) -> Path:
     Raises:
         RegistryError: MLflow is away.
         PackageError: it is there, but this package is not.
+        PackageNotRead: the package's files could not be fetched this time.
     """
+    uri = f"models:/{version.name}/{version.version}"
     try:
         with mlflow_errors():
-            root = mlflow.artifacts.download_artifacts(
-                artifact_uri=f"models:/{version.name}/{version.version}", dst_path=str(folder)
-            )
+            root = if_there(lambda: mlflow.artifacts.download_artifacts(uri, dst_path=str(folder)))
     except RegistryError as error:
         connect()  # when nobody answers, it is not this version's fault
-        raise PackageError(
-            f"the files of {version.name} version {version.version} cannot be fetched: {error}"
+        raise PackageNotRead(
+            f"the files of {version.name} version {version.version} could not be fetched: {error}"
         ) from error
-    head = next(Path(root).rglob(HEAD_FILE), None)
+    head = next(Path(root).rglob(HEAD_FILE), None) if root else None
     if head is None:
         raise PackageError(
             f"{version.name} version {version.version} holds no Nightshift package: its files "
