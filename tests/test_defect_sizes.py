@@ -147,6 +147,10 @@ def test_only_the_tiles_that_a_defect_lies_in_go_through_the_network() -> None:
     [
         Preprocessing(crop=64, fit="stretch", tiles=TILES),
         Preprocessing(crop=64, fit="stretch", tiles=Tiles(size=64, scale=0.7)),
+        Preprocessing(
+            **{"crop": 64, "fit": "stretch", "tiles": Tiles(size=64, scale=0.7)},
+            **{"roi": (40, 10, 100, 70), "drawn_on": (90, 192)},
+        ),
         Preprocessing(resize=64, crop=32),
         Preprocessing(crop=64, fit="pad"),
         Preprocessing(crop=(64, 32), fit="stretch"),
@@ -233,6 +237,7 @@ def test_every_kind_says_what_it_finds(images: Path, kind: str) -> None:
 def test_a_threshold_above_all_that_is_made_is_said() -> None:
     found = [SizeFound.of_flags(size, [False] * 12) for size in (8, 32)]
     assert "none of 12 made defects of 32 pixels is found" in findings_of_sizes(found)[0]
+    assert findings_of_sizes(found, min_area=1100) == []
     found[-1] = SizeFound.of_flags(32, [False, True])
     assert findings_of_sizes(found) == findings_of_sizes([]) == []
 

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from factory import category, make_category
+from factory import category, make_category, texture
 
 from pipeline.onboarding.finish import finish
-from pipeline.onboarding.health import UnhealthyHead, refuse_unhealthy, synthetic_auroc
+from pipeline.onboarding.health import UnhealthyHead, judge, refuse_unhealthy, synthetic_auroc
 from pipeline.onboarding.prepare import prepare
 
 TRAINED = {"passes": 20, "steps_per_pass": 10, "batch_rows": 512, "hidden": 64, "members": 2}
@@ -89,6 +89,19 @@ def test_a_position_whose_good_tiles_are_all_alike_is_refused_in_words() -> None
     health = {"tile_1_image_spread_over_sigma": 0.0}
     with pytest.raises(UnhealthyHead, match=r"good images are all alike.*share: all or ignore:"):
         refuse_unhealthy("steel", health, warn=False)
+
+
+def test_anomalies_that_lie_where_nothing_counts_judge_nobody(images: Path) -> None:
+    zones = {"size": [96, 96], "ignore": [[[0, 0], [95, 0], [95, 63], [0, 63]]]}
+    prepared = prepare(category(images, resize=96, crop=96, zones=zones))
+    make = judge(prepared)[1]
+    assert make is not None
+    good = texture(0)[:96, :96]
+    made = make([good], 16)
+    assert 0 < len(made) < 16
+    for each in made:
+        changed = (each != good).any(axis=2)
+        assert changed[64:].sum() >= changed.sum() / 2
 
 
 def test_synthetic_auroc_is_that_of_anomalies_against_good_images() -> None:

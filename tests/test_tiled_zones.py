@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from every_kind import SMALL
 from factory import SETTINGS, backbone, make_category, score_without_cluster, texture
@@ -114,6 +115,24 @@ def test_an_image_is_refused_for_the_tiles_of_its_region_alone() -> None:
     other = read_image("a.png", way, lambda _: png(pixels[:, :2000]))
     assert other.status is ImageStatus.UNREADABLE
     assert "2000 x 2000 pixels have other proportions than the 2000 x 1000" in str(other.error)
+    small = io.BytesIO()
+    Image.fromarray(pixels).save(small, "jpeg")
+    eighth = dataclasses.replace(way, tiles=Tiles(size=64, scale=0.125), drawn_on=(2000, 2000))
+    drafted = read_image("a.jpg", eighth, lambda _: small.getvalue())
+    assert "4000 x 2000 pixels have other proportions" in str(drafted.error)
+
+
+@pytest.mark.parametrize("side", [1, 8, 16, 40])
+def test_a_region_lies_in_an_image_however_small_that_is(side: int) -> None:
+    way = Preprocessing(crop=64, fit="stretch", tiles=Tiles(size=64))
+    way = dataclasses.replace(way, roi=(968, 968, 32, 32), drawn_on=(1000, 1000))
+    pixels = np.full((side, side, 3), 200, np.uint8)
+    tiff = io.BytesIO()
+    tifffile.imwrite(tiff, pixels, rowsperstrip=max(1, side // 4), photometric="rgb")
+    for data in (png(pixels), tiff.getvalue()):
+        read = read_image("a", way, lambda _, data=data: data)  # type: ignore[misc]
+        assert read.pixels is not None
+        assert (read.pixels.shape, read.pixels.min()) == ((1, 1, 3), 200)
 
 
 def exif_of(orientation: int) -> bytes:

@@ -222,6 +222,7 @@ def as_scored(
         ImageTooLarge: it has too many tiles.
         UnreadableImage: zones were drawn on an image of other proportions.
     """
+    fit.refuse_other_proportions(size_in_file, preprocessing)
     if preprocessing.tiles is None:
         return fit.to_crop(image, preprocessing), None
     view = fit.to_view(image, preprocessing)

@@ -25,9 +25,6 @@ def to_crop(
     image, but only the crop is computed, so a long strip costs no more than a square. Fit "pad"
     repeats the border, or adds zeros where it is "constant". Where there is a region of interest,
     it is the image.
-
-    Raises:
-        UnreadableImage: zones were drawn on an image of other proportions.
     """
     box = _looked_at(image, preprocessing)
     image = image if box == (0, 0, *image.size) else image.crop(box)
@@ -51,11 +48,7 @@ def to_view(
 def to_size(
     image: Image.Image, preprocessing: Preprocessing, size: tuple[int, int]
 ) -> NDArray[np.uint8]:
-    """Pixels (H, W, 3), or (H, W) of a grey image, of all that is looked at, at a size.
-
-    Raises:
-        UnreadableImage: zones were drawn on an image of other proportions.
-    """
+    """Pixels (H, W, 3), or (H, W) of a grey image, of all that is looked at, at a size."""
     left, top, right, bottom = _looked_at(image, preprocessing)
     scaled = ByRows((bottom - top, right - left), size)
     for first in range(top, bottom, BAND):
@@ -98,9 +91,7 @@ class ByRows:
 
 
 def _looked_at(image: Image.Image, preprocessing: Preprocessing) -> tuple[int, int, int, int]:
-    size = image.height, image.width
-    refuse_other_proportions(size, preprocessing)
-    return roi_of(size, preprocessing)
+    return roi_of((image.height, image.width), preprocessing)
 
 
 def refuse_other_proportions(size: tuple[int, int], preprocessing: Preprocessing) -> None:

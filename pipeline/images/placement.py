@@ -52,13 +52,16 @@ def placement(size: tuple[int, int], preprocessing: Preprocessing) -> Placement:
 
 
 def roi_of(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[int, int, int, int]:
-    """Return left, top, right and bottom, in pixels of an image, of what is looked at at all."""
+    """Return left, top, right and bottom, in pixels of an image, of what is looked at at all.
+
+    It is one pixel at least, and lies in the image, however small that is.
+    """
     height, width = size
     if preprocessing.roi is None or preprocessing.drawn_on is None:
         return 0, 0, width, height
     x, y, wide, high = preprocessing.roi
     across, down = width / preprocessing.drawn_on[1], height / preprocessing.drawn_on[0]
-    left, top = round(x * across), round(y * down)
+    left, top = min(round(x * across), width - 1), min(round(y * down), height - 1)
     right, bottom = round((x + wide) * across), round((y + high) * down)
     return left, top, max(right, left + 1), max(bottom, top + 1)
 

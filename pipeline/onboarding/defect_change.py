@@ -49,10 +49,12 @@ class GoodImage:
     def changed_inputs(self, defect: SmallDefect) -> Inputs:
         """Return the inputs of the network that a defect on this image changes."""
         rows, columns = defect.place
+        place = placement(_size_of(self.whole), self.preprocessing)
+        left, top, right, bottom = place.bounds  # what lies outside is not read
         other = defect.pixels.astype(np.int16) - self.whole[defect.place]
-        on_whole = _Change(top=rows.start, left=columns.start, values=other)
-        box = placement(_size_of(self.whole), self.preprocessing).box
-        change = _brought(on_whole, self.whole, box, _size_of(self.read))
+        on_seen = _Change(top=rows.start - top, left=columns.start - left, values=other)
+        box = place.box[0] - left, place.box[1] - top, *place.box[2:]
+        change = _brought(on_seen, self.whole[top:bottom, left:right], box, _size_of(self.read))
         if self.preprocessing.tiles is None:
             made = {0: change.added_to(self.read)}
         else:

@@ -89,9 +89,14 @@ def measure_sizes(
     return [SizeFound.of_flags(size, each) for size, each in flags.items() if each]
 
 
-def findings_of_sizes(sizes: Sequence[SizeFound]) -> list[str]:
-    """Say it where a category finds none of the largest made defects: its threshold is too high."""
-    if not sizes or sizes[-1].found:
+def findings_of_sizes(sizes: Sequence[SizeFound], min_area: float = 0) -> list[str]:
+    """Say it where a category finds none of the largest made defects: its threshold is too high.
+
+    Args:
+        sizes: what ``measure_sizes`` found.
+        min_area: in pixels of the image; smaller defects are not to be found.
+    """
+    if not sizes or sizes[-1].found or sizes[-1].size ** 2 < min_area:
         return []
     largest = sizes[-1]
     return [

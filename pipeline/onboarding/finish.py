@@ -61,7 +61,11 @@ def finish(prepared: PreparedCategory) -> tuple[Package, dict[str, NDArray[np.ui
         "evaluation": time.monotonic() - calibrated,
     }
     record = _record(prepared, scored, calibration, timings, health)
-    findings = [*record.findings, *findings_of_heads(detector.heads), *findings_of_sizes(sizes)]
+    findings = [
+        *record.findings,
+        *findings_of_heads(detector.heads),
+        *findings_of_sizes(sizes, category.zones.min_area or 0),
+    ]
     package = Package(
         header=detector.header,
         heads=copy.deepcopy(detector.heads).cpu(),

@@ -17,21 +17,33 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from model.detector import Detector
 from model.errors import CategoryFault
 from model.kind import Heads
+from model.preprocessing import Preprocessing
 from pipeline.feature_store.embedder import Embedder
+from pipeline.images import fit
 from pipeline.images.batches import BATCH_IMAGES, batches, read_all
+from pipeline.images.masks import MASK_LEVEL
 from pipeline.measuring.metrics import image_metrics
 from pipeline.onboarding.anomaly_bank import read_bank
 from pipeline.onboarding.pairs import PairMaker
 from pipeline.onboarding.prepare import PreparedCategory, UnseenScores
-from pipeline.onboarding.synthetic import NothingChanges, Pixels, make_anomalies
+from pipeline.onboarding.synthetic import (
+    Mask,
+    NothingChanges,
+    Pixels,
+    SyntheticAnomaly,
+    make_anomalies,
+)
+from pipeline.onboarding.zones import marked_image
 
 logger = logging.getLogger(__name__)
 
 NUM_ANOMALIES, NUM_GROUPS = 48, 8  # synthetic anomalies, from so many groups of unseen images
+MOSTLY = 0.5
 FEW_WHOLE = 2  # images of a group, where they are cut into tiles: whole ones need memory
 # What a sound head must reach. An untrained one has 7 % of its normal rows beyond the margin, a
 # collapsed one none on one side; sound ones have 80 to 95 %.
@@ -52,7 +64,7 @@ def measure_health(
 ) -> dict[str, float]:
     """Return by name what tells a sound head from a broken one; all finite where sound."""
     health = prepared.trainer.health() | {"score_spread": float(unseen.scores.std())}
-    name, make = _judge(prepared)
+    name, make = judge(prepared)
     if make is None:
         return health
     pairs = list(prepared.unseen(prepared.trainer, detector))
@@ -70,7 +82,7 @@ def measure_health(
     return health if auroc is None else health | {name: auroc}
 
 
-def _judge(prepared: PreparedCategory) -> tuple[str, Make | None]:
+def judge(prepared: PreparedCategory) -> tuple[str, Make | None]:
     """Return which anomalies judge a head, and what makes them on unseen images.
 
     A head that learned from made ones would be flattered by them, and there are none for it. One
@@ -79,9 +91,14 @@ def _judge(prepared: PreparedCategory) -> tuple[str, Make | None]:
     """
     category = prepared.category
     if prepared.pairs is None:
-        return "synthetic_auroc", lambda images, num: [
-            anomaly.pixels for anomaly in make_anomalies(images, num, seed=0)
-        ]
+        marked = marked_image(category)
+
+        def that_count(images: Sequence[Pixels], num: int) -> list[Pixels]:
+            ignored = _ignored(marked, category.preprocessing, images[0].shape[:2])
+            made = make_anomalies(images, num, seed=0)
+            return [each.pixels for each in made if not _is_ignored(each, ignored)]
+
+        return "synthetic_auroc", that_count
     if category.anomalies is None:
         return "", None
     bank = read_bank(category.name, category.anomalies, category.preprocessing, NUM_ANOMALIES)
@@ -92,6 +109,24 @@ def _judge(prepared: PreparedCategory) -> tuple[str, Make | None]:
         return [maker.make(number)[1] for number in range(num)]
 
     return "bank_auroc", of_bank
+
+
+def _ignored(
+    marked: Image.Image | None, preprocessing: Preprocessing, size: Sequence[int]
+) -> Mask | None:
+    """Return what is ignored of an image as it is read, (H, W); None: nothing."""
+    if marked is None:
+        return None
+    if preprocessing.tiles is None:
+        levels = fit.to_crop(marked, preprocessing, "constant")
+    else:
+        levels = fit.to_size(marked, preprocessing, (size[0], size[1]))
+    return levels > MASK_LEVEL
+
+
+def _is_ignored(anomaly: SyntheticAnomaly, ignored: Mask | None) -> bool:
+    """Whether most of an anomaly lies where nothing counts."""
+    return ignored is not None and bool(ignored[anomaly.mask].mean() > MOSTLY)
 
 
 def _made(make: Make, images: Sequence[Pixels], num: int) -> list[Pixels]:
