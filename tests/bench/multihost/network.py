@@ -60,6 +60,9 @@ class Network:
             run("ip", "-n", switch, "link", "set", port, "master", "bridge0", "up")
             run("ip", "-n", space, "address", "add", f"{self.address(host)}/24", "dev", "eth0")
             run("ip", "-n", space, "link", "set", "eth0", "up")
+            # To nowhere: by its default route a process learns its host's address. Without one Ray
+            # takes that of the host name, which is all hosts' own, and so another host for its own.
+            run("ip", "-n", space, "route", "add", "default", "dev", "eth0")
 
     def cut(self, host: str, connected: bool = False) -> None:
         """Unplug a host's cable, or plug it in again."""
