@@ -48,6 +48,12 @@ class Zones:
         """Whether every position counts, and alone."""
         return not self.ignored and self.min_area == 1
 
+    def counts_on(self, grid: tuple[int, int], device: torch.device | str = "cpu") -> Tensor:
+        """Return which positions of such a grid, the finest one, count, (h, w)."""
+        if not self.ignored:
+            return torch.ones(grid, dtype=torch.bool, device=device)
+        return _counts(self.ignored, torch.device(device))
+
     def highest(self, scores_Bhw: Tensor) -> Tensor:
         """Return the highest score (B,) that counts."""
         if self.is_everywhere:

@@ -333,8 +333,12 @@ def test_zones_of_tiles_that_leave_nothing_are_refused_in_one_line(tmp_path: Pat
     said = "80 of 144 positions of the map count; an anomaly has 3 of them at least; 192 x 180"
     assert line.check.finding.startswith(said)
     own = category(tmp_path, tiles=tiles, zones=ZONES | {"min_area": 17_000})
-    with pytest.raises(ZonesError, match="positions of the anomaly map, of a tile at most 64"):
+    with pytest.raises(ZonesError, match="positions of the anomaly map, and no more than 48 that"):
         zones_of(own)
+    bars = [[[0, y], [192, y], [192, y + 64], [0, y + 64]] for y in (0, 128)]
+    band = {"size": [192, 192], "ignore": bars, "min_area": 10_000}  # of 48 positions
+    with pytest.raises(ZonesError, match=r"40 positions .* 32 that count touch .* in a tile"):
+        zones_of(category(tmp_path, tiles=USUAL, zones=band))
     whole = [[[0, 0], [192, 0], [192, 192], [0, 192]]]
     with pytest.raises(ZonesError, match="covers all that is looked at"):
         zones_of(category(tmp_path, tiles=tiles, zones=ZONES | {"ignore": whole}))

@@ -198,6 +198,8 @@ def test_above_its_highest_level_a_map_has_no_region_and_below_it_has(
 
 
 HALF = {"size": [96, 96], "ignore": [[[0, 0], [48, 0], [48, 96], [0, 96]]]}
+BARS = [[[0, y], [96, y], [96, y + 24], [0, y + 24]] for y in (24, 72)]
+ISLANDS = {"size": [96, 96], "ignore": BARS + [[point[::-1] for point in bar] for bar in BARS]}
 
 
 def test_positions_that_are_more_than_half_covered_do_not_count(tmp_path: Path) -> None:
@@ -218,7 +220,11 @@ def test_positions_that_are_more_than_half_covered_do_not_count(tmp_path: Path) 
     ("zones", "message"),
     [
         ({"ignore": [[[0, 0], [96, 0], [96, 96], [0, 96]]]}, "covers all that is looked at"),
-        (HALF | {"min_area": 4800}, "4800 pixels are 34 positions of the anomaly map, and 32"),
+        (HALF | {"min_area": 4800}, "4800 pixels are 34 positions of the anomaly map, and no"),
+        (
+            ISLANDS | {"min_area": 700},
+            "700 pixels are 5 positions .* no more than 4 that count touch",
+        ),
         ({"ignore": "MASK"}, "has 10 x 12 pixels, zones.size says 96 x 96"),
     ],
 )

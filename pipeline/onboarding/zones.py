@@ -5,9 +5,12 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
+from torch import Tensor
 
 from model.backbone import STRIDES
 from model.errors import CategoryFault
+from model.preprocessing import Preprocessing
+from model.tiled_zones import zones_of_inputs
 from model.zones import EVERYWHERE, Zones
 from pipeline.catalogue.catalogue import Category
 from pipeline.images import fit
@@ -29,7 +32,7 @@ def zones_of(category: Category) -> Zones:
     Where images are cut into tiles it is the grid of a whole one, whose size is known.
 
     Raises:
-        ZonesError: nothing would count, or less than the least area; or the mask cannot be used.
+        ZonesError: nothing would count, or no group of the least area; or the mask cannot be used.
         StorageError: the mask cannot be read.
     """
     way, stride = category.preprocessing, STRIDES[category.layers[0]]
@@ -43,22 +46,39 @@ def zones_of(category: Category) -> Zones:
             f"score; draw it smaller"
         )
     least = least_positions(category, grid)
-    most, of_what = num_counting, "and"
-    if way.tiles is not None:  # each is scored alone
-        most, of_what = min(most, (way.tiles.size // stride) ** 2), "of a tile at most"
-    if least > most:
-        raise ZonesError(
-            f"{category.name}: zones.min_area {category.zones.min_area:g} pixels are {least} "
-            f"positions of the anomaly map, {of_what} {most} count; lower it"
-        )
     if ignored is None and least == 1:
         return EVERYWHERE
     rows = () if ignored is None else tuple("".join("01"[i] for i in row) for row in ignored * 1)
-    return Zones(
+    zones = Zones(
         ignored=rows if ignored is not None and ignored.any() else (),
         min_area=least,
         stride=None if way.tiles is None else stride,
     )
+    most = max(_largest_group(each) for each in _scored_alone(zones, way, stride))
+    if least > most:
+        raise ZonesError(
+            f"{category.name}: zones.min_area {category.zones.min_area:g} pixels are {least} "
+            f"positions of the anomaly map, and no more than {most} that count touch one another "
+            f"in {'an image' if way.tiles is None else 'a tile'}; lower it, or ignore less"
+        )
+    return zones
+
+
+def _scored_alone(zones: Zones, way: Preprocessing, stride: int) -> list[Tensor]:
+    """Return what counts of an image of the usual size, or of each of its tiles, (h, w) each."""
+    if way.tiles is None:
+        return [zones.counts_on((way.size_read[0] // stride, way.size_read[1] // stride))]
+    found, side = zones_of_inputs(zones, way.tiles, way.size_read), way.tiles.size // stride
+    tiles = range(way.tiles.num_tiles(way.size_read))
+    return [found.of_inputs[at].counts_on((side, side)) for at in tiles if found.counts[at]]
+
+
+def _largest_group(counts_hw: Tensor) -> int:
+    """Return how many positions that count touch one another at most, be it at a corner."""
+    from scipy import ndimage  # noqa: PLC0415  a second to import
+
+    groups, _ = ndimage.label(counts_hw.numpy(), np.ones((3, 3)))
+    return int(np.bincount(groups[groups > 0]).max())
 
 
 def least_positions(category: Category, grid: tuple[float, float]) -> int:
