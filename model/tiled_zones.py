@@ -4,7 +4,9 @@ The zones of a category with tiles are drawn on the patch grid of an image of th
 it is cut. On an image of another size they hold in shares of its sides, as its tiles do.
 
 A least area is asked of each input alone: tiles are scored one by one. What lies across a seam is
-whole in a tile where it is no larger than their overlap.
+whole in a tile where it is no larger than their overlap. The tiles of a larger image show less of
+it each: of them no more is asked than the square of their overlap has, or than of the usual image,
+so that an anomaly is rather flagged though it is too small than missed.
 
 Shapes: K inputs of an image (its T tiles, then the thumbnail), h x w the patch grid of the image.
 """
@@ -53,7 +55,8 @@ def zones_of_inputs(zones: Zones, tiles: Tiles, size: Size) -> InputZones:
     squares = [counts_hw[top : top + side, left : left + side] for top, left in corners]
     own_hw = counts_hw[: -(-size[0] // stride), : -(-size[1] // stride)]
     area, pixels = zones.min_area * size[0] * size[1], usual[0] * usual[1]
-    of_inputs = [_zones_of(square, -(-area // pixels)) for square in squares]
+    shown = max(zones.min_area, ((tiles.size - tiles.step) // stride) ** 2)
+    of_inputs = [_zones_of(square, min(-(-area // pixels), shown)) for square in squares]
     if tiles.thumbnail:
         squares.append(F.adaptive_avg_pool2d(own_hw[None].float(), side)[0] >= 0.5)
         of_inputs.append(_zones_of(squares[-1], -(-zones.min_area * tiles.size**2 // pixels)))

@@ -73,6 +73,11 @@ class Tiles:
             names = [f"tile_{number}" for number in range(1, self.num_tiles(self._usual) + 1)]
         return names + ["thumbnail"] * self.thumbnail
 
+    @property
+    def step(self) -> int:
+        """Pixels from one tile to the next, but for the last one."""
+        return max(STEP, int(self.size * (1 - self.overlap)) // STEP * STEP)
+
     def scaled(self, size: Size) -> Size:
         """Return the size in which an image is cut."""
         return max(1, round(size[0] * self.scale)), max(1, round(size[1] * self.scale))
@@ -108,8 +113,7 @@ class Tiles:
 
     def _starts(self, length: int) -> list[int]:
         last = max(self.size, -(-length // STEP) * STEP) - self.size
-        step = max(STEP, int(self.size * (1 - self.overlap)) // STEP * STEP)
-        return [*range(0, last, step), last]
+        return [*range(0, last, self.step), last]
 
     @property
     def _usual(self) -> Size:

@@ -180,6 +180,10 @@ def test_zones_hold_in_shares_of_an_image_of_another_size() -> None:
     assert torch.equal(twice.positions, expected)
     assert {zones.min_area for zones in twice.of_inputs[:-1]} == {1, 12}  # 1: does not count
     assert twice.of_inputs[-1].min_area == 2  # 3 of 144 positions are 1.3 of 64
+    large = zones_of_inputs(Zones(min_area=20, stride=8), USUAL, (192, 192))
+    assert [zones.min_area for zones in large.of_inputs] == [20] * 25 + [9]  # 80 is all of a tile
+    large = zones_of_inputs(SPECKS, USUAL, (384, 384))
+    assert {zones.min_area for zones in large.of_inputs[:-1]} == {1, 16}  # of an overlap of 4 x 4
     tiny = zones_of_inputs(Zones(ignored=("01" + "1" * 10,) * 12, stride=8), USUAL, (9, 9))
     assert tiny.counts.all()  # no position is left of it
 
