@@ -86,6 +86,10 @@ def parts_of(prepared: PreparedCategory, paths: list[Path]) -> list[Part | None]
     return [Part(found[str(path)]) if str(path) in found else None for path in paths]
 
 
+def digests(paths: list[Path]) -> list[str]:
+    return [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
+
+
 def test_confirmed_good_images_train_and_calibrate_only_whatever_their_score(
     steel: Factory,
 ) -> None:
@@ -104,6 +108,7 @@ def test_confirmed_good_images_train_and_calibrate_only_whatever_their_score(
     assert parts_of(prepared, flagged) == [Part.TRAIN] * 6
     assert {*parts_of(prepared, audit)} == {Part.TRAIN, Part.CALIBRATION}
     assert {*parts_of(prepared, unsure)} <= {Part.LEFT_OUT, Part.CALIBRATION}
+    assert (prepared.is_used == (prepared.parts < Part.DUPLICATE)).all()
     assert parts_of(prepared, others) == [None] * 4
     told = "labels: 18 confirmed good images join training; 18 images that were chosen whatever"
     assert any(line.startswith(told) for line in prepared.findings)
@@ -128,6 +133,7 @@ def test_crossed_scores_of_images_that_were_chosen_by_their_score_set_no_thresho
     assert parts_of(prepared, unsure) == [Part.LEFT_OUT] * 3  # high scores, and in the calibration
     assert len(package.reference.calibration.scores) == 40 + 2 + 3
     assert package.record.counts["train"] == 45
+    assert package.record.has_used(digests(unsure)) == [True] * 3
     assert package.record.settings["labels"] == [str(steel.out)]
 
 
@@ -167,10 +173,13 @@ def test_a_head_learns_from_enough_confirmed_defects(
         pass
     write_package(prepared, tmp_path / "package")
     package = Package.read(tmp_path / "package")
-    assert isinstance(package.heads, LabelledHeads) == ("a head learned" in finding)
+    learned = "a head learned" in finding
+    assert isinstance(package.heads, LabelledHeads) == learned
     findings = "\n".join(package.record.findings)
     assert finding in findings
     assert package.record.counts["defects"] == defects
+    assert package.record.has_used(digests(scratched)) == [learned] * defects
+    assert package.record.settings["labels"] == ([str(steel.out)] if learned else [])
     said = Predictor(package, factory.backbone()).predict([str(path) for path in others])
     assert said["flagged"].all() or not isinstance(package.heads, LabelledHeads)
 
@@ -212,14 +221,13 @@ def test_a_package_knows_the_contents_that_it_is_made_from(steel: Factory, tmp_p
     labels = dict.fromkeys([*learned, *judging], ("defect", "flagged"))
     add_labels(steel.out, labels | {flagged: ("good", "flagged"), suspect: ("good", "flagged")})
     shutil.copy(judging[0], suspect)
-    prepared = steel.prepare()
+    prepared = steel.prepare(training={"members": 2, "passes": 1, "steps_per_pass": 1})
     for _ in prepared.trainer.run():
         pass
     write_package(prepared, tmp_path / "package")
     record = Package.read(tmp_path / "package").record
     listed = next((steel.images / "train/good").iterdir())
-    files = [*learned, flagged, listed, *judging, suspect]
-    used = record.has_used([hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files])
+    used = record.has_used(digests([*learned, flagged, listed, *judging, suspect]))
     assert used == [True] * 12 + [False] * 2
 
 

@@ -10,7 +10,6 @@ import copy
 import logging
 import time
 from dataclasses import asdict, replace
-from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -153,8 +152,6 @@ def _record(
         findings += marks.findings
     listed = {sample.uri for sample in of_split(prepared.samples, "train")}
     per_part = np.bincount(prepared.parts, minlength=len(Part))
-    is_used = np.isin(prepared.parts, (Part.TRAIN, Part.CALIBRATION)) | prepared.is_unsure
-    used = [*compress(good.hashes, is_used), *prepared.defects.hashes]
     return OnboardingRecord(
         category=category.name,
         settings=settings,
@@ -184,5 +181,5 @@ def _record(
         backbone_images=prepared.backbone.num_images_seen,
         findings=[*findings, *prepared.embedder.findings],
         features=prepared.embedder.counts,
-        contents=sorted({each[:DIGEST_CHARACTERS] for each in used}),
+        contents=sorted({each[:DIGEST_CHARACTERS] for each in prepared.contents}),
     )

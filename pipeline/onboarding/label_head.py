@@ -32,6 +32,11 @@ def with_label_head(
     return LabelTrainer(trainer, training_set, bank, defects.bursts)
 
 
+def is_tried(trainer: Trainer) -> bool:
+    """Whether confirmed defects decide anything about a trainer's heads."""
+    return isinstance(trainer, LabelTrainer)
+
+
 def say(trainer: Trainer, defects: Defects) -> list[str]:
     """Return what a person should know of a finished trainer's head."""
     num_defects = len(defects.uris)

@@ -205,7 +205,7 @@ class Assigned:
 
     parts: NDArray[np.int8]  # ``Part`` of each, (N,)
     by_score: NDArray[np.bool_]  # may train and never set a threshold, (N,)
-    is_unsure: NDArray[np.bool_]  # trains nowhere and may set a threshold, (N,)
+    is_unsure: NDArray[np.bool_]  # trains nowhere, is not held out, and sets the threshold, (N,)
     called_defects: Sequence[str] = ()  # listed images with the content of a confirmed defect
     listed: Sequence[str] = ()  # that, or a copy of which, somebody called good for its score
 
@@ -237,7 +237,7 @@ def assign(
     parts[unfit & (parts != Part.DUPLICATE)] = Part.LEFT_OUT
     joined = {each.uri for each in labelled.joining}
     named = [good.uris[row] for row in np.flatnonzero(is_defect) if good.uris[row] not in joined]
-    is_unsure &= (parts == Part.LEFT_OUT) & ~is_defect
+    is_unsure &= (parts == Part.LEFT_OUT) & ~is_defect & (category.calibration == "cross")
     flagged = {good.hashes[row] for row in np.flatnonzero(by_score)}
     flagged |= {c for c, uri in zip(good.hashes, good.uris, strict=True) if uri in labelled.listed}
     pairs = zip(good.uris, good.hashes, strict=True)

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from pipeline.inspection.category_summary import space_of_backbone
 from pipeline.inspection.known_categories import KnownCategories
 from pipeline.inspection.training_summary import TrainingImages, describe
 from pipeline.labels.told import Told
+from pipeline.onboarding import label_head
 from pipeline.onboarding.contamination import (
     in_words,
     inspect_beside,
@@ -38,7 +40,6 @@ from pipeline.onboarding.contamination import (
 )
 from pipeline.onboarding.features import GoodImages, Progress, extract, training_uris
 from pipeline.onboarding.found_settings import with_found_settings
-from pipeline.onboarding.label_head import with_label_head
 from pipeline.onboarding.labelled_images import (
     Defects,
     assign,
@@ -77,7 +78,7 @@ class PreparedCategory:
     by_score: NDArray[np.bool_]  # good images that were chosen by their score: no threshold by them
     is_unsure: NDArray[np.bool_]  # images that do not train, and set the threshold as if they did
     defects: Defects  # confirmed ones
-    has_learned_from_labels: bool
+    joined: frozenset[str]  # addresses of images that are there for their labels alone
     pairs: Pairs | None  # synthetic anomalies, for a kind that learns from them
     embedder: Embedder
     trainer: Trainer
@@ -89,6 +90,23 @@ class PreparedCategory:
     def backbone(self) -> Backbone:
         """The network that features are of."""
         return self.embedder.backbone
+
+    @cached_property
+    def is_used(self) -> NDArray[np.bool_]:
+        """Good images that heads or threshold are of, (N,)."""
+        return np.isin(self.parts, (Part.TRAIN, Part.CALIBRATION)) | self.is_unsure
+
+    @property
+    def has_learned_from_labels(self) -> bool:
+        """Whether a labelled image trains, sets the threshold or is a defect of a label head."""
+        used = compress(self.good.uris, self.is_used)
+        return label_head.is_tried(self.trainer) or not self.joined.isdisjoint(used)
+
+    @property
+    def contents(self) -> list[str]:
+        """Digests of all images that heads and threshold are of."""
+        defects = self.defects.hashes if label_head.is_tried(self.trainer) else ()
+        return [*compress(self.good.hashes, self.is_used), *defects]
 
     def images_of(self, part: Part) -> torch.Tensor:
         """Return the bank's indices of one part."""
@@ -203,10 +221,10 @@ def prepare(
         by_score=assigned.by_score,
         is_unsure=assigned.is_unsure,
         defects=defects,
-        has_learned_from_labels=bool(labelled.joining or defects.uris),
+        joined=frozenset(each.uri for each in labelled.joining),
         pairs=pairs,
         embedder=embedder,
-        trainer=with_label_head(trainer, good, parts, defects),
+        trainer=label_head.with_label_head(trainer, good, parts, defects),
         described=describe(good.images, space_of_backbone(backbone, category.embedding)),
         started=started,
         embedded=time.monotonic(),
