@@ -17,6 +17,7 @@ from mlflow import MlflowClient, artifacts
 from mlflow.exceptions import MlflowException
 
 from model.errors import NightshiftError
+from pipeline.backbones import LoadedBackbone
 from pipeline.calibration import CalibrationConfig, fit
 from pipeline.catalogue.rename_table import note_renames
 from pipeline.catalogue.renames import Rename
@@ -27,7 +28,7 @@ from pipeline.night.dumps import take_in
 from pipeline.night.folder import NightFolder
 from pipeline.package import Package
 from pipeline.promotion.evidence import compare, gather
-from pipeline.promotion.gate import ChampionNotUsable, GateOptions, ask
+from pipeline.promotion.gate import ChampionNotUsable, GateOptions, ask, compared, conclude
 from pipeline.promotion.gate_answer import GateAnswer
 from pipeline.promotion.image_scores import ImageFile, score_by_each
 from pipeline.registry import aliases, models
@@ -305,7 +306,7 @@ def test_a_gate_that_was_killed_before_it_promoted_says_the_same_again(
 ) -> None:
     factory.label(factory.highest[:6], "defect")
 
-    def die(*_: Any) -> None:
+    def die(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
@@ -315,6 +316,29 @@ def test_a_gate_that_was_killed_before_it_promoted_says_the_same_again(
     assert champion() == "1"
     answer = factory.ask()
     assert (answer.verdict, answer.look, champion()) == ("PROMOTE", 1, "2")
+
+
+@pytest.mark.parametrize(("judged_against", "now"), [("1", None), (None, "1")])
+def test_a_verdict_against_one_champion_replaces_no_other(
+    factory: Factory, judged_against: str | None, now: str | None
+) -> None:
+    def set_champion(version: str | None) -> None:
+        client = MlflowClient()
+        client.delete_registered_model_alias("nightshift.steel", "champion")
+        if version is not None:
+            client.set_registered_model_alias("nightshift.steel", "champion", version)
+
+    factory.label(factory.highest[:6], "defect")
+    set_champion(judged_against)
+    options = GateOptions(out=factory.out, images=1000)
+    judged = compared("steel", options, LoadedBackbone())
+    assert judged.answer.verdict == "PROMOTE"
+    set_champion(now)  # by another command, say
+    changes = aliases.history("steel").changes
+    with pytest.raises(aliases.AliasError, match=r"steel: the champion has changed since, .* Ask"):
+        conclude(judged, options)
+    after = aliases.history("steel")
+    assert (after.aliases.get("champion"), after.changes) == (now, changes)
 
 
 @pytest.mark.parametrize("word", ["defect", "good"])

@@ -6,7 +6,7 @@ import pytest
 from factory import category, write_catalogue
 from test_gate import Factory, champion, factory, template  # noqa: F401  fixtures
 
-from jobs.onboard.gated import ask_gate, refuse_without_results
+from jobs.onboard.gated import ask_gate, promote_first, refuse_without_results
 from jobs.onboard.onboard import OnboardingOptions, OnboardingStatus, _registered
 from pipeline.catalogue.catalogue import CatalogueError, Category, load_catalogue
 from pipeline.onboarding.key import onboarding_key
@@ -35,6 +35,15 @@ def test_the_first_version_of_a_category_goes_live_at_once(factory: Factory) -> 
     version = models.register("wood", "first", factory.template.root / "champion")
     assert not waits(gated(factory, "wood"), version)
     assert models.champions()["wood"].version == "1"
+
+
+def test_a_first_version_waits_where_another_went_live_meanwhile(
+    challenger: models.RegisteredVersion,
+) -> None:
+    version, said = promote_first(challenger)
+    assert not version.is_champion
+    assert "the champion has changed since, from none to version 1" in said["gate"]
+    assert champion() == "1"
 
 
 def test_a_later_version_waits_and_the_gate_decides(

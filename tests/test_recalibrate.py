@@ -263,7 +263,7 @@ def test_a_recalibration_that_was_killed_is_finished_by_the_next(
     make_package(tmp_path / "package")
     models.promote(models.register("steel", "key", tmp_path / "package"))
 
-    def die(*_: Any) -> None:
+    def die(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
     command = ("recalibrate", "steel", "--false-alarm-rate", "0.2")

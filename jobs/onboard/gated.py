@@ -7,13 +7,14 @@ challenger until all of its onboarding are there; then the gate is asked about t
 import logging
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 from model.errors import NightshiftError
 from pipeline.catalogue.catalogue import CatalogueError, Category
 from pipeline.promotion.fleet_gate import ask_all
 from pipeline.promotion.gate import GateOptions
 from pipeline.registry import models
-from pipeline.registry.aliases import CHAMPION, AliasHistory
+from pipeline.registry.aliases import CHAMPION, AliasError, AliasHistory
 from pipeline.registry.models import RegisteredVersion
 
 logger = logging.getLogger(__name__)
@@ -46,6 +47,14 @@ def learned_instead(version: RegisteredVersion, history: AliasHistory) -> str | 
         f"stays. Name their results (`labels:` or --with-labels), or take it back with "
         f"`nightshift rollback`"
     )
+
+
+def promote_first(version: RegisteredVersion) -> tuple[RegisteredVersion, dict[str, Any]]:
+    """Promote where there is no champion; return what an outcome says where there is one by now."""
+    try:
+        return models.promote(version, instead_of=None), {}
+    except AliasError as error:  # the gate is asked
+        return version, {"gate": str(error)}
 
 
 def ask_gate(categories: Sequence[Category]) -> dict[str, tuple[str | None, str]]:

@@ -20,7 +20,7 @@ from typing import Any
 from jobs.cluster.join import cluster, reason, resources_for
 from jobs.cluster.slots import Slots
 from jobs.cluster.work_queue import Ended, Job
-from jobs.onboard.gated import ask_gate, learned_instead, refuse_without_results
+from jobs.onboard.gated import ask_gate, learned_instead, promote_first, refuse_without_results
 from jobs.onboard.train_loop import run
 from jobs.terminal.progress import Display
 from model.errors import CategoryFault, NightshiftError, ServiceAway
@@ -338,8 +338,10 @@ def _promoted(
             return version, {}
         if is_known and (instead := learned_instead(version, history)):
             return version, {"findings": [instead]}
-        if category.promote == "gate" and CHAMPION in history.aliases:
-            return version, {"gate": "not asked: it is not the challenger"}
+        if category.promote == "gate":
+            if CHAMPION in history.aliases:
+                return version, {"gate": "not asked: it is not the challenger"}
+            return promote_first(version)
     return models.promote(version), {}
 
 

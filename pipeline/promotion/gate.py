@@ -54,7 +54,7 @@ def ask(category: str, options: GateOptions) -> GateAnswer:
     """Compare a category's challenger with its champion and promote it if the gate says so.
 
     Raises:
-        AliasError: there is no challenger, or it is the champion.
+        AliasError: there is no challenger, it is the champion, or another became it meanwhile.
         ChampionNotUsable: it cannot be fetched now, or cannot score on this machine.
         CategoryFault: the challenger cannot be used.
         LabelsError, ManifestError: stored files are damaged.
@@ -99,6 +99,7 @@ def conclude(judged: Compared, options: GateOptions) -> GateAnswer:
     """Keep the evidence, write the page, and promote where the verdict says so.
 
     Raises:
+        AliasError: the champion has changed since.
         RegistryError, StorageError: MLflow or the storage is away.
     """
     if judged.digest:
@@ -277,5 +278,6 @@ def _carry_out(
     forced = answer.verdict is not GateVerdict.PROMOTE
     because = f"forced: {options.force_because}" if options.force_because else answer.reason
     evidence = f"the gate said {answer.verdict}" + (f", {answer.reason}" if forced else "")
-    models.promote(challenger, Reason(by="promote", because=because, evidence=evidence))
+    reason = Reason(by="promote", because=because, evidence=evidence)
+    models.promote(challenger, reason, instead_of=answer.champion)
     return replace(answer, promoted=True)

@@ -91,7 +91,7 @@ def recalibrate_champion(
         promote: make it the champion.
 
     Raises:
-        AliasError: the category has no champion.
+        AliasError: the category has no champion, or has another by now.
         TooFewImages, RecalibrationError: the threshold cannot be set so.
         CategoryFault: the champion's package cannot be used.
     """
@@ -115,7 +115,7 @@ def recalibrate_champion(
                 category, done.key, Path(scratch), as_challenger=is_challenger
             )
     if promote and not version.is_champion:
-        version = models.promote(version, _reason(base, done))
+        version = models.promote(version, _reason(base, done), instead_of=base.version)
     return RecalibratedVersion(
         version=version,
         is_new=is_new,

@@ -25,6 +25,7 @@ MODEL_PREFIX = "nightshift."
 ROW_PREFIX = "nightshift.alias."  # tags of a registered model, one a change
 DECIDED = ("promote", "rollback", "recalibrate")  # commands that choose one version among several
 LONGEST = 1000  # characters of a reason or of evidence; a tag holds 5000
+WHICHEVER = "*"  # in place of a version: whatever the alias stands for
 
 
 class AliasError(NightshiftError):
@@ -109,6 +110,35 @@ def move(client: MlflowClient, name: str, alias: str, version: str | None, reaso
     else:
         client.set_registered_model_alias(name, alias, version)
     return True
+
+
+def refuse_if_moved(client: MlflowClient, name: str, alias: str, expected: str | None) -> None:
+    """Refuse where an alias stands elsewhere than it was seen to stand.
+
+    MLflow cannot compare and set in one step: what moves the alias between this and ``move``, some
+    milliseconds, goes unseen.
+
+    Args:
+        client: of the registry; its errors come as they are.
+        name: of the registered model.
+        alias: champion or challenger.
+        expected: a version, None for none, or ``WHICHEVER``.
+
+    Raises:
+        AliasError: it stands elsewhere.
+    """
+    if expected == WHICHEVER:
+        return
+    now = _aliases(client.get_registered_model(name)).get(alias)
+    if now != expected:
+        raise AliasError(
+            f"{name.removeprefix(MODEL_PREFIX)}: the {alias} has changed since, from "
+            f"{_words(expected)} to {_words(now)}, and stays. Ask again."
+        )
+
+
+def _words(version: str | None) -> str:
+    return "none" if version is None else f"version {version}"
 
 
 def _is_cut_off(model: RegisteredModel, change: AliasChange) -> bool:

@@ -30,7 +30,14 @@ from pipeline.package import (
     read_training_images,
 )
 from pipeline.registry import aliases, runs
-from pipeline.registry.aliases import CHALLENGER, CHAMPION, MODEL_PREFIX, Reason, model_name
+from pipeline.registry.aliases import (
+    CHALLENGER,
+    CHAMPION,
+    MODEL_PREFIX,
+    WHICHEVER,
+    Reason,
+    model_name,
+)
 from pipeline.registry.connection import (
     RegistryError,
     connect,
@@ -120,10 +127,25 @@ def register(
         return dataclasses.replace(_registered(client, version), is_new=True)
 
 
-def promote(version: RegisteredVersion, reason: Reason = ONBOARDED) -> RegisteredVersion:
-    """Make a version the champion of its category; one write, and one before it that says why."""
+def promote(
+    version: RegisteredVersion, reason: Reason = ONBOARDED, *, instead_of: str | None = WHICHEVER
+) -> RegisteredVersion:
+    """Make a version the champion of its category; one write, and one before it that says why.
+
+    Args:
+        version: the champion to be.
+        reason: what the record says.
+        instead_of: the champion it was judged against, a version or None for none. Another
+            command may promote meanwhile; one that does so in the very milliseconds between the
+            last look and the write goes unseen.
+
+    Raises:
+        AliasError: another is champion by now; nothing is written.
+    """
     with mlflow_errors():
-        aliases.move(MlflowClient(), version.name, CHAMPION, version.version, reason)
+        client = MlflowClient()
+        aliases.refuse_if_moved(client, version.name, CHAMPION, instead_of)
+        aliases.move(client, version.name, CHAMPION, version.version, reason)
     logger.info("promoted %s version %s to champion", version.name, version.version)
     return dataclasses.replace(version, is_champion=True)
 
