@@ -440,7 +440,7 @@ def test_images_of_nights_under_an_earlier_name_are_drawn_and_keep_it(factory: F
     assert gather("steel", factory.out, 5, 1000, kept_half=False) == []
 
 
-def test_a_challenger_that_learned_from_labels_is_judged_by_the_other_half(
+def test_where_one_of_both_learned_from_labels_the_other_half_judges(
     factory: Factory,
 ) -> None:
     factory.label(factory.highest[:20], "defect")
@@ -457,6 +457,11 @@ def test_a_challenger_that_learned_from_labels_is_judged_by_the_other_half(
     answer = factory.ask()
     assert answer.evidence is not None
     assert answer.evidence.tally.defects == len(labelled)
+    # A champion that learned is no more judged by what it knows.
+    MlflowClient().set_registered_model_alias("nightshift.steel", "champion", "3")
+    after = factory.ask(version=1).evidence
+    assert after is not None
+    assert after.tally.defects == len(labelled)
 
 
 def test_the_gate_is_asked_by_command(

@@ -89,8 +89,8 @@ def gather(
         out: folder of results.
         nights: how many of the last ones with images of the category are drawn of.
         images: how many are drawn of them in all.
-        kept_half: leave out images that a model may have learned from, labelled or not: without
-            their labels alone, good images would seem to be more than they are.
+        kept_half: leave out images that one of the two may have learned from, labelled or not:
+            without their labels alone, good images would seem to be more than they are.
 
     Raises:
         LabelsError, ManifestError: a stored file is damaged.

@@ -182,7 +182,9 @@ def _compared(
     fetch: Fetch,
 ) -> Compared:
     packages = champion[1], challenger[1]
-    learned = bool(packages[1].record.settings.get("labels"))
+    # Contents leave out what was learned from. The rest of that half has the fewer defects for it,
+    # whichever of the two learned, and packages of earlier releases name no contents.
+    learned = any(package.record.settings.get("labels") for package in packages)
     images = gather(category, options.out, options.nights, options.images, kept_half=learned)
     evidence = compare(*packages, images, fetch)
     rate = packages[0].reference.calibration.false_alarm_rate
