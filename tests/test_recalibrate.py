@@ -143,6 +143,27 @@ def test_no_labelled_image_counts_twice(package: Package, tmp_path: Path) -> Non
     assert rate.scores == first.package.reference.calibration.scores
 
 
+def test_the_gate_judges_by_no_image_that_set_the_threshold(
+    package: Package, tmp_path: Path
+) -> None:
+    write_images(tmp_path / "night", range(900_000, 900_004))
+    images = [ImageFile(str(path), None) for path in sorted((tmp_path / "night").iterdir())]
+
+    def joined(base: Package, some: list[ImageFile]) -> Package:
+        done = recalibrate(base, "d", None, Labelled(images=some, left_out={}))
+        done.package.write(tmp_path / "made", {})
+        return Package.read(tmp_path / "made")
+
+    made = joined(package, images[:3])
+    assert score_by_each([package, made], images).is_used.tolist() == [True] * 3 + [False]
+    # Another rate keeps what has joined; labels that join anew replace it.
+    rate = recalibrate(made, "d", 0.2).package
+    assert rate.record.contents == made.record.contents
+    fewer = joined(made, images[2:])
+    assert score_by_each([fewer], images).is_used.tolist() == [False] * 2 + [True] * 2
+    assert len(fewer.record.contents) == len(package.record.contents) + 2
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

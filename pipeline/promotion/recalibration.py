@@ -16,6 +16,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,12 @@ from model.errors import CategoryFault
 from pipeline.calibration import Calibration, CalibrationConfig, TooFewImages, fit
 from pipeline.labels.label import CHOSEN, LABEL_SCHEMA, WHATEVER_THE_SCORE, standing
 from pipeline.labels.label_table import table_beside
-from pipeline.package import Package
+from pipeline.package import DIGEST_CHARACTERS, Package
 from pipeline.promotion.image_scores import ImageFile, score_by_each
 
 NOT_MEASURED_AGAIN = ("test_", "threshold")  # what an onboarding measured at its own threshold
 GOOD = ("good", "unsure")
-ADDED = "labelled_scores"  # setting of a version: those of its calibration scores
+ADDED = "labelled"  # setting of a version: images that joined, each its content and its score
 
 
 class RecalibrationError(CategoryFault):
@@ -94,35 +95,37 @@ def recalibrate(
         CategoryFault: the package cannot be used on this machine.
     """
     before, left_out = package.reference.calibration, Counter[str]()
-    own, new = _stored_scores(package)
+    own, joined = _without_added(package)
     if labelled is not None:
         _refuse_labels(package)
         left_out.update(labelled.left_out)
-        new, others = _scores(package, labelled)
+        joined, others = _scores(own, labelled)
         left_out.update(others)
-    scores = np.concatenate([own, new])
+    scores = np.array([*own.reference.calibration.scores, *joined.values()], np.float32)
     config = CalibrationConfig(
         false_alarm_rate=before.false_alarm_rate if rate is None else rate, fdr=before.fdr
     )
     calibration = _fit(scores, config, left_out)
     return Recalibrated(
-        package=_with_calibration(package, calibration, digest, new),
+        package=_with_calibration(own, calibration, digest, joined),
         key=_key(digest, calibration),
         before=before,
-        num_labelled=len(new),
+        num_labelled=len(joined),
         left_out=dict(left_out),
     )
 
 
-def _stored_scores(package: Package) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The onboarding's own scores and those of labelled images, which a recalibration added.
+def _without_added(package: Package) -> tuple[Package, Mapping[str, float]]:
+    """The package as its onboarding left it, and the scores that a recalibration added.
 
     Labels that join anew replace these: none counts twice, and one that was taken back is gone.
     """
-    scores = Counter(package.reference.calibration.scores)
-    added = list(map(float, package.record.settings.get(ADDED, ())))
-    own = sorted((scores - Counter(added)).elements())
-    return np.array(own, np.float32), np.array(added, np.float32)
+    calibration, record = package.reference.calibration, package.record
+    added: dict[str, float] = dict(record.settings.get(ADDED, ()))
+    scores = sorted((Counter(calibration.scores) - Counter(added.values())).elements())
+    contents = [each for each in record.contents if each not in added]
+    reference = replace(package.reference, calibration=replace(calibration, scores=tuple(scores)))
+    return replace(package, reference=reference, record=replace(record, contents=contents)), added
 
 
 def _refuse_labels(package: Package) -> None:
@@ -140,7 +143,7 @@ def _refuse_labels(package: Package) -> None:
         )
 
 
-def _scores(package: Package, labelled: Labelled) -> tuple[NDArray[np.float32], Mapping[str, int]]:
+def _scores(package: Package, labelled: Labelled) -> tuple[dict[str, float], Mapping[str, int]]:
     done = score_by_each([package], labelled.images)
     found = np.isfinite(done.scores[0]).tolist()
     nights = [*zip(labelled.nights, found, strict=False)]
@@ -153,7 +156,8 @@ def _scores(package: Package, labelled: Labelled) -> tuple[NDArray[np.float32], 
             f" and what is left may be what looked good. Put the files back, or recalibrate "
             f"without labels."
         )
-    return done.scores[0, done.is_unseen], done.left_out
+    contents = [each[:DIGEST_CHARACTERS] for each in compress(done.contents, done.is_unseen)]
+    return dict(zip(contents, done.scores[0, done.is_unseen].tolist(), strict=True)), done.left_out
 
 
 def _fit(
@@ -173,7 +177,7 @@ def _fit(
 
 
 def _with_calibration(
-    package: Package, calibration: Calibration, digest: str, added: NDArray[np.float32]
+    package: Package, calibration: Calibration, digest: str, joined: Mapping[str, float]
 ) -> Package:
     """The package with another threshold; what was measured at the old one is left out."""
     reference, record = package.reference, package.record
@@ -186,7 +190,8 @@ def _with_calibration(
     settings = {**record.settings, "false_alarm_rate": calibration.false_alarm_rate}
     record = replace(
         record,
-        settings=settings | {"recalibrated_from": digest, ADDED: sorted(added.tolist())},
+        settings=settings | {"recalibrated_from": digest, ADDED: sorted(joined.items())},
+        contents=sorted({*record.contents, *joined}),  # the gate judges by others
         metrics=metrics | {"threshold": calibration.threshold},
         counts={**record.counts, "calibration": len(calibration.scores)},
     )
