@@ -2,12 +2,14 @@
 
 Every level stays on its own grid in half precision; a patch is put together only when it is
 drawn. That is exact, since resizing is linear, and takes half the memory of the joint grid.
+Patches that do not count are never drawn, so that nothing is trained on them or measured by them.
 
 Shapes: N images, H x W positions of a level, C channels; K drawn patches.
 """
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -20,6 +22,15 @@ Shape = tuple[int, int, int]
 Allocate = Callable[[Shape], Tensor]  # gives a half-precision tensor of a shape
 
 BLOCK = 4_096  # patches put together at a time: each takes four positions of every coarser level
+
+
+@dataclass(frozen=True)
+class Counting:
+    """Which positions of each image count: one of a few lists of them."""
+
+    lists: Tensor  # (L, P), positions in order, those that count before the others
+    lengths: Tensor  # (L,), how many of a list count
+    of_image: Tensor  # (N,), which one each image has
 
 
 class FeatureBank:
@@ -46,6 +57,7 @@ class FeatureBank:
         ]
         self.zones = EVERYWHERE  # what of an image counts
         self.zones_at: dict[int, Zones] = {}  # of single images, where it is something else
+        self._counting: tuple[tuple[Zones, int, int], Counting | None] | None = None
         self._shapes = list(shapes)
         self._taps = [
             tuple(taps.to(device) for taps in _bilinear_taps(shape[1:], self.grid))
@@ -119,26 +131,70 @@ class FeatureBank:
             self._put_together(part_KC, image_k, position_k)
         return found_KC
 
+    def num_patches(self, images: Tensor) -> int:
+        """Return how many patches of some images count."""
+        counting = self._counted()
+        if counting is None:
+            return len(images) * self.num_positions
+        return int(counting.lengths[counting.of_image[images]].sum())
+
     def whole(self, image_B: Tensor) -> Tensor:
-        """Return the joint features (B H W, C) of all positions of some images, in order."""
+        """Return the joint features (K, C) of all patches of some images that count, in order."""
+        counting = self._counted()
         position_P = torch.arange(self.num_positions, device=self.device)
-        return self.patches(
-            image_B.repeat_interleave(len(position_P)), position_P.repeat(len(image_B))
-        )
+        if counting is None:
+            every = image_B.repeat_interleave(len(position_P))
+            return self.patches(every, position_P.repeat(len(image_B)))
+        image_B = image_B.to(self.device)
+        own_B = counting.of_image[image_B]
+        counts_BP = position_P < counting.lengths[own_B, None]
+        position_K = counting.lists[own_B][counts_BP]
+        return self.patches(image_B.repeat_interleave(counts_BP.sum(dim=1)), position_K)
 
     def draw(
         self, num_patches: int, images: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         """Return random patches (K, C) of images (N,), and whose among these they are (K,).
 
-        Each position is equally likely.
+        Each position that counts is equally likely.
         """
         randint = partial(
             torch.randint, size=(num_patches,), generator=generator, device=self.device
         )
-        pick_K = randint(high=len(images))
-        position_K = randint(high=self.num_positions)
+        counting = self._counted()
+        if counting is None:
+            pick_K = randint(high=len(images))
+            position_K = randint(high=self.num_positions)
+            return self.patches(images[pick_K], position_K), pick_K
+        own_N = counting.of_image[images]
+        end_N = counting.lengths[own_N].cumsum(dim=0)
+        number_K = randint(high=int(end_N[-1]))  # among those of all images, one after the other
+        pick_K = torch.searchsorted(end_N, number_K, right=True)
+        from_end_K = end_N[pick_K] - number_K
+        own_K = own_N[pick_K]
+        position_K = counting.lists[own_K, counting.lengths[own_K] - from_end_K]
         return self.patches(images[pick_K], position_K), pick_K
+
+    def _counted(self) -> Counting | None:
+        """Return what counts of all images, made anew only where it has changed; None: all."""
+        known_by = (self.zones, len(self.zones_at), self.num_images)
+        if self._counting is None or self._counting[0] != known_by:
+            self._counting = (known_by, self._count())
+        return self._counting[1]
+
+    def _count(self) -> Counting | None:
+        everyone = torch.arange(self.num_images)
+        if not any(zones.ignored for zones in (self.zones, *self.zones_at.values())):
+            return None
+        of_image = torch.empty_like(everyone)
+        counts: list[Tensor] = []
+        for zones, places in self.by_zones(everyone):
+            of_image[places] = len(counts)
+            counts.append(zones.counts_on(self.grid).flatten())
+        counts_LP = torch.stack(counts)
+        lists = counts_LP.int().argsort(dim=1, descending=True, stable=True)
+        each = (lists, counts_LP.sum(dim=1), of_image)
+        return Counting(*(part.to(self.device) for part in each))
 
     def _means(self, index: Tensor, zones: Zones) -> Tensor:
         if not zones.ignored:

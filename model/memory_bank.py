@@ -223,7 +223,7 @@ def fit(bank: FeatureBank, images: Tensor, recipe: MemoryBankRecipe) -> MemoryBa
     searched = points_PD
     if points_PD.shape[1] > DIMENSIONS:
         searched = points_PD @ random_projection(points_PD.shape[1], generator)
-    size = recipe.num_vectors(len(images) * bank.num_positions)
+    size = recipe.num_vectors(bank.num_patches(images))
     chosen_K = greedy_coreset(searched, min(size, len(points_PD)), generator)
     levels = () if space.matrix is None else space.matrix.split(bank.level_channels, dim=1)
     tensors = {f"level{index}": matrix.contiguous() for index, matrix in enumerate(levels)}
@@ -299,7 +299,7 @@ def _candidates(
     generator: torch.Generator,
 ) -> Tensor:
     """Return the patches that vectors are chosen from, (P, D): random ones, or all."""
-    num_patches = len(images) * bank.num_positions
+    num_patches = bank.num_patches(images)
     if recipe.candidates is None or recipe.candidates >= num_patches:
         return torch.cat([space.project(bank.whole(part)) for part in images.split(BLOCK_IMAGES)])
     counts = [BLOCK] * (recipe.candidates // BLOCK) + [recipe.candidates % BLOCK]

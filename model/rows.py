@@ -44,7 +44,7 @@ class PatchRows:
         return rows
 
     def sample(self, num_rows: int, generator: torch.Generator) -> Tensor:
-        """Return random patches (K, C), every position equally likely."""
+        """Return random patches (K, C), every position that counts equally likely."""
         return self.bank.draw(num_rows, self.images, generator)[0]
 
     def num_batches(self, config: TrainingConfig) -> int:
@@ -74,13 +74,14 @@ class PatchRows:
         shortest = min(map(len, self.seen))
         order_MN = torch.stack([_shuffled(seen, generator)[:shortest] for seen in self.seen])
         for part_MB in order_MN.split(num_images, dim=1):
-            yield torch.stack([self.bank.whole(self.images[part_B]) for part_B in part_MB])
+            rows = [self.bank.whole(self.images[part_B]) for part_B in part_MB]
+            fewest = min(map(len, rows))  # where other positions count of other images
+            yield torch.stack([rows_KC[:fewest] for rows_KC in rows])
 
     def _choose(self, config: TrainingConfig) -> tuple[Tensor, Tensor]:
         """Return the coreset's features, in half precision, and folds."""
         generator = torch.Generator(self.bank.device).manual_seed(config.seed)
-        num_patches = len(self.images) * self.bank.num_positions
-        num_candidates = min(CANDIDATES, num_patches)
+        num_candidates = min(CANDIDATES, self.bank.num_patches(self.images))
         projection = random_projection(self.bank.channels, generator)
         device = self.bank.device
         points_KD = torch.empty(num_candidates, projection.shape[1], device=device)

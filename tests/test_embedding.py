@@ -6,6 +6,7 @@ from reference_simplenet import official_embedding, paper_embedding
 
 from model.embedding import Embedding, join_levels, mean_levels
 from model.feature_bank import FeatureBank
+from model.zones import Zones
 
 
 def levels(*shapes: tuple[int, int, int], count: int = 2) -> list[torch.Tensor]:
@@ -89,3 +90,19 @@ def test_draws_come_from_the_images_named_only() -> None:
     rows, whose = bank.draw(200, torch.tensor([0, 2, 1]), generator)
     assert rows.mean().item() == pytest.approx(1 / 3, abs=0.12)
     assert torch.equal(rows[:, 0] == 1, whose == 2)
+
+
+def test_what_does_not_count_of_an_image_is_never_drawn() -> None:
+    """Of the first one two of four positions count, of the second one, of the third all."""
+    bank = filled_bank([torch.arange(12.0).view(3, 1, 2, 2).half()])
+    bank.zones_at = {0: Zones(ignored=("01", "10")), 1: Zones(ignored=("11", "10"))}
+    assert bank.whole(torch.tensor([2, 0])).flatten().tolist() == [8, 9, 10, 11, 0, 3]
+    assert bank.num_patches(torch.tensor([1, 0, 1])) == 4
+    drawn, whose = bank.draw(4000, torch.tensor([1, 2, 0]), torch.Generator().manual_seed(0))
+    assert torch.equal(whose, torch.tensor([1, 2, 0]).argsort()[drawn[:, 0].long() // 4])
+    found, counts = drawn.unique(return_counts=True)
+    assert found.tolist() == [0, 3, 7, 8, 9, 10, 11]
+    mean, variance = 4000 / 7, 4000 / 7 * 6 / 7
+    assert (counts - mean).abs().max() < 4 * variance**0.5
+    bank.zones = Zones(ignored=("00", "01"))  # of the third
+    assert bank.whole(torch.tensor([2])).flatten().tolist() == [8, 9, 10]

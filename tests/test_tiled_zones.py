@@ -223,6 +223,13 @@ def filled_bank(tiles: Tiles, zones: Zones, num_images: int = 12) -> TiledBank:
     return bank
 
 
+def test_of_tiles_what_counts_of_each_is_what_is_trained_on() -> None:
+    bank = filled_bank(USUAL, LEFT_TOP, 2)
+    tiles, thumbnail = (inputs for inputs, _ in bank.groups_of(torch.arange(2)))
+    assert bank.inputs.num_patches(tiles) == 2 * (32 + 32 + 48)
+    assert len(bank.inputs.whole(thumbnail)) == 2 * (64 - 25)
+
+
 @pytest.mark.parametrize(("share", "zones"), [("all", LEFT_TOP), ("position", SPECKS)])
 def test_what_is_ignored_changes_no_bit_of_tiled_heads(share: Share, zones: Zones) -> None:
     """Of SimpleNet, a memory bank and the pooled distance, which are scaled by what counts."""

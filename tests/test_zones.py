@@ -20,9 +20,15 @@ from test_memory_bank import trainer_of as bank_trainer
 from torch import Tensor, nn
 
 from model.detector import DetectorFileError, load_detector, save_detector
-from model.kind import Heads, Trainer
+from model.feature_bank import FeatureBank
+from model.kind import Heads, Trainer, TrainingSet
+from model.kinds import make_trainer
+from model.memory_bank import MemoryBankRecipe
 from model.preprocessing import Preprocessing
 from model.realnet.realnet_training import RealNetTrainer
+from model.recipe import Recipe
+from model.simplenet import HeadConfig
+from model.training import TrainingConfig
 from model.zones import EVERYWHERE, Zones
 from pipeline.images.fit import to_crop
 from pipeline.images.placement import Placement, placement
@@ -35,6 +41,9 @@ from pipeline.onboarding.prepare import prepare
 from pipeline.onboarding.zones import ZonesError, zones_of
 from pipeline.package import Package
 
+SHORT = TrainingConfig(
+    head=HeadConfig(hidden=8, members=3), passes=2, steps_per_pass=3, batch_rows=32
+)
 LEFT = Zones(ignored=("11000000",) * 8)  # two columns of a grid of 8 x 8
 SPECKS = dataclasses.replace(LEFT, min_area=3)
 
@@ -74,6 +83,31 @@ def test_what_is_ignored_changes_no_bit_of_the_score(make: Any, zones: Zones) ->
     assert torch.equal(patch_scores, patches_again)
     everywhere, _ = heads.with_zones(EVERYWHERE)(levels)
     assert not torch.equal(scores, everywhere)
+
+
+@pytest.mark.parametrize(
+    ("kind", "recipe"),
+    [
+        ("memory_bank", MemoryBankRecipe(size=20, folds=3)),
+        ("memory_bank", MemoryBankRecipe(size=None, share=0.1, candidates=None, variance=1)),
+        ("simplenet", Recipe(patch=SHORT, image=SHORT)),
+        ("simplenet", Recipe(patch=dataclasses.replace(SHORT, coreset=0, batch_images=4))),
+    ],
+)
+def test_what_is_ignored_changes_no_bit_of_what_is_trained(kind: str, recipe: Any) -> None:
+    """However wildly it changes: not of the heads, nor of what they are measured in."""
+    generator = torch.Generator().manual_seed(0)
+    levels = torch.randn(12, 6, 8, 8, generator=generator)
+    trained = []
+    for wild in (1, 100):
+        bank, images = FeatureBank(12, [(6, 8, 8)]), torch.arange(12)
+        bank.zones = LEFT
+        levels[:, :, :, :2] = wild * torch.randn(12, 6, 8, 2, generator=generator)
+        bank.write(0, [levels])
+        of_images = TrainingSet(bank=bank, images=images, folds=images % 3)
+        trained.append(heads_of(make_trainer(kind, of_images, recipe), LEFT).state_dict())
+    plain, wild_state = trained
+    assert all(torch.equal(plain[name], wild_state[name]) for name in plain)
 
 
 def test_the_parts_of_an_ensemble_are_scaled_by_what_counts() -> None:

@@ -26,6 +26,7 @@ from model.folding import FoldedHead
 from model.recipe import BLOCK_IMAGES, NO_MEMBER
 from model.rows import PatchRows
 from model.training import HeadTrainer, TrainingConfig
+from model.zones import Zones
 from pipeline import storage
 from pipeline.catalogue.catalogue import Category
 from pipeline.storage.local import local_path
@@ -149,7 +150,7 @@ def _rows(bank: FeatureBank, images: Tensor, run: HeadRun) -> PatchRows:
     config = run.config
     if not config.coreset:
         return PatchRows(bank, images, torch.full_like(images, NO_MEMBER), config)
-    path = _coreset_path(run)
+    path = _coreset_path(run, bank.zones)
     if path is not None and path.exists():
         coreset = torch.from_numpy(np.load(path, mmap_mode="c"))
         return PatchRows.of_coreset(bank, images, coreset, config.head.members)
@@ -159,12 +160,13 @@ def _rows(bank: FeatureBank, images: Tensor, run: HeadRun) -> PatchRows:
     return rows
 
 
-def _coreset_path(run: HeadRun) -> Path | None:
+def _coreset_path(run: HeadRun, zones: Zones) -> Path | None:
     """Return where the coreset of these features, images and seed lies; None on object storage."""
     if not storage.is_local(run.features):
         return None
     category = run.category
-    identity: Sequence[Any] = [category.embedding, category.layers, run.split.fold]
+    fold, ignored = run.split.fold, zones.ignored
+    identity: Sequence[Any] = [category.embedding, category.layers, fold, ignored]
     name = sha256(repr([*identity, run.config.seed, run.config.coreset]).encode()).hexdigest()[:16]
     return Path(local_path(run.features)) / "coresets" / f"{name}.npy"
 
