@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pipeline.calibration import CalibrationConfig, TooFewImages, fit
 from pipeline.labels.label import Label, to_rows
 from pipeline.labels.label_table import LabelTable
+from pipeline.onboarding.defect_sizes import SizeFound, findings_of_sizes
 from pipeline.package import Package, package_digest
 from pipeline.predictor import Predictor
 from pipeline.promotion.image_scores import ImageFile, score_by_each
@@ -23,6 +24,7 @@ from pipeline.promotion.recalibration import (
     RecalibrationError,
     labelled_good,
     recalibrate,
+    write,
 )
 from pipeline.registry import aliases, models
 
@@ -141,6 +143,24 @@ def test_no_labelled_image_counts_twice(package: Package, tmp_path: Path) -> Non
     assert len(fewer.package.reference.calibration.scores) == before + 1
     rate = recalibrate(first.package, "d", 0.2).package.reference.calibration
     assert rate.scores == first.package.reference.calibration.scores
+
+
+def test_made_defects_that_the_old_threshold_found_are_not_said_of_another(
+    package: Package, tmp_path: Path
+) -> None:
+    sizes = [SizeFound.of_flags(32, [False] * 12)]
+    findings = ["of the data", *findings_of_sizes(sizes)]
+    measured = [dataclasses.asdict(each) for each in sizes]
+    record = dataclasses.replace(package.record, findings=findings, defect_sizes=measured)
+    done = recalibrate(dataclasses.replace(package, record=record), "d", 0.2)
+    write(done, tmp_path / "made", tmp_path / "package")
+    made = Package.read(tmp_path / "made").record
+    assert (len(findings), made.findings, made.found_by_size) == (2, ["of the data"], {})
+    before, after = (
+        {path.name for path in (tmp_path / name / "examples").iterdir()}
+        for name in ("package", "made")
+    )
+    assert before - after == {"defect-sizes.png"}
 
 
 def test_the_gate_judges_by_no_image_that_set_the_threshold(

@@ -37,6 +37,7 @@ from pipeline.onboarding.small_defects import (
 )
 from pipeline.onboarding.zones import marked_image
 
+PICTURE = "defect-sizes"  # name of an example that shows them
 NUM_IMAGES = 12  # unseen good ones, with a defect of each size
 NOTE = "made defects, which stand for no real ones"
 

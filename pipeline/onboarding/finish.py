@@ -24,7 +24,7 @@ from pipeline.images.regions import RegionRule, fit_rule
 from pipeline.measuring.labelled import ScoredSamples, measure, read_marks, score_samples
 from pipeline.onboarding import label_head
 from pipeline.onboarding.check_images import check_images
-from pipeline.onboarding.defect_sizes import SizeFound, findings_of_sizes, measure_sizes
+from pipeline.onboarding.defect_sizes import PICTURE, SizeFound, findings_of_sizes, measure_sizes
 from pipeline.onboarding.examples import examples, worst_unseen
 from pipeline.onboarding.health import measure_health, refuse_unhealthy
 from pipeline.onboarding.prepare import PreparedCategory, UnseenScores, make_detector, score_unseen
@@ -98,7 +98,7 @@ def _curve(category: Category, sizes: list[SizeFound]) -> dict[str, NDArray[np.u
     from pipeline.pages.plot_style import drawn  # noqa: PLC0415
 
     figure = size_figure(category.name, {"as it is": sizes}, category.false_alarm_rate)
-    return {"defect-sizes": drawn(figure)}
+    return {PICTURE: drawn(figure)}
 
 
 def findings_of_heads(heads: Heads) -> list[str]:

@@ -29,6 +29,7 @@ from model.errors import CategoryFault
 from pipeline.calibration import Calibration, CalibrationConfig, TooFewImages, fit
 from pipeline.labels.label import CHOSEN, LABEL_SCHEMA, WHATEVER_THE_SCORE, standing
 from pipeline.labels.label_table import table_beside
+from pipeline.onboarding.defect_sizes import PICTURE, SizeFound, findings_of_sizes
 from pipeline.package import DIGEST_CHARACTERS, Package
 from pipeline.promotion.image_scores import ImageFile, score_by_each
 
@@ -187,6 +188,7 @@ def _with_calibration(
         for name, value in record.metrics.items()
         if not name.startswith(NOT_MEASURED_AGAIN)
     }
+    of_sizes = findings_of_sizes([SizeFound(**each) for each in record.defect_sizes])
     settings = {**record.settings, "false_alarm_rate": calibration.false_alarm_rate}
     record = replace(
         record,
@@ -194,6 +196,8 @@ def _with_calibration(
         contents=sorted({*record.contents, *joined}),  # the gate judges by others
         metrics=metrics | {"threshold": calibration.threshold},
         counts={**record.counts, "calibration": len(calibration.scores)},
+        findings=[each for each in record.findings if each not in of_sizes],
+        defect_sizes=(),
     )
     reference = replace(reference, calibration=calibration, map_scale=scale)
     return replace(package, reference=reference, record=record)
@@ -205,7 +209,7 @@ def _key(digest: str, calibration: Calibration) -> str:
 
 
 def write(done: Recalibrated, folder: Path, source: Path) -> None:
-    """Write the package into ``folder``, with the pictures of the one it starts from.
+    """Write the package into ``folder``, with the images of the one it starts from.
 
     Args:
         done: what ``recalibrate`` returned.
@@ -219,4 +223,4 @@ def _pictures(source: Path) -> dict[str, Any]:
     from PIL import Image  # noqa: PLC0415
 
     paths = sorted((source / "examples").glob("*.png"))
-    return {path.stem: np.asarray(Image.open(path)) for path in paths}
+    return {path.stem: np.asarray(Image.open(path)) for path in paths if path.stem != PICTURE}
