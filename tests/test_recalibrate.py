@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime as dt
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -194,11 +195,25 @@ def test_the_gate_judges_by_no_image_that_set_the_threshold(
 def test_labels_join_no_calibration_that_is_not_of_their_kind(
     package: Package, settings: dict[str, Any], message: str
 ) -> None:
-    record = dataclasses.replace(package.record, settings={**package.record.settings, **settings})
+    settings = {**package.record.settings, **settings}
+    record = dataclasses.replace(package.record, settings=settings, contents=())
     other = dataclasses.replace(package, record=record)
     with pytest.raises(RecalibrationError, match=message):
         recalibrate(other, "d", None, Labelled(images=[], left_out={}))
     assert recalibrate(other, "d", 0.2).package.reference.calibration.false_alarm_rate == 0.2
+
+
+def test_labels_join_a_version_that_notes_which_others_it_learned_from(
+    package: Package, tmp_path: Path
+) -> None:
+    write_images(tmp_path / "night", range(900_000, 900_003))
+    paths = sorted((tmp_path / "night").iterdir())
+    learned = hashlib.sha256(paths[0].read_bytes()).hexdigest()[:16]
+    settings = {**package.record.settings, "labels": ["s3://results"]}
+    record = dataclasses.replace(package.record, settings=settings, contents=[learned])
+    labelled = Labelled(images=[ImageFile(str(path), None) for path in paths], left_out={})
+    done = recalibrate(dataclasses.replace(package, record=record), "d", None, labelled)
+    assert (done.num_labelled, done.left_out) == (2, {"used at onboarding": 1})
 
 
 def mornings(

@@ -137,10 +137,11 @@ def _refuse_labels(package: Package) -> None:
             f"of heads that left an image out; labelled images have no such score. Recalibrate "
             f"without labels, or onboard with `calibration: split`."
         )
-    if settings.get("labels"):
+    if settings.get("labels") and not package.record.contents:
         raise RecalibrationError(
-            f"{package.record.category} was trained with labelled images, and none of these may "
-            f"set a threshold. Recalibrate without labels, or onboard again with them."
+            f"{package.record.category} was trained with labelled images by a release that does "
+            f"not note which, and none of these may set a threshold. Recalibrate without labels, "
+            f"or onboard again with them."
         )
 
 
