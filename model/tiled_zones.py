@@ -50,10 +50,11 @@ def zones_of_inputs(zones: Zones, tiles: Tiles, size: Size) -> InputZones:
     assert tiles.image, "zones of tiles know it"
     stride, usual = zones.stride, tiles.scaled(tiles.image)
     side = tiles.size // stride
-    counts_hw = _of_image(zones, tiles, size, usual)
+    own_hw = _of_image(zones, size, usual)
+    # A border that is repeated does not count: it would make a speck of it large.
+    counts_hw = F.pad(own_hw, (0, side, 0, side))
     corners = [(top // stride, left // stride) for top, left in tiles.corners(size)]
     squares = [counts_hw[top : top + side, left : left + side] for top, left in corners]
-    own_hw = counts_hw[: -(-size[0] // stride), : -(-size[1] // stride)]
     area, pixels = zones.min_area * size[0] * size[1], usual[0] * usual[1]
     shown = max(zones.min_area, ((tiles.size - tiles.step) // stride) ** 2)
     of_inputs = [_zones_of(square, min(-(-area // pixels), shown)) for square in squares]
@@ -64,23 +65,21 @@ def zones_of_inputs(zones: Zones, tiles: Tiles, size: Size) -> InputZones:
     return InputZones(tuple(of_inputs), counts_K, own_hw if zones.ignored else None)
 
 
-def _of_image(zones: Zones, tiles: Tiles, size: Size, usual: Size) -> Tensor:
-    """Return which positions count of all tiles, also where their border is repeated."""
+def _of_image(zones: Zones, size: Size, usual: Size) -> Tensor:
+    """Return which positions of an image count, (h, w)."""
     assert zones.stride
-    last = tiles.corners(size)[-1]
-    num_rows, num_columns = ((start + tiles.size) // zones.stride for start in last)
+    numbers = [-(-side // zones.stride) for side in size]
+    every_hw = torch.ones(numbers, dtype=torch.bool)
     if not zones.ignored:
-        return torch.ones(num_rows, num_columns, dtype=torch.bool)
+        return every_hw
     drawn = torch.tensor([[place == "0" for place in row] for row in zones.ignored])
     row_h, column_w = (
         _same_place(*sides, zones.stride).clamp_max(length - 1)
-        for sides, length in zip(
-            zip((num_rows, num_columns), size, usual, strict=True), drawn.shape, strict=True
-        )
+        for sides, length in zip(zip(numbers, size, usual, strict=True), drawn.shape, strict=True)
     )
     counts_hw = drawn[row_h][:, column_w]
     # Of an image so small that no position is left, all count: it is rather flagged than missed.
-    return counts_hw if counts_hw.any() else torch.ones_like(counts_hw)
+    return counts_hw if counts_hw.any() else every_hw
 
 
 def _same_place(number: int, length: int, usual: int, stride: int) -> Tensor:

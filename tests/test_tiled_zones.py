@@ -188,6 +188,14 @@ def test_zones_hold_in_shares_of_an_image_of_another_size() -> None:
     assert tiny.counts.all()  # no position is left of it
 
 
+def test_a_border_that_is_repeated_has_no_area() -> None:
+    small = dataclasses.replace(TILES, thumbnail=False, image=(40, 100))
+    below = ("0" * 8,) * 5 + ("1" * 8,) * 3
+    beside = ("0" * 5 + "111",) * 5 + ("1" * 8,) * 3  # 100 pixels end in the middle of a position
+    own = zones_of_inputs(Zones(min_area=3, stride=8), small, (40, 100)).of_inputs
+    assert [zones.ignored for zones in own] == [below, below, beside]
+
+
 def test_an_image_s_score_and_map_are_of_what_counts() -> None:
     heads = TiledHeads([Levels(), Levels()], USUAL).with_zones(LEFT_TOP)
     levels = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
