@@ -63,6 +63,9 @@ def join(
     joined = _on_grid(joined, grid)
     if tiles.thumbnail:
         joined = torch.maximum(joined, _on_grid(patches_Khw[-1], grid))
+        if counts_hw is not None:  # the thumbnail's coarser positions reach into what does not
+            on_grid = _on_grid(counts_hw.to(joined), grid) >= 0.5
+            joined = fill(joined[None], on_grid)[0]
     return joined
 
 

@@ -59,7 +59,9 @@ def zones_of_inputs(zones: Zones, tiles: Tiles, size: Size) -> InputZones:
     shown = max(zones.min_area, ((tiles.size - tiles.step) // stride) ** 2)
     of_inputs = [_zones_of(square, min(-(-area // pixels), shown)) for square in squares]
     if tiles.thumbnail:
-        squares.append(F.adaptive_avg_pool2d(own_hw[None].float(), side)[0] >= 0.5)
+        # Its positions stand for many of the image, and look as far beyond them: those alone count
+        # of which nothing is ignored.
+        squares.append(F.adaptive_avg_pool2d(own_hw[None].float(), side)[0] == 1)
         of_inputs.append(_zones_of(squares[-1], -(-zones.min_area * tiles.size**2 // pixels)))
     counts_K = torch.stack([square.any() for square in squares])
     return InputZones(tuple(of_inputs), counts_K, own_hw if zones.ignored else None)

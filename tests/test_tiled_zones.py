@@ -21,6 +21,7 @@ from model.memory_bank import MemoryBankRecipe
 from model.preprocessing import Preprocessing
 from model.recipe import Recipe
 from model.simplenet import HeadConfig
+from model.tile_pixels import join
 from model.tiled_bank import TiledBank, of_levels
 from model.tiled_heads import TiledHeads
 from model.tiled_zones import zones_of_inputs
@@ -166,7 +167,7 @@ def test_what_counts_of_inputs_is_what_counts_of_their_pixels() -> None:
     assert right == Zones(ignored=("11110000",) * 8)
     assert below == Zones(ignored=("11111111",) * 4 + ("00000000",) * 4)
     assert last == Zones(ignored=("11110000",) * 4 + ("00000000",) * 4)
-    assert thumbnail == Zones(ignored=("11111000",) * 5 + ("00000000",) * 3)  # 64 of 96, by 12
+    assert thumbnail == Zones(ignored=("11111100",) * 6 + ("00000000",) * 2)  # 64 of 96, by 12
     assert found.taking_part(torch.tensor([0, 0, 0, 0, 1])).tolist() == [False] + [True] * 4
     assert found.taking_part(torch.arange(5)).all()  # positions that have heads of their own
 
@@ -211,6 +212,15 @@ def test_an_image_s_score_and_map_are_of_what_counts() -> None:
     assert heads([of_levels((96, 96), [levels])])[0].tolist() == [2]
 
 
+def test_the_thumbnail_shows_nothing_where_nothing_counts() -> None:
+    """One of its positions is two of the image, and the map lies between them."""
+    tiles = dataclasses.replace(TILES, image=(128, 128))
+    patches, counts = torch.zeros(tiles.num_inputs((128, 128)), 8, 8), torch.ones(16, 16).bool()
+    patches[-1, 4:], counts[:8] = 1, False
+    joined = join(tiles, patches, (128, 128), (16, 16), counts)
+    assert joined[:8].max() == joined[8:].min() < joined[9:].min()
+
+
 def test_a_position_that_does_not_count_has_no_say_in_the_scale_of_others() -> None:
     tiles = dataclasses.replace(USUAL, share="position")
     heads = TiledHeads([Levels() for _ in tiles.group_names], tiles).with_zones(LEFT_TOP)
@@ -235,7 +245,7 @@ def test_of_tiles_what_counts_of_each_is_what_is_trained_on() -> None:
     bank = filled_bank(USUAL, LEFT_TOP, 2)
     tiles, thumbnail = (inputs for inputs, _ in bank.groups_of(torch.arange(2)))
     assert bank.inputs.num_patches(tiles) == 2 * (32 + 32 + 48)
-    assert len(bank.inputs.whole(thumbnail)) == 2 * (64 - 25)
+    assert len(bank.inputs.whole(thumbnail)) == 2 * (64 - 36)
 
 
 @pytest.mark.parametrize(("share", "zones"), [("all", LEFT_TOP), ("position", SPECKS)])
