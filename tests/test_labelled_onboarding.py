@@ -221,6 +221,7 @@ def test_a_package_knows_the_contents_that_it_is_made_from(steel: Factory, tmp_p
     labels = dict.fromkeys([*learned, *judging], ("defect", "flagged"))
     add_labels(steel.out, labels | {flagged: ("good", "flagged"), suspect: ("good", "flagged")})
     shutil.copy(judging[0], suspect)
+    shutil.copy(next((steel.images / "test/good").iterdir()), steel.listed("copy"))
     prepared = steel.prepare(training={"members": 2, "passes": 1, "steps_per_pass": 1})
     for _ in prepared.trainer.run():
         pass
@@ -229,6 +230,10 @@ def test_a_package_knows_the_contents_that_it_is_made_from(steel: Factory, tmp_p
     listed = next((steel.images / "train/good").iterdir())
     used = record.has_used(digests([*learned, flagged, listed, *judging, suspect]))
     assert used == [True] * 12 + [False] * 2
+    told = (
+        f"train and test: 1 training images are test images too: {steel.images / 'train/good/copy'}"
+    )
+    assert any(line.startswith(told) for line in record.findings)
 
 
 def test_images_that_are_gone_or_replaced_are_counted_and_named(steel: Factory) -> None:

@@ -1,5 +1,7 @@
 """Synthetic anomalies that a detector learns from: what they are made of, and always the same."""
 
+import hashlib
+import shutil
 from pathlib import Path
 
 import factory
@@ -153,10 +155,26 @@ def test_a_bank_of_images_from_anywhere_is_learned_from(images: Path, tmp_path: 
     assert made.pairs is not None
     assert not torch.equal(made.pairs.masks, prepare(category(images)).pairs.masks)  # type: ignore[union-attr]
     pixels = read_image(str(bank / "0.png"), made.category.preprocessing).pixels
-    read = read_bank("net", str(bank), made.category.preprocessing, 2)
-    assert len(read) == 2
+    read = read_bank(made.category, [], 2)
+    assert len(read.pixels) == len(read.hashes) == 2
+    assert len(read.of_first_draws(1).pixels) == 1
     assert pixels is not None
-    assert {each.shape for each in read} == {pixels.shape}
+    assert {each.shape for each in read.pixels} == {pixels.shape}
+
+
+def test_copies_of_test_images_are_left_out_of_a_bank(tmp_path: Path) -> None:
+    bank = red_bank(tmp_path / "bank")
+    shutil.copy(bank / "1.png", tmp_path / "test.png")
+    net = category("/images", anomalies=str(bank))
+    read = read_bank(net, [str(tmp_path / "test.png")], 9)
+    digests = [
+        hashlib.sha256((bank / name).read_bytes()).hexdigest() for name in ("0.png", "2.png")
+    ]
+    assert read.hashes == digests
+    told = "anomalies: 1 images are test images or copies of them, from which nothing is learned: "
+    assert read.findings == [f"{told}{bank / '1.png'}"]
+    with pytest.raises(NoAnomalies, match="3 are test images or copies of them"):
+        read_bank(net, [str(path) for path in bank.iterdir()], 9)
 
 
 def test_a_bank_without_images_is_one_clear_line(images: Path, tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """A category with a RealNet on its whole way: onboarded, stored, scored, exported, refused."""
 
+import hashlib
 import importlib.util
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -81,14 +83,18 @@ def test_its_health_says_nothing_of_anomalies_like_those_it_learned_from(package
 
 
 def test_its_health_says_whether_it_finds_what_its_bank_shows(made: Path, tmp_path: Path) -> None:
-    bank = str(red_bank(tmp_path / "bank"))
+    bank = red_bank(tmp_path / "bank")
     settings: dict[str, Any] = {"realnet": TRAINED, "training": {"health": "warn"}}
-    prepared = prepare(category(made / "images", anomalies=bank, **settings))
+    learned = [hashlib.sha256(path.read_bytes()).hexdigest() for path in bank.iterdir()]
+    shutil.copy(next((made / "images/test/scratch").iterdir()), bank / "test.png")
+    prepared = prepare(category(made / "images", anomalies=str(bank), **settings))
     list(prepared.trainer.run())
     write_package(prepared, tmp_path / "package")
-    metrics = Package.read(tmp_path / "package").record.metrics
-    assert metrics["health_bank_auroc"] > 0.8  # red on grey steel
-    assert "health_synthetic_auroc" not in metrics
+    record = Package.read(tmp_path / "package").record
+    assert record.metrics["health_bank_auroc"] > 0.8  # red on grey steel
+    assert "health_synthetic_auroc" not in record.metrics
+    assert record.has_used(learned) == [True] * 3
+    assert any(line.startswith("anomalies: 1 images are test images") for line in record.findings)
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ class ScoredSamples:
     scores: NDArray[np.float32]  # (N,)
     maps: NDArray[np.float16]  # (N, H, W); half precision halves the largest array of a run
     unreadable: list[ImageRead]
+    hashes: Sequence[str] = ()  # of their contents, (N,)
 
     @property
     def defective(self) -> NDArray[np.bool_]:
@@ -59,6 +60,7 @@ def score_samples(
     """Score labelled images in the order given; unreadable ones are set aside."""
     preprocessing = detector.header.preprocessing
     scored: list[Sample] = []
+    hashes: list[str] = []
     scores, maps, unreadable = [], [], []
     by_uri = {sample.uri: sample for sample in samples}
     for batch in embedder.read([sample.uri for sample in samples], preprocessing):
@@ -69,11 +71,13 @@ def score_samples(
         scores.append(batch_scores.cpu().numpy())
         maps.append(detector.maps(patch_scores).half().cpu().numpy())
         scored += [by_uri[image.uri] for image in batch.images]
+        hashes += [image.sha256 for image in batch.images]
     return ScoredSamples(
         samples=scored,
         scores=np.concatenate(scores) if scores else np.zeros(0, np.float32),
         maps=np.concatenate(maps) if maps else np.zeros((0, *preprocessing.view), np.float16),
         unreadable=unreadable,
+        hashes=hashes,
     )
 
 

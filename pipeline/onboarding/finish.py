@@ -10,6 +10,7 @@ import copy
 import logging
 import time
 from dataclasses import asdict, replace
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from model.kind import Heads
 from pipeline.calibration import Calibration, Part, fit
 from pipeline.catalogue.catalogue import Category
-from pipeline.datasets.samples import of_split
+from pipeline.datasets.samples import of_split, some
 from pipeline.images.image_statistics import Values, condense
 from pipeline.images.regions import RegionRule, fit_rule
 from pipeline.measuring.labelled import ScoredSamples, measure, read_marks, score_samples
@@ -109,6 +110,17 @@ def findings_of_heads(heads: Heads) -> list[str]:
     return [f"heads of {megabytes:.0f} MB: a worker holds few of such categories at once"]
 
 
+def findings_of_copies(prepared: PreparedCategory, scored: ScoredSamples) -> list[str]:
+    """Name the training images, used to train or to calibrate, that are test images too."""
+    used = compress(zip(prepared.good.uris, prepared.good.hashes, strict=True), prepared.is_used)
+    tests = {*scored.hashes}
+    copies = [uri for uri, content in used if content in tests]
+    return copies and [
+        f"train and test: {len(copies)} training images are test images too: {some(copies, 3)}. "
+        f"Remove them from one of the two: what is measured on them says nothing"
+    ]
+
+
 def write_package(prepared: PreparedCategory, folder: Path) -> Package:
     """Finish and write everything into ``folder``."""
     package, examples = finish(prepared)
@@ -149,7 +161,7 @@ def _record(
     if scored.samples:
         marks = read_marks(scored.samples, category.preprocessing)
         metrics |= measure(scored, calibration, marks)
-        findings += marks.findings
+        findings += [*marks.findings, *findings_of_copies(prepared, scored)]
     listed = {sample.uri for sample in of_split(prepared.samples, "train")}
     per_part = np.bincount(prepared.parts, minlength=len(Part))
     return OnboardingRecord(

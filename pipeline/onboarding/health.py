@@ -28,7 +28,6 @@ from pipeline.images import fit
 from pipeline.images.batches import BATCH_IMAGES, batches, read_all
 from pipeline.images.masks import MASK_LEVEL
 from pipeline.measuring.metrics import image_metrics
-from pipeline.onboarding.anomaly_bank import read_bank
 from pipeline.onboarding.pairs import PairMaker
 from pipeline.onboarding.prepare import PreparedCategory, UnseenScores
 from pipeline.onboarding.synthetic import (
@@ -101,7 +100,7 @@ def judge(prepared: PreparedCategory) -> tuple[str, Make | None]:
         return "synthetic_auroc", that_count
     if category.anomalies is None:
         return "", None
-    bank = read_bank(category.name, category.anomalies, category.preprocessing, NUM_ANOMALIES)
+    bank = [*prepared.anomalies.pixels]
     seed = category.training.seed + 1  # other regions than those it learned from
 
     def of_bank(images: Sequence[Pixels], num: int) -> list[Pixels]:

@@ -12,12 +12,11 @@ a Perlin noise above a threshold. Ours: the threshold is drawn as a share of the
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from model.kind import Pairs
 from model.kinds import KINDS
@@ -25,10 +24,10 @@ from pipeline.catalogue.catalogue import Category
 from pipeline.feature_store.embedder import Embedder
 from pipeline.images.batches import batches, read_all
 from pipeline.images.prefetch import read_ahead
-from pipeline.onboarding.anomaly_bank import read_bank
+from pipeline.onboarding.anomaly_bank import AnomalyBank
 from pipeline.onboarding.contents import CONTENTS
 from pipeline.onboarding.feature_cache import reserve
-from pipeline.onboarding.features import GoodImages, Progress, level_shapes
+from pipeline.onboarding.features import Progress, level_shapes
 from pipeline.onboarding.synthetic import (
     MAX_DRAWS,
     Mask,
@@ -90,20 +89,22 @@ def needs_pairs(category: Category) -> int:
 
 def make_pairs(
     category: Category,
-    good: GoodImages,
-    train: NDArray[np.intp],
+    uris: Mapping[int, str],
+    anomalies: AnomalyBank,
     embedder: Embedder,
     progress: Progress | None = None,
 ) -> Pairs | None:
-    """Make and embed a category's pairs of those good images that train; None where it needs none.
+    """Make and embed a category's pairs; None where it needs none.
+
+    ``uris`` are those of the good images that train, by their index.
 
     Raises:
-        NoAnomalies, NothingChanges, CacheTooSmall: there is nothing to learn from, or no room.
+        NothingChanges, CacheTooSmall: there is nothing to learn from, or no room.
     """
     num, started = needs_pairs(category), time.monotonic()
     if not num:
         return None
-    places, maker = _maker(category, good, train, num)
+    places, maker = _maker(category, uris, anomalies, num)
     size = category.preprocessing.size
     shapes = level_shapes(embedder.backbone, category.embedding, size)
     bank = reserve(category, num, shapes, embedder.backbone.mean.device)
@@ -123,23 +124,20 @@ def make_pairs(
 
 
 def _maker(
-    category: Category, good: GoodImages, train: NDArray[np.intp], num: int
+    category: Category, uris: Mapping[int, str], anomalies: AnomalyBank, num: int
 ) -> tuple[list[int], PairMaker]:
-    """Read what pairs are made of; return the good images' indices as well.
+    """Read the good images that pairs are made of; return their indices as well.
 
     No more are read than there are pairs.
     """
     seed = category.training.seed
-    chosen = np.sort(np.random.default_rng(seed).permutation(train)[:num])
-    reads = list(read_all([good.uris[index] for index in chosen], category.preprocessing))
+    chosen = sorted(np.random.default_rng(seed).permutation([*uris])[:num].tolist())
+    reads = list(read_all([uris[index] for index in chosen], category.preprocessing))
     readable = [i for i, read in zip(chosen, reads, strict=True) if read.pixels is not None]
     images = [read.pixels for read in reads if read.pixels is not None]
     if not images:
         raise NothingChanges(f"none of {len(chosen)} training images can be read any more.")
-    bank: list[Pixels] = []
-    if category.anomalies is not None:
-        bank = read_bank(category.name, category.anomalies, category.preprocessing, num)
-    return [int(index) for index in readable], PairMaker(images=images, bank=bank, seed=seed)
+    return readable, PairMaker(images=images, bank=[*anomalies.pixels], seed=seed)
 
 
 def _blocks(maker: PairMaker, num: int) -> Iterator[tuple[int, list[tuple[int, Pixels, Mask]]]]:

@@ -23,6 +23,7 @@ from pipeline.backbones import Fetch, fetch_backbone
 from pipeline.calibration import Part, fold_by_content
 from pipeline.catalogue.catalogue import Category
 from pipeline.datasets.layouts import Sample
+from pipeline.datasets.samples import of_split
 from pipeline.feature_store.embedder import Embedder, embedder_of
 from pipeline.feature_store.place import StorePlace
 from pipeline.images.batches import BATCH_IMAGES
@@ -32,6 +33,7 @@ from pipeline.inspection.known_categories import KnownCategories
 from pipeline.inspection.training_summary import TrainingImages, describe
 from pipeline.labels.told import Told
 from pipeline.onboarding import label_head
+from pipeline.onboarding.anomaly_bank import NUM_JUDGING, AnomalyBank, read_bank
 from pipeline.onboarding.contamination import (
     in_words,
     inspect_beside,
@@ -48,7 +50,7 @@ from pipeline.onboarding.labelled_images import (
     say,
 )
 from pipeline.onboarding.listed_images import list_images
-from pipeline.onboarding.pairs import make_pairs
+from pipeline.onboarding.pairs import make_pairs, needs_pairs
 from pipeline.onboarding.precision_probe import choose_precision
 from pipeline.onboarding.squeeze import say_squeeze
 from pipeline.onboarding.zones import least_positions
@@ -79,6 +81,7 @@ class PreparedCategory:
     is_unsure: NDArray[np.bool_]  # images that do not train, and set the threshold as if they did
     defects: Defects  # confirmed ones
     joined: frozenset[str]  # addresses of images that are there for their labels alone
+    anomalies: AnomalyBank  # that these are made of, pixels of some: a head is judged by those
     pairs: Pairs | None  # synthetic anomalies, for a kind that learns from them
     embedder: Embedder
     trainer: Trainer
@@ -106,7 +109,7 @@ class PreparedCategory:
     def contents(self) -> list[str]:
         """Digests of all images that heads and threshold are of."""
         defects = self.defects.hashes if label_head.is_tried(self.trainer) else ()
-        return [*compress(self.good.hashes, self.is_used), *defects]
+        return [*compress(self.good.hashes, self.is_used), *defects, *self.anomalies.hashes]
 
     def images_of(self, part: Part) -> torch.Tensor:
         """Return the bank's indices of one part."""
@@ -183,7 +186,7 @@ def prepare(
 
     Raises:
         LayoutError, PixelRangeError, TooManyUnreadable, TooFewImages, CacheTooSmall, Contaminated,
-        WeightsError, LabelsError: the category cannot be onboarded.
+        WeightsError, LabelsError, NoAnomalies: the category cannot be onboarded.
     """
     started = time.monotonic()
     listing = list_images(category)
@@ -204,8 +207,10 @@ def prepare(
     unseen = Part.TRAIN if category.calibration == "cross" else Part.CALIBRATION
     num_unseen = int(np.count_nonzero(parts == unseen))
     refuse_few(num_unseen, category.region_rate or category.false_alarm_rate)
-    train = np.flatnonzero(parts == Part.TRAIN)
-    pairs = make_pairs(category, good, train, embedder, progress)
+    tests = {sample.uri for sample in of_split(samples, "test")}
+    anomalies = read_bank(category, tests, needs_pairs(category))
+    train = {row: good.uris[row] for row in np.flatnonzero(parts == Part.TRAIN).tolist()}
+    pairs = make_pairs(category, train, anomalies, embedder, progress)
     trainer = make_trainer(good, parts, category.detector, category.recipe, pairs)
     return PreparedCategory(
         category=category,
@@ -214,6 +219,7 @@ def prepare(
             *listing.findings,
             *say(labelled, assigned, defects),
             *in_words(lines),
+            *anomalies.findings,
             *say_squeeze(good.images.reads, category.preprocessing),
         ),
         good=good,
@@ -222,6 +228,7 @@ def prepare(
         is_unsure=assigned.is_unsure,
         defects=defects,
         joined=frozenset(each.uri for each in labelled.joining),
+        anomalies=anomalies.of_first_draws(NUM_JUDGING),
         pairs=pairs,
         embedder=embedder,
         trainer=label_head.with_label_head(trainer, good, parts, defects),
