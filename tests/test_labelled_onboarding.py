@@ -5,7 +5,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -54,13 +54,13 @@ class Factory:
         self._night, self._seeds = folder / "night", count(900_000)
 
     def new(self, number: int, *, for_gate: bool = False, scratched: bool = False) -> list[Path]:
+        """Make night images, the same ones wherever the test has its files."""
         made: list[Path] = []
-        while len(made) < number:
-            seed = next(self._seeds)
-            path = self._night / f"{seed:06d}.png"
-            if is_for_gate(str(path)) == for_gate:
-                factory.write_images(self._night, range(seed, seed + 1), scratched=scratched)
-                made.append(path)
+        for seed in islice(self._seeds, number):
+            paths = (self._night / f"{place}/{seed:06d}.png" for place in count())
+            path = next(path for path in paths if is_for_gate(str(path)) == for_gate)
+            factory.write_images(path.parent, range(seed, seed + 1), scratched=scratched)
+            made.append(path)
         return made
 
     def listed(self, name: str) -> Path:

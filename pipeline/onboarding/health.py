@@ -17,16 +17,12 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from model.detector import Detector
 from model.errors import CategoryFault
 from model.kind import Heads
-from model.preprocessing import Preprocessing
 from pipeline.feature_store.embedder import Embedder
-from pipeline.images import fit
 from pipeline.images.batches import BATCH_IMAGES, batches, read_all
-from pipeline.images.masks import MASK_LEVEL
 from pipeline.measuring.metrics import image_metrics
 from pipeline.onboarding.pairs import PairMaker
 from pipeline.onboarding.prepare import PreparedCategory, UnseenScores
@@ -37,7 +33,7 @@ from pipeline.onboarding.synthetic import (
     SyntheticAnomaly,
     make_anomalies,
 )
-from pipeline.onboarding.zones import marked_image
+from pipeline.onboarding.zones import ignored_pixels
 
 logger = logging.getLogger(__name__)
 
@@ -90,10 +86,10 @@ def judge(prepared: PreparedCategory) -> tuple[str, Make | None]:
     """
     category = prepared.category
     if prepared.pairs is None:
-        marked = marked_image(category)
 
         def that_count(images: Sequence[Pixels], num: int) -> list[Pixels]:
-            ignored = _ignored(marked, category.preprocessing, images[0].shape[:2])
+            height, width, _ = images[0].shape
+            ignored = ignored_pixels(category, (height, width))
             made = make_anomalies(images, num, seed=0)
             return [each.pixels for each in made if not _is_ignored(each, ignored)]
 
@@ -108,19 +104,6 @@ def judge(prepared: PreparedCategory) -> tuple[str, Make | None]:
         return [maker.make(number)[1] for number in range(num)]
 
     return "bank_auroc", of_bank
-
-
-def _ignored(
-    marked: Image.Image | None, preprocessing: Preprocessing, size: Sequence[int]
-) -> Mask | None:
-    """Return what is ignored of an image as it is read, (H, W); None: nothing."""
-    if marked is None:
-        return None
-    if preprocessing.tiles is None:
-        levels = fit.to_crop(marked, preprocessing, "constant")
-    else:
-        levels = fit.to_size(marked, preprocessing, (size[0], size[1]))
-    return levels > MASK_LEVEL
 
 
 def _is_ignored(anomaly: SyntheticAnomaly, ignored: Mask | None) -> bool:

@@ -120,18 +120,33 @@ def marked_image(category: Category) -> Image.Image | None:
     return levels
 
 
-def _ignored(category: Category, stride: int) -> NDArray[np.bool_] | None:
-    """Return which positions do not count, each of so many pixels, (h, w)."""
+def ignored_pixels(category: Category, size: tuple[int, int]) -> NDArray[np.bool_] | None:
+    """Return what is ignored of an image as it is read, (H, W); None: nothing is.
+
+    Args:
+        category: whose zones are meant.
+        size: height and width as it is read, which images that are cut have each their own.
+
+    Raises:
+        ZonesError, StorageError: as ``marked_image``.
+    """
     levels, way = marked_image(category), category.preprocessing
     if levels is None:
         return None
     if way.tiles is None:
-        grey_HW = fit.to_crop(levels, way, "constant")
-    else:
-        grey_HW = fit.to_size(levels, way, way.size_read)
-        rest = [(0, -side % stride) for side in grey_HW.shape]
-        grey_HW = np.pad(grey_HW, rest, mode="edge")
-    height, width = grey_HW.shape
-    blocks = (grey_HW > MASK_LEVEL).reshape(height // stride, stride, width // stride, stride)
+        return fit.to_crop(levels, way, "constant") > MASK_LEVEL
+    return fit.to_size(levels, way, size) > MASK_LEVEL
+
+
+def _ignored(category: Category, stride: int) -> NDArray[np.bool_] | None:
+    """Return which positions do not count, each of so many pixels, (h, w)."""
+    ignored_HW = ignored_pixels(category, category.preprocessing.size_read)
+    if ignored_HW is None:
+        return None
+    if category.preprocessing.tiles is not None:
+        rest = [(0, -side % stride) for side in ignored_HW.shape]
+        ignored_HW = np.pad(ignored_HW, rest, mode="edge")
+    height, width = ignored_HW.shape
+    blocks = ignored_HW.reshape(height // stride, stride, width // stride, stride)
     ignored: NDArray[np.bool_] = blocks.mean(axis=(1, 3)) > IGNORED_SHARE
     return ignored
