@@ -158,6 +158,7 @@ def onboarded(
     monkeypatch.setattr(train_loop, "ask", lambda method, *given: method.remote(*given))
     monkeypatch.setattr(slot_worker, "ask", train_loop.ask)
     monkeypatch.setattr(slot_worker.ray, "get_runtime_context", lambda: context)
+    monkeypatch.setattr(slot_worker.ray, "nodes", list)
     monkeypatch.setattr(train_loop.ray.train, "report", lambda told: None)
     train_loop.OnboardingWorker(
         queue=Called(queue),
